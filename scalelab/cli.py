@@ -1,0 +1,179 @@
+"""The front door. One subcommand per sentence a researcher says, one function each.
+
+Only the standard library is imported here, so `scalelab --help` answers at once and
+`scalelab fit` never waits for torch. Each command imports the rooms that it uses.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from scalelab.errors import ScalelabError
+
+ROOT = Path("runs")
+"""Where run directories go, below the current directory; $SCALELAB_RUNS overrides it."""
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """Train the family of models that a sweep file describes; run it again to go on."""
+    from scalelab.launch.commands import run_sweep
+
+    return run_sweep(args.file, args.set, _root(), dry_run=args.dry_run, json_out=args.json)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train the one run that a spec.yaml describes, or go on with it."""
+    from scalelab.launch.commands import run_one
+
+    return run_one(args.spec, _root())
+
+
+def runs(args: argparse.Namespace) -> int:
+    """What exists: planned, running, interrupted, finished, diverged, failed."""
+    from scalelab.track.table import run_table, summary, write_table
+
+    print(summary(_root(), args.name))
+    if args.out is not None:
+        write_table(run_table(_root(), args.name), args.out)
+    return 0
+
+
+def fit(args: argparse.Namespace) -> int:
+    """Fit scaling laws to a sweep or to any table; say what they forecast and how surely."""
+    from scalelab.report.commands import run_fit
+
+    return run_fit(args, _root())
+
+
+def sync(args: argparse.Namespace) -> int:
+    """Bring MLflow up to date with the run directories."""
+    from scalelab.track.sync import sync as catch_up
+
+    print(catch_up(_root(), args.name))
+    return 0
+
+
+def ui(args: argparse.Namespace) -> int:
+    """Show the runs in MLflow's web page."""
+    from scalelab.track.ui import ui as serve
+
+    serve(_root(), args.port)
+    return 0
+
+
+def data(args: argparse.Namespace) -> int:
+    """Prepare the corpus of a sweep file: tokenizer, shards, split; say what it holds."""
+    from scalelab.launch.commands import prepare_data
+
+    return prepare_data(args.file, args.set)
+
+
+def export(args: argparse.Namespace) -> int:
+    """Write a finished run's model as a Hugging Face checkpoint."""
+    from scalelab.launch.commands import export_run
+
+    return export_run(args.run_dir, args.out)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Every command, its arguments, and the function that runs it."""
+    root = argparse.ArgumentParser(
+        prog="scalelab",
+        description="Train small models, fit a scaling law, and know how far to trust it.",
+        epilog="A first look, in minutes and without a GPU: scalelab sweep sweeps/isoflop.yaml",
+    )
+    root.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = root.add_subparsers(metavar="command", dest="command")
+
+    def command(function, *names):
+        c = commands.add_parser(
+            function.__name__, help=function.__doc__, description=function.__doc__
+        )
+        c.set_defaults(run=function)
+        for name in names:
+            c.add_argument(name, **ARGUMENTS[name])
+        return c
+
+    command(sweep, "file", "--set", "--dry-run", "--json")
+    command(run, "spec")
+    command(runs, "name", "--out")
+    c = command(fit, "source", "--target", "--law", "--param-count", "--columns")
+    c.add_argument("--replicates", type=int, default=1000, help="bootstrap replicates (1000)")
+    c.add_argument("--json", type=Path, help="write what was printed, for programs")
+    c.add_argument("--out", type=Path, help="where figures and tables go (reports/NAME)")
+    command(sync, "name")
+    c = command(ui)
+    c.add_argument("--port", type=int, default=5000, help="port on this machine (5000)")
+    command(data, "file", "--set")
+    c = command(export)
+    c.add_argument("run_dir", type=Path, help="a run directory: runs/SWEEP/RUN")
+    c.add_argument("out", type=Path, help="directory for the checkpoint")
+    return root
+
+
+ARGUMENTS = {
+    "file": {"type": Path, "help": "a sweep file (YAML)"},
+    "spec": {"type": Path, "help": "a spec.yaml, or the run directory that holds one"},
+    "name": {"nargs": "?", "help": "a sweep's name; all of them without it"},
+    "source": {"nargs": "?", "help": "a sweep's name, or a table (.csv, .parquet)"},
+    "--set": {
+        "action": "append",
+        "default": [],
+        "metavar": "A.B=VALUE",
+        "help": "lay a value over the file's; may be given again",
+    },
+    "--dry-run": {"action": "store_true", "help": "show every run and its cost; train nothing"},
+    "--json": {"type": Path, "help": "write the plan for programs"},
+    "--out": {"type": Path, "help": "write the run table there (.csv or .parquet)"},
+    "--target": {
+        "metavar": "FLOPS",
+        "type": float,
+        "help": "training compute to forecast for (ten times the largest budget)",
+    },
+    "--law": {"action": "append", "help": "fit only this law; may be given again"},
+    "--param-count": {
+        "choices": ("total", "non_embedding", "matmul", "active"),
+        "help": "which count is N (the sweep's own)",
+    },
+    "--columns": {
+        "metavar": "n_params=N,loss=L",
+        "default": "",
+        "help": "what a stranger's table calls its columns",
+    },
+}
+
+
+def _root() -> Path:
+    return Path(os.environ.get("SCALELAB_RUNS") or ROOT)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command. 0: done. 2: the person can mend it, and was told how. 1: our bug."""
+    args = parser().parse_args(argv)
+    if args.version:
+        from scalelab import __version__
+
+        print(__version__)
+        return 0
+    if args.command is None:
+        parser().print_help()
+        return 0
+    try:
+        return args.run(args)
+    except ScalelabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # The reader of our output went away (`scalelab runs | head`): nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

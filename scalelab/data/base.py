@@ -1,0 +1,143 @@
+"""What a source of text is, and how a corpus is described.
+
+A source is a frozen config that can be read: the same settings on the same files give the
+same documents in the same order, and a fingerprint that says so without tokenising. Most
+sources hand out text. A source that speaks tokens of its own (a synthetic language) hands
+out those, already divided, and then there is no tokenizer to train.
+
+Not here: where the documents end up (shards.py), which side they fall on (split.py).
+"""
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from scalelab.config import Config, Count, Positive, plugin
+from scalelab.data import SOURCES
+
+SplitName = Literal["train", "validation"]
+HashFile = Callable[[Path], str]
+"""Gives the sha256 of a file in hex; may remember what it read before."""
+
+MIN_BPE_VOCAB = 257
+"""One token for each byte, one that ends a document."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text, whole. It falls on one side of the split and ends with its own token."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """One document as tokens, its side already chosen."""
+
+    split: SplitName
+    tokens: np.ndarray
+    """Whole numbers, shape (n_tokens,), the end-of-document token included where there is one."""
+    n_bytes: int
+    """UTF-8 bytes of the text; 0 where there is no text."""
+    nats: np.ndarray | None = None
+    """True information of each token given all before it in the document, nats; None: unknown."""
+
+
+@dataclass
+class Skips:
+    """What a source left out, and why: a count per reason and a few names to look at."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def note(self, reason: str, name: str) -> None:
+        """One more document left out."""
+        self.counts[reason] += 1
+        shown = self.examples.setdefault(reason, [])
+        if len(shown) < 5:
+            shown.append(name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Reason to count and examples, as JSON types."""
+        return {r: {"count": n, "examples": self.examples[r]} for r, n in self.counts.items()}
+
+
+class Source(Config):
+    """A place that documents come from. Members add `kind: Literal[...]` and their settings."""
+
+    @abstractmethod
+    def fingerprint(self, hash_file: HashFile) -> str:
+        """Hex digits that change when any document does. Cheap: nothing is tokenised.
+
+        Raises:
+            DataError: There is nothing to read, or it cannot be read.
+        """
+
+
+class TextSource(Source):
+    """A source of text."""
+
+    @abstractmethod
+    def documents(self, skips: Skips) -> Iterator[Document]:
+        """Every document, in the same order each time; what is left out is noted in `skips`.
+
+        Raises:
+            DataError: Naming the file (and line) that cannot be read as text.
+        """
+
+
+class TokenSource(Source):
+    """A source whose documents are tokens from the start, so that no tokenizer is trained."""
+
+    @property
+    @abstractmethod
+    def vocab_size(self) -> int:
+        """Tokens of its vocabulary."""
+
+    @abstractmethod
+    def encoded(self, validation: float) -> Iterator[Encoded]:
+        """Every document, about the share `validation` of them on the validation side."""
+
+
+class TokenizerConfig(Config):
+    """How text becomes tokens."""
+
+    kind: Literal["bpe", "bytes"] = "bpe"
+    """bpe: byte-level byte-pair encoding, trained on this corpus. bytes: as they are, untrained."""
+    vocab_size: Count = 1024
+    """Tokens of the vocabulary, the end-of-document token included. Left alone for bytes."""
+    train_bytes: Count = 8_000_000
+    """Text that the merges are learned from: training documents, evenly drawn."""
+
+    @model_validator(mode="after")
+    def _vocabulary_is_possible(self) -> Self:
+        if self.kind == "bpe" and self.vocab_size < MIN_BPE_VOCAB:
+            raise ValueError(f"vocab_size {self.vocab_size} is too few: bpe starts at 257 tokens")
+        default = type(self).model_fields["vocab_size"].default
+        if self.kind == "bytes" and self.vocab_size not in (257, default):
+            raise ValueError(f"bytes has 257 tokens, not {self.vocab_size}: remove vocab_size")
+        return self
+
+
+class DataConfig(Config):
+    """A corpus: where its documents come from and how they are cut into tokens."""
+
+    source: plugin(SOURCES)
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    validation: Annotated[float, Field(strict=True, gt=0, le=0.5)] = 0.08
+    """Share of the text held out, whole documents, near-copies kept on one side."""
+    epochs: Positive = 1.0
+    """Passes over the training text that a run may make before it is refused."""
+
+    @model_validator(mode="after")
+    def _tokens_need_no_tokenizer(self) -> Self:
+        if isinstance(self.source, TokenSource) and self.tokenizer != TokenizerConfig():
+            raise ValueError(f"source {self.source.kind!r} is tokens already: remove `tokenizer`")
+        return self

@@ -1,0 +1,117 @@
+"""Numbers that look random and are the same everywhere: hashes of text, files and counters.
+
+Nothing here draws from numpy's generators, whose streams may change between versions
+(NEP 19). A document's side, a window's place and a synthetic token all come from `mix`.
+
+Source: Steele, Lea and Flood 2014, SplitMix64 (the finaliser, variant 13 of D. Stafford).
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from scalelab.errors import DataError
+from scalelab.files import write_json
+from scalelab.screen import progress
+
+U64 = np.uint64
+_MASK = 2**64 - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_SHOW_BYTES = 2 * 10**9  # hashing less than this takes no time worth a progress bar
+_RACY_NS = 2 * 10**9  # coarsest clock of a common file system (FAT: 2 s)
+
+
+def mix(x: np.ndarray) -> np.ndarray:
+    """A bijection of uint64 whose every output bit depends on every input bit."""
+    x = x ^ (x >> U64(30))
+    x = x * U64(0xBF58476D1CE4E5B9)
+    x = x ^ (x >> U64(27))
+    x = x * U64(0x94D049BB133111EB)
+    return x ^ (x >> U64(31))
+
+
+def key(*parts: int) -> np.ndarray:
+    """One uint64, shape (1,), that depends on every part and on their order."""
+    state = np.zeros(1, U64)
+    for part in parts:
+        state = mix(state + np.array([(part + _GOLDEN) & _MASK], U64))
+    return state
+
+
+def content_hash(data: bytes) -> int:
+    """64 bits that name a text."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file, in hex. Raises DataError where the file cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """What the system said about a file of the source, for a person."""
+    return DataError(
+        f"cannot read {path.name}: {error.strerror or error}",
+        where=str(path),
+        fix="name files that exist and that you may read",
+    )
+
+
+class FileHashes:
+    """sha256 of files, remembered between commands.
+
+    A file counts as unchanged when its inode, size, mtime and ctime are. A file touched so
+    recently that a second change could hide behind the same times is not remembered.
+    """
+
+    def __init__(self, memo: Path):
+        self._path = memo
+        self._fresh: dict[str, list[object]] = {}
+        try:
+            self._known: dict[str, list[object]] = json.loads(memo.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self._known = {}  # absent or damaged: it only saves time
+
+    def __call__(self, path: Path) -> str:
+        """The sha256 of a file, in hex."""
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise unreadable(path, error) from error
+        stamp = [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        name = str(path.absolute())
+        known = self._known.get(name)
+        if known is not None and known[1:] == stamp:
+            return str(known[0])
+        began = time.time_ns()
+        digest = sha256(path)
+        if max(stat.st_mtime_ns, stat.st_ctime_ns) < began - _RACY_NS:
+            self._known[name] = self._fresh[name] = [digest, *stamp]
+        return digest
+
+    def save(self) -> None:
+        """Keep what was read anew for the next command."""
+        if self._fresh:
+            write_json(self._path, self._known)
+            self._fresh = {}
+
+
+def fingerprint_of(files: Iterable[tuple[str, Path]], hash_file) -> str:
+    """Hex digits that name the contents of files: over (name, sha256, size), sorted by name."""
+    try:
+        sized = sorted((name, path, path.stat().st_size) for name, path in files)
+    except OSError as error:
+        raise unreadable(Path(error.filename), error) from error
+    is_long = sum(size for _, _, size in sized) > _SHOW_BYTES
+    total = hashlib.sha256()
+    for name, path, size in progress(sized, "hashing the source") if is_long else sized:
+        total.update(json.dumps([name, hash_file(path), size]).encode() + b"\n")
+    return total.hexdigest()

@@ -1,0 +1,163 @@
+"""Text to tokens and back: byte-level byte-pair encoding, or plain bytes.
+
+Both start from the 256 bytes, so that every text can be written and comes back unchanged,
+and both add one token that ends a document. A text that happens to spell out the name of
+that token is still only text. Saved as tokenizer.json, which transformers loads as it is.
+
+Source: Sennrich et al. 2016, arXiv:1508.07909; byte level after Radford et al. 2019 (GPT-2);
+the way text is cut before merging is that of GPT-4, as published in tiktoken.
+"""
+
+import hashlib
+import heapq
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from scalelab.data.base import TokenizerConfig
+from scalelab.data.hashing import U64, mix
+from scalelab.errors import DataError
+from scalelab.files import write_text
+from scalelab.screen import progress
+
+END = "<|endoftext|>"
+_CUT = (
+    r"'(?:[sdmtSDMT]|ll|ve|re|LL|VE|RE)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_DRAW = U64(0x7E57D0C5)  # sets this draw apart from every other use of the content hash
+_LONG = 1_000_000  # characters; the library needs some 100 bytes of memory for each token
+
+
+class TextTokenizer:
+    """A trained tokenizer. `encode` leaves the end-of-document token to the caller."""
+
+    def __init__(self, inner: Tokenizer):
+        self._inner = inner
+        self._inner.encode_special_tokens = True  # text that spells END is text
+        model = json.loads(inner.to_str())["model"]
+        self._is_bytes = not model["merges"]
+        learned = json.dumps([sorted(model["vocab"].items()), model["merges"]])
+        mark = hashlib.sha256(learned.encode()).hexdigest()[:8]
+        self.vocab_size: int = inner.get_vocab_size()
+        self.end: int = inner.token_to_id(END)
+        """The token that ends a document."""
+        self.name = f"{'bytes' if self._is_bytes else 'bpe'}-{self.vocab_size}-{mark}"
+        """Kind, vocabulary size and a hash of what was learned: "bpe-1024-1a2b3c4d"."""
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Each text as int64 tokens. A very long text is cut at line ends first."""
+        if self._is_bytes:
+            return [np.frombuffer(t.encode("utf-8"), np.uint8).astype(np.int64) for t in texts]
+        pieces = [piece for text in texts for piece in _pieces(text)]
+        encoded = iter(self._inner.encode_batch_fast(pieces, add_special_tokens=False))
+        joined = []
+        for text in texts:
+            ids = [np.array(next(encoded).ids, np.int64) for _ in _pieces(text)]
+            joined.append(np.concatenate(ids) if len(ids) != 1 else ids[0])
+        return joined
+
+    def decode(self, tokens: Sequence[int] | np.ndarray) -> str:
+        """The text of tokens; an end-of-document token reads as its name."""
+        return self._inner.decode([int(t) for t in tokens], skip_special_tokens=False)
+
+    def save(self, path: Path) -> None:
+        """Write tokenizer.json."""
+        write_text(path, self._inner.to_str(pretty=True))
+
+    @classmethod
+    def load(cls, path: Path) -> "TextTokenizer":
+        """The inverse of save. Raises DataError where there is none or it is damaged."""
+        try:
+            return cls(Tokenizer.from_str(path.read_text(encoding="utf-8")))
+        except Exception as error:  # the library raises bare Exceptions
+            raise DataError(
+                f"cannot read the tokenizer: {error}",
+                where=str(path),
+                fix="delete the directory it lies in, then run the same command again",
+            ) from error
+
+
+class Sample:
+    """Whole documents drawn evenly while all of them pass by, at most `n_bytes` and one more.
+
+    A document's chance does not depend on its place or its length: those with the smallest
+    hash stay. A single document longer than the sample is cut to its length.
+    """
+
+    def __init__(self, n_bytes: int):
+        self._limit = n_bytes
+        self._size = 0
+        self._heap: list[tuple[int, int, int, str]] = []
+
+    def add(self, place: int, content: int, text: str) -> None:
+        """Offer one document: its place in the source, the hash of its text, and the text."""
+        rank = int(mix(np.array([content], U64) ^ _DRAW)[0])
+        text = text[: self._limit]
+        n_bytes = len(text.encode("utf-8"))
+        heapq.heappush(self._heap, (-rank, place, n_bytes, text))
+        self._size += n_bytes
+        while self._size - self._heap[0][2] >= self._limit:
+            self._size -= heapq.heappop(self._heap)[2]
+
+    def texts(self, is_validation: np.ndarray, n_bytes: int) -> Iterator[str]:
+        """The drawn training documents, to about `n_bytes`; the last one is cut to fit."""
+        for _, place, size, text in sorted(self._heap, reverse=True):
+            if is_validation[place]:
+                continue
+            yield text if size <= n_bytes else text.encode()[:n_bytes].decode(errors="ignore")
+            n_bytes -= size
+            if n_bytes <= 0:
+                return
+
+
+def train(config: TokenizerConfig, texts: Iterator[str]) -> TextTokenizer:
+    """A tokenizer learned from texts. It may find fewer tokens than asked for in little text."""
+    # Set before the library starts threads: unset, it complains whenever a process forks.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    if config.kind == "bytes":
+        return _bytes()
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_CUT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    inner.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        special_tokens=[END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    inner.train_from_iterator(progress(list(texts), "training the tokenizer"), trainer)
+    return TextTokenizer(inner)
+
+
+def _bytes() -> TextTokenizer:
+    """Token b is byte b; 256 ends a document."""
+    # The byte level writes printable Latin-1 bytes as themselves, the others from 256 on.
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    vocab = {chr(b): b for b in plain}
+    rest = [b for b in range(256) if b not in set(plain)]
+    vocab |= {chr(256 + i): b for i, b in enumerate(rest)}
+    inner = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens([AddedToken(END, special=True)])
+    return TextTokenizer(inner)
+
+
+def _pieces(text: str) -> list[str]:
+    """The text, cut after a line end wherever it grows longer than the library can bear."""
+    pieces, at = [], 0
+    while len(text) - at > _LONG:
+        end = text.rfind("\n", at, at + _LONG) + 1 or at + _LONG
+        pieces.append(text[at:end])
+        at = end
+    return [*pieces, text[at:]]

@@ -1,0 +1,234 @@
+"""What `scalelab sweep`, `run`, `data` and `export` do, from words to words."""
+
+import json
+import shutil
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from scalelab.data import shards
+from scalelab.data.base import DataConfig
+from scalelab.data.shards import Corpus
+from scalelab.data.stream import refuse_too_many
+from scalelab.errors import ConfigError, DataError, RunError
+from scalelab.files import locked, write_json
+from scalelab.launch import EXECUTORS
+from scalelab.launch.base import Executor
+from scalelab.launch.drive import Outcomes, drive, the_only_driver, write_down
+from scalelab.launch.live import LiveView
+from scalelab.launch.plan import PlannedWork, describe, estimate, place, timing_specs
+from scalelab.launch.sweepfile import SweepFile
+from scalelab.sweep.base import Proposal
+from scalelab.track.sync import Syncer
+from scalelab.train.recipe import Recipe
+from scalelab.train.rundir import RunDir
+from scalelab.train.spec import RunSpec
+from scalelab.units import sci, si
+
+UNPREPARED = "unprepared"
+"""Stands for a corpus digest in a dry run whose data nobody has prepared."""
+
+
+def run_sweep(
+    path: Path, overrides: list[str], root: Path, *, dry_run: bool, json_out: Path | None
+) -> int:
+    """Train what a sweep file describes, and is not trained yet. Returns the exit code."""
+    file = SweepFile.load(path, overrides)
+    if dry_run:
+        _dry_run(file, root, json_out)
+        return 0
+    corpus = shards.prepare(file.recipe.data)
+    proposals = file.design.ask(
+        file.recipe, vocab_size=corpus.vocab_size, data_digest=corpus.digest
+    )
+    refuse_unfit(file.recipe, corpus, proposals)
+    with the_only_driver(root, file.name):
+        work = place(proposals, root, file.name)
+        executor: Executor = EXECUTORS[file.launch.executor](file.launch)
+        try:
+            work = _timed(work, executor)
+            print(describe(file, work, n_train=corpus.n_train, devices=executor.devices))
+            if json_out is not None:
+                write_json(json_out, plan_record(file, work))
+            write_down(file, work, root)
+            syncer = Syncer.start(root, file.name)
+            with LiveView(work, file.recipe.param_count) as view:
+                outcomes = drive(file, work, executor, view)
+        finally:
+            executor.close()
+        behind = syncer.finish()
+    return _say_how_it_ended(file, work, outcomes, behind)
+
+
+def _dry_run(file: SweepFile, root: Path, json_out: Path | None) -> None:
+    corpus = shards.find(file.recipe.data)
+    vocab_size = corpus.vocab_size if corpus else vocab_size_of(file.recipe.data)
+    digest = corpus.digest if corpus else UNPREPARED
+    proposals = file.design.ask(file.recipe, vocab_size=vocab_size, data_digest=digest)
+    if corpus:
+        refuse_unfit(file.recipe, corpus, proposals)
+    work = place(proposals, root, file.name)
+    executor: Executor = EXECUTORS[file.launch.executor](file.launch)
+    try:
+        work = _timed(work, executor)
+        n_train = corpus.n_train if corpus else None
+        print(describe(file, work, n_train=n_train, devices=executor.devices))
+    finally:
+        executor.close()
+    if corpus is None:
+        print("data: not prepared yet, so its tokens are not counted; `scalelab data FILE` does")
+    if json_out is not None:
+        write_json(json_out, plan_record(file, work))
+
+
+def _timed(work: list[PlannedWork], executor: Executor) -> list[PlannedWork]:
+    timed = timing_specs(work)
+    return estimate(work, timed, executor.measure([p.spec for p in timed]) if timed else None)
+
+
+def vocab_size_of(data: DataConfig) -> int:
+    """Tokens of the vocabulary that a corpus will have once prepared."""
+    fixed = getattr(data.source, "vocab_size", None)
+    if fixed is not None:
+        return fixed
+    return 257 if data.tokenizer.kind == "bytes" else data.tokenizer.vocab_size
+
+
+def refuse_unfit(recipe: Recipe, corpus: Corpus, proposals: tuple[Proposal, ...]) -> None:
+    """Refuse a sweep that the corpus cannot feed, before anything is trained.
+
+    Raises:
+        DataError: Some run needs more tokens than exist, or validation has too few.
+    """
+    longest = max(proposal.spec.n_tokens for proposal in proposals)
+    refuse_too_many(corpus, recipe.seq_len, longest, recipe.data.epochs)
+    wanted = max(recipe.evaluation.tokens, recipe.evaluation.curve_tokens)
+    there = corpus.n_validation - 1
+    if wanted > there:
+        raise DataError(
+            f"{si(wanted)} validation tokens are asked for, the corpus holds out {si(there)}",
+            where="recipe.evaluation.tokens",
+            fix=f"--set recipe.evaluation.tokens={there // recipe.seq_len * recipe.seq_len}, "
+            "or hold out more: recipe.data.validation",
+        )
+
+
+def plan_record(file: SweepFile, work: list[PlannedWork]) -> dict:
+    """The plan for programs."""
+    return {
+        "schema": 1,
+        "sweep": file.name,
+        "digest": file.digest,
+        "param_count": file.recipe.param_count,
+        "runs": [
+            {
+                "run": w.run_dir.run,
+                "state": w.state,
+                "flops_planned": w.proposal.flops_planned,
+                "flops": w.proposal.flops,
+                "n_params_planned": w.proposal.n_params_planned,
+                "n_params": w.proposal.spec.model.size(file.recipe.seq_len).count(
+                    file.recipe.param_count
+                ),
+                "n_tokens_planned": w.proposal.n_tokens_planned,
+                "n_tokens": w.proposal.spec.n_tokens,
+                "n_steps": w.proposal.spec.n_steps,
+                "batch_tokens": w.proposal.spec.batch_tokens,
+                "seed": w.proposal.spec.seed,
+                "seconds_estimated": w.seconds,
+            }
+            for w in work
+        ],
+    }
+
+
+def _say_how_it_ended(
+    file: SweepFile, work: list[PlannedWork], outcomes: Outcomes, behind: str | None
+) -> int:
+    results = [w.run_dir.result() for w in work]
+    finished = [r for r in results if r is not None and r.status == "finished"]
+    spent = sum(r.flops for r in results if r is not None)
+    planned = sum(w.proposal.flops for w in work)
+    print(
+        f"{file.name}: {len(finished)} of {len(work)} runs finished, "
+        f"{sci(spent)} FLOPs spent of {sci(planned)} planned"
+    )
+    for w, result in zip(work, results, strict=True):
+        if result is not None and result.status != "finished":
+            print(f"  {w.run_dir.run} {result.status}: {result.reason}")
+    lost = outcomes.of("killed", "stalled", "out_of_memory", "error")
+    for ended in lost:
+        print(f"  {ended.run_dir.run} failed ({ended.outcome}): {ended.reason}")
+        if ended.outcome == "error":
+            print(f"    {ended.run_dir.path / 'traceback.txt'}")
+    if behind is not None:
+        print(behind)
+    if outcomes.interrupted:
+        print("stopped; the same command goes on from here")
+        return 130
+    if lost:
+        print("the same command tries them again")
+        return 1
+    print(f"next: scalelab fit {file.name}")
+    return 0
+
+
+def run_one(path: Path, root: Path) -> int:
+    """Train the run of one spec file, where it stands or in runs/single/<run id>."""
+    path = path / "spec.yaml" if path.is_dir() else path
+    spec = RunSpec.load(path)
+    own = RunDir(path.parent)
+    run_dir = own if own.run == spec.digest else RunDir(root / "single" / spec.digest)
+    stop = threading.Event()
+    from scalelab.train.loop import train  # torch: only this command trains in this process
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    run_dir.create(spec)
+    problem = f"run {run_dir.run} is being trained by another process"
+    with locked(run_dir.lock_path, problem, "wait for it to end, or stop it"):
+        result = train(run_dir, stop.is_set)
+    if result is None:
+        print(f"stopped; `scalelab run {run_dir.path}` goes on", file=sys.stderr)
+        return 130
+    print(json.dumps(result.to_dict(), indent=1))
+    return 0
+
+
+def prepare_data(path: Path, overrides: list[str]) -> int:
+    """Prepare a sweep file's corpus and say what it holds."""
+    file = SweepFile.load(path, overrides)
+    corpus = shards.prepare(file.recipe.data)
+    print(
+        f"corpus {corpus.digest}: {si(corpus.n_train)} training tokens, "
+        f"{si(corpus.n_validation)} held out, vocabulary {corpus.vocab_size}, "
+        f"{corpus.bytes_per_token:.2f} bytes per token, tokenizer {corpus.tokenizer}\n"
+        f"in {corpus.path}"
+    )
+    return 0
+
+
+def export_run(path: Path, out: Path) -> int:
+    """Write a finished run's weights, config and tokenizer where other software reads them."""
+    from scalelab.model.export import to_hugging_face
+
+    run_dir = RunDir(path)
+    result = run_dir.result()
+    if result is None or result.status != "finished":
+        raise RunError(
+            "the run has not finished, so it has no final weights",
+            where=str(path),
+            fix="finish it: scalelab run " + str(path),
+        )
+    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+        raise ConfigError(
+            "something is there already", where=str(out), fix="name a new or empty directory"
+        )
+    spec = run_dir.spec()
+    corpus = shards.open_corpus(spec.data_digest)
+    to_hugging_face(spec.model, run_dir.weights_path, out, seq_len=spec.seq_len)
+    if (tokenizer := corpus.path / "tokenizer.json").exists():
+        shutil.copy(tokenizer, out / "tokenizer.json")
+    print(f"wrote {out}: load it with transformers.AutoModelForCausalLM.from_pretrained")
+    return 0

@@ -1,0 +1,82 @@
+"""Inside the process of one run: take its lock, train it, say how it ended.
+
+The process leaves with its parent, whatever becomes of that: a thread waits on the parent's
+end of a pipe and ends the process when it closes. An interrupt from the keyboard reaches the
+whole process group; it is for the parent, which then asks its workers to stop by SIGTERM.
+"""
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from scalelab.errors import ScalelabError
+from scalelab.files import locked, write_text
+from scalelab.launch.base import Ended, Outcome
+from scalelab.train.device import OutOfMemory, use_threads
+from scalelab.train.loop import train
+from scalelab.train.rundir import RunDir
+
+Report = tuple[Outcome, str | None]
+
+
+def work(path: str, threads: int | None, environ: dict[str, str], report: Connection) -> None:
+    """The body of a worker process: train one run directory, report, exit."""
+    os.environ.update(environ)
+    _leave_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asked_to_stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.set())
+    _be_first_to_die()
+    use_threads(threads)
+    run_dir = RunDir(Path(path))
+    try:
+        report.send((outcome_of(run_dir, asked_to_stop.is_set), None))
+    except ScalelabError as error:
+        ended = refusal_of(run_dir, error)
+        report.send((ended.outcome, ended.reason))
+    except (MemoryError, OutOfMemory) as error:
+        report.send(("out_of_memory", f"{error}".splitlines()[0]))
+    except BaseException:
+        # Our own bug. The driver goes on with the other runs and shows where this is written.
+        text = traceback.format_exc()
+        write_text(run_dir.path / "traceback.txt", text)
+        report.send(("error", text.strip().splitlines()[-1]))
+        sys.exit(1)
+
+
+def outcome_of(run_dir: RunDir, stop: Callable[[], bool]) -> Outcome:
+    """Train a run under its lock. Raises LaunchError where somebody else is training it."""
+    problem = f"run {run_dir.run} is being trained by another process"
+    with locked(run_dir.lock_path, problem, "wait for it to end, or stop it"):
+        return "interrupted" if train(run_dir, stop) is None else "done"
+
+
+def refusal_of(run_dir: RunDir, error: ScalelabError) -> Ended:
+    """The ending of a run that a person has to mend something for."""
+    return Ended(run_dir, "refused", str(error))
+
+
+def _leave_with_parent() -> None:
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(os.EX_TEMPFAIL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _be_first_to_die() -> None:
+    """If the machine runs out of memory, let it end a worker and not the driver."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
+    except OSError:
+        pass  # not Linux, or not allowed: only the kernel's choice of victim changes

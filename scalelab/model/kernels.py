@@ -1,0 +1,190 @@
+"""The operations of a transformer, each with a path that is fast on the CPU.
+
+On small models a step is bound by how many kernels run and how much memory each of them
+touches, not by arithmetic. On the CPU the functions below save kernels by writing the
+backward pass by hand; on other devices the plain expressions are left for torch.compile
+to fuse. Both paths compute the same function; the tests hold them against each other.
+
+Shapes: R rows (batch x time), C columns, B batch, H heads, T time, E head size.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd import Function
+
+CPU_ATTENTION_MAX_SEQ_LEN = 256
+"""Up to here scores held in memory beat torch's own CPU kernel; beyond, they do not."""
+
+
+class _RMSNorm(Function):
+    @staticmethod
+    def forward(ctx: Any, x_RC: Tensor, gain_C: Tensor, eps: float) -> Tensor:
+        scale_R1 = torch.linalg.vector_norm(x_RC, dim=-1, keepdim=True, dtype=torch.float32)
+        scale_R1 = scale_R1.square_().div_(x_RC.shape[-1]).add_(eps).rsqrt_().to(x_RC.dtype)
+        unit_RC = x_RC * scale_R1
+        ctx.save_for_backward(unit_RC, scale_R1, gain_C)
+        return unit_RC * gain_C
+
+    @staticmethod
+    def backward(ctx: Any, grad_RC: Tensor) -> tuple[Tensor, Tensor, None]:
+        unit_RC, scale_R1, gain_C = ctx.saved_tensors
+        product_RC = grad_RC * unit_RC
+        grad_gain_C = product_RC.sum(0)
+        along_R1 = torch.mv(product_RC, gain_C).div_(-gain_C.shape[0]).unsqueeze_(-1)
+        grad_x_RC = torch.addcmul(grad_RC * gain_C, unit_RC, along_R1).mul_(scale_R1)
+        return grad_x_RC, grad_gain_C, None
+
+
+def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
+    """x over its root mean square along the last axis, times a gain; same shape as x."""
+    if x.device.type == "cpu" and x.dim() == 2:
+        return _RMSNorm.apply(x, gain, eps)
+    wide = x.float()
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype) * gain
+
+
+class _SwiGLU(Function):
+    @staticmethod
+    def forward(ctx: Any, gate_up: Tensor) -> Tensor:
+        gate, up = gate_up.chunk(2, dim=-1)
+        open_ = torch.sigmoid(gate.contiguous())  # contiguous: twice as fast on half-rows
+        active = open_ * gate
+        ctx.save_for_backward(up, open_, active)
+        return active * up
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        up, open_, active = ctx.saved_tensors
+        out = grad.new_empty(*grad.shape[:-1], 2 * grad.shape[-1])
+        grad_gate, grad_up = out.chunk(2, dim=-1)
+        torch.mul(grad, active, out=grad_up)
+        # silu'(g) = s + g s (1 - s) = s + a - a s, with s = sigmoid(g) and a = g s
+        slope = torch.addcmul(open_ + active, active, open_, value=-1)
+        torch.mul(slope.mul_(grad), up, out=grad_gate)
+        return out
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(gate) * up of a tensor that holds both along its last axis; half as wide."""
+    if gate_up.device.type == "cpu":
+        return _SwiGLU.apply(gate_up)
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """x with each pair (i, i + E/2) of its last axis turned by its position's angle.
+
+    cos and sin broadcast against x; sin carries a minus sign in its first half.
+    Source: Su et al. 2021, arXiv:2104.09864, in the half-split layout of Llama checkpoints.
+    """
+    return torch.addcmul(x * cos, torch.roll(x, x.shape[-1] // 2, -1), sin)
+
+
+def rotary_tables(seq_len: int, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
+    """cos, and sin with its first half negated, of every position, shape (T, E), fp32."""
+    pairs = torch.arange(0, head_size, 2, dtype=torch.float64) / head_size
+    angles = torch.outer(torch.arange(seq_len, dtype=torch.float64), theta**-pairs)
+    cos, sin = angles.cos().float(), angles.sin().float()
+    return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask_TT: Tensor | None) -> Tensor:
+    """Causal attention of rotated heads. All of shape (B, H, T, E), and so is the result.
+
+    With a mask (0 where a position may look, -inf where it may not) the scores are held in
+    memory, which is faster on the CPU in short contexts; without, torch chooses its kernel.
+    """
+    if mask_TT is None:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    B, H, T, E = q.shape
+    q, k, v = (x.reshape(B * H, T, E) for x in (q, k, v))
+    mask_BTT = mask_TT.expand(B * H, T, T)
+    scores = torch.baddbmm(mask_BTT, q, k.transpose(1, 2), alpha=1 / math.sqrt(E))
+    return torch.bmm(torch.softmax(scores, dim=-1), v).view(B, H, T, E)
+
+
+class _ShortAttention(Function):
+    """Rotary and causal attention from one matrix of queries, keys and values, and back.
+
+    One node instead of some twenty: no slices to pad with zeros on the way back, one copy in,
+    one copy out, and scores short enough to stay in the cache.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, B: int) -> Tensor:
+        T, E = cos.shape
+        H = qkv.shape[1] // (3 * E)
+        heads = qkv.view(B, T, 3, H, E).permute(2, 0, 3, 1, 4).contiguous()
+        q, k = rotary(heads[:2], cos, sin).view(2, B * H, T, E)
+        v = heads[2].view(B * H, T, E)
+        scale = 1 / math.sqrt(E)
+        scores = torch.baddbmm(mask.expand(B * H, T, T), q, k.transpose(1, 2), alpha=scale)
+        share = torch.softmax(scores, dim=-1)
+        ctx.save_for_backward(q, k, v, share, cos, sin)
+        return torch.bmm(share, v).view(B, H, T, E).transpose(1, 2).reshape(B * T, H * E)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        q, k, v, share, cos, sin = ctx.saved_tensors
+        T, E = cos.shape
+        H = grad.shape[1] // E
+        B = len(q) // H
+        scale = 1 / math.sqrt(E)
+        grad = grad.view(B, T, H, E).transpose(1, 2).reshape(B * H, T, E)
+        out = torch.empty((3, B * H, T, E), dtype=grad.dtype)
+        torch.bmm(share.transpose(1, 2), grad, out=out[2])
+        weighted = torch.bmm(grad, v.transpose(1, 2))
+        slope = torch._softmax_backward_data(weighted, share, -1, share.dtype)
+        torch.baddbmm(q, slope, k, beta=0, alpha=scale, out=out[0])
+        torch.baddbmm(k, slope.transpose(1, 2), q, beta=0, alpha=scale, out=out[1])
+        turned = out[:2]
+        out[:2] = (turned * cos).add_(torch.roll(turned * sin, E // 2, -1))
+        qkv = out.view(3, B, H, T, E).permute(1, 3, 0, 2, 4).reshape(B * T, 3 * H * E)
+        return qkv, None, None, None, None
+
+
+def short_attention(
+    qkv_RD: Tensor, cos_TE: Tensor, sin_TE: Tensor, mask_TT: Tensor, batch: int
+) -> Tensor:
+    """Rotary and causal attention in one, for CPU and contexts up to CPU_ATTENTION_MAX_SEQ_LEN.
+
+    Args:
+        qkv_RD: Queries, keys and values of as many heads each, shape (B*T, 3*H*E).
+        cos_TE: See rotary_tables.
+        sin_TE: Likewise.
+        mask_TT: 0 where a position may look, -inf where it may not.
+        batch: B.
+
+    Returns: The mixed values, shape (B*T, H*E).
+    """
+    return _ShortAttention.apply(qkv_RD, cos_TE, sin_TE, mask_TT, batch)
+
+
+class _CrossEntropy(Function):
+    @staticmethod
+    def forward(ctx: Any, logits_RV: Tensor, target_R: Tensor) -> Tensor:
+        share_RV = torch.softmax(logits_RV, dim=-1, dtype=torch.float32)
+        hit_R1 = share_RV.gather(1, target_R.unsqueeze(1))
+        # The softmax of a target can underflow to 0 where its log-softmax would not: floor it
+        # at the smallest normal fp32, which is a loss of 87 nats, far past any divergence.
+        loss = -hit_R1.clamp_min(torch.finfo(torch.float32).tiny).log().mean()
+        share_RV.scatter_(1, target_R.unsqueeze(1), hit_R1 - 1)
+        ctx.save_for_backward(share_RV.mul_(1 / len(target_R)).to(logits_RV.dtype))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (slope_RV,) = ctx.saved_tensors
+        return slope_RV * grad.to(slope_RV.dtype), None
+
+
+def cross_entropy(logits_RV: Tensor, target_R: Tensor) -> Tensor:
+    """Mean loss in nats per token, fp32, a scalar."""
+    if logits_RV.device.type == "cpu" and logits_RV.requires_grad:
+        return _CrossEntropy.apply(logits_RV, target_R)
+    return F.cross_entropy(logits_RV.float(), target_R)

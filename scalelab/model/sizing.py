@@ -1,0 +1,60 @@
+"""From a target size to a concrete model: the family's member nearest to it.
+
+Sizes are discrete: widths are whole heads, depths whole layers. So a target is answered
+with the nearest member, and planned and actual are kept side by side. A target farther
+than TOLERANCE from every member cannot be built, and is refused.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Protocol
+
+from scalelab.errors import ConfigError
+from scalelab.model.base import Architecture
+from scalelab.units import si
+
+TOLERANCE = 0.25
+"""Largest miss of a target size, as a share of it."""
+
+
+class HasMembers(Protocol):
+    """A family: its members from the smallest up, without end."""
+
+    def members(self, vocab_size: int) -> Iterator[Architecture]:
+        """One member for each width."""
+
+
+def nearest(family: HasMembers, n_params: float, param_count: str, vocab_size: int) -> Architecture:
+    """The member whose count is nearest to `n_params`, in ratio.
+
+    Args:
+        family: The shape rule.
+        n_params: Target size, parameters, counted as `param_count` says.
+        param_count: total, non_embedding, matmul or active.
+        vocab_size: Tokens of the vocabulary.
+
+    Raises:
+        ConfigError: No member comes within TOLERANCE of the target.
+    """
+    best, best_miss, below, above = None, math.inf, None, None
+    for member in family.members(vocab_size):
+        actual = member.size(1).count(param_count)
+        miss = abs(math.log(actual / n_params))
+        if miss < best_miss:
+            best, best_miss = member, miss
+        if actual <= n_params:
+            below = actual
+        else:
+            above = actual
+            break
+    assert best is not None  # a family has no end
+    got = best.size(1).count(param_count)
+    if abs(got / n_params - 1) > TOLERANCE:
+        neighbours = " and ".join(si(n) for n in (below, above) if n is not None)
+        raise ConfigError(
+            f"no model of {si(n_params)} parameters ({param_count}) can be built: "
+            f"the nearest has {si(got)}",
+            where=f"the model family, whose nearest members have {neighbours}",
+            fix="ask for another size, or make head_size smaller so that sizes lie closer",
+        )
+    return best

@@ -1,0 +1,114 @@
+"""IsoFLOP slices: hold compute fixed, trade parameters for tokens.
+
+    centre(C):  the N at which D = tokens_per_param * N spends C
+    sizes:      N_k = centre(first budget) * ratio^k for whole k, so that slices share sizes;
+                each slice takes the sizes_per_budget of them nearest to its own centre
+    D:          C / flops_per_token(N), the exact count of the model that is built
+
+The centre is a guess that only places the grid; the answer is where the valleys are. A slice
+whose best model stands at its edge has no minimum, and the fit will say so.
+
+Source: Hoffmann et al. 2022, Approach 2, arXiv:2203.15556. Spans of at most 4 to either side
+keep the parabola's bias under 1.3% in D* (Czech et al. 2026, arXiv:2603.22339).
+"""
+
+import math
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from scalelab.config import Config, Count, Flops, Positive, Whole
+from scalelab.errors import ConfigError
+from scalelab.model.base import Architecture
+from scalelab.sweep.base import Proposal
+from scalelab.train.recipe import Recipe
+from scalelab.units import sci, si
+
+
+class IsoFlop(Config):
+    """At each budget C, several sizes N, each trained on D = C / flops_per_token tokens."""
+
+    kind: Literal["isoflop"] = "isoflop"
+
+    budgets: tuple[Flops, ...] = Field(min_length=1)
+    """Training compute of each slice, FLOPs, forward and backward."""
+    sizes_per_budget: Count = 7
+    """Runs of each slice. Three fix a parabola; the rest show whether it is one."""
+    span: Positive = 12.0
+    """Largest size of a slice over its smallest."""
+    tokens_per_param: Positive = 20.0
+    """Where the optimum is expected, D / N. It places the grid and enters no result."""
+    seed: Whole = 0
+    """Seed of every run but the replicates."""
+    replicates: Whole = 0
+    """Further seeds at the centre size of every second budget, from the first: they measure
+    the noise between seeds, without which no difference means anything."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if list(self.budgets) != sorted(set(self.budgets)):
+            raise ValueError(f"budgets must rise without repeats, not {list(self.budgets)}")
+        if self.sizes_per_budget < 3:
+            raise ValueError(f"{self.sizes_per_budget} sizes cannot show a minimum: 3 or more")
+        if self.span <= 1:
+            raise ValueError(f"span {self.span} leaves no room between sizes: over 1")
+        return self
+
+    def ask(self, recipe: Recipe, *, vocab_size: int, data_digest: str) -> tuple[Proposal, ...]:
+        """Every run of every slice, then the replicates.
+
+        Raises:
+            ConfigError: A size cannot be built, or two of a slice come out as one model.
+        """
+        ratio = self.span ** (1 / (self.sizes_per_budget - 1))
+        centres = [self._centre(budget, recipe, vocab_size) for budget in self.budgets]
+        proposals, replicates = [], []
+        for i, (budget, centre) in enumerate(zip(self.budgets, centres, strict=True)):
+            middle = math.log(centre / centres[0], ratio)
+            first = round(middle - (self.sizes_per_budget - 1) / 2)
+            built: dict[Architecture, float] = {}
+            for k in range(first, first + self.sizes_per_budget):
+                target = centres[0] * ratio**k
+                model = recipe.model_at(target, vocab_size)
+                if model in built:
+                    raise ConfigError(
+                        f"sizes {si(built[model])} and {si(target)} come out as the same model",
+                        where=f"the slice at {sci(budget)} FLOPs",
+                        fix="raise span, lower sizes_per_budget, or lower the family's head_size",
+                    )
+                built[model] = target
+                tokens = budget / model.size(recipe.seq_len).flops_per_token
+                seeds = [self.seed]
+                if i % 2 == 0 and k - first == self.sizes_per_budget // 2:
+                    seeds += [self.seed + r for r in range(1, self.replicates + 1)]
+                for seed in seeds:
+                    spec = recipe.spec(model, tokens, data_digest=data_digest, seed=seed)
+                    (proposals if seed == self.seed else replicates).append(
+                        Proposal(spec, budget, target, tokens)
+                    )
+        return (*proposals, *replicates)
+
+    def _centre(self, budget: float, recipe: Recipe, vocab_size: int) -> float:
+        """The size at which tokens_per_param spends the budget, between members of the family.
+
+        6 N^2 tokens_per_param = C would do for a large model; for a small one attention is
+        not small, so the family's own cost is interpolated, log against log.
+        """
+        previous: tuple[float, float] | None = None
+        for member in recipe.model.members(vocab_size):
+            size = member.size(recipe.seq_len)
+            n_params = size.count(recipe.param_count)
+            cost = self.tokens_per_param * n_params * size.flops_per_token
+            here = (math.log(cost), math.log(n_params))
+            if cost >= budget:
+                if previous is None:
+                    raise ConfigError(
+                        f"a budget of {sci(budget)} FLOPs is too small: the smallest model "
+                        f"of the family, {si(n_params)} parameters, already needs {sci(cost)}",
+                        where="design.budgets",
+                        fix="raise the budget, or make the family's smallest model smaller",
+                    )
+                share = (math.log(budget) - previous[0]) / (here[0] - previous[0])
+                return math.exp(previous[1] + share * (here[1] - previous[1]))
+            previous = here
+        raise AssertionError("a family has no end")

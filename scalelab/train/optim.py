@@ -1,0 +1,151 @@
+"""AdamW over one flat buffer, with a rate and a decay for each kind of weight.
+
+Every weight is a view of one buffer, kinds side by side, so that clipping, the update and
+zeroing are one kernel each however many layers there are. Working weights and gradients may
+be bf16; the master copy, the moments and the accumulated gradient are fp32 always.
+
+Source: Loshchilov & Hutter 2019, arXiv:1711.05101.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from scalelab.model.base import Kind
+from scalelab.train.spec import AdamWSpec
+
+ORDER: tuple[Kind, ...] = ("matrix", "embedding", "head", "vector")
+PREFIX = "adamw."
+"""Of the moments' names in a checkpoint."""
+
+
+class FlatAdamW:
+    """AdamW for one network. Takes over the network's weights and gradients.
+
+    Args:
+        network: On its device, with its starting values.
+        kinds: What each named parameter is.
+        spec: Peak rates, betas, decay, clipping.
+        working: dtype of the weights that the network computes with.
+    """
+
+    def __init__(
+        self, network: nn.Module, kinds: dict[str, Kind], spec: AdamWSpec, working: torch.dtype
+    ):
+        named = sorted(network.named_parameters(), key=lambda item: ORDER.index(kinds[item[0]]))
+        device = named[0][1].device
+        n = sum(p.numel() for _, p in named)
+        self.spec = spec
+        self.master = torch.empty(n, device=device)
+        self.gradient = torch.zeros(n, device=device)
+        self._working = self.master
+        self._working_gradient = self.gradient
+        if working != torch.float32:
+            self._working = torch.empty(n, device=device, dtype=working)
+            self._working_gradient = torch.zeros(n, device=device, dtype=working)
+        self._parameters = dict(named)
+        self._spans: dict[str, tuple[int, int]] = {}
+        start = 0
+        with torch.no_grad():
+            for name, parameter in named:
+                end = start + parameter.numel()
+                self.master[start:end] = parameter.reshape(-1)
+                self._spans[name] = (start, end)
+                parameter.data = self._working[start:end].view(parameter.shape)
+                parameter.grad = self._working_gradient[start:end].view(parameter.shape)
+                start = end
+        self._refresh()
+        self._adamw = torch.optim.AdamW(
+            list(self._groups(kinds)),
+            lr=spec.lr_matrix,
+            betas=(spec.beta1, spec.beta2),
+            eps=spec.eps,
+            fused=True,
+        )
+
+    def _groups(self, kinds: dict[str, Kind]) -> Iterator[dict[str, object]]:
+        for kind in ORDER:
+            spans = [span for name, span in self._spans.items() if kinds[name] == kind]
+            if spans:
+                start, end = spans[0][0], spans[-1][1]
+                weights = nn.Parameter(self.master[start:end])
+                weights.grad = self.gradient[start:end]
+                decay = 0.0 if kind == "vector" else self.spec.weight_decay
+                rate = getattr(self.spec, f"lr_{kind}")
+                yield {"params": [weights], "peak": rate, "weight_decay": decay}
+
+    def gather(self) -> None:
+        """Add the working gradient of one micro-batch to the fp32 gradient, and clear it."""
+        if self._working_gradient is not self.gradient:
+            self.gradient.add_(self._working_gradient)
+            self._working_gradient.zero_()
+
+    def forget_gradient(self) -> None:
+        """Clear every gradient, as after a micro-batch that did not fit."""
+        self._working_gradient.zero_()
+        self.gradient.zero_()
+
+    def step(self, factor: float) -> Tensor:
+        """One update at `factor` of the peak rates. Returns the gradient's norm, unclipped."""
+        norm = torch.linalg.vector_norm(self.gradient)
+        if self.spec.grad_clip is not None:
+            self.gradient.mul_((self.spec.grad_clip / (norm + 1e-6)).clamp_(max=1.0))
+        for group in self._adamw.param_groups:
+            group["lr"] = group["peak"] * factor
+        self._adamw.step()
+        self._refresh()
+        self.gradient.zero_()
+        return norm
+
+    def _refresh(self) -> None:
+        if self._working is not self.master:
+            self._working.copy_(self.master)
+
+    @contextmanager
+    def full_precision(self) -> Iterator[None]:
+        """Let the network compute with the fp32 master weights for a while."""
+        try:
+            self._point_at(self.master)
+            yield
+        finally:
+            self._point_at(self._working)
+
+    def _point_at(self, buffer: Tensor) -> None:
+        for name, (start, end) in self._spans.items():
+            parameter = self._parameters[name]
+            gradient, parameter.grad = parameter.grad, None  # its dtype must match the data's
+            parameter.data = buffer[start:end].view(parameter.shape)
+            if buffer is self._working:
+                gradient = self._working_gradient[start:end].view(parameter.shape)
+                parameter.grad = gradient
+
+    def weights(self) -> dict[str, Tensor]:
+        """The fp32 weights by name, as views."""
+        return {
+            name: self.master[start:end].view(self._parameters[name].shape)
+            for name, (start, end) in self._spans.items()
+        }
+
+    def moments(self) -> dict[str, Tensor]:
+        """What AdamW remembers, by name, as views. Empty before the first step."""
+        found = {}
+        for i, group in enumerate(self._adamw.param_groups):
+            for key, value in self._adamw.state.get(group["params"][0], {}).items():
+                found[f"{PREFIX}{i}.{key}"] = value
+        return found
+
+    def restore(self, weights: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
+        """Go on from what weights() and moments() gave."""
+        with torch.no_grad():
+            for name, view in self.weights().items():
+                view.copy_(weights[name])
+        for i, group in enumerate(self._adamw.param_groups):
+            prefix = f"{PREFIX}{i}."
+            state = {k.removeprefix(prefix): v for k, v in moments.items() if k.startswith(prefix)}
+            device = self.master.device
+            # The step counter stays a tensor of its own, as fused AdamW made it.
+            self._adamw.state[group["params"][0]] = {k: v.to(device) for k, v in state.items()}
+        self._refresh()
+

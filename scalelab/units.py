@@ -1,0 +1,67 @@
+"""The symbol, column name and unit of every quantity, and how numbers are written for eyes.
+
+    symbol  column                 unit              meaning
+    N       n_params               parameters        the count that a fit used; see PARAM_COUNTS
+    D       n_tokens               tokens            training tokens seen
+    C       flops                  FLOPs             training compute, forward and backward
+    L       loss                   nats per token    validation loss at the end of the schedule
+    -       bpb                    bits per byte     the same, comparable across tokenizers
+    -       mfu                    0 to 1            model FLOPs utilisation; None if peak unknown
+"""
+
+PARAM_COUNTS = {
+    "total": "every parameter (Hoffmann et al. 2022)",
+    "non_embedding": "without input embedding and output head (Kaplan et al. 2020)",
+    "matmul": "weights that multiply tokens: blocks and output head (Porian et al. 2024)",
+    "active": "parameters that one token uses; equal to total in a dense model",
+}
+
+# Dense bf16 peak with fp32 accumulation, FLOPs per second. Datasheets lead with numbers for
+# 2:4 sparsity, which no training run sees; these are the dense ones. The name is matched as
+# a part of what the driver calls the device, first match wins.
+PEAK_BF16_FLOPS_PER_S = {
+    "B200": 2.25e15,  # NVIDIA Blackwell datasheet, dense
+    "H200": 9.89e14,  # NVIDIA H200 datasheet: 1,979 TFLOP/s with sparsity
+    "H100 PCIe": 7.56e14,  # NVIDIA H100 datasheet, PCIe column, halved for density
+    "H100": 9.89e14,  # NVIDIA H100 datasheet, SXM column, halved for density
+    "A100": 3.12e14,  # NVIDIA A100 datasheet
+    "L40S": 3.62e14,  # NVIDIA L40S datasheet, halved for density
+    "MI300X": 1.307e15,  # AMD Instinct MI300X datasheet
+}
+
+
+def peak_flops_per_s(device: str) -> float | None:
+    """Dense bf16 peak of a device by its driver's name; None when we do not know it."""
+    return next((peak for name, peak in PEAK_BF16_FLOPS_PER_S.items() if name in device), None)
+
+
+def si(value: float | None, digits: int = 3) -> str:
+    """A count for eyes: 163840 as "164k", 6.3e9 as "6.3B"; "unknown" for None."""
+    if value is None:
+        return "unknown"
+    for scale, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= scale * (1 - 0.5 * 10**-digits):
+            return f"{value / scale:.{digits}g}{suffix}"
+    return f"{value:.{digits}g}"
+
+
+def sci(value: float | None, digits: int = 3) -> str:
+    """A large number for eyes: 4e12 as "4e12", 1.234e21 as "1.23e21"."""
+    if value is None:
+        return "unknown"
+    mantissa, _, exponent = f"{value:.{digits - 1}e}".partition("e")
+    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    return f"{mantissa}e{int(exponent)}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds for eyes: "45 s", "3 min 20 s", "2 h 05 min", "3.2 d"; "unknown" for None."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds // 60:.0f} min {seconds % 60:02.0f} s"
+    if seconds < 2 * 86400:
+        return f"{seconds // 3600:.0f} h {seconds % 3600 // 60:02.0f} min"
+    return f"{seconds / 86400:.1f} d"

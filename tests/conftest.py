@@ -1,0 +1,95 @@
+"""What every test gets: one thread, no person's cache, no network, a corpus that is tiny."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+WORDS = "the model reads a token then writes one more and forgets what it was told before".split()
+
+
+def prose(n_words, seed):
+    """Text with some structure: each word is drawn after the one before it."""
+    import random
+
+    draw, word, out = random.Random(seed), 0, []  # noqa: S311
+    for _ in range(n_words):
+        word = (word * 5 + draw.choice((1, 1, 1, 2, 7))) % len(WORDS)
+        out.append(WORDS[word])
+    return " ".join(out)
+
+
+@pytest.fixture(scope="session")
+def tiny_text(tmp_path_factory):
+    """A folder of 40 short documents, some 60 kB of structured text."""
+    folder = tmp_path_factory.mktemp("text")
+    for i in range(40):
+        (folder / f"{i:02d}.txt").write_text(prose(300, seed=i))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A cache of this test session's own, found by every process that it starts."""
+    path = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("SCALELAB_CACHE")
+    os.environ["SCALELAB_CACHE"] = str(path)
+    yield path
+    if before is None:
+        del os.environ["SCALELAB_CACHE"]
+    else:
+        os.environ["SCALELAB_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus(tiny_text, cache):
+    """The tiny text in bytes, prepared."""
+    from scalelab.data.base import DataConfig
+    from scalelab.data.shards import prepare
+
+    return prepare(DataConfig(**tiny_data(tiny_text)))
+
+
+def tiny_data(folder):
+    """The data section of a recipe on the tiny text."""
+    return {
+        "source": {"kind": "text", "paths": [f"{folder}/*.txt"]},
+        "tokenizer": {"kind": "bytes"},
+        "validation": 0.2,
+        "epochs": 50,
+    }
+
+
+@pytest.fixture
+def tiny_spec(tiny_text, tiny_corpus):
+    """A function that makes the spec of a run of some tens of steps, with changes laid over."""
+    from scalelab.train.spec import RunSpec
+
+    def make(**changes):
+        model = {
+            "kind": "transformer", "n_layers": 2, "d_model": 16, "n_heads": 2, "n_kv_heads": 2,
+            "head_size": 8, "d_ff": 48, "vocab_size": 257,
+        }  # fmt: skip
+        spec = {
+            "data": tiny_data(tiny_text),
+            "data_digest": tiny_corpus.digest,
+            "seq_len": 32,
+            "model": model | changes.pop("model", {}),
+            "optimizer": {
+                "lr_matrix": 3e-3, "lr_embedding": 3e-2, "lr_head": 3e-2, "lr_vector": 3e-3,
+            },
+            "schedule": {"kind": "wsd", "warmup": 0.1, "cooldown": 0.5},
+            "batch_tokens": 256,
+            "n_steps": 60,
+            "evaluation": {"tokens": 4096, "curve_points": 2, "curve_tokens": 1024},
+            "precision": "fp32",
+        }  # fmt: skip
+        return RunSpec.model_validate(spec | changes)
+
+    return make

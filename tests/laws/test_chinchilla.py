@@ -1,0 +1,150 @@
+"""The Chinchilla surface: published data, known answers, and searches that went wrong."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize, minimize_scalar
+
+from scalelab.errors import FitError
+from scalelab.laws import fitting
+from scalelab.laws.base import Observations
+from scalelab.laws.chinchilla import Chinchilla
+
+
+@pytest.fixture(scope="module")
+def published(hoffmann):
+    return Chinchilla().fit(hoffmann)
+
+
+def test_reproduces_the_converged_fit_of_the_published_points(published):
+    assert published.objective == pytest.approx(0.001018274017801, rel=1e-9)
+    assert published.params["E"] == pytest.approx(1.8172181, rel=1e-5)
+    assert published.params["A"] == pytest.approx(477.826, rel=1e-4)
+    assert published.params["B"] == pytest.approx(2143.417, rel=1e-4)
+    assert published.params["alpha"] == pytest.approx(0.3473105, rel=1e-5)
+    assert published.params["beta"] == pytest.approx(0.3671724, rel=1e-5)
+    assert published.exponents["a"] == pytest.approx(0.51390, abs=1e-5)
+    assert published.solver.converged
+    assert published.solver.agreement > 0.9
+
+
+def test_reproduces_the_published_bootstrap(published):
+    drawn = published.replicates(1000, seed=0)
+
+    errors = {k: np.std(v) for k, v in drawn.values.items()}
+
+    assert drawn.failed == 0
+    assert errors["alpha"] == pytest.approx(0.0152, rel=0.15)
+    assert errors["beta"] == pytest.approx(0.0207, rel=0.15)
+    assert errors["E"] == pytest.approx(0.0259, rel=0.15)
+    assert errors["a"] == pytest.approx(0.0197, rel=0.15)
+
+
+def test_a_mean_with_default_tolerances_is_caught(published):
+    """The published fault: averaged loss, scipy's own tolerances; success is reported."""
+    surface = published.surface
+
+    def averaged(theta):
+        theta = theta[None]
+        miss = (surface.value(theta) - surface.log_loss)[0]
+        pull = np.clip(miss / surface.delta, -1, 1) * surface.delta
+        loss = np.where(abs(miss) < surface.delta, miss**2 / 2, surface.delta * abs(miss) - 5e-7)
+        return loss.mean(), surface.slope(theta)[0] @ pull / miss.size
+
+    ends = [minimize(averaged, s, jac=True, method="L-BFGS-B") for s in surface.starts()[::5]]
+    theta = np.array([end.x for end in ends])
+    _, solver = fitting.judge(surface, fitting.look(surface, theta, np.ones((len(theta), 240))))
+
+    assert sum(end.success for end in ends) > len(ends) / 2
+    assert not solver.converged
+    assert solver.agreement < 0.5
+    assert solver.gradient_norm > 1e3 * published.solver.gradient_norm
+
+
+def test_a_start_is_never_a_fit(published):
+    surface = published.surface
+    starts = surface.starts()
+
+    _, solver = fitting.judge(surface, fitting.look(surface, starts, np.ones((len(starts), 240))))
+
+    assert not solver.converged
+
+
+def test_slope_is_the_derivative_of_the_value(published):
+    surface, theta = published.surface, published.theta + 0.1
+
+    slope = surface.slope(theta[None])[0]
+
+    for k, h in enumerate(1e-6 * np.eye(5)):
+        rise = surface.value((theta + h)[None]) - surface.value((theta - h)[None])
+        np.testing.assert_allclose(slope[k], rise[0] / 2e-6, rtol=1e-6, atol=1e-8)
+
+
+def test_bend_is_the_derivative_of_the_slope(published):
+    surface, theta = published.surface, published.theta + 0.1
+    pull = np.linspace(-1, 1, 240)
+
+    bend = surface.bend(theta[None], pull[None])[0]
+
+    for k, h in enumerate(1e-6 * np.eye(5)):
+        rise = (surface.slope((theta + h)[None]) - surface.slope((theta - h)[None]))[0] @ pull
+        np.testing.assert_allclose(bend[k], rise / 2e-6, rtol=1e-5, atol=1e-6)
+
+
+def test_the_optimum_is_the_lowest_loss_of_its_budget(measured):
+    """Also where FLOPs are not 6 N D: against a plain search along the budget."""
+    fit, C = Chinchilla().fit(measured), 1e13
+
+    best = fit.optimum(C)
+
+    found = minimize_scalar(
+        lambda x: fit.predict(np.exp(x), C / fit.cost(np.exp(x))),
+        bounds=(np.log(1e4), np.log(1e7)),
+        method="bounded",
+        options={"xatol": 1e-9},
+    )
+    assert fit.cost.q > 0
+    assert np.log(best.N) == pytest.approx(found.x, abs=1e-5)
+    assert best.D * fit.cost(best.N) == pytest.approx(C, rel=1e-12)
+
+
+def test_one_ruined_run_barely_moves_the_surface(family):
+    runs = family()
+    ruined = Observations.of(
+        runs.N,
+        runs.D,
+        np.where(np.arange(len(runs)) == 12, 2 * runs.L, runs.L),
+        flops_planned=runs.flops_planned,
+    )
+
+    clean, dirty = (Chinchilla().fit(r).optimum(1e22) for r in (runs, ruined))
+
+    assert pytest.approx(clean.L, rel=1e-3) == dirty.L
+    assert pytest.approx(clean.N, rel=2e-2) == dirty.N
+
+
+def test_a_floor_that_is_not_there_is_named():
+    N, D = (a.ravel() for a in np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5)))
+
+    fit = Chinchilla().fit(Observations.of(N, D, 20 / N**0.1 + 30 / D**0.1 - 0.2))
+
+    assert "E" in fit.solver.at_bound
+    assert any("E stopped at the edge" in w for w in fit.warnings)
+
+
+def test_refuses_fewer_runs_than_it_needs(family):
+    with pytest.raises(FitError, match="5 runs cannot pin down 5 constants"):
+        Chinchilla().fit(family().take(np.arange(5)))
+
+
+def test_refuses_tokens_that_never_vary(family):
+    runs = family()
+
+    with pytest.raises(FitError, match=r"D spans only 1\.00x"):
+        Chinchilla().fit(Observations.of(runs.N, np.full(len(runs), 2e10), runs.L))
+
+
+def test_refuses_tokens_tied_to_size(family):
+    runs = family()
+
+    with pytest.raises(FitError, match="move together"):
+        Chinchilla().fit(Observations.of(runs.N, 20 * runs.N, runs.L))

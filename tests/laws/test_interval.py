@@ -1,0 +1,97 @@
+"""Intervals: they cover the truth as often as they say, and count what failed."""
+
+import numpy as np
+import pytest
+
+from scalelab.laws.base import Observations, Replicates
+from scalelab.laws.chinchilla import Chinchilla
+from scalelab.laws.interval import percentile, resampled_counts, trusted
+from scalelab.laws.isoflop import IsoFlop
+
+
+@pytest.mark.parametrize("law", [IsoFlop(), Chinchilla()], ids=["isoflop", "chinchilla"])
+def test_a_90_percent_interval_covers_the_truth_about_as_often(family, law):
+    """60 families with .4% noise. Binomial spread alone is 4 points; bounds are 2.5 of these."""
+    C, a = 1e21, 0.37 / 0.72
+    N = (0.35 * 480 / (0.37 * 2100)) ** (1 / 0.72) * (C / 6) ** a
+    hits = []
+    for seed in range(60):
+        runs = family(budgets=(1e18, 3e18, 1e19, 3e19), noise=0.004, seed=seed, drift=0.2)
+        drawn = law.fit(runs).replicates(250, seed)
+        ends = [percentile(v, 0.9) for v in (drawn.values["a"], drawn.optimum(C).N)]
+        hits.append([low <= true <= high for (low, high), true in zip(ends, (a, N), strict=True)])
+
+    covered = np.mean(hits, axis=0)
+
+    assert np.all((covered >= 0.80) & (covered <= 0.98)), covered
+
+
+def test_intervals_narrow_with_the_noise(family):
+    def width(noise):
+        drawn = IsoFlop().fit(family(noise=noise)).replicates(400, seed=1)
+        low, high = percentile(drawn.values["a"], 0.9)
+        return high - low
+
+    assert width(0.004) > 3 * width(0.001)
+
+
+def test_the_same_seed_gives_the_same_replicates(family):
+    fit = IsoFlop().fit(family(noise=0.003))
+
+    one, same, other = (fit.replicates(50, seed).values["a"] for seed in (3, 3, 4))
+
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+def test_noise_as_large_as_the_valley_is_counted_and_told(family):
+    drawn = IsoFlop().fit(family(noise=0.0)).replicates(10, 0)
+    shallow = IsoFlop().fit(family(noise=0.01, factor=2, seed=3))
+
+    noisy = shallow.replicates(400, 0)
+
+    assert drawn.failed == 0
+    assert noisy.failed > 0
+    assert any("lose the minimum" in note for note in noisy.notes)
+
+
+def test_exact_parabolas_give_no_interval(family):
+    assert IsoFlop().fit(family(sizes=3, factor=1.5)).replicates(100, 0) is None
+
+
+def test_minima_that_scatter_beyond_noise_are_told(family):
+    runs = family(noise=1e-4)
+    push = np.where(runs.flops_planned == 1e19, 0.02 * np.log(runs.N), 0)
+
+    crooked = Observations.of(runs.N, runs.D, runs.L + push, flops_planned=runs.flops_planned)
+    notes = IsoFlop().fit(crooked).replicates(200, 0).notes
+
+    assert any("more around its power law than noise explains" in note for note in notes)
+    assert IsoFlop().fit(family(noise=0.004)).replicates(200, 0).notes == ()
+
+
+def test_branches_of_one_trunk_are_drawn_together_and_budgets_stay_whole(family):
+    runs = family(budgets=(1e18, 1e19))
+    trunk = np.tile(np.arange(7), 2) // 2  # sizes 0 and 1 share a trunk in both budgets, ...
+    paired = Observations.of(runs.N, runs.D, runs.L, flops_planned=runs.flops_planned, group=trunk)
+
+    alone, together = (resampled_counts(r, 200, 0) for r in (runs, paired))
+
+    for budget in runs.budgets:
+        assert np.all(alone[:, runs.flops_planned == budget].sum(axis=1) == 7)
+    for g in range(4):
+        mine = together[:, trunk == g]
+        assert np.all(mine == mine[:, :1])
+
+
+def test_percentiles_ask_for_enough_replicates():
+    assert percentile(np.arange(199.0), 0.9) is None
+    assert percentile(np.arange(201.0), 0.9) == pytest.approx([10, 190])
+    assert percentile(np.append(np.arange(201.0), [np.inf] * 50), 0.9) is None
+
+
+def test_no_interval_where_too_many_replicates_failed():
+    values = np.arange(1000.0)
+
+    assert trusted(Replicates(1100, 100, "run", {}, None), values, 0.9) is not None
+    assert trusted(Replicates(1300, 300, "run", {}, None), values, 0.9) is None

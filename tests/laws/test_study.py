@@ -1,0 +1,252 @@
+"""A study says what it knows, labels it, and says no when it must."""
+
+import json
+
+import numpy as np
+import pytest
+
+from scalelab.errors import ConfigError, DataError, FitError
+from scalelab.laws.base import Observations
+from scalelab.laws.holdout import HoldOut, hold_out
+from scalelab.laws.isoflop import IsoFlop
+from scalelab.laws.study import study
+
+
+def look(runs, **settings):
+    return study(runs, **{"target_flops": None, "param_count": "total", **settings})
+
+
+@pytest.fixture(scope="module")
+def clean(family):
+    """Five budgets, three seeds a size, .2% noise: nothing to complain of."""
+    runs = family(noise=0.002, seeds=3, seed=5)
+    return look(runs, target_flops=3e20, excluded=[("r9", "diverged: loss is not finite")])
+
+
+@pytest.fixture(scope="module")
+def small(measured):
+    return look(measured, param_count="matmul")
+
+
+def with_losses(runs, L):
+    return Observations.of(runs.N, runs.D, L, C=runs.C, flops_planned=runs.flops_planned)
+
+
+def test_a_clean_family_is_sound(clean):
+    assert clean.verdict.grade == "sound", clean.verdict
+    assert "nothing in the evidence speaks against it" in clean.summary()
+
+
+def test_the_forecast_and_its_intervals_hold_the_truth(clean):
+    N = (0.35 * 480 / (0.37 * 2100)) ** (1 / 0.72) * (3e20 / 6) ** (0.37 / 0.72)
+    D = 3e20 / 6 / N
+    true = {"n_params": N, "n_tokens": D, "loss": 1.8 + 480 / N**0.35 + 2100 / D**0.37}
+    true["tokens_per_param"] = D / N
+
+    for key, value in true.items():
+        low, high = clean.forecast.intervals[key]
+        assert low <= value <= high, key
+        assert clean.forecast.values[key] == pytest.approx(value, rel=0.06)
+
+
+def test_the_default_target_is_10x_the_largest_budget(small):
+    assert small.forecast.flops == pytest.approx(4e13)
+    assert small.forecast.reach == pytest.approx(10)
+
+
+def test_json_follows_schema_1(small):
+    told = small.to_json()
+
+    assert told["schema"] == 1
+    assert told["level"] == 0.9
+    assert told["n_runs"] == 24
+    assert told["excluded"] == []
+    assert told["param_count"] == "matmul"
+    surface = told["laws"]["chinchilla"]
+    assert set(surface["params"]) == {"E", "A", "B", "alpha", "beta"}
+    assert set(surface["solver"]) == {"agreement", "gradient_norm", "at_bound", "converged"}
+    assert surface["solver"]["converged"] is True
+    assert {*surface["params"], "a", "b"} == set(surface["intervals"])
+    assert set(surface["standard_errors"]) == set(surface["intervals"])
+    assert surface["bootstrap"] == {
+        "replicates": 1000,
+        "failed": surface["bootstrap"]["failed"],
+        "unit": "run within budget",
+    }
+    minima = told["laws"]["isoflop"]["minima"]
+    assert [m["flops"] for m in minima] == [1.5e11, 4.5e11, 1.4e12, 4e12]
+    assert all({"n_params", "n_tokens", "loss", "at_edge"} <= set(m) for m in minima)
+    assert set(told["laws"]["isoflop"]["exponents"]) == {"a", "b"}
+    assert {"a", "b"} <= set(told["laws"]["isoflop"]["intervals"])
+    assert {"train", "test", "mean_abs_rel_error"} <= set(told["holdout"])
+    assert set(told["holdout"]["mean_abs_rel_error"]) == {"isoflop", "chinchilla"}
+    forecast = told["forecast"]
+    assert {"flops", "n_params", "n_tokens", "loss", "reach", "verdict"} <= set(forecast)
+    assert set(forecast["intervals"]) == {"n_params", "n_tokens", "loss", "tokens_per_param"}
+    assert isinstance(forecast["verdict"], str)
+
+
+def test_json_is_strict_and_full(small):
+    told = small.to_json()
+
+    assert json.loads(json.dumps(told, allow_nan=False)) == told
+    assert told["forecast"]["n_params"] == small.forecast.values["n_params"]
+
+
+def test_intervals_enclose_their_estimates(small):
+    for law in small.to_json()["laws"].values():
+        for key, value in {**law["params"], **law["exponents"]}.items():
+            if law["intervals"].get(key):
+                low, high = law["intervals"][key]
+                assert low <= value <= high, key
+
+
+def test_the_held_out_budget_is_foretold(small):
+    """Fitted to the three smaller budgets, the fourth minimum is 3.35 nats per token."""
+    test = small.holdout
+
+    assert (test.n_train, test.n_test) == (18, 6)
+    assert test.reach == pytest.approx(4 / 1.4)
+    assert test.optimum["isoflop"]["loss"] == pytest.approx(3.397 / 3.351 - 1, abs=0.002)
+    assert 0.01 < test.mean_abs_rel_error["chinchilla"] < 0.05
+
+
+def test_the_hold_out_sees_nothing_of_what_it_foretells(measured):
+    ruined = with_losses(measured, np.where(measured.flops_planned == 4e12, 9, measured.L))
+    laws = {"isoflop": IsoFlop()}
+
+    honest, spoiled = hold_out(measured, laws), hold_out(ruined, laws)
+
+    assert isinstance(honest, HoldOut)
+    assert isinstance(spoiled, str)  # the slice held out has no minimum any more
+
+
+def test_too_few_budgets_leave_no_hold_out(family):
+    seen = look(family(budgets=(1e18, 1e19), noise=0.002))
+
+    assert seen.to_json()["holdout"] is None
+    assert "2 budget(s)" in seen.to_json()["holdout_absent"]
+    assert seen.verdict.grade == "with caution"
+    assert "no hold-out" in str(seen.verdict)
+    assert "Hold-out: none" in seen.summary()
+
+
+def test_the_costliest_published_runs_are_held_out_without_budgets(hoffmann):
+    seen = look(hoffmann, replicates=250)
+
+    assert set(seen.fits) == {"chinchilla"}
+    assert "no run says which isoFLOP budget" in seen.refused["isoflop"]
+    assert seen.holdout.n_test == 24
+    assert seen.holdout.mean_abs_rel_error["chinchilla"] < 0.02
+
+
+def test_an_over_confident_extrapolation_is_flagged(olmo):
+    """The published ladder fits its 16 small runs to .25% and misses the 13B model by 3.8%."""
+    small, large = olmo.take(np.arange(16)), olmo.take(np.array([17]))
+
+    seen = look(small, target_flops=float(large.C[0]), replicates=300)
+
+    assert seen.fits["chinchilla"].predict(large.N, large.D)[0] == pytest.approx(2.344, abs=0.01)
+    assert seen.verdict.grade != "sound"
+    assert "the target asks" in str(seen.verdict)
+
+
+def test_runs_too_few_for_any_law_are_refused_with_every_reason(family):
+    runs = family(budgets=(1e18, 3e18), sizes=5).take(np.array([1, 2, 3, 7, 8]))
+
+    with pytest.raises(FitError, match="no law can be fitted to these 5 runs") as caught:
+        look(runs)
+
+    assert "5 runs cannot pin down 5 constants" in str(caught.value)
+    assert "a parabola needs 3" in str(caught.value)
+
+
+def test_a_refused_surface_is_recorded_beside_the_minima(family):
+    runs = family(budgets=(1e18, 1.1e18), sizes=3, factor=1.3)
+
+    seen = look(runs)
+
+    assert set(seen.fits) == {"isoflop"}
+    assert "N spans only" in seen.to_json()["refused"]["chinchilla"]
+    assert "chinchilla refused" in str(seen.verdict)
+    assert "Refused\n  chinchilla" in seen.summary()
+
+
+def test_exact_fits_give_no_interval_and_no_trust(family):
+    seen = look(family(budgets=(1e18, 1e19, 1e20), sizes=3, factor=2), laws=["isoflop"])
+
+    assert seen.forecast.intervals == dict.fromkeys(seen.forecast.intervals)
+    assert seen.verdict.grade == "do not rely"
+    assert "no interval" in seen.summary()
+    json.dumps(seen.to_json(), allow_nan=False)
+
+
+def test_a_slice_at_its_edge_is_told_everywhere(family):
+    runs = family(noise=0.001)
+    N_low = runs.N[runs.flops_planned == 1e20].min()
+    cut = runs.take(~((runs.flops_planned == 1e20) & (3.9 * N_low > runs.N)))
+
+    seen = look(cut)
+
+    last = seen.to_json()["laws"]["isoflop"]["minima"][-1]
+    assert last["at_edge"] is True
+    assert last["n_params"] is None
+    assert "refused: the lowest loss is at the smallest size" in seen.summary()
+    assert "add sizes below" in seen.summary()
+    assert "1 of 5 budgets refused" in str(seen.verdict)
+    assert seen.forecast.reach == pytest.approx(1e21 / 3e19)  # beyond the last good minimum
+
+
+def test_a_missed_hold_out_forbids_reliance(family):
+    runs = family(noise=0.001)
+    worse = with_losses(runs, np.where(runs.flops_planned == 1e20, 1.08 * runs.L, runs.L))
+
+    seen = look(worse)
+
+    assert seen.verdict.grade == "do not rely"
+    assert "missed the held-out loss by" in str(seen.verdict)
+
+
+@pytest.mark.parametrize(("reach", "grade"), [(200, "with caution"), (2000, "do not rely")])
+def test_reach_lowers_the_grade(family, reach, grade):
+    seen = look(family(noise=0.002, seeds=3, seed=5), target_flops=reach * 1e20)
+
+    assert seen.verdict.grade == grade
+    assert f"the target is {reach}x the largest compute" in str(seen.verdict)
+
+
+def test_the_summary_labels_and_bounds_every_claim(small, clean):
+    for words in ("[measured]", "[fitted", "[EXTRAPOLATED]", "[literature]", "10x the evidence"):
+        assert words in small.summary()
+    assert "r9: diverged: loss is not finite" in clean.summary()
+    assert "between seeds (70 spare runs)" in clean.summary()
+    assert "nan" not in small.summary().lower().split()
+    assert max(map(len, small.summary().splitlines())) <= 110
+
+
+def test_a_target_inside_the_evidence_is_not_called_extrapolated(family):
+    seen = look(family(noise=0.002), target_flops=5e18)
+
+    assert seen.to_json()["forecast"]["status"] == "fitted"
+    assert "fitted, inside the evidence" in seen.summary()
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"param_count": "some"}, "unknown parameter count 'some'"),
+        ({"level": 1.0}, "not between 0 and 1"),
+        ({"replicates": 0}, "0 replicates"),
+        ({"target_flops": -1.0}, "target_flops is -1"),
+        ({"target_flops": np.nan}, "target_flops is nan"),
+        ({"laws": []}, r"laws are \[\]"),
+    ],
+)
+def test_refuses_settings_that_mean_nothing(family, settings, problem):
+    with pytest.raises(DataError, match=problem):
+        look(family(), **settings)
+
+
+def test_an_unknown_law_gets_a_hint(family):
+    with pytest.raises(ConfigError, match="did you mean 'chinchilla'"):
+        look(family(), laws=["chinchila"])

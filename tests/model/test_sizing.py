@@ -1,0 +1,49 @@
+"""From target sizes to models: near enough, or refused."""
+
+import pytest
+
+from scalelab.errors import ConfigError
+from scalelab.model.sizing import TOLERANCE, nearest
+from scalelab.model.transformer import Family
+
+LARGE = Family(head_size=64, aspect_ratio=64)
+SMALL = Family(head_size=8, n_layers=2)
+
+
+@pytest.mark.parametrize("target", [3e7, 1e8, 4e8, 1e9, 7e9, 7e10])
+@pytest.mark.parametrize("count", ["total", "non_embedding", "matmul", "active"])
+def test_the_nearest_member_is_near(target, count):
+    actual = nearest(LARGE, target, count, 32768).size(1).count(count)
+
+    assert abs(actual / target - 1) <= TOLERANCE
+
+
+def test_no_other_member_is_nearer():
+    chosen = nearest(SMALL, 1e5, "matmul", 1024)
+    members = [m for m, _ in zip(SMALL.members(1024), range(40), strict=False)]
+
+    best = min(members, key=lambda m: abs(m.size(1).n_params_matmul / 1e5 - 1))
+    assert chosen == best
+
+
+def test_aspect_ratio_and_head_size_are_held():
+    for target in (1e8, 1e9, 1e10):
+        model = nearest(LARGE, target, "matmul", 32768)
+
+        assert model.d_model / model.n_layers == pytest.approx(64, rel=0.12)
+        assert model.n_heads * 64 == model.d_model
+
+
+def test_members_grow():
+    sizes = [m.size(1).n_params_total for m, _ in zip(LARGE.members(1000), range(30), strict=False)]
+
+    assert sizes == sorted(set(sizes))
+
+
+def test_a_size_that_cannot_be_built_is_refused_with_its_neighbours():
+    with pytest.raises(ConfigError) as error:
+        nearest(Family(head_size=64, n_layers=2), 1e4, "total", 1024)
+
+    assert "no model of 10k parameters (total) can be built" in str(error.value)
+    assert "nearest members have" in str(error.value)
+    assert "make head_size smaller" in str(error.value)

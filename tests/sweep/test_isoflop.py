@@ -1,0 +1,175 @@
+"""The isoFLOP design: budgets are met, sizes are shared, what cannot be is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from scalelab.config import parse_yaml
+from scalelab.errors import ConfigError
+from scalelab.launch.sweepfile import SweepFile
+
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+BASE = """
+name: t
+question: q
+prediction: p
+recipe:
+  data: {source: pycode, tokenizer: {vocab_size: 1024}}
+  seq_len: 64
+  param_count: matmul
+  model: {kind: transformer, n_layers: 2, head_size: 8}
+  optimizer: {lr: 3e-3}
+  batch: {min_tokens: 512, max_tokens: 4096}
+design:
+  kind: isoflop
+  budgets: [3e11, 1e12, 3e12]
+  sizes_per_budget: 6
+  span: 8
+  tokens_per_param: 14
+"""
+
+
+def sweep(*overrides):
+    document = parse_yaml(BASE, "t.yaml")
+    for override in overrides:
+        document.override(override)
+    return SweepFile.parse(document)
+
+
+def ask(file):
+    return file.design.ask(file.recipe, vocab_size=1024, data_digest="d" * 12)
+
+
+@pytest.fixture(scope="module")
+def proposals():
+    return ask(sweep())
+
+
+def test_every_run_spends_its_budget_to_within_half_a_step(proposals):
+    for p in proposals:
+        spec = p.spec
+        step = spec.model.size(spec.seq_len).flops_per_token * spec.batch_tokens
+
+        assert abs(p.flops - p.flops_planned) <= 0.5 * step * (1 + 1e-9)
+
+
+def test_each_budget_has_its_sizes_and_they_span_what_was_asked(proposals):
+    for budget in (3e11, 1e12, 3e12):
+        sizes = [
+            p.spec.model.size(64).n_params_matmul for p in proposals if p.flops_planned == budget
+        ]
+
+        assert len(set(sizes)) == 6
+        assert sizes == sorted(sizes)
+        assert max(sizes) / min(sizes) == pytest.approx(8, rel=0.25)
+
+
+def test_the_expected_optimum_lies_inside(proposals):
+    for budget in (3e11, 1e12, 3e12):
+        ratios = [
+            p.spec.n_tokens / p.spec.model.size(64).n_params_matmul
+            for p in proposals
+            if p.flops_planned == budget
+        ]
+
+        assert sum(r > 14 for r in ratios) >= 2
+        assert sum(r < 14 for r in ratios) >= 2
+
+
+def test_budgets_share_sizes(proposals):
+    by_budget = [
+        {p.spec.model.d_model for p in proposals if p.flops_planned == budget}
+        for budget in (3e11, 1e12, 3e12)
+    ]
+
+    assert len(by_budget[0] & by_budget[1]) >= 3
+    assert len(by_budget[1] & by_budget[2]) >= 3
+
+
+def test_planned_and_actual_sizes_are_kept_side_by_side(proposals):
+    for p in proposals:
+        actual = p.spec.model.size(64).n_params_matmul
+        assert actual == pytest.approx(p.n_params_planned, rel=0.25)
+    assert any(p.spec.model.size(64).n_params_matmul != p.n_params_planned for p in proposals)
+
+
+def test_replicates_repeat_the_centre_with_other_seeds():
+    proposals = ask(sweep("design.replicates=2"))
+    extra = [p for p in proposals if p.spec.seed != 0]
+
+    assert [p.flops_planned for p in extra] == [3e11, 3e11, 3e12, 3e12]
+    assert {p.spec.seed for p in extra} == {1, 2}
+    for p in extra:
+        twin = p.spec.model_copy(update={"seed": 0})
+        assert twin.digest in {q.spec.digest for q in proposals}
+
+
+def test_the_same_file_asks_for_the_same_runs():
+    assert [p.spec.digest for p in ask(sweep())] == [p.spec.digest for p in ask(sweep())]
+
+
+def test_a_run_does_not_depend_on_which_sweep_asks():
+    few, more = ask(sweep("design.budgets=[3e11]")), ask(sweep("name=other"))
+
+    assert {p.spec.digest for p in few} <= {p.spec.digest for p in more}
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("design.budgets=[3e12, 3e11]", "budgets must rise without repeats"),
+        ("design.budgets=[3e11, 3e11]", "budgets must rise without repeats"),
+        ('design.budgets=["3e11"]', "'3e11' is text, not a number"),
+        ("design.sizes_per_budget=2", "2 sizes cannot show a minimum"),
+        ("design.span=1", "span 1.0 leaves no room"),
+        ("design.kind=isoflops", "unknown design 'isoflops'; did you mean 'isoflop'?"),
+        ("recipe.model.kind=transfromer", "unknown model family 'transfromer'; did you mean"),
+        ("recipe.data.source=pycod", "unknown source 'pycod'; did you mean 'pycode'?"),
+        ("recipe.schedule=wds", "unknown schedule 'wds'; did you mean 'wsd'?"),
+        ("launch.executor=slurm", "launch.executor"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_the_file(change, problem):
+    with pytest.raises(ConfigError) as error:
+        sweep(change)
+    assert problem in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ("design.budgets=[1e8]", "a budget of 1e8 FLOPs is too small"),
+        ("design.sizes_per_budget=25", "come out as the same model"),
+        ("recipe.model.head_size=64", "is too small: the smallest model of the family"),
+        ("design.span=200", "can be built"),
+        ("recipe.batch={min_tokens: 65536, max_tokens: 65536}", "fewer than min_steps 100"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_when_asked(change, problem):
+    with pytest.raises(ConfigError) as error:
+        ask(sweep(change))
+    assert problem in str(error.value)
+    assert "\n  fix:   " in str(error.value)
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_sweep_we_ship_says_its_question_and_can_be_built(path):
+    file = SweepFile.load(path)
+    vocab = 257 if file.recipe.data.tokenizer.kind == "bytes" else file.recipe.data.tokenizer.vocab_size
+
+    proposals = file.design.ask(file.recipe, vocab_size=vocab, data_digest="d" * 12)
+
+    assert file.name == path.stem
+    assert file.question.strip().endswith("?")
+    assert len(file.prediction) > 40
+    assert len(proposals) >= 9
+
+
+def test_the_large_sweep_covers_the_sizes_and_budgets_that_it_promises():
+    file = SweepFile.load(SWEEPS / "isoflop_h200.yaml")
+    proposals = file.design.ask(file.recipe, vocab_size=32768, data_digest="d" * 12)
+    sizes = [p.spec.model.size(file.recipe.seq_len).n_params_matmul for p in proposals]
+
+    assert (min(file.design.budgets), max(file.design.budgets)) == (1e17, 1e19)
+    assert min(sizes) < 2e7
+    assert max(sizes) > 8e8

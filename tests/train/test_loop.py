@@ -1,0 +1,260 @@
+"""One run: it learns, it stops and goes on to the same last bit, and it says how it ended."""
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from scalelab.errors import DataError, RunError
+from scalelab.train import checkpoint, loop
+from scalelab.train.device import OutOfMemory
+from scalelab.train.loop import train
+from scalelab.train.rundir import RunDir
+
+
+@pytest.fixture
+def run(tmp_path, tiny_spec):
+    """A function that makes a run directory ready to train."""
+
+    def make(where="runs", **changes):
+        spec = tiny_spec(**changes)
+        run_dir = RunDir(tmp_path / where / spec.digest)
+        run_dir.create(spec)
+        return run_dir
+
+    return make
+
+
+def after(n):
+    """A stop signal that comes after n steps."""
+    left = [n]
+
+    def stop():
+        left[0] -= 1
+        return left[0] <= 0
+
+    return stop
+
+
+def events(run_dir, kind):
+    return [event for event in run_dir.events() if event["event"] == kind]
+
+
+def test_a_run_learns_and_writes_down_what_it_came_to(run, tiny_corpus):
+    run_dir = run(n_steps=120)
+    result = train(run_dir)
+
+    assert result.status == "finished"
+    assert result.loss < 0.75 * math.log(257)
+    assert result.bpb == pytest.approx(result.loss / math.log(2) / tiny_corpus.bytes_per_token)
+    assert result.n_tokens == result.n_tokens_planned == 120 * 256
+    assert result.flops == result.flops_per_token * result.n_tokens
+    assert result.flops_6nd == 6 * result.n_params_total * result.n_tokens
+    assert result.mfu is None  # no CPU has a peak that we know
+    assert [point[0] for point in result.curve] == [40, 80]
+    assert result.train_curve[0][2] > result.train_curve[-1][2]
+    assert json.loads(run_dir.result_path.read_text())["loss"] == result.loss
+    assert run_dir.result() == result
+    assert not run_dir.checkpoints.exists()
+    assert run_dir.weights_path.exists()
+
+
+def test_a_run_that_is_done_is_not_trained_again(run, monkeypatch):
+    run_dir = run(n_steps=20)
+    first = train(run_dir)
+    monkeypatch.setattr(loop, "_Run", None)
+
+    assert train(run_dir) == first
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_going_on_gives_the_same_last_bit(run, precision):
+    straight = train(run("a", precision=precision))
+    halted = run("b", precision=precision)
+
+    for n in (1, 13, 25):
+        assert train(halted, after(n)) is None
+    result = train(halted)
+
+    assert result.loss == straight.loss
+    assert result.curve == straight.curve
+    assert result.train_curve == straight.train_curve
+    assert result.n_resumes == 3
+    weights = [d.weights_path.read_bytes() for d in (run("a", precision=precision), halted)]
+    assert weights[0] == weights[1]
+
+
+def test_killed_and_run_again_gives_the_same_last_bit(run, tmp_path, monkeypatch):
+    straight = train(run("a", n_steps=400))
+    killed = run("b", n_steps=400)
+    program = (
+        "import sys, torch, scalelab.train.checkpoint as c; torch.set_num_threads(1)\n"
+        "c.seconds_until_next = lambda s: 0.05\n"
+        "from pathlib import Path; from scalelab.train.loop import train\n"
+        "from scalelab.train.rundir import RunDir; train(RunDir(Path(sys.argv[1])))"
+    )
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, "-c", program, str(killed.path)])
+        seen = len(events(killed, "checkpoint"))
+        while len(events(killed, "checkpoint")) < seen + 2 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not killed.is_done
+
+    assert train(killed).loss == straight.loss
+    assert events(killed, "resume")
+
+
+def test_micro_batches_leave_the_mathematics_alone(run, monkeypatch):
+    whole = train(run("a"))
+    monkeypatch.setattr(loop, "first_micro_rows", lambda *_: 3)
+    parts = train(run("b"))
+
+    assert parts.micro_batch_tokens == 3 * 32
+    assert whole.micro_batch_tokens == 256
+    assert parts.loss == pytest.approx(whole.loss, abs=2e-3)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_goes_on(run, monkeypatch):
+    forward = loop.NETWORKS["transformer"].forward
+
+    def tight(self, tokens, targets=None):
+        if targets is not None and len(tokens) > 2:
+            raise OutOfMemory("no room for more than 2 windows")
+        return forward(self, tokens, targets)
+
+    straight = train(run("a"))
+    monkeypatch.setattr(loop.NETWORKS["transformer"], "forward", tight)
+    run_dir = run("b")
+    result = train(run_dir)
+
+    assert [e["micro_batch_tokens"] for e in events(run_dir, "out_of_memory")] == [128, 64]
+    assert result.micro_batch_tokens == 64
+    assert result.batch_tokens == 256
+    assert result.loss == pytest.approx(straight.loss, abs=2e-3)
+
+
+def test_a_window_too_large_for_the_device_is_refused(run, monkeypatch):
+    def never(self, tokens, targets=None):
+        raise OutOfMemory("no room at all")
+
+    monkeypatch.setattr(loop.NETWORKS["transformer"], "forward", never)
+    with pytest.raises(RunError, match="one window of 32 tokens does not fit"):
+        train(run())
+
+
+def test_a_rate_that_is_far_too_high_ends_as_diverged(run):
+    rates = {"lr_matrix": 50.0, "lr_embedding": 50.0, "lr_head": 50.0, "lr_vector": 50.0}
+    run_dir = run(optimizer=rates | {"grad_clip": None})
+    result = train(run_dir)
+
+    assert result.status == "diverged"
+    assert "loss" in result.reason
+    assert result.loss is None
+    assert result.n_tokens < result.n_tokens_planned
+    assert result.flops == result.flops_per_token * result.n_tokens
+    assert events(run_dir, "end")[-1]["status"] == "diverged"
+
+
+def test_nan_ends_as_diverged(run, monkeypatch):
+    forward = loop.NETWORKS["transformer"].forward
+    monkeypatch.setattr(
+        loop.NETWORKS["transformer"],
+        "forward",
+        lambda self, x, y=None: forward(self, x, y) * (math.nan if y is not None else 1.0),
+    )
+    result = train(run())
+
+    assert result.status == "diverged"
+    assert "loss nan" in result.reason
+
+
+def test_a_checkpoint_of_another_spec_is_refused(run):
+    mine, other = run(seed=0), run(seed=1)
+    train(other, after(5))
+    mine.checkpoints.parent.mkdir(exist_ok=True)
+    other.checkpoints.rename(mine.checkpoints)
+
+    with pytest.raises(RunError) as error:
+        train(mine)
+    assert f"belongs to run {other.run}, not to {mine.run}" in str(error.value)
+    assert "fix:" in str(error.value)
+
+
+@pytest.mark.parametrize("harm", ["truncate", "scramble", "lose"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(run, harm):
+    straight = train(run("a"))
+    run_dir = run("b")
+    train(run_dir, after(10))
+    train(run_dir, after(10))
+    newest = sorted(run_dir.checkpoints.iterdir())[-1] / "state.safetensors"
+    data = newest.read_bytes()
+    if harm == "truncate":
+        newest.write_bytes(data[: len(data) // 2])
+    elif harm == "scramble":
+        newest.write_bytes(b"\xff" * 64 + data[64:])
+    else:
+        newest.unlink()
+
+    result = train(run_dir)
+
+    assert result.loss == straight.loss
+    assert events(run_dir, "checkpoint_passed_over")
+    assert events(run_dir, "resume")[-1]["step"] == 10
+
+
+def test_only_the_newest_two_checkpoints_are_kept(run):
+    run_dir = run()
+    for _ in range(4):
+        train(run_dir, after(5))
+
+    assert [p.name for p in sorted(run_dir.checkpoints.iterdir())] == ["step-00000015", "step-00000020"]
+
+
+def test_a_changed_spec_is_refused(run):
+    run_dir = run()
+    text = run_dir.spec_path.read_text()
+    run_dir.spec_path.write_text(text.replace("n_steps: 60", "n_steps: 70"))
+
+    with pytest.raises(RunError, match="spec.yaml has been changed"):
+        train(run_dir)
+
+
+def test_a_corpus_that_is_gone_is_refused(run):
+    with pytest.raises(DataError, match="no prepared corpus 0123456789ab"):
+        train(run(data_digest="0123456789ab"))
+
+
+def test_a_damaged_result_is_refused(run):
+    run_dir = run()
+    run_dir.result_path.write_text("{ half")
+
+    with pytest.raises(RunError, match=r"result\.json cannot be read"):
+        train(run_dir)
+
+
+def test_two_seeds_differ_and_one_seed_does_not(run):
+    one, same, other = train(run("a")), train(run("b")), train(run("c", seed=1))
+
+    assert one.loss == same.loss != other.loss
+    assert one.loss == pytest.approx(other.loss, abs=0.3)
+
+
+def test_bf16_agrees_with_fp32_within_the_noise_of_seeds(run):
+    fp32 = [train(run("a", seed=s, n_steps=200)).loss for s in range(3)]
+    bf16 = [train(run("b", seed=s, n_steps=200, precision="bf16")).loss for s in range(3)]
+    noise = torch.tensor(fp32).std().item()
+
+    assert sum(bf16) / 3 == pytest.approx(sum(fp32) / 3, abs=max(3 * noise, 0.01))
+
+
+def test_saving_waits_longer_where_saving_is_slow_but_never_a_minute():
+    assert checkpoint.seconds_until_next(0.01) == 15
+    assert checkpoint.seconds_until_next(1.0) == 20
+    assert checkpoint.seconds_until_next(600.0) == 50

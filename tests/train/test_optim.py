@@ -1,0 +1,136 @@
+"""FlatAdamW is torch's AdamW with groups, whatever the layout of its memory."""
+
+import copy
+
+import pytest
+import torch
+
+from scalelab.model.transformer import Transformer
+from scalelab.model.transformer_net import TransformerNet
+from scalelab.train.optim import FlatAdamW
+from scalelab.train.spec import AdamWSpec
+
+SPEC = AdamWSpec(lr_matrix=1e-2, lr_embedding=3e-2, lr_head=2e-2, lr_vector=5e-3, weight_decay=0.3)
+
+
+def network():
+    net = TransformerNet(
+        Transformer(n_layers=2, d_model=16, n_heads=2, n_kv_heads=2, head_size=8, d_ff=32, vocab_size=50)
+    )
+    net.reset(0)
+    torch.nn.init.normal_(net.head, std=0.1, generator=torch.Generator().manual_seed(1))
+    return net
+
+
+def batch(step):
+    window = torch.randint(50, (4, 13), generator=torch.Generator().manual_seed(step))
+    return window[:, :-1], window[:, 1:]
+
+
+def test_equals_torchs_adamw_with_clipping_and_groups():
+    ours, theirs = network(), network()
+    kinds = ours.kinds()
+    flat = FlatAdamW(ours, kinds, SPEC, torch.float32)
+    groups = [
+        {
+            "params": [p for n, p in theirs.named_parameters() if kinds[n] == kind],
+            "lr": getattr(SPEC, f"lr_{kind}"),
+            "weight_decay": 0.0 if kind == "vector" else SPEC.weight_decay,
+        }
+        for kind in ("matrix", "embedding", "head", "vector")
+    ]
+    adamw = torch.optim.AdamW(groups, betas=(SPEC.beta1, SPEC.beta2), eps=SPEC.eps)
+
+    for step in range(20):
+        ours(*batch(step)).backward()
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            other.grad = mine.grad.clone()  # one gradient for both: only the update is tested
+        flat.gather()
+        norm = flat.step(1.0)
+        expected = torch.nn.utils.clip_grad_norm_(theirs.parameters(), SPEC.grad_clip)
+        adamw.step()
+        assert norm.item() == pytest.approx(expected.item(), rel=1e-5)
+
+    for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-6), name
+
+
+def test_accumulating_micro_batches_equals_one_batch():
+    whole, parts = network(), network()
+    one = FlatAdamW(whole, whole.kinds(), SPEC, torch.float32)
+    four = FlatAdamW(parts, parts.kinds(), SPEC, torch.float32)
+
+    for step in range(5):
+        x, y = batch(step)
+        whole(x, y).backward()
+        one.gather()
+        one.step(1.0)
+        for i in range(4):
+            (parts(x[i : i + 1], y[i : i + 1]) / 4).backward()
+            four.gather()
+        four.step(1.0)
+
+    assert torch.allclose(one.master, four.master, atol=1e-5)
+
+
+def test_gains_do_not_decay_and_matrices_do():
+    net = network()
+    flat = FlatAdamW(net, net.kinds(), SPEC, torch.float32)
+    before = {n: p.detach().clone() for n, p in net.named_parameters()}
+    flat.step(1.0)  # no gradient: only decay moves anything
+
+    for name, weight in net.named_parameters():
+        rate = getattr(SPEC, f"lr_{net.kinds()[name]}")
+        kept = 1.0 if net.kinds()[name] == "vector" else 1 - rate * SPEC.weight_decay
+        assert torch.allclose(weight, before[name] * kept, rtol=1e-6), name
+
+
+def test_bf16_weights_follow_an_fp32_master():
+    net = network()
+    flat = FlatAdamW(net, net.kinds(), SPEC, torch.bfloat16)
+    for step in range(3):
+        net(*batch(step)).backward()
+        flat.gather()
+        flat.step(1.0)
+
+    weights = flat.weights()
+    for name, parameter in net.named_parameters():
+        assert parameter.dtype == torch.bfloat16
+        assert weights[name].dtype == torch.float32
+        assert torch.equal(parameter, weights[name].bfloat16()), name
+    assert not torch.equal(flat.master, flat.master.bfloat16().float())
+
+
+def test_full_precision_is_borrowed_and_given_back():
+    net = network()
+    flat = FlatAdamW(net, net.kinds(), SPEC, torch.bfloat16)
+
+    with flat.full_precision():
+        assert net.embedding.dtype == torch.float32
+        assert torch.equal(net.embedding, flat.weights()["embedding"])
+    assert net.embedding.dtype == torch.bfloat16
+
+    net(*batch(0)).backward()  # and it still learns
+    flat.gather()
+    assert flat.step(1.0) > 0
+
+
+def test_goes_on_from_what_it_gave():
+    straight, halted = network(), network()
+    flat = FlatAdamW(straight, straight.kinds(), SPEC, torch.float32)
+    saved = None
+    for step in range(8):
+        if step == 4:
+            saved = copy.deepcopy({**flat.weights(), **flat.moments()})
+        straight(*batch(step)).backward()
+        flat.gather()
+        flat.step(1.0)
+
+    again = FlatAdamW(halted, halted.kinds(), SPEC, torch.float32)
+    again.restore(saved, saved)
+    for step in range(4, 8):
+        halted(*batch(step)).backward()
+        again.gather()
+        again.step(1.0)
+
+    assert torch.equal(flat.master, again.master)

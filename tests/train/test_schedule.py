@@ -1,0 +1,61 @@
+"""Schedules: warm up, come down, and follow the run's own length."""
+
+import math
+
+import pytest
+
+from scalelab.train.schedule import WSD, Cosine
+
+SCHEDULES = {
+    "linear to zero": WSD(warmup=0.1, cooldown=0.9),
+    "stable": WSD(warmup=0.05, cooldown=0.2),
+    "sqrt": WSD(warmup=0.1, cooldown=0.2, shape="sqrt"),
+    "cosine": Cosine(warmup=0.1),
+    "no warmup": WSD(warmup=0.0, cooldown=0.5),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("n_steps", [1, 2, 7, 100, 1013])
+def test_factors_lie_between_zero_and_one(name, n_steps):
+    factors = [SCHEDULES[name].factor(i, n_steps) for i in range(n_steps)]
+
+    assert all(0 < f <= 1 or (f == 0 and i == n_steps) for i, f in enumerate(factors))
+    assert all(math.isfinite(f) for f in factors)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_rises_then_never_rises_again(name):
+    factors = [SCHEDULES[name].factor(i, 1000) for i in range(1000)]
+    top = factors.index(max(factors))
+
+    assert factors[:top] == sorted(factors[:top])
+    assert factors[top:] == sorted(factors[top:], reverse=True)
+    assert max(factors) == 1.0
+    assert factors[-1] < 0.01
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_longer_run_has_the_same_shape(name):
+    schedule = SCHEDULES[name]
+
+    for share in (0.03, 0.3, 0.85, 0.95):
+        short, long = schedule.factor(int(share * 1000), 1000), schedule.factor(int(share * 8000), 8000)
+        assert short == pytest.approx(long, abs=0.04)
+
+
+def test_sqrt_cooldown_is_one_minus_the_root_of_the_share_done():
+    schedule = WSD(warmup=0.0, cooldown=0.5, shape="sqrt")
+
+    # 1000 steps cool over the last 500; at step 625 a quarter of them is done.
+    assert schedule.factor(625, 1000) == pytest.approx(1 - math.sqrt(0.25))
+
+
+def test_half_of_a_cosine_is_half():
+    assert Cosine(warmup=0.0).factor(500, 1000) == pytest.approx(0.5)
+    assert Cosine(warmup=0.0, final=0.2).factor(500, 1000) == pytest.approx(0.6)
+
+
+def test_overlapping_phases_are_refused():
+    with pytest.raises(ValueError, match="overlap: together over 1"):
+        WSD(warmup=0.3, cooldown=0.8)
