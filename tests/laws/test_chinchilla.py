@@ -7,7 +7,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scalelab.errors import FitError
 from scalelab.laws import fitting
 from scalelab.laws.base import Observations
-from scalelab.laws.chinchilla import Chinchilla
+from scalelab.laws.chinchilla import Chinchilla, optimum
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +148,11 @@ def test_refuses_tokens_tied_to_size(family):
 
     with pytest.raises(FitError, match="move together"):
         Chinchilla().fit(Observations.of(runs.N, 20 * runs.N, runs.L))
+
+
+def test_an_optimum_beyond_floating_point_is_nan_and_no_number(published):
+    params = {"E": 1.0, "A": 1800.0, "B": 1.0, "alpha": 0.01, "beta": 0.01}  # N* about e^400
+
+    best = optimum(params, np.array([1e21]), published.cost)
+
+    assert np.isnan([best.N, best.D, best.L]).all()

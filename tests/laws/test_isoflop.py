@@ -200,3 +200,29 @@ def test_trends_pass_over_missing_minima():
 
     assert both.slope == pytest.approx([0.5, 0.5])
     assert both.level[1] == pytest.approx(both.level[0])
+
+
+def test_a_floor_passes_over_missing_minima():
+    C = np.geomspace(1e18, 1e21, 6)
+    L = 1.7 + 0.9 * (C / 1e19) ** np.full((2, 1), -0.18)
+    L[1, 2] = np.nan
+
+    floor = FloorLaw.of(C, L)
+
+    assert pytest.approx([1.7, 1.7], rel=1e-5) == floor.E
+
+
+def test_a_bend_below_zero_is_not_a_floor():
+    C = np.geomspace(1e18, 1e21, 6)
+
+    bend = FloorLaw.of(C, (-0.5 + 4 * (C / 1e19) ** -0.1)[None])
+
+    assert bend.E[0] == pytest.approx(-0.5, abs=1e-3)
+    assert not bend.at_bound[0]
+    assert not bend.is_floor[0]
+
+
+def test_refuses_a_parabola_that_dips_below_zero_loss():
+    found = one_slice(np.array([3.0, 0.02, 0.01, 0.02, 3.0]))
+
+    assert "below zero" in found.refused

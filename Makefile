@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh machine: each makes its environment, then its job.
+#   make demo   train the embedded isoFLOP family, fit it, leave the figures in reports/isoflop
+#   make test   run every test
+# A second call finds the environment ready. `make demo PYTHON=python3.13` chooses a Python.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.core
+	$(BIN)/scalelab sweep sweeps/isoflop.yaml
+	$(BIN)/scalelab fit isoflop
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(VENV)/.dev
+	for f in analysis/bench/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
+
+# torch by its exact version and first, so that no other requirement chooses another build.
+$(VENV)/.core: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,text]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache
