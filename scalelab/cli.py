@@ -31,11 +31,12 @@ def run(args: argparse.Namespace) -> int:
 
 def runs(args: argparse.Namespace) -> int:
     """What exists: planned, running, interrupted, finished, diverged, failed."""
-    from scalelab.track.table import run_table, summary, write_table
+    from scalelab.track.listing import listing
+    from scalelab.track.table import every_run, write_table
 
-    print(summary(_root(), args.name))
+    print(listing(_root(), args.name))
     if args.out is not None:
-        write_table(run_table(_root(), args.name), args.out)
+        write_table(every_run(_root(), args.name), args.out)
     return 0
 
 

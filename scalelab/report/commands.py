@@ -19,9 +19,9 @@ from scalelab.laws import LAWS
 from scalelab.laws.base import Observations
 from scalelab.laws.study import Study, study
 from scalelab.report.page import write_report
-from scalelab.track.manifest import SweepManifest
+from scalelab.track.manifest import SweepManifest, list_sweeps
 from scalelab.track.mirror import log_fit
-from scalelab.track.table import evidence, list_sweeps, read_table, run_table, write_table
+from scalelab.track.table import evidence, read_table, run_table, write_table
 
 
 def run_fit(args: argparse.Namespace, root: Path) -> int:

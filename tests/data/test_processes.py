@@ -69,7 +69,12 @@ def test_killed_it_leaves_nothing_to_be_found_and_the_next_one_finishes(
     if when != "before it writes the key":
         assert not list(own_cache.glob("corpora/[0-9a-f]*"))
 
-    assert prepare(config()).digest == undisturbed
+    for leftover in own_cache.glob("partial/*"):
+        (leftover / "stray.bin").write_text("of an attempt that wrote more shards")
+    corpus = prepare(config())
+
+    assert corpus.digest == undisturbed
+    assert {p.name for p in corpus.path.iterdir()} == {"manifest.json", *corpus.manifest["files"]}
     assert list(own_cache.glob("partial/*")) == []
     assert len(list(own_cache.glob("corpora/*"))) == 1
 

@@ -94,7 +94,8 @@ def test_changed_settings_make_another_corpus(config):
     assert len(digests) == 3
 
 
-def test_a_changed_file_makes_another_corpus(config, corpus_files):
+def test_a_changed_file_makes_another_corpus(config, corpus_files, monkeypatch):
+    monkeypatch.setattr(hashing, "_RACY_NS", -(10**18))  # as if the files were old
     corpus = prepare(config())
     file = corpus_files / "003.txt"
     stat = file.stat()
@@ -220,6 +221,15 @@ def test_a_source_that_changes_while_it_is_read_is_refused(
     with pytest.raises(DataError, match="the source changed while it was being"):
         prepare(config())
     assert not list(own_cache.glob("keys/*"))
+
+
+def test_a_source_that_grows_shorter_is_noticed_by_the_second_pass(config, corpus_files):
+    reading = encode.read(config())
+    (corpus_files / "039.txt").unlink()
+
+    with pytest.raises(DataError, match="the source changed") as refused:
+        list(encode.encoded(config(), reading))
+    assert "40 documents became 39" in str(refused.value)
 
 
 def test_a_cache_that_cannot_be_written_is_told(config, tmp_path):

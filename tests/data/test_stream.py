@@ -124,7 +124,6 @@ def test_a_row_shorter_than_a_window_is_refused():
 
 
 def test_more_tokens_than_the_epochs_allow_are_refused_with_both_numbers(corpus):
-    there = (corpus.n_train - 1) // 32 * 32
     corpus = replace(corpus, n_train=100_001)
 
     with pytest.raises(DataError) as refused:
@@ -133,7 +132,6 @@ def test_more_tokens_than_the_epochs_allow_are_refused_with_both_numbers(corpus)
     assert "200k training tokens are asked for, and 100k are there" in str(refused.value)
     assert "2 epochs, where 1.5 are allowed" in str(refused.value)
     assert "data.epochs=2.01" in str(refused.value)
-    assert there > 0
 
 
 def test_as_many_tokens_as_the_epochs_allow_are_accepted(corpus):
@@ -184,9 +182,9 @@ def test_less_than_one_validation_window_is_refused(corpus):
 
 def test_the_floor_of_all_windows_is_the_entropy_of_the_targets(corpus):
     nats = np.asarray(corpus.nats(), np.float64)
-    last = (corpus.n_validation - 1) // 32 * 32
+    last = (corpus.n_validation - 1) // 20 * 20  # windows that begin inside documents
 
-    floor = validation_floor(corpus, 32, 10**9)
+    floor = validation_floor(corpus, 20, 10**9)
 
     assert floor == pytest.approx(nats[1 : last + 1].mean())
 

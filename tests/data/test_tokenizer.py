@@ -140,6 +140,17 @@ def test_a_sample_is_as_large_as_asked():
     assert sum(map(len, drawn(["x" * 5000], 700))) == 700
 
 
+def test_no_more_than_the_sample_is_kept_in_memory():
+    sample = Sample(1000)
+    for i in range(500):
+        text = f"{i:04d}" * 25
+        sample.add(i, content_hash(text.encode()), text)
+
+    kept = sum(map(len, sample.texts(np.zeros(500, bool), 10**9)))
+
+    assert 1000 <= kept < 1100  # one document more than fits
+
+
 def test_a_sample_is_drawn_evenly_from_all_places():
     texts = [f"{i:04d}" * 25 for i in range(2000)]
 
