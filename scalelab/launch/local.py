@@ -68,6 +68,7 @@ class Local:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["scalelab.launch.worker"])
         self._jobs: dict[str, _Job] = {}
+        self._needs: dict[tuple[str, int | None], int] = {}
         self._stop_at: float | None = None
         self._places, self._threads = self._find_places()
 
@@ -134,11 +135,15 @@ class Local:
         return min(free, key=lambda p: len(p.runs), default=None)
 
     def _need(self, run_dir: RunDir, place: _Place) -> int:
-        spec = run_dir.spec()
-        kind = "cpu" if place.index is None else "cuda"
-        precision = "fp32" if spec.precision == "fp32" else "bf16"
-        rows = first_micro_rows(spec, kind, place.memory_bytes, precision)
-        return run_bytes(spec, precision, rows)
+        """Memory that a run should take on a device, bytes; reckoned once for each."""
+        key = (run_dir.run, place.index)
+        if key not in self._needs:
+            spec = run_dir.spec()
+            kind = "cpu" if place.index is None else "cuda"
+            precision = "fp32" if spec.precision == "fp32" else "bf16"
+            rows = first_micro_rows(spec, kind, place.memory_bytes, precision)
+            self._needs[key] = run_bytes(spec, precision, rows)
+        return self._needs[key]
 
     def submit(self, run_dir: RunDir) -> None:
         """Fork a worker for the run."""

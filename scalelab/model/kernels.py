@@ -19,6 +19,9 @@ from torch.autograd import Function
 CPU_ATTENTION_MAX_SEQ_LEN = 256
 """Up to here scores held in memory beat torch's own CPU kernel; beyond, they do not."""
 
+SOFTMAX_AT_ONCE = 2**17
+"""Numbers of a softmax held at once on the CPU: 512 KiB in fp32, within a core's own cache."""
+
 
 class _RMSNorm(Function):
     @staticmethod
@@ -166,21 +169,31 @@ def short_attention(
 
 
 class _CrossEntropy(Function):
+    """The loss and, over the logits' own memory, its slope: nothing of their size is made.
+
+    Rows go through a few at a time, so that their fp32 softmax stays in the cache. Whoever
+    made the logits must not need them again; a matmul does not.
+    """
+
     @staticmethod
     def forward(ctx: Any, logits_RV: Tensor, target_R: Tensor) -> Tensor:
-        share_RV = torch.softmax(logits_RV, dim=-1, dtype=torch.float32)
-        hit_R1 = share_RV.gather(1, target_R.unsqueeze(1))
-        # The softmax of a target can underflow to 0 where its log-softmax would not: floor it
-        # at the smallest normal fp32, which is a loss of 87 nats, far past any divergence.
-        loss = -hit_R1.clamp_min(torch.finfo(torch.float32).tiny).log().mean()
-        share_RV.scatter_(1, target_R.unsqueeze(1), hit_R1 - 1)
-        ctx.save_for_backward(share_RV.mul_(1 / len(target_R)).to(logits_RV.dtype))
-        return loss
+        R, V = logits_RV.shape
+        step, losses = max(1, SOFTMAX_AT_ONCE // V), []
+        slope_RV = logits_RV.detach()
+        for start in range(0, R, step):
+            rows, target = slope_RV[start : start + step], target_R[start : start + step, None]
+            share = torch.softmax(rows, dim=-1, dtype=torch.float32)
+            hit = share.gather(1, target)
+            losses.append(hit.log())
+            share.scatter_(1, target, hit - 1)
+            rows.copy_(share.mul_(1 / R))
+        ctx.save_for_backward(slope_RV)
+        return -torch.cat(losses).mean()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (slope_RV,) = ctx.saved_tensors
-        return slope_RV * grad.to(slope_RV.dtype), None
+        return slope_RV if grad == 1 else slope_RV * grad.to(slope_RV.dtype), None
 
 
 def cross_entropy(logits_RV: Tensor, target_R: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from scalelab.track.manifest import SweepManifest, list_sweeps
+from scalelab.track.manifest import PlannedRun, SweepManifest, list_sweeps
 from scalelab.track.table import run_table
 from scalelab.train.rundir import RunDir
 from scalelab.units import sci, si
@@ -47,7 +47,7 @@ def _one(root: Path, sweep: str) -> str:
     return "\n".join(lines)
 
 
-def _note(root: Path, sweep: str, planned, row: pd.Series) -> str:
+def _note(root: Path, sweep: str, planned: PlannedRun, row: pd.Series) -> str:
     if row["reason"]:
         return str(row["reason"]).splitlines()[0]
     if not planned.dir.startswith(f"{sweep}/"):

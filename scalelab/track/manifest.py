@@ -8,6 +8,7 @@ on the disk and belong to no table, because they may have another recipe.
 """
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -56,10 +57,13 @@ class SweepManifest:
     runs: tuple[PlannedRun, ...]
 
     def write(self, root: Path) -> None:
-        """Write it, whole. The time of the first writing is kept."""
-        path = manifest_path(root, self.sweep)
-        first = SweepManifest.load(root, self.sweep).created_ms if path.exists() else self.created_ms
-        write_json(path, {"schema": 1, **asdict(replace(self, created_ms=first))})
+        """Write it, whole. The time of the first writing is kept, where it can be read."""
+        first = self.created_ms
+        if manifest_path(root, self.sweep).exists():
+            with suppress(TrackError):  # what cannot be read is mended by writing it anew
+                first = SweepManifest.load(root, self.sweep).created_ms
+        record = {"schema": 1, **asdict(replace(self, created_ms=first))}
+        write_json(manifest_path(root, self.sweep), record)
 
     @classmethod
     def load(cls, root: Path, sweep: str) -> "SweepManifest":

@@ -2,262 +2,273 @@
 
     experiment = sweep     parent run = the sweep     child runs = its runs     + one run per fit
 
-One pass reads every journal from where the last pass stopped and sends what is new. A run
-that was resumed logs some steps again: of each metric and step the first one counts, because
-that is a rule about the journal alone, so a mirror made anew from the beginning is the same.
-The state file only saves time; without it everything is sent again and nothing is doubled.
+One pass reads every journal from where the last pass stopped and sends what is new; a run
+appears in MLflow with the first line of its journal. The state file only saves time: without
+it everything is sent again and nothing is doubled. It belongs to one experiment of one store,
+so a store that was deleted and made anew is filled again from the beginning. A run that was
+deleted from the disk and trained again is another run under the same id: it replaces the first.
 
-Not here: the process that follows a sweep (sync.py).
+A run that another sweep has trained is mirrored there; here it is a line of the parent's note.
+
+Not here: the process that follows a sweep (sync.py), what is sent (points.py).
 """
 
 import hashlib
-import importlib.util
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from scalelab.config import read
-from scalelab.errors import ConfigError, TrackError
-from scalelab.files import locked, make_dir, write_json
-from scalelab.track.manifest import PlannedRun, SweepManifest
-from scalelab.track.points import Point, StoreDown
+from scalelab.errors import ScalelabError
+from scalelab.files import write_json
+from scalelab.track.access import (
+    Refused,
+    StoreDown,
+    insist,
+    not_taken,
+    open_store,
+    the_only_writer,
+)
+from scalelab.track.manifest import PlannedRun, SweepManifest, manifest_path
+from scalelab.track.points import (
+    Point,
+    began_ms,
+    final_points,
+    final_tags,
+    flat,
+    journal_points,
+    journal_size,
+    last_heard_ms,
+    note,
+    planned_tags,
+    run_name,
+)
 from scalelab.track.table import state_of
 from scalelab.train.rundir import RunDir, read_events
 from scalelab.train.spec import RunResult
-from scalelab.units import sci, si
 
 if TYPE_CHECKING:
     from scalelab.track.mlflow_store import Store
 
 STATUS = {"finished": "FINISHED", "diverged": "FAILED", "failed": "FAILED", "interrupted": "KILLED"}
-FINAL = (
-    "loss", "bpb", "loss_se", "flops", "flops_6nd", "flops_per_token", "n_params_total",
-    "n_params_non_embedding", "n_params_matmul", "n_params_active", "n_tokens",
-    "n_tokens_unique", "train_s", "eval_s",
-)  # fmt: skip
-"""Results that become single metrics under their own names."""
+FIT_PATIENCE_S = 5.0
+"""How long `fit` waits for a store that is down: a fit on the disk is not lost."""
+KEPT_WITH_A_FIT = {".png", ".svg", ".pdf", ".json", ".md", ".txt", ".csv"}
 
 
-def tracking_uri(root: Path) -> str:
-    """Where the mirror is: $MLFLOW_TRACKING_URI, else a SQLite file among the runs."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{root.resolve() / 'mlflow.db'}"
+@dataclass(frozen=True)
+class Passed:
+    """What one pass came to."""
 
-
-def artifact_root(root: Path) -> Path | None:
-    """Where artifacts of our own store lie; None where a server decides."""
-    return None if os.environ.get("MLFLOW_TRACKING_URI") else root.resolve() / "mlflow-artifacts"
-
-
-def has_mlflow() -> bool:
-    """Whether MLflow is installed, without importing it."""
-    return importlib.util.find_spec("mlflow") is not None
-
-
-def open_store(root: Path) -> "Store":
-    """The store, made under a lock where it is missing: two makers at once would both fail.
-
-    Raises:
-        TrackError: MLflow is not installed.
-        StoreDown: The store cannot be reached or read.
-    """
-    if not has_mlflow():
-        raise TrackError(
-            "MLflow is not installed, so there is nothing to mirror to",
-            where="this Python's packages",
-            fix="pip install mlflow, then: scalelab sync",
-        )
-    from scalelab.track.mlflow_store import Store
-
-    make_dir(root)
-    with waiting_lock(root / ".mlflow.lock"):
-        return Store(tracking_uri(root), artifact_root(root))
-
-
-@contextmanager
-def waiting_lock(path: Path) -> Iterator[None]:
-    """Hold a lock file, waiting for whoever holds it now."""
-    import fcntl
-
-    make_dir(path.parent)
-    with open(path, "a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    moved: int
+    """Runs that had something to send."""
+    problems: tuple[str, ...]
+    """Runs that could not be mirrored, and why; the others were."""
 
 
 class Mirror:
-    """One sweep's mirror in one store, pass by pass."""
+    """One sweep's mirror in one store, pass by pass. Hold `the_only_writer` around each."""
 
     def __init__(self, root: Path, sweep: str, store: "Store"):
         self.root, self.sweep, self.store = root, sweep, store
+        found = store.experiment(sweep)
+        self._experiment = found.id
+        self._identity = f"{store.uri}#{found.id}@{found.born}"
         self._state_path = root / sweep / ".sync.json"
-        self._state = self._load_state()
-        self._experiment = store.experiment(sweep)
+        self._state: dict[str, dict[str, Any]] = {}
         self._parent: str | None = None
-        self._described: dict[str, Any] | None = None
+        self._described: dict[str, str] | None = None
+        self._results: dict[str, tuple[tuple[int, int, int], RunResult]] = {}
+        self._homes: dict[str, set[str]] = {}
 
-    def _load_state(self) -> dict[str, Any]:
-        try:
-            every = json.loads(self._state_path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            every = {}  # lost or torn: all is sent again, and nothing is doubled
-        return every.get(self._identity(), {})
-
-    def _identity(self) -> str:
-        """What the state is about: a store. A SQLite file made anew is another store."""
-        uri = self.store.uri
-        path = Path(uri.removeprefix("sqlite:///"))
-        return f"{uri}#{path.stat().st_ino}" if uri.startswith("sqlite") and path.exists() else uri
-
-    def _save_state(self) -> None:
-        write_json(self._state_path, {self._identity(): self._state})
-
-    def pass_over(self, *, last: bool = False) -> int:
-        """Send what is new. Returns how many runs had something. Raises StoreDown.
+    def pass_over(self, *, last: bool = False) -> Passed:
+        """Send what is new.
 
         Args:
-            last: Nothing runs any more: runs without a result are marked as they stand.
+            last: Nothing is being driven any more: runs without a result are marked as they
+                stand, and what is in the store is checked against what should be.
+
+        Raises:
+            StoreDown: Come again; what was sent stays sent.
+            TrackError: The sweep's manifest is missing or cannot be read.
         """
         manifest = SweepManifest.load(self.root, self.sweep)
+        self._state, self._homes = self._load_state(), {}
         if self._parent is None:
             self._parent = self.store.run(
                 self._experiment, f"sweep:{self.sweep}", self.sweep, start_ms=manifest.created_ms
-            )
-        own = [planned for planned in manifest.runs if planned.dir.startswith(f"{self.sweep}/")]
-        moved = sum(self._send(planned, manifest, last) for planned in own)
-        self._describe(manifest, last)
-        return moved
+            ).id
+        done = self._send_all(manifest, last)
+        if last and self._forget_strays():
+            again = self._send_all(manifest, last)
+            done = Passed(done.moved + again.moved, again.problems)
+        return done
 
-    def _send(self, planned: PlannedRun, manifest: SweepManifest, last: bool) -> bool:
+    def _load_state(self) -> dict[str, dict[str, Any]]:
+        try:
+            every = json.loads(self._state_path.read_text(encoding="utf-8"))
+            return dict(every["runs"]) if every["store"] == self._identity else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}  # lost or torn: all is sent again, and nothing is doubled
+
+    def _send_all(self, manifest: SweepManifest, last: bool) -> Passed:
+        moved, problems = 0, []
+        results: dict[str, RunResult | None] = {}
+        for planned in manifest.runs:
+            results[planned.run] = None
+            try:
+                results[planned.run] = result = self._result(planned)
+                if self._is_ours(planned):
+                    moved += self._send(planned, manifest, result, last)
+            except ScalelabError as error:
+                problems.append(f"run {planned.run} is not mirrored: {error}")
+            except Refused as error:
+                # It may have been deleted by hand since we met it: meet it afresh, once.
+                if self._state.pop(planned.run, None) is not None:
+                    raise StoreDown(str(error)) from error
+                problems.append(f"run {planned.run} is not mirrored: MLflow refused it: {error}")
+        try:
+            self._describe(manifest, results, last)
+        except Refused as error:
+            self._parent = self._described = None
+            raise StoreDown(str(error)) from error
+        return Passed(moved, tuple(problems))
+
+    def _result(self, planned: PlannedRun) -> RunResult | None:
+        """A run's result, read once for as long as its file stays the same."""
+        run_dir = RunDir(self.root / planned.dir)
+        try:
+            stat = run_dir.result_path.stat()
+        except OSError:
+            return None
+        now = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        if planned.run in self._results and self._results[planned.run][0] == now:
+            return self._results[planned.run][1]
+        result = run_dir.result()
+        if result is not None:
+            self._results[planned.run] = (now, result)
+        return result
+
+    def _is_ours(self, planned: PlannedRun) -> bool:
+        """Whether this sweep mirrors the run, and not the one that has trained it."""
+        home = Path(planned.dir).parent.name
+        if home == self.sweep:
+            return True
+        if home not in self._homes:
+            there = manifest_path(self.root, home).exists()
+            listed = SweepManifest.load(self.root, home).runs if there else ()
+            self._homes[home] = {run.run for run in listed}
+        return planned.run not in self._homes[home]
+
+    def _send(
+        self, planned: PlannedRun, manifest: SweepManifest, result: RunResult | None, last: bool
+    ) -> bool:
         """Bring one run up to date. Whether there was anything to do."""
         run_dir = RunDir(self.root / planned.dir)
-        known = self._state.setdefault(planned.run, {"id": None, "offset": 0, "seen": {}})
-        if known.get("state") in {"finished", "diverged"}:
+        known = dict(self._state.get(planned.run, {}))
+        if known.get("parent") != self._parent:
+            known = {}
+        if result is not None and known.get("finished_ms") == result.finished_ms:
             return False
+        began = began_ms(run_dir, result)
+        if began is None:
+            return False  # not one line of its journal yet
+        if known.get("began") != began or journal_size(run_dir) < known["offset"]:
+            known = {}
+        fresh = not known
+        if fresh:
+            self._state.pop(planned.run, None)
+            known = {"began": began, "parent": self._parent, "offset": 0, "seen": {}, "state": None}
         events, offset = read_events(run_dir.log_path, known["offset"])
-        result = run_dir.result()
-        state, reason = state_of(run_dir, result)
-        if not last and result is None:
-            state, reason = "running", None  # between two tries there is nobody to tell apart
-        if not events and known.get("state") == state:
+        # Between two tries nobody trains the run, and asking who holds its lock might be in the
+        # way of the one who is about to take it: until the last pass, what has begun runs.
+        state, reason = state_of(run_dir, result) if last or result else ("running", None)
+        if not (events or fresh or result) and (not last or known["state"] == state):
             return False
-        if known["id"] is None:
-            if not events:
-                return False
-            known["id"] = self._create(planned, run_dir, manifest, events[0]["t"])
-        seen = dict(known["seen"])
-        points = list(_points(events, seen))
         tags = {"scalelab.state": state} | ({"scalelab.reason": reason} if reason else {})
+        if fresh:
+            known["id"] = self._create(planned, run_dir, manifest, began)
+        seen = dict(known["seen"])
+        points = list(journal_points(events, seen))
         if result is not None:
-            points += _final_points(result)
-            self._keep_files(known["id"], run_dir)
+            points += final_points(result)
+            tags |= final_tags(result)
+            for path in (run_dir.spec_path, run_dir.result_path):
+                self.store.artifact(known["id"], path)
         self.store.log(known["id"], points=points, tags=tags)
-        if known.get("state") != state:
-            end = result.finished_ms if result else (events[-1]["t"] if events else None)
+        if known["state"] != state:
+            end = result.finished_ms if result else last_heard_ms(run_dir, began)
             self.store.status(known["id"], STATUS.get(state, "RUNNING"), end)
-        known.update(offset=offset, seen=seen, state=state)
+        known |= {"offset": offset, "seen": seen, "state": state}
+        known["finished_ms"] = result.finished_ms if result else None
+        self._state[planned.run] = known
         self._save_state()
         return True
 
     def _create(
-        self, planned: PlannedRun, run_dir: RunDir, manifest: SweepManifest, start_ms: int
+        self, planned: PlannedRun, run_dir: RunDir, manifest: SweepManifest, began: int
     ) -> str:
-        size = f"N{si(planned.n_params)}-s{planned.seed}"
-        budget = "" if planned.flops_planned is None else f"C{sci(planned.flops_planned)}-"
-        run_id = self.store.run(
-            self._experiment, planned.run, budget + size, start_ms=start_ms, parent=self._parent
+        params = dict(flat(read(run_dir.spec_path).data))  # before the store hears of the run
+        run = self.store.run(
+            self._experiment,
+            planned.run,
+            run_name(planned),
+            start_ms=began,
+            parent=self._parent,
+            of_this_start=True,
         )
-        params = dict(_flat("", read(run_dir.spec_path).data))
-        params |= {
-            "flops_planned": str(planned.flops_planned),
-            "n_params_planned": str(planned.n_params_planned),
-            "n_tokens_planned": str(planned.n_tokens_planned),
-            "param_count": manifest.param_count,
-        }
-        tags = {"scalelab.sweep": self.sweep, "scalelab.dir": planned.dir}
-        self.store.log(run_id, params=params, tags=tags)
-        return run_id
+        assert self._parent is not None
+        tags = planned_tags(planned, manifest) | {"mlflow.parentRunId": self._parent}
+        self.store.log(run.id, params=params, tags=tags)
+        return run.id
 
-    def _keep_files(self, run_id: str, run_dir: RunDir) -> None:
-        for path in (run_dir.spec_path, run_dir.result_path):
-            self.store.artifact(run_id, path)
+    def _save_state(self) -> None:
+        write_json(self._state_path, {"store": self._identity, "runs": self._state})
 
-    def _describe(self, manifest: SweepManifest, last: bool) -> None:
+    def _forget_strays(self) -> bool:
+        """Forget runs that the store has not, or has under another id. Whether there were any."""
+        there = self.store.runs(self._experiment)
+        strays = [run for run, known in self._state.items() if there.get(run) != known["id"]]
+        for run in strays:
+            del self._state[run]
+        if there.get(f"sweep:{self.sweep}") != self._parent:
+            self._parent = self._described = None
+            raise StoreDown("the sweep's own run is not in the store any more")
+        return bool(strays)
+
+    def _describe(
+        self, manifest: SweepManifest, results: dict[str, RunResult | None], last: bool
+    ) -> None:
         """The parent's words, state and status; sent when they have changed."""
         assert self._parent is not None
-        rows = [(p, RunDir(self.root / p.dir).result()) for p in manifest.runs]
-        done = sum(result is not None for _, result in rows)
-        state = "finished" if done == len(rows) else "interrupted" if last else "running"
+        is_done = all(result is not None for result in results.values())
+        state = "finished" if is_done else "interrupted" if last else "running"
         tags = {
             "scalelab.state": state,
+            "scalelab.sweep": self.sweep,
             "scalelab.digest": manifest.digest,
-            "mlflow.note.content": _note(manifest, rows, self.sweep),
+            "scalelab.param_count": manifest.param_count,
+            "mlflow.note.content": note(manifest, results),
         }
         if tags == self._described:
             return
-        self.store.log(self._parent, tags=tags, params={"param_count": manifest.param_count})
-        ends = [result.finished_ms for _, result in rows if result is not None]
-        self.store.status(self._parent, STATUS.get(state, "RUNNING"), max(ends, default=None))
+        self.store.log(self._parent, tags=tags)
+        ends = [result.finished_ms for result in results.values() if result is not None]
+        end = max(ends, default=manifest.created_ms)
+        self.store.status(self._parent, STATUS.get(state, "RUNNING"), end)
         self._described = tags
-
-
-def _points(events: list[dict[str, Any]], seen: dict[str, int]) -> Iterator[Point]:
-    """Metrics of the journal, each step of each once; `seen` is brought forward."""
-    names = {
-        "step": {"loss": "train_loss", "lr": "lr", "grad_norm": "grad_norm",
-                 "tokens_per_s": "tokens_per_s", "mfu": "mfu"},
-        "eval": {"loss": "val_loss"},
-    }  # fmt: skip
-    for event in events:
-        for key, name in names.get(event["event"], {}).items():
-            value = event.get(key)
-            if value is not None and event["step"] > seen.get(name, -1):
-                seen[name] = event["step"]
-                yield Point(name, float(value), event["t"], event["step"])
-
-
-def _final_points(result: RunResult) -> list[Point]:
-    values = {name: getattr(result, name) for name in FINAL}
-    values |= {"mean_tokens_per_s": result.tokens_per_s, "mean_mfu": result.mfu}
-    return [
-        Point(name, float(value), result.finished_ms, result.n_steps)
-        for name, value in values.items()
-        if value is not None
-    ]
-
-
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _flat(f"{prefix}.{key}" if prefix else str(key), inner)
-    else:
-        yield prefix, str(value)
-
-
-def _note(
-    manifest: SweepManifest, rows: list[tuple[PlannedRun, RunResult | None]], sweep: str
-) -> str:
-    """The sweep in Markdown: its question, what was expected, and what its runs came to."""
-    lines = [
-        f"**{manifest.question.strip()}**",
-        f"Expected: {manifest.prediction.strip()}",
-        f"| budget | N ({manifest.param_count}) | D | seed | loss | run |\n|---|---|---|---|---|---|",
-    ]
-    for planned, result in rows:
-        loss = "" if result is None or result.loss is None else f"{result.loss:.4f}"
-        other = Path(planned.dir).parent.name
-        shared = "" if other == sweep else f" (in the experiment {other})"
-        lines[-1] += (
-            f"\n| {sci(planned.flops_planned)} | {si(planned.n_params)} | {si(planned.n_tokens)} "
-            f"| {planned.seed} | {loss} | {planned.run}{shared} |"
-        )
-    return "\n\n".join(lines)
 
 
 def log_fit(root: Path, sweep: str, out: Path, fit: dict[str, Any]) -> str:
     """Mirror a fit: exponents and forecast as metrics, the report's files as artifacts.
+
+    Args:
+        root: Where all runs are.
+        sweep: Whose runs were fitted.
+        out: The folder of the report; its figures, tables and records become artifacts.
+        fit: What `fit --json` holds.
 
     Returns: MLflow's id of the run. A fit of the same numbers is the same run.
 
@@ -266,35 +277,32 @@ def log_fit(root: Path, sweep: str, out: Path, fit: dict[str, Any]) -> str:
     """
     text = json.dumps(fit, sort_keys=True)
     key = f"fit:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    newest = (out / "fit.json").stat().st_mtime_ns // 1_000_000
+    try:
+        return insist(lambda: _log_fit(root, sweep, out, fit, key), FIT_PATIENCE_S)
+    except (StoreDown, Refused) as error:
+        raise not_taken(root, error) from error
+
+
+def _log_fit(root: Path, sweep: str, out: Path, fit: dict[str, Any], key: str) -> str:
     values = {
         f"{law}.{name}": value
         for law, found in fit["laws"].items()
         for name, value in {**found.get("params", {}), **found.get("exponents", {})}.items()
     }
-    values |= {f"forecast.{k}": fit["forecast"].get(k) for k in ("n_params", "n_tokens", "loss")}
-    try:
+    forecast = fit.get("forecast") or {}
+    values |= {f"forecast.{k}": forecast.get(k) for k in ("flops", "n_params", "n_tokens", "loss")}
+    with the_only_writer(root, FIT_PATIENCE_S):
         store = open_store(root)
-        experiment = store.experiment(sweep)
-        run_id = store.run(experiment, key, "fit", start_ms=newest)
-        points = [Point(k, float(v), newest, 0) for k, v in values.items() if v is not None]
-        params = {"n_runs": str(fit["n_runs"]), "param_count": fit["param_count"]}
-        params |= {"forecast.flops": str(fit["forecast"]["flops"])}
-        tags = {"scalelab.sweep": sweep, "mlflow.note.content": str(fit["forecast"]["verdict"])}
-        store.log(run_id, points=points, params=params, tags=tags)
+        experiment = store.experiment(sweep).id
+        # Its time is the time of its first telling: the same fit told again adds no rows.
+        run = store.run(experiment, key, "fit", start_ms=time.time_ns() // 1_000_000)
+        points = [Point(k, float(v), run.start_ms, 0) for k, v in values.items() if v is not None]
+        tags = {"scalelab.sweep": sweep, "scalelab.state": "finished"}
+        tags |= {"mlflow.note.content": str(forecast.get("verdict") or "no forecast")}
+        params = {"n_runs": str(fit["n_runs"]), "param_count": str(fit["param_count"])}
+        store.log(run.id, points=points, params=params, tags=tags)
         for path in sorted(out.iterdir()):
-            if path.suffix in {".png", ".svg", ".json", ".md", ".txt", ".csv"}:
-                store.artifact(run_id, path)
-        store.status(run_id, "FINISHED", newest)
-    except StoreDown as error:
-        raise not_taken(root, error) from error
-    return run_id
-
-
-def not_taken(root: Path, error: Exception) -> TrackError:
-    """What a person is told when the store refuses."""
-    return TrackError(
-        f"MLflow's store did not answer as it should: {error}",
-        where=tracking_uri(root),
-        fix="nothing is lost: see to the store, then run `scalelab sync`",
-    )
+            if path.suffix in KEPT_WITH_A_FIT:
+                store.artifact(run.id, path)
+        store.status(run.id, "FINISHED", run.start_ms)
+    return run.id

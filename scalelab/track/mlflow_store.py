@@ -3,15 +3,17 @@
 create_run takes no name of ours and is not idempotent, so a run is searched by its tag
 `scalelab.key` before it is created, HTTP retries are off, and a second run of one key (made
 by a server that answered too late) is deleted, the oldest kept. Metrics carry the time that
-their journal fixed, so sending them again adds no rows. Whatever goes wrong is a StoreDown:
-the caller waits, and comes again.
+their journal fixed, so sending them again adds no rows. What goes wrong is a StoreDown (come
+again) or a Refused (it will be the same next time).
 """
 
 import logging
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -19,24 +21,43 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
-import requests
-import sqlalchemy.exc
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
+with warnings.catch_warnings():  # its own imports' deprecations say nothing to our readers
+    warnings.simplefilter("ignore")
+    import requests
+    import sqlalchemy.exc
+    from mlflow.entities import Metric, Param, Run, RunTag
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
 
-from scalelab.track.points import Point, StoreDown
+from scalelab.track.access import Refused, StoreDown
+from scalelab.track.points import Point
 
-for _noisy in ("alembic", "mlflow", "sqlalchemy"):
-    logging.getLogger(_noisy).setLevel(logging.ERROR)
-
-KEY = "scalelab.key"
-METRICS_AT_ONCE, PARAMS_AT_ONCE = 1000, 100  # MLflow's own limits for one call
+KEY, PARENT = "scalelab.key", "mlflow.parentRunId"
+METRICS_AT_ONCE, PARAMS_AT_ONCE, RUNS_AT_ONCE = 1000, 100, 1000  # MLflow's limits for one call
 LONGEST_PARAM, LONGEST_TAG = 6000, 8000
+REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment; `born` tells it from one of the same id in a store made anew."""
+
+    id: str
+    born: int
+    """Milliseconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A run of the store."""
+
+    id: str
+    start_ms: int
 
 
 @contextmanager
-def _down() -> Iterator[None]:
+def _answers() -> Iterator[None]:
+    """Turn what MLflow, its HTTP client and its database raise into our two words."""
     try:
         yield
     except (
@@ -45,7 +66,9 @@ def _down() -> Iterator[None]:
         sqlalchemy.exc.SQLAlchemyError,
         OSError,
     ) as error:
-        raise StoreDown(" ".join(str(error).split())[:300]) from error
+        said = " ".join(str(error).split())[:300]
+        refused = isinstance(error, MlflowException) and error.error_code in REFUSALS
+        raise (Refused if refused else StoreDown)(said) from error
 
 
 class Store:
@@ -59,35 +82,104 @@ class Store:
     def __init__(self, uri: str, artifacts: Path | None):
         self.uri = uri
         self._artifacts = artifacts
-        with _down():
+        with _answers():
             self._client = MlflowClient(uri)
+            for noisy in ("alembic", "mlflow", "sqlalchemy"):  # MLflow sets its own on import
+                logging.getLogger(noisy).setLevel(logging.ERROR)
+            logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)
             self._client.search_experiments(max_results=1)
+        self._file = self._file_now()
 
-    def experiment(self, name: str) -> str:
-        """The id of an experiment, made where it is missing."""
-        with _down():
+    def _file_now(self) -> tuple[int, int] | None:
+        """Which file a SQLite URI leads to now; None if there is none, or it is no file."""
+        try:
+            found = Path(self.uri.removeprefix("sqlite:///")).stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the database was deleted or replaced under our open connection."""
+        return self.uri.startswith("sqlite") and self._file_now() != self._file
+
+    def find_experiment(self, name: str) -> Experiment | None:
+        """An experiment by its name; None where there is none that is not deleted."""
+        with _answers():
             found = self._client.get_experiment_by_name(name)
-            if found is not None:
-                if found.lifecycle_stage == "deleted":
-                    self._client.restore_experiment(found.experiment_id)
-                return found.experiment_id
-            place = None if self._artifacts is None else (self._artifacts / name).as_uri()
-            return self._client.create_experiment(name, artifact_location=place)
+        if found is None or found.lifecycle_stage == "deleted":
+            return None
+        return Experiment(found.experiment_id, found.creation_time)
+
+    def experiment(self, name: str) -> Experiment:
+        """An experiment by its name, made where it is missing, restored where it was deleted."""
+        with _answers():
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                place = None if self._artifacts is None else (self._artifacts / name).as_uri()
+                made = self._client.create_experiment(name, artifact_location=place)
+                found = self._client.get_experiment(made)
+            elif found.lifecycle_stage == "deleted":
+                self._client.restore_experiment(found.experiment_id)
+            return Experiment(found.experiment_id, found.creation_time)
 
     def run(
-        self, experiment: str, key: str, name: str, *, start_ms: int, parent: str | None = None
-    ) -> str:
-        """The id of the run with this key, made where it is missing."""
-        with _down():
+        self,
+        experiment: str,
+        key: str,
+        name: str,
+        *,
+        start_ms: int,
+        parent: str | None = None,
+        of_this_start: bool = False,
+    ) -> Kept:
+        """The run with this key, made where it is missing; doubles are deleted.
+
+        Args:
+            experiment: Its id.
+            key: Ours: a run's id, or `sweep:...` or `fit:...`.
+            name: For eyes.
+            start_ms: When it began, if it is made now.
+            parent: The run that it hangs below.
+            of_this_start: A run that began at another time is of another journal: delete it.
+        """
+        with _answers():
             found = self._client.search_runs([experiment], f"tags.`{KEY}` = '{key}'")
-            found = sorted(found, key=lambda r: (r.info.start_time, r.info.run_id))
-            for double in found[1:]:
-                self._client.delete_run(double.info.run_id)
+            if of_this_start:
+                for other in [run for run in found if run.info.start_time != start_ms]:
+                    self._client.delete_run(other.info.run_id)
+                found = [run for run in found if run.info.start_time == start_ms]
             if found:
-                return found[0].info.run_id
-            tags = {KEY: key} | ({"mlflow.parentRunId": parent} if parent else {})
-            made = self._client.create_run(experiment, start_time=start_ms, tags=tags, run_name=name)
-            return made.info.run_id
+                return self._oldest(found)
+            tags = {KEY: key} | ({PARENT: parent} if parent else {})
+            made = self._client.create_run(
+                experiment, start_time=start_ms, tags=tags, run_name=name
+            )
+            return Kept(made.info.run_id, start_ms)
+
+    def _oldest(self, found: list[Run]) -> Kept:
+        """The run that was there first; the others are deleted."""
+        found = sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+        for double in found[1:]:
+            self._client.delete_run(double.info.run_id)
+        return Kept(found[0].info.run_id, found[0].info.start_time)
+
+    def runs(self, experiment: str) -> dict[str, str]:
+        """Every run of ours in an experiment, key to id; doubles are deleted."""
+        by_key: dict[str, list[Run]] = {}
+        with _answers():
+            token: str | None = None
+            while True:
+                page = self._client.search_runs(
+                    [experiment], max_results=RUNS_AT_ONCE, page_token=token
+                )
+                for run in page:
+                    if KEY in run.data.tags:
+                        by_key.setdefault(run.data.tags[KEY], []).append(run)
+                token = page.token
+                if not token:
+                    break
+            return {key: self._oldest(found).id for key, found in by_key.items()}
 
     def log(
         self,
@@ -98,24 +190,26 @@ class Store:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         """Metrics, params and tags of a run. A value that is no number becomes a tag."""
-        tags = dict(tags or {})
-        for point in points:
-            if not math.isfinite(point.value):
-                tags[f"nonfinite.{point.name}"] = f"{point.value} at step {point.step}"
+        labels = {
+            f"scalelab.nonfinite.{point.name}": f"{point.value} at step {point.step}"
+            for point in points
+            if not math.isfinite(point.value)
+        } | dict(tags or {})
         metrics = [Metric(p.name, p.value, p.t, p.step) for p in points if math.isfinite(p.value)]
-        entries = [Param(k, v[:LONGEST_PARAM]) for k, v in (params or {}).items()]
-        with _down():
+        entries = [Param(k, _cut(v, LONGEST_PARAM)) for k, v in (params or {}).items()]
+        with _answers():
             for i in range(0, len(metrics), METRICS_AT_ONCE):
                 self._client.log_batch(run_id, metrics=metrics[i : i + METRICS_AT_ONCE])
             for i in range(0, len(entries), PARAMS_AT_ONCE):
                 self._client.log_batch(run_id, params=entries[i : i + PARAMS_AT_ONCE])
-            if tags:
-                labels = [RunTag(k, v[:LONGEST_TAG]) for k, v in tags.items()]
-                self._client.log_batch(run_id, tags=labels)
+            if labels:
+                self._client.log_batch(
+                    run_id, tags=[RunTag(k, _cut(v, LONGEST_TAG)) for k, v in labels.items()]
+                )
 
     def status(self, run_id: str, status: str, end_ms: int | None) -> None:
         """Set a run's status: RUNNING reopens it, any other ends it at `end_ms`."""
-        with _down():
+        with _answers():
             if status == "RUNNING":
                 self._client.update_run(run_id, status)
             else:
@@ -123,5 +217,10 @@ class Store:
 
     def artifact(self, run_id: str, path: Path) -> None:
         """Keep a copy of a file with a run."""
-        with _down():
+        with _answers():
             self._client.log_artifact(run_id, str(path))
+
+
+def _cut(text: str, longest: int) -> str:
+    """A text that MLflow takes; one that was too long ends in dots."""
+    return text if len(text) <= longest else text[: longest - 3] + "..."

@@ -11,6 +11,7 @@ Columns are those of RunResult and PlannedRun (units.py has the symbols), and
     dir      its directory, relative to the root of all runs
 """
 
+import csv
 import fcntl
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,11 @@ import pandas as pd
 
 from scalelab.errors import DataError, TrackError
 from scalelab.files import whole
+from scalelab.registry import did_you_mean
 from scalelab.track.manifest import PlannedRun, SweepManifest, list_sweeps
 from scalelab.train.rundir import RunDir
 from scalelab.train.spec import RunResult
+from scalelab.units import PARAM_COUNTS
 
 PLANNED = ("run", "flops_planned", "n_params_planned", "n_tokens_planned", "seed", "dir")
 RESULT = (
@@ -32,9 +35,17 @@ RESULT = (
     "data_digest",
 )  # fmt: skip
 COLUMNS = ("sweep", *PLANNED[:1], "status", "reason", *PLANNED[1:], *RESULT)
+WORDS = (
+    "sweep", "run", "status", "reason", "dir", "device", "precision", "tokenizer", "data_digest",
+)  # fmt: skip
 NEEDED = ("n_params", "n_tokens", "loss")
 NUMBERS = (*NEEDED, "flops", "flops_planned", "n_tokens_unique", "weight")
 """Columns of a stranger's table that must be positive numbers where they are there."""
+KNOWN = (*NUMBERS, "run", "seed", "group")
+"""Columns of a stranger's table that mean something to us."""
+PARAM_COLUMNS = tuple(f"n_params_{count}" for count in PARAM_COUNTS)
+KEEP_ONE = "keep one of the two"
+INSTALL_PARQUET = "pip install 'scalelab[text]', or use .csv"
 FLOPS_TOLERANCE = 0.05
 """Spent over planned FLOPs may differ by this share before a run is left out."""
 
@@ -46,15 +57,28 @@ def run_table(root: Path, sweep: str) -> pd.DataFrame:
         TrackError: There is no such sweep.
         RunError: A run's result is there and cannot be read.
     """
-    manifest = SweepManifest.load(root, sweep)
-    rows = [_row(root, sweep, planned) for planned in manifest.runs]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return _table(_rows(root, sweep))
 
 
 def every_run(root: Path, sweep: str | None) -> pd.DataFrame:
     """The run tables of one sweep, or of all of them one below the other."""
     names = list_sweeps(root) if sweep is None else [sweep]
-    return pd.concat([run_table(root, name) for name in names], ignore_index=True)
+    return _table([row for name in names for row in _rows(root, name)])
+
+
+def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows as a table in which an unknown word is None and an unknown number NaN."""
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    for name in WORDS:
+        words = table[name].astype(object)
+        table = table.assign(**{name: words.where(words.notna(), None)})
+    for name in set(COLUMNS) - set(WORDS):
+        table = table.assign(**{name: pd.to_numeric(table[name])})
+    return table
+
+
+def _rows(root: Path, sweep: str) -> list[dict[str, Any]]:
+    return [_row(root, sweep, planned) for planned in SweepManifest.load(root, sweep).runs]
 
 
 def _row(root: Path, sweep: str, planned: PlannedRun) -> dict[str, Any]:
@@ -106,9 +130,7 @@ def evidence(table: pd.DataFrame, param_count: str) -> tuple[pd.DataFrame, list[
 
     def leave_out(bad: pd.Series, why: Any) -> None:
         nonlocal table
-        excluded.extend(
-            {"run": row["run"], "reason": why(row)} for _, row in table[bad].iterrows()
-        )
+        excluded.extend({"run": row["run"], "reason": why(row)} for _, row in table[bad].iterrows())
         table = table[~bad]
 
     leave_out(
@@ -152,24 +174,33 @@ def read_table(path: Path, columns: dict[str, str] | None = None) -> pd.DataFram
     Raises:
         DataError: Naming the file and the rows that are not as they must be.
     """
-    raw = _load(path)
     renames = {theirs: ours for ours, theirs in (columns or {}).items()}
+    for ours in renames.values():
+        if ours not in KNOWN:
+            raise DataError(
+                f"{ours!r} is not a column that we use{did_you_mean(ours, list(KNOWN))}",
+                where=f"the new names for the columns of {path}",
+                fix=f"name these: {', '.join(KNOWN)}",
+            )
+    raw = _load(path)
+    there = f"{path}, whose columns are {', '.join(map(str, raw.columns))}"
     if missing := [name for name in renames if name not in raw]:
         raise DataError(
             f"the table has no column {', '.join(map(repr, missing))}",
-            where=f"{path}, whose columns are {', '.join(map(str, raw.columns))}",
+            where=there,
             fix="name columns that are there: --columns n_params=N,n_tokens=D,loss=L",
         )
     table = raw.rename(columns=renames)
     if twice := sorted({name for name in table.columns if list(table.columns).count(name) > 1}):
-        raise DataError(
-            f"the column {twice[0]!r} stands twice", where=str(path), fix="keep one of the two"
-        )
+        raise DataError(f"the column {twice[0]!r} stands twice", where=there, fix=KEEP_ONE)
     if missing := [name for name in NEEDED if name not in table]:
+        counts = [name for name in PARAM_COLUMNS if name in table]
+        known = {"n_params": counts[0]} if counts else {}
         raise DataError(
             f"the table has no column {', '.join(missing)}",
-            where=f"{path}, whose columns are {', '.join(map(str, raw.columns))}",
-            fix="say what it calls them: --columns " + ",".join(f"{m}=NAME" for m in missing),
+            where=there,
+            fix="say what it calls them: --columns "
+            + ",".join(f"{name}={known.get(name, 'NAME')}" for name in missing),
         )
     if table.empty:
         raise DataError("the table has no rows", where=str(path), fix="export it with its runs")
@@ -179,21 +210,17 @@ def read_table(path: Path, columns: dict[str, str] | None = None) -> pd.DataFram
             table = table.assign(**{name: _positive(table[name], name, path, optional)})
     if "run" in table:
         table = table.assign(run=table["run"].astype(str))
-    return table
+    return table.reset_index(drop=True)
 
 
 def _load(path: Path) -> pd.DataFrame:
-    problem = None
+    """The file as it stands; row i of a CSV is line i + 2 of the file."""
     try:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
-        table = pd.read_csv(path)
-        doubled = [name for name in table.columns if str(name).endswith(".1")]
-        header = path.read_text(encoding="utf-8").splitlines()[0].split(",")
-        if doubled and len(set(header)) < len(header):
-            problem = f"the column {str(doubled[0])[:-2]!r} stands twice"
-        else:
-            return table
+        table = pd.read_csv(path, skip_blank_lines=False)
+        _refuse_crooked(path, table)
+        return table.dropna(how="all") if len(table.columns) > 1 else table
     except FileNotFoundError:
         problem = "there is no such file"
     except pd.errors.EmptyDataError:
@@ -204,11 +231,25 @@ def _load(path: Path) -> pd.DataFrame:
         problem = f"it cannot be read as a table: {str(error).splitlines()[0]}"
     except ImportError as error:
         raise DataError(
-            "reading parquet needs pyarrow", where=str(path), fix="pip install 'scalelab[text]'"
+            "reading parquet needs pyarrow", where=str(path), fix=INSTALL_PARQUET
         ) from error
     raise DataError(
         problem, where=str(path), fix="name a CSV or parquet file with a header and a row per run"
     )
+
+
+def _refuse_crooked(path: Path, table: pd.DataFrame) -> None:
+    """Refuse what pandas reads without a word: shifted columns, names made different."""
+    if not isinstance(table.index, pd.RangeIndex):
+        raise DataError(
+            f"the rows have more fields than the header, which names {len(table.columns)} columns",
+            where=str(path),
+            fix="name every column, and end no row with a comma",
+        )
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        header = next(csv.reader(file))
+    if twice := sorted({name for name in header if name and header.count(name) > 1}):
+        raise DataError(f"the column {twice[0]!r} stands twice", where=str(path), fix=KEEP_ONE)
 
 
 def _positive(column: pd.Series, name: str, path: Path, optional: bool) -> pd.Series:
@@ -218,7 +259,7 @@ def _positive(column: pd.Series, name: str, path: Path, optional: bool) -> pd.Se
     if optional:
         bad &= column.notna()
     if bad.any():
-        rows = [f"{i + 2} ({column.iloc[i]})" for i in range(len(column)) if bad.iloc[i]]
+        rows = [f"{i + 2} ({value})" for i, value in column[bad].items()]
         more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
         raise DataError(
             f"{name} must be a positive number in every row",
@@ -232,7 +273,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write a run table as CSV or parquet, whole or not at all.
 
     Raises:
-        TrackError: The name ends in neither.
+        TrackError: The name ends in neither, or parquet cannot be written here.
     """
     if path.suffix not in {".csv", ".parquet"}:
         raise TrackError(
@@ -244,4 +285,9 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
         if path.suffix == ".csv":
             file.write(table.to_csv(index=False).encode())
         else:
-            table.to_parquet(file, index=False)
+            try:
+                table.to_parquet(file, index=False)
+            except ImportError as error:
+                raise TrackError(
+                    "writing parquet needs pyarrow", where=str(path), fix=INSTALL_PARQUET
+                ) from error
