@@ -174,7 +174,9 @@ class Document:
         except (IndexError, TypeError):
             self._no_place(text, parts)
         self.notes[parts] = f"--set {text}"
-        self.marks = {path: line for path, line in self.marks.items() if path[: len(parts)] != parts}
+        self.marks = {
+            path: line for path, line in self.marks.items() if path[: len(parts)] != parts
+        }
 
     def _no_place(self, text: str, parts: Path_) -> None:
         raise ConfigError(
@@ -282,7 +284,9 @@ def _explain(error: Any, document: Document, model: type[BaseModel]) -> _Mistake
     if error["type"] in {"float_type", "int_type"} and isinstance(value, str):
         problem = f"{value!r} is text, not a number"
         fix = "write a number, such as 3 or 1e12"
-        return _Mistake(place, dotted, problem, f"write {value} without quotes" if _number(value) else fix)
+        return _Mistake(
+            place, dotted, problem, f"write {value} without quotes" if _number(value) else fix
+        )
     problem = error["msg"].removeprefix("Value error, ")
     if error["type"] != "value_error":
         problem = f"{problem[0].lower()}{problem[1:]}, got {value!r}"

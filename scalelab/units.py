@@ -1,12 +1,12 @@
 """The symbol, column name and unit of every quantity, and how numbers are written for eyes.
 
-    symbol  column                 unit              meaning
-    N       n_params               parameters        the count that a fit used; see PARAM_COUNTS
-    D       n_tokens               tokens            training tokens seen
-    C       flops                  FLOPs             training compute, forward and backward
-    L       loss                   nats per token    validation loss at the end of the schedule
-    -       bpb                    bits per byte     the same, comparable across tokenizers
-    -       mfu                    0 to 1            model FLOPs utilisation; None if peak unknown
+symbol  column                 unit              meaning
+N       n_params               parameters        the count that a fit used; see PARAM_COUNTS
+D       n_tokens               tokens            training tokens seen
+C       flops                  FLOPs             training compute, forward and backward
+L       loss                   nats per token    validation loss at the end of the schedule
+-       bpb                    bits per byte     the same, comparable across tokenizers
+-       mfu                    0 to 1            model FLOPs utilisation; None if peak unknown
 """
 
 PARAM_COUNTS = {

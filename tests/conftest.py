@@ -11,14 +11,17 @@ import torch
 
 torch.set_num_threads(1)
 
-WORDS = "the model reads a token then writes one more and forgets what it was told before".split()
+WORDS = (
+    "the", "model", "reads", "a", "token", "then", "writes", "one", "more", "and", "forgets", "what",
+    "it", "was", "told", "before",
+)  # fmt: skip
 
 
 def prose(n_words, seed):
     """Text with some structure: each word is drawn after the one before it."""
     import random
 
-    draw, word, out = random.Random(seed), 0, []  # noqa: S311
+    draw, word, out = random.Random(seed), 0, []
     for _ in range(n_words):
         word = (word * 5 + draw.choice((1, 1, 1, 2, 7))) % len(WORDS)
         out.append(WORDS[word])

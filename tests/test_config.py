@@ -40,7 +40,9 @@ GOOD = "name: a\nbudgets: [1e12, 3.0e+12]\ninner:\n  way: {kind: quick, pace: 1e
 def _importable(monkeypatch):
     import sys
 
-    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or sys.modules[Quick.__module__])
+    monkeypatch.setitem(
+        sys.modules, __name__, sys.modules.get(__name__) or sys.modules[Quick.__module__]
+    )
 
 
 @pytest.fixture
@@ -76,7 +78,9 @@ def test_a_bare_word_names_a_plugin(load):
 
 def test_equal_contents_share_a_digest_and_others_do_not(load):
     one = load(GOOD)
-    same = load("budgets: [1.0e12, 3e12]\nname: a\ninner: {share: 1.0, way: {pace: 1000, kind: quick}}\n")
+    same = load(
+        "budgets: [1.0e12, 3e12]\nname: a\ninner: {share: 1.0, way: {pace: 1000, kind: quick}}\n"
+    )
 
     assert one.digest == same.digest != load(GOOD, "inner.share=0.4").digest
 
@@ -130,7 +134,12 @@ def test_every_mistake_is_answered_at_once(load):
     shown = answer(load, "budgets: [1, -2, x]\ninner: {share: 3, wayy: 1}\n")
 
     assert "5 mistakes in" in shown
-    for place in ("a.yaml:1: name", "a.yaml:1: budgets.1", "a.yaml:1: budgets.2", "a.yaml:2: inner.share"):
+    for place in (
+        "a.yaml:1: name",
+        "a.yaml:1: budgets.1",
+        "a.yaml:1: budgets.2",
+        "a.yaml:2: inner.share",
+    ):
         assert place in shown
 
 

@@ -136,7 +136,9 @@ class LiveView(AbstractContextManager["LiveView"]):
         running = sum(row.state == "running" for row in rows)
         eta = self._eta()
         left = "" if eta is None else f", about {duration(eta)} left"
-        return f"{ended} of {len(rows)} runs, {running} running, {self._share():.0%} of the work{left}"
+        return (
+            f"{ended} of {len(rows)} runs, {running} running, {self._share():.0%} of the work{left}"
+        )
 
     def _clock(self) -> str:
         spent = int(time.monotonic() - self._begun)
@@ -169,4 +171,6 @@ class LiveView(AbstractContextManager["LiveView"]):
                 row.state + (f", try {row.tries}" if row.tries > 1 else ""),
             )
         bar = ProgressBar(1.0, self._share(), width=60)
-        return Group(table, Text(), bar, Text(f"{self._total()}  (Ctrl-C stops; run again to go on)"))
+        return Group(
+            table, Text(), bar, Text(f"{self._total()}  (Ctrl-C stops; run again to go on)")
+        )

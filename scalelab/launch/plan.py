@@ -1,12 +1,13 @@
 """A sweep before it starts: every run with its size, steps and cost, and what exists already.
 
-    planned   asked for by the design, nothing on the disk yet
-    resumes   begun, and goes on from its checkpoint
-    done      trained already, here or by another sweep: never trained again
+planned   asked for by the design, nothing on the disk yet
+resumes   begun, and goes on from its checkpoint
+done      trained already, here or by another sweep: never trained again
 """
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -60,16 +61,14 @@ def estimate(
         (math.log(_flops_per_token(p)), math.log(s))
         for p, s in zip(timed, seconds_per_token, strict=True)
     )
-    return [
-        PlannedWork(w.proposal, w.run_dir, w.state, _seconds(w, known)) for w in work
-    ]
+    return [PlannedWork(w.proposal, w.run_dir, w.state, _seconds(w, known)) for w in work]
 
 
 def _seconds(work: PlannedWork, known: list[tuple[float, float]]) -> float:
     if work.state == "done":
         return 0.0
     x, (low, high) = math.log(_flops_per_token(work.proposal)), (known[0], known[-1])
-    for left, right in zip(known, known[1:], strict=False):
+    for left, right in pairwise(known):
         if left[0] <= x <= right[0]:
             low, high = left, right
     share = (x - low[0]) / (high[0] - low[0]) if high[0] > low[0] else 0.0

@@ -11,6 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -76,7 +77,5 @@ def _leave_with_parent() -> None:
 
 def _be_first_to_die() -> None:
     """If the machine runs out of memory, let it end a worker and not the driver."""
-    try:
+    with suppress(OSError):  # not Linux, or not allowed: only the kernel's choice changes
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")
-    except OSError:
-        pass  # not Linux, or not allowed: only the kernel's choice of victim changes

@@ -43,7 +43,7 @@ class _RMSNorm(Function):
 
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
-    """x over its root mean square along the last axis, times a gain; same shape as x."""
+    """X over its root mean square along the last axis, times a gain; same shape as x."""
     if x.device.type == "cpu" and x.dim() == 2:
         return _RMSNorm.apply(x, gain, eps)
     wide = x.float()
@@ -80,7 +80,7 @@ def swiglu(gate_up: Tensor) -> Tensor:
 
 
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """x with each pair (i, i + E/2) of its last axis turned by its position's angle.
+    """X with each pair (i, i + E/2) of its last axis turned by its position's angle.
 
     cos and sin broadcast against x; sin carries a minus sign in its first half.
     Source: Su et al. 2021, arXiv:2104.09864, in the half-split layout of Llama checkpoints.

@@ -13,7 +13,7 @@ from scalelab.errors import ConfigError
 from scalelab.model.base import Architecture
 from scalelab.units import si
 
-TOLERANCE = 0.25
+TOLERANCE = 0.5
 """Largest miss of a target size, as a share of it."""
 
 

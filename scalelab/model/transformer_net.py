@@ -130,7 +130,7 @@ class TransformerNet(nn.Module):
         return "vector" if leaf.startswith("norm") else "matrix"
 
     def _tables_for(self, seq_len: int, x: Tensor) -> tuple[Tensor, ...]:
-        """cos and sin of shape (T, E), and on the CPU in short contexts the mask (T, T)."""
+        """Cos and sin of shape (T, E), and on the CPU in short contexts the mask (T, T)."""
         key = (seq_len, x.device, x.dtype)
         if key not in self._tables:
             angles = rotary_tables(seq_len, self.config.head_size, self.config.rope_theta)

@@ -82,6 +82,8 @@ class Mirror:
         self._described: dict[str, str] | None = None
         self._results: dict[str, tuple[tuple[int, int, int], RunResult]] = {}
         self._homes: dict[str, set[str]] = {}
+        self.sent = 0
+        """Runs brought up to date so far: a pass that is dropped has still got on."""
 
     def pass_over(self, *, last: bool = False) -> Passed:
         """Send what is new.
@@ -205,6 +207,7 @@ class Mirror:
         known["finished_ms"] = result.finished_ms if result else None
         self._state[planned.run] = known
         self._save_state()
+        self.sent += 1
         return True
 
     def _create(

@@ -10,11 +10,15 @@ again) or a Refused (it will be the same next time).
 import logging
 import math
 import os
+import sqlite3
+import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -32,9 +36,13 @@ with warnings.catch_warnings():  # its own imports' deprecations say nothing to 
 from scalelab.track.access import Refused, StoreDown
 from scalelab.track.points import Point
 
+P, T = ParamSpec("P"), TypeVar("T")
 KEY, PARENT = "scalelab.key", "mlflow.parentRunId"
 METRICS_AT_ONCE, PARAMS_AT_ONCE, RUNS_AT_ONCE = 1000, 100, 1000  # MLflow's limits for one call
 LONGEST_PARAM, LONGEST_TAG = 6000, 8000
+WAITS_S = (0.05, 0.1, 0.2, 0.4)
+QUICK_S = 1.0
+"""A call that fails later than this was not lost on the way: the store is slow, or gone."""
 REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"}
 
 
@@ -66,9 +74,28 @@ def _answers() -> Iterator[None]:
         sqlalchemy.exc.SQLAlchemyError,
         OSError,
     ) as error:
-        said = " ".join(str(error).split())[:300]
+        said = " ".join(str(error).split())[:400]
         refused = isinstance(error, MlflowException) and error.error_code in REFUSALS
         raise (Refused if refused else StoreDown)(said) from error
+
+
+def _patiently(method: Callable[P, T]) -> Callable[P, T]:
+    """The method, tried again at once where it failed quickly: an answer may have been lost."""
+
+    @wraps(method)
+    def ask(*args: P.args, **kwargs: P.kwargs) -> T:
+        for wait_s in (*WAITS_S, None):
+            began = time.monotonic()
+            try:
+                with _answers():
+                    return method(*args, **kwargs)
+            except StoreDown:
+                if wait_s is None or time.monotonic() - began > QUICK_S:
+                    raise
+                time.sleep(wait_s)
+        raise AssertionError("the last try returns or raises")
+
+    return ask
 
 
 class Store:
@@ -82,6 +109,7 @@ class Store:
     def __init__(self, uri: str, artifacts: Path | None):
         self.uri = uri
         self._artifacts = artifacts
+        _try_file(uri)
         with _answers():
             self._client = MlflowClient(uri)
             for noisy in ("alembic", "mlflow", "sqlalchemy"):  # MLflow sets its own on import
@@ -103,26 +131,27 @@ class Store:
         """Whether the database was deleted or replaced under our open connection."""
         return self.uri.startswith("sqlite") and self._file_now() != self._file
 
+    @_patiently
     def find_experiment(self, name: str) -> Experiment | None:
         """An experiment by its name; None where there is none that is not deleted."""
-        with _answers():
-            found = self._client.get_experiment_by_name(name)
+        found = self._client.get_experiment_by_name(name)
         if found is None or found.lifecycle_stage == "deleted":
             return None
         return Experiment(found.experiment_id, found.creation_time)
 
+    @_patiently
     def experiment(self, name: str) -> Experiment:
         """An experiment by its name, made where it is missing, restored where it was deleted."""
-        with _answers():
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
-                place = None if self._artifacts is None else (self._artifacts / name).as_uri()
-                made = self._client.create_experiment(name, artifact_location=place)
-                found = self._client.get_experiment(made)
-            elif found.lifecycle_stage == "deleted":
-                self._client.restore_experiment(found.experiment_id)
-            return Experiment(found.experiment_id, found.creation_time)
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            place = None if self._artifacts is None else (self._artifacts / name).as_uri()
+            made = self._client.create_experiment(name, artifact_location=place)
+            found = self._client.get_experiment(made)
+        elif found.lifecycle_stage == "deleted":
+            self._client.restore_experiment(found.experiment_id)
+        return Experiment(found.experiment_id, found.creation_time)
 
+    @_patiently
     def run(
         self,
         experiment: str,
@@ -143,19 +172,16 @@ class Store:
             parent: The run that it hangs below.
             of_this_start: A run that began at another time is of another journal: delete it.
         """
-        with _answers():
-            found = self._client.search_runs([experiment], f"tags.`{KEY}` = '{key}'")
-            if of_this_start:
-                for other in [run for run in found if run.info.start_time != start_ms]:
-                    self._client.delete_run(other.info.run_id)
-                found = [run for run in found if run.info.start_time == start_ms]
-            if found:
-                return self._oldest(found)
-            tags = {KEY: key} | ({PARENT: parent} if parent else {})
-            made = self._client.create_run(
-                experiment, start_time=start_ms, tags=tags, run_name=name
-            )
-            return Kept(made.info.run_id, start_ms)
+        found = self._client.search_runs([experiment], f"tags.`{KEY}` = '{key}'")
+        if of_this_start:
+            for other in [run for run in found if run.info.start_time != start_ms]:
+                self._client.delete_run(other.info.run_id)
+            found = [run for run in found if run.info.start_time == start_ms]
+        if found:
+            return self._oldest(found)
+        tags = {KEY: key} | ({PARENT: parent} if parent else {})
+        made = self._client.create_run(experiment, start_time=start_ms, tags=tags, run_name=name)
+        return Kept(made.info.run_id, start_ms)
 
     def _oldest(self, found: list[Run]) -> Kept:
         """The run that was there first; the others are deleted."""
@@ -164,23 +190,24 @@ class Store:
             self._client.delete_run(double.info.run_id)
         return Kept(found[0].info.run_id, found[0].info.start_time)
 
+    @_patiently
     def runs(self, experiment: str) -> dict[str, str]:
         """Every run of ours in an experiment, key to id; doubles are deleted."""
         by_key: dict[str, list[Run]] = {}
-        with _answers():
-            token: str | None = None
-            while True:
-                page = self._client.search_runs(
-                    [experiment], max_results=RUNS_AT_ONCE, page_token=token
-                )
-                for run in page:
-                    if KEY in run.data.tags:
-                        by_key.setdefault(run.data.tags[KEY], []).append(run)
-                token = page.token
-                if not token:
-                    break
-            return {key: self._oldest(found).id for key, found in by_key.items()}
+        token: str | None = None
+        while True:
+            page = self._client.search_runs(
+                [experiment], max_results=RUNS_AT_ONCE, page_token=token
+            )
+            for run in page:
+                if KEY in run.data.tags:
+                    by_key.setdefault(run.data.tags[KEY], []).append(run)
+            token = page.token
+            if not token:
+                break
+        return {key: self._oldest(found).id for key, found in by_key.items()}
 
+    @_patiently
     def log(
         self,
         run_id: str,
@@ -197,28 +224,38 @@ class Store:
         } | dict(tags or {})
         metrics = [Metric(p.name, p.value, p.t, p.step) for p in points if math.isfinite(p.value)]
         entries = [Param(k, _cut(v, LONGEST_PARAM)) for k, v in (params or {}).items()]
-        with _answers():
-            for i in range(0, len(metrics), METRICS_AT_ONCE):
-                self._client.log_batch(run_id, metrics=metrics[i : i + METRICS_AT_ONCE])
-            for i in range(0, len(entries), PARAMS_AT_ONCE):
-                self._client.log_batch(run_id, params=entries[i : i + PARAMS_AT_ONCE])
-            if labels:
-                self._client.log_batch(
-                    run_id, tags=[RunTag(k, _cut(v, LONGEST_TAG)) for k, v in labels.items()]
-                )
+        for i in range(0, len(metrics), METRICS_AT_ONCE):
+            self._client.log_batch(run_id, metrics=metrics[i : i + METRICS_AT_ONCE])
+        for i in range(0, len(entries), PARAMS_AT_ONCE):
+            self._client.log_batch(run_id, params=entries[i : i + PARAMS_AT_ONCE])
+        if labels:
+            self._client.log_batch(
+                run_id, tags=[RunTag(k, _cut(v, LONGEST_TAG)) for k, v in labels.items()]
+            )
 
+    @_patiently
     def status(self, run_id: str, status: str, end_ms: int | None) -> None:
         """Set a run's status: RUNNING reopens it, any other ends it at `end_ms`."""
-        with _answers():
-            if status == "RUNNING":
-                self._client.update_run(run_id, status)
-            else:
-                self._client.set_terminated(run_id, status, end_ms)
+        if status == "RUNNING":
+            self._client.update_run(run_id, status)
+        else:
+            self._client.set_terminated(run_id, status, end_ms)
 
+    @_patiently
     def artifact(self, run_id: str, path: Path) -> None:
         """Keep a copy of a file with a run."""
-        with _answers():
-            self._client.log_artifact(run_id, str(path))
+        self._client.log_artifact(run_id, str(path))
+
+
+def _try_file(uri: str) -> None:
+    """Ask SQLite itself first: MLflow tries a file that cannot be opened for 100 seconds."""
+    if not uri.startswith("sqlite:///") or "?" in uri:
+        return
+    try:
+        with closing(sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=10)) as db:
+            db.execute("select count(*) from sqlite_master")
+    except sqlite3.Error as error:
+        raise StoreDown(str(error)) from error
 
 
 def _cut(text: str, longest: int) -> str:

@@ -18,17 +18,18 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from scalelab.errors import ScalelabError, TrackError
 from scalelab.files import make_dir, writing
 from scalelab.track.access import (
+    FIRST_WAIT_S,
     LONGEST_WAIT_S,
     Refused,
     StoreDown,
     has_mlflow,
-    insist,
     not_taken,
     open_store,
     the_only_writer,
@@ -38,7 +39,7 @@ from scalelab.track.mirror import Mirror, Passed
 
 POLL_S = 1.0
 PATIENCE_S = 30.0
-"""How long the last pass keeps trying a store that is down."""
+"""How long the last pass keeps trying a store that takes nothing at all."""
 SYNC_PATIENCE_S = 10.0
 """The same for `scalelab sync`, where a person waits."""
 BEHIND = "MLflow is behind: scalelab sync catches up (the runs themselves are complete)"
@@ -93,28 +94,50 @@ def sync(root: Path, sweep: str | None) -> str:
         return f"no sweeps in {root}: nothing to mirror"
     lines, n_problems = [], 0
     for name in names:
+        SweepManifest.load(root, name)
         try:
-            done = insist(lambda name=name: _one_pass(root, name), SYNC_PATIENCE_S)
-        except (StoreDown, Refused) as error:
+            done = catch_up(root, name, SYNC_PATIENCE_S, last=not _is_driven(root, name))
+        except StoreDown as error:
             raise not_taken(root, error) from error
         moved = "1 run" if done.moved == 1 else f"{done.moved} runs"
         lines.append(f"{name}: {moved} brought up to date" if done.moved else f"{name}: up to date")
         lines += done.problems
         n_problems += len(done.problems)
     if n_problems:
-        raise TrackError(
-            f"{n_problems} runs could not be mirrored; all others are",
-            where="\n         ".join(lines),
-            fix="mend these, then run `scalelab sync` again",
-        )
+        raise _not_all(n_problems, lines)
     return "\n".join(lines)
 
 
-def _one_pass(root: Path, sweep: str) -> Passed:
-    SweepManifest.load(root, sweep)
-    with the_only_writer(root, SYNC_PATIENCE_S):
-        mirror = Mirror(root, sweep, open_store(root))
-        return mirror.pass_over(last=not _is_driven(root, sweep))
+def catch_up(root: Path, sweep: str, patience_s: float, *, last: bool) -> Passed:
+    """A full pass, begun again wherever the store drops it.
+
+    Raises:
+        StoreDown: The store took nothing at all for `patience_s` seconds.
+    """
+    moved, wait, deadline = 0, FIRST_WAIT_S, time.monotonic() + patience_s
+    while True:
+        mirror: Mirror | None = None
+        try:
+            with the_only_writer(root, patience_s):
+                mirror = Mirror(root, sweep, open_store(root))
+                done = mirror.pass_over(last=last)
+                return Passed(moved + done.moved, done.problems)
+        except (StoreDown, Refused) as error:
+            if mirror is not None and mirror.sent:
+                moved += mirror.sent
+                wait, deadline = FIRST_WAIT_S, time.monotonic() + patience_s
+            if time.monotonic() + wait > deadline:
+                raise StoreDown(str(error)) from error
+            time.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT_S)
+
+
+def _not_all(n_problems: int, lines: Sequence[str]) -> TrackError:
+    return TrackError(
+        f"{n_problems} runs could not be mirrored; all others are",
+        where="\n         ".join(lines),
+        fix="mend these, then: scalelab sync",
+    )
 
 
 def _is_driven(root: Path, sweep: str) -> bool:
@@ -129,50 +152,41 @@ def _is_driven(root: Path, sweep: str) -> bool:
     return False
 
 
-def follow(root: Path, sweep: str, patience_s: float, once: bool = False) -> None:
-    """Mirror until standard input closes, or only once.
+def follow(root: Path, sweep: str, patience_s: float) -> None:
+    """Mirror until standard input closes, and then all that is left.
 
     Raises:
         TrackError: MLflow is not installed, or runs could not be mirrored.
         StoreDown: The store was down from the end on, for `patience_s` seconds.
     """
-    os.nice(max(0, 10 - os.nice(0)))  # training comes first
     mirror: Mirror | None = None
-    said, ended, wait = None, once, 0.0
-    deadline = time.monotonic() + patience_s if once else None
-    while True:
-        if not ended and _input_closed(wait):
-            ended, wait, deadline = True, 0.0, time.monotonic() + patience_s
-        if mirror is not None and mirror.store.is_gone:
-            # The database was deleted, and MLflow holds on to the file that has no name any
-            # more. A new process opens, and so makes, the new one.
-            os.execv(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]])
+    said, wait = None, 0.0
+    while not _input_closed(wait):
+        _start_over_if_gone(mirror)
         try:
             with the_only_writer(root, POLL_S):
                 mirror = mirror or Mirror(root, sweep, open_store(root))
-                done = mirror.pass_over(last=ended and not (once and _is_driven(root, sweep)))
-            if ended:
-                return _complain(done)
+                mirror.pass_over()
             wait = POLL_S
         except (StoreDown, Refused) as error:
             mirror, wait = None, min(max(2 * wait, POLL_S), LONGEST_WAIT_S)
             if str(error) != said:
                 said = str(error)
                 print(f"{time.strftime('%F %T')} {said}", file=sys.stderr, flush=True)
-            if deadline is not None:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    raise StoreDown(str(error)) from error
-                time.sleep(min(wait, left, 1.0))
+    _start_over_if_gone(mirror)
+    _finish(root, sweep, patience_s, last=True)
 
 
-def _complain(done: Passed) -> None:
+def _finish(root: Path, sweep: str, patience_s: float, *, last: bool) -> None:
+    done = catch_up(root, sweep, patience_s, last=last)
     if done.problems:
-        raise TrackError(
-            f"{len(done.problems)} runs could not be mirrored; all others are",
-            where="\n         ".join(done.problems),
-            fix="mend these, then: scalelab sync",
-        )
+        raise _not_all(len(done.problems), done.problems)
+
+
+def _start_over_if_gone(mirror: Mirror | None) -> None:
+    """Where the database was deleted, be a new process: MLflow holds on to the nameless file."""
+    if mirror is not None and mirror.store.is_gone:
+        os.execv(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]])
 
 
 def _input_closed(wait_s: float) -> bool:
@@ -188,8 +202,13 @@ def main() -> int:
     parser.add_argument("--once", action="store_true", help="one full pass")
     parser.add_argument("--patience", type=float, default=PATIENCE_S, metavar="SECONDS")
     args = parser.parse_args()
+    os.nice(max(0, 10 - os.nice(0)))  # training comes first
     try:
-        follow(args.root, args.sweep, args.patience, args.once)
+        if args.once:
+            last = not _is_driven(args.root, args.sweep)
+            _finish(args.root, args.sweep, args.patience, last=last)
+        else:
+            follow(args.root, args.sweep, args.patience)
     except StoreDown as error:
         print(f"error: {not_taken(args.root, error)}", file=sys.stderr)
         return 3

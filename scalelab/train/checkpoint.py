@@ -45,9 +45,7 @@ class Progress:
     n_resumes: int = 0
 
 
-def save(
-    folder: Path, spec_digest: str, progress: Progress, tensors: dict[str, Tensor]
-) -> Path:
+def save(folder: Path, spec_digest: str, progress: Progress, tensors: dict[str, Tensor]) -> Path:
     """Write one checkpoint and let go of the oldest. Returns its directory."""
     place = folder / f"step-{progress.step:08d}"
     with whole_dir(place) as partial:
@@ -60,9 +58,7 @@ def save(
     return place
 
 
-def newest(
-    folder: Path, spec_digest: str
-) -> tuple[Progress | None, dict[str, Tensor], list[str]]:
+def newest(folder: Path, spec_digest: str) -> tuple[Progress | None, dict[str, Tensor], list[str]]:
     """The newest readable checkpoint, and why newer ones were passed over.
 
     Raises:

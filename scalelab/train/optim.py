@@ -148,4 +148,3 @@ class FlatAdamW:
             # The step counter stays a tensor of its own, as fused AdamW made it.
             self._adamw.state[group["params"][0]] = {k: v.to(device) for k, v in state.items()}
         self._refresh()
-

@@ -2,8 +2,9 @@
 
 It holds the data, the family of shapes, and every hyperparameter as a rule in N and D:
 
-    lr_matrix    = lr * (width_ref / d_model)^width_exponent * (batch_tokens / batch_ref)^batch_exponent
-    lr_embedding = lr * embedding_lr * (batch_tokens / batch_ref)^batch_exponent      (head alike)
+    base         = lr * (batch_tokens / batch_ref)^batch_exponent
+    lr_matrix    = base * (width_ref / d_model)^width_exponent
+    lr_embedding = base * embedding_lr                              (head and gains alike)
     batch_tokens = coefficient * D^exponent, to the nearest power of two of windows, in [min, max]
     n_steps      = D / batch_tokens, to the nearest whole step
 
@@ -117,9 +118,7 @@ class Recipe(Config):
         """The family's member nearest to a target size. Raises ConfigError where none is near."""
         return nearest(self.model, n_params, self.param_count, vocab_size)
 
-    def spec(
-        self, model: Architecture, n_tokens: float, *, data_digest: str, seed: int
-    ) -> RunSpec:
+    def spec(self, model: Architecture, n_tokens: float, *, data_digest: str, seed: int) -> RunSpec:
         """One run of this recipe: this model on as near to n_tokens as whole steps allow.
 
         Raises:

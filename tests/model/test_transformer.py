@@ -56,7 +56,9 @@ def test_counts_equal_the_sum_of_numel(config):
 
     assert size.n_params_total == sum(p.numel() for p in net.parameters())
     assert size.n_params_active == size.n_params_total
-    assert size.n_params_non_embedding == sum(p.numel() for n, p in named.items() if n not in outside)
+    assert size.n_params_non_embedding == sum(
+        p.numel() for n, p in named.items() if n not in outside
+    )
     head = named["embedding"].numel() if config.tied else 0
     assert size.n_params_matmul == sum(p.numel() for p in matmul) + head
 
@@ -91,7 +93,9 @@ def test_untrained_loss_is_ln_vocabulary(config):
 def test_starting_values_depend_on_the_seed_alone(config):
     one, same, other = network(config, 3), network(config, 3), network(config, 4)
 
-    pairs = [(a, b, c) for a, b, c in zip(*(n.parameters() for n in (one, same, other)), strict=True)]
+    pairs = [
+        (a, b, c) for a, b, c in zip(*(n.parameters() for n in (one, same, other)), strict=True)
+    ]
     assert all(torch.equal(a, b) for a, b, _ in pairs)
     assert any(not torch.equal(a, c) for a, _, c in pairs)
 
@@ -153,7 +157,10 @@ def test_rotary_depends_on_distance_alone():
     q, k = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
 
     def score(i, j):
-        turned = kernels.rotary(q.expand(32, 8), cos, sin)[i], kernels.rotary(k.expand(32, 8), cos, sin)[j]
+        turned = (
+            kernels.rotary(q.expand(32, 8), cos, sin)[i],
+            kernels.rotary(k.expand(32, 8), cos, sin)[j],
+        )
         return float(turned[0] @ turned[1])
 
     assert score(20, 13) == pytest.approx(score(9, 2), rel=1e-4)

@@ -141,7 +141,7 @@ def test_what_cannot_be_meant_is_refused_in_the_file(change, problem):
         ("design.budgets=[1e8]", "a budget of 1e8 FLOPs is too small"),
         ("design.sizes_per_budget=25", "come out as the same model"),
         ("recipe.model.head_size=64", "is too small: the smallest model of the family"),
-        ("design.span=200", "can be built"),
+        ("design.span=500", "can be built"),
         ("recipe.batch={min_tokens: 65536, max_tokens: 65536}", "fewer than min_steps 100"),
     ],
 )
@@ -155,7 +155,9 @@ def test_what_cannot_be_built_is_refused_when_asked(change, problem):
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_sweep_we_ship_says_its_question_and_can_be_built(path):
     file = SweepFile.load(path)
-    vocab = 257 if file.recipe.data.tokenizer.kind == "bytes" else file.recipe.data.tokenizer.vocab_size
+    vocab = (
+        257 if file.recipe.data.tokenizer.kind == "bytes" else file.recipe.data.tokenizer.vocab_size
+    )
 
     proposals = file.design.ask(file.recipe, vocab_size=vocab, data_digest="d" * 12)
 

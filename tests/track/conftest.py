@@ -17,12 +17,22 @@ from scalelab.track.manifest import PlannedRun, SweepManifest
 from scalelab.train.rundir import RunDir
 from scalelab.train.spec import RunResult
 
+HERE = Path(__file__).parent
+THEIRS = ("ignore:The ``noload`` loader strategy",)
+"""Deprecations that MLflow's own use of its packages sets off; ours stay errors."""
 T0 = 1_700_000_000_000
 SPEC = "model: {kind: transformer, n_layers: 2}\nbatch_tokens: 256\nn_steps: 60\nseed: 0\n"
 JOURNALED = {
     "step": {"loss": "train_loss", "lr": "lr", "grad_norm": "grad_norm"},
     "eval": {"loss": "val_loss"},
 }
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.parent == HERE:
+            for words in THEIRS:
+                item.add_marker(pytest.mark.filterwarnings(words))
 
 
 class Family:
@@ -171,6 +181,12 @@ def template(tmp_path_factory):
     return path / "mlflow.db"
 
 
+@pytest.fixture(scope="session")
+def family_in():
+    """A function that gives a sweep and its database in any root."""
+    return lambda root, sweep="fam": (Family(root, sweep), Database(root / "mlflow.db"))
+
+
 @pytest.fixture
 def root(tmp_path, template, monkeypatch):
     """A root of runs with a database that is ready."""
@@ -191,46 +207,66 @@ def db(root):
     return Database(root / "mlflow.db")
 
 
-def syncer(root, *words, sweep="fam", environ=None, **pipes):
-    """A real syncer process."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "scalelab.track.sync", str(root), sweep, *words],
-        stdin=subprocess.PIPE,
-        env=os.environ | (environ or {}),
-        text=True,
-        **pipes,
-    )
+@pytest.fixture
+def another_family(root):
+    """A function that makes a further sweep among the same runs."""
+    return lambda sweep: Family(root, sweep)
 
 
-def sync_once(root, *words, sweep="fam", environ=None):
-    """One full pass in a process of its own: (exit status, what it said)."""
-    process = syncer(
-        root, "--once", *words, sweep=sweep, environ=environ, stderr=subprocess.PIPE
-    )
-    said = process.communicate(timeout=120)[1]
-    return process.returncode, said
+@pytest.fixture
+def start(root):
+    """A function that starts a real syncer process; what still runs at the end is killed."""
+    started = []
+
+    def begin(*words, sweep="fam", environ=None, **pipes):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "scalelab.track.sync", str(root), sweep, *words],
+            stdin=subprocess.PIPE,
+            env=os.environ | (environ or {}),
+            text=True,
+            **pipes,
+        )
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
-def until(claim, what, timeout_s=60):
-    """Wait until a claim holds."""
-    deadline = time.monotonic() + timeout_s
-    while not claim():
-        assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
-        time.sleep(0.05)
+@pytest.fixture
+def once(start):
+    """A function that makes one full pass in a new process: (exit status, what it said)."""
+
+    def run(*words, **changes):
+        process = start("--once", *words, stderr=subprocess.PIPE, **changes)
+        told = process.communicate(timeout=120)[1]
+        return process.returncode, told
+
+    return run
 
 
+@pytest.fixture(scope="session")
+def until():
+    """A function that waits until a claim holds."""
+
+    def wait(claim, what, timeout_s=60):
+        deadline = time.monotonic() + timeout_s
+        while not claim():
+            assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"
+            time.sleep(0.05)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A function that finds a port that nobody listens on."""
 
+    def find():
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return probe.getsockname()[1]
 
-def said(error):
-    """The three lines of an error."""
-    lines = str(error.value).splitlines()
-    assert lines[1].startswith("  where: ")
-    assert lines[-1].startswith("  fix:   ")
-    return str(error.value)
-
-
-HERE = Path(__file__).parent
+    return find

@@ -214,7 +214,10 @@ def test_only_the_newest_two_checkpoints_are_kept(run):
     for _ in range(4):
         train(run_dir, after(5))
 
-    assert [p.name for p in sorted(run_dir.checkpoints.iterdir())] == ["step-00000015", "step-00000020"]
+    assert [p.name for p in sorted(run_dir.checkpoints.iterdir())] == [
+        "step-00000015",
+        "step-00000020",
+    ]
 
 
 def test_a_changed_spec_is_refused(run):
@@ -222,7 +225,7 @@ def test_a_changed_spec_is_refused(run):
     text = run_dir.spec_path.read_text()
     run_dir.spec_path.write_text(text.replace("n_steps: 60", "n_steps: 70"))
 
-    with pytest.raises(RunError, match="spec.yaml has been changed"):
+    with pytest.raises(RunError, match=r"spec\.yaml has been changed"):
         train(run_dir)
 
 

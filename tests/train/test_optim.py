@@ -15,7 +15,9 @@ SPEC = AdamWSpec(lr_matrix=1e-2, lr_embedding=3e-2, lr_head=2e-2, lr_vector=5e-3
 
 def network():
     net = TransformerNet(
-        Transformer(n_layers=2, d_model=16, n_heads=2, n_kv_heads=2, head_size=8, d_ff=32, vocab_size=50)
+        Transformer(
+            n_layers=2, d_model=16, n_heads=2, n_kv_heads=2, head_size=8, d_ff=32, vocab_size=50
+        )
     )
     net.reset(0)
     torch.nn.init.normal_(net.head, std=0.1, generator=torch.Generator().manual_seed(1))

@@ -40,7 +40,10 @@ def test_a_longer_run_has_the_same_shape(name):
     schedule = SCHEDULES[name]
 
     for share in (0.03, 0.3, 0.85, 0.95):
-        short, long = schedule.factor(int(share * 1000), 1000), schedule.factor(int(share * 8000), 8000)
+        short, long = (
+            schedule.factor(int(share * 1000), 1000),
+            schedule.factor(int(share * 8000), 8000),
+        )
         assert short == pytest.approx(long, abs=0.04)
 
 

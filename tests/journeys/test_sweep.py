@@ -1,0 +1,154 @@
+"""The main job through the real command line: train, look, fit, go on, share."""
+
+import json
+import math
+import shutil
+import sqlite3
+
+import pandas as pd
+
+
+def losses(world, sweep="journey"):
+    """Final loss of every run, by run id."""
+    return {
+        path.parent.name: json.loads(path.read_text())["loss"]
+        for path in (world.runs / sweep).glob("*/result.json")
+    }
+
+
+def mlflow_rows(world, query):
+    with sqlite3.connect(world.runs / "mlflow.db") as db:
+        return db.execute(query).fetchall()
+
+
+def test_a_sweep_trains_its_family_and_mirrors_it(undisturbed):
+    found = losses(undisturbed)
+    keys = mlflow_rows(
+        undisturbed,
+        "select value from tags t join runs r on r.run_uuid = t.run_uuid "
+        "where t.key = 'scalelab.key' and r.lifecycle_stage = 'active'",
+    )
+    final = dict(
+        mlflow_rows(
+            undisturbed,
+            "select t.value, m.value from tags t join metrics m on m.run_uuid = t.run_uuid "
+            "where t.key = 'scalelab.key' and m.key = 'loss'",
+        )
+    )
+
+    assert len(found) == 9
+    assert sorted(k for (k,) in keys if not k.startswith(("sweep:", "fit:"))) == sorted(found)
+    assert final == found
+
+
+def test_runs_lists_what_there_is(undisturbed, tmp_path):
+    every = undisturbed("runs")
+    one = undisturbed("runs", "journey", "--out", str(tmp_path / "runs.csv"))
+    table = pd.read_csv(tmp_path / "runs.csv")
+
+    assert "journey" in every.stdout
+    assert "9 finished" in every.stdout
+    assert dict(zip(table["run"], table["loss"], strict=True)) == losses(undisturbed)
+    assert all(run in one.stdout for run in losses(undisturbed))
+
+
+def test_the_same_command_again_trains_nothing(undisturbed):
+    before = {p: p.stat().st_mtime_ns for p in undisturbed.runs.glob("journey/*/log.jsonl")}
+
+    again = undisturbed("sweep", "journey.yaml")
+
+    assert again.returncode == 0
+    assert "9 done already; 0 to train" in again.stdout
+    assert before == {p: p.stat().st_mtime_ns for p in undisturbed.runs.glob("journey/*/log.jsonl")}
+
+
+def test_a_second_sweep_trains_only_what_is_new(undisturbed, worlds):
+    world = worlds("second")
+    shutil.copytree(undisturbed.runs, world.runs, dirs_exist_ok=True)
+    shutil.copy(undisturbed.path / "journey.yaml", world.path)
+
+    done = world("sweep", "journey.yaml", "--set", "name=second", "--set", "design.replicates=1")
+    table = world("runs", "second")
+    fit = world("fit", "second", "--replicates", "50")
+
+    assert done.returncode == 0, done.stderr
+    assert "9 done already; 2 to train" in done.stdout
+    assert len(losses(world, "second")) == 2
+    assert table.stdout.count("trained by the sweep journey") == 9
+    assert fit.returncode == 0, fit.stderr
+    assert json.loads((world.path / "reports/second/fit.json").read_text())["n_runs"] == 11
+
+
+def test_a_dry_run_shows_every_run_and_touches_nothing(worlds):
+    world = worlds("dry")
+    done = world("sweep", "journey.yaml", "--dry-run", "--json", "plan.json")
+    plan = json.loads((world.path / "plan.json").read_text())
+
+    assert done.returncode == 0, done.stderr
+    assert "9 runs" in done.stdout
+    assert "time: about" in done.stdout
+    assert len(plan["runs"]) == 9
+    assert all(run["seconds_estimated"] > 0 for run in plan["runs"])
+    assert not world.runs.exists()
+
+
+def test_fit_answers_in_words_numbers_and_pictures(undisturbed):
+    done = undisturbed(
+        "fit", "journey", "--replicates", "100", "--json", "out.json", "--target", "1e12"
+    )
+    report = undisturbed.path / "reports/journey"
+    fit = json.loads((undisturbed.path / "out.json").read_text())
+
+    assert done.returncode == 0, done.stderr
+    assert "EXTRAPOLATED" in done.stdout
+    assert fit["schema"] == 1
+    assert fit["n_runs"] == 9
+    assert fit["param_count"] == "matmul"
+    assert fit["forecast"]["flops"] == 1e12
+    assert (report / "README.md").exists()
+    assert (report / "runs.csv").exists()
+    for figure in report.glob("*.png"):
+        assert figure.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert mlflow_rows(undisturbed, "select count(*) from runs where name = 'fit'") != [(0,)]
+
+
+def test_fit_takes_a_strangers_table(worlds):
+    world = worlds("stranger")
+    rows = ["N,D,L"]
+    for n in (1e7, 3e7, 1e8, 3e8, 1e9):
+        for d in (1e9, 4e9, 1.6e10, 6.4e10):
+            rows.append(f"{n},{d},{1.8 + 480 / n**0.35 + 2100 / d**0.37}")
+    (world.path / "table.csv").write_text("\n".join(rows))
+
+    names = "n_params=N,n_tokens=D,loss=L"
+    done = world("fit", "table.csv", "--columns", names, "--replicates", "50", "--json", "fit.json")
+    found = json.loads((world.path / "fit.json").read_text())["laws"]["chinchilla"]["params"]
+
+    assert done.returncode == 0, done.stderr
+    assert abs(found["alpha"] - 0.35) < 1e-3
+    assert abs(found["E"] - 1.8) < 1e-3
+
+
+def test_one_run_can_be_repeated_from_its_spec(undisturbed, worlds):
+    world = worlds("single")
+    (run, loss), *_ = losses(undisturbed).items()
+    shutil.copy(undisturbed.runs / "journey" / run / "spec.yaml", world.path / "again.yaml")
+
+    done = world("run", "again.yaml")
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["loss"] == loss
+    assert losses(world, "single") == {run: loss}
+
+
+def test_a_finished_run_leaves_the_house(undisturbed, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    run = next(iter(losses(undisturbed)))
+    done = undisturbed("export", f"runs/journey/{run}", str(tmp_path / "hf"))
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    text = torch.tensor([list(b"the model reads a token then")])
+
+    assert done.returncode == 0, done.stderr
+    assert model(text, labels=text).loss.item() < 0.5 * math.log(257)

@@ -1,0 +1,264 @@
+"""Executors and the driver: every run once, however its process ends.
+
+The same promises are checked for every registered executor; what only processes can do
+(crash, be killed, hang) is checked on the one that has processes.
+"""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from scalelab.errors import LaunchError
+from scalelab.files import locked
+from scalelab.launch import EXECUTORS
+from scalelab.launch.base import LaunchConfig
+from scalelab.launch.drive import drive, the_only_driver
+from scalelab.launch.live import LiveView
+from scalelab.launch.plan import PlannedWork
+from scalelab.launch.sweepfile import SweepFile
+from scalelab.sweep.base import Proposal
+from scalelab.train.rundir import RunDir
+
+WEIRD = ["plain", "with space", "quo'te\"s; echo foo", "line\nbreak"]
+
+
+@pytest.fixture
+def make(tmp_path, tiny_spec):
+    """A function that makes work for the driver: run directories with small specs."""
+
+    def make(n=3, folder="sweep", **changes):
+        work = []
+        for seed in range(n):
+            spec = tiny_spec(seed=seed, **changes)
+            run_dir = RunDir(tmp_path / folder / spec.digest)
+            run_dir.create(spec)
+            work.append(PlannedWork(Proposal(spec, 1e9, 1e4, 1e4), run_dir, "planned"))
+        return work
+
+    return make
+
+
+def file(tiny_text, **launch):
+    return SweepFile.model_validate(
+        {
+            "name": "t",
+            "question": "?",
+            "prediction": "!",
+            "recipe": {
+                "data": {"source": {"kind": "text", "paths": ["x"]}},
+                "seq_len": 32,
+                "model": {"kind": "transformer", "n_layers": 2, "head_size": 8},
+                "optimizer": {"lr": 3e-3},
+            },
+            "design": {"kind": "isoflop", "budgets": [1e9]},
+            "launch": launch,
+        }
+    )
+
+
+@pytest.fixture(params=EXECUTORS)
+def executor(request):
+    executor = EXECUTORS[request.param](LaunchConfig(executor=request.param))
+    yield executor
+    executor.close()
+
+
+@pytest.fixture
+def local():
+    """A function that makes a local executor; closed at the end."""
+    made = []
+
+    def make(**config):
+        made.append(EXECUTORS["local"](LaunchConfig(**config)))
+        return made[-1]
+
+    yield make
+    for executor in made:
+        executor.close()
+
+
+def run(work, executor, **launch):
+    with LiveView(work, "total") as view:
+        return drive(file(None, **launch), work, executor, view)
+
+
+def events(run_dir, kind):
+    return [event for event in run_dir.events() if event["event"] == kind]
+
+
+def wait_for(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
+
+
+def test_every_run_ends_with_a_result(make, executor):
+    work = make(3)
+    outcomes = run(work, executor)
+
+    assert [outcomes.ended[w.run_dir.run].outcome for w in work] == ["done"] * 3
+    assert all(w.run_dir.result().status == "finished" for w in work)
+
+
+def test_executors_agree_to_the_last_bit(make):
+    losses = []
+    for name in EXECUTORS:
+        executor = EXECUTORS[name](LaunchConfig())
+        work = make(2, folder=name)
+        run(work, executor)
+        executor.close()
+        losses.append([w.run_dir.result().loss for w in work])
+
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("folder", WEIRD)
+def test_paths_may_be_weird(make, executor, folder):
+    work = make(1, folder=folder, n_steps=10)
+    run(work, executor)
+
+    assert work[0].run_dir.is_done
+
+
+def test_a_diverged_run_is_an_outcome_and_is_not_tried_again(make, executor):
+    rates = dict.fromkeys(("lr_matrix", "lr_embedding", "lr_head", "lr_vector"), 50.0)
+    work = make(1, optimizer=rates | {"grad_clip": None})
+    outcomes = run(work, executor)
+
+    assert [e.outcome for e in outcomes.ended.values()] == ["done"]
+    assert work[0].run_dir.result().status == "diverged"
+    assert len(events(work[0].run_dir, "start")) == 1
+
+
+def test_something_a_person_must_mend_stops_the_sweep(make, executor):
+    work = make(2, data_digest="0123456789ab")
+
+    with pytest.raises(LaunchError) as error:
+        run(work, executor)
+    assert "no prepared corpus 0123456789ab" in str(error.value)
+    assert str(error.value).count("\n  fix:   ") == 1
+
+
+def test_a_run_that_another_process_trains_is_not_trained_twice(make, executor):
+    work = make(1)
+    with (
+        locked(work[0].run_dir.lock_path, "taken", "wait"),
+        pytest.raises(LaunchError, match="is being trained by another process"),
+    ):
+        run(work, executor)
+
+
+def test_the_longest_go_first(make, local, tiny_spec):
+    work = make(3)
+    work = [
+        PlannedWork(w.proposal, w.run_dir, w.state, seconds)
+        for w, seconds in zip(work, (1.0, 3.0, 2.0), strict=True)
+    ]
+    run(work, local(slots=1))
+
+    begun = [events(w.run_dir, "start")[0]["t"] for w in work]
+    assert begun[1] < begun[2] < begun[0]
+
+
+def test_a_killed_worker_is_tried_again_and_takes_nothing_with_it(make, local):
+    straight = make(2, folder="a", n_steps=600)
+    run(straight, local())
+    work = make(2, folder="b", n_steps=600)
+
+    def assassin():
+        victim = work[0].run_dir
+        wait_for(lambda: len(events(victim, "step")) > 3)
+        os.kill(events(victim, "start")[0]["pid"], signal.SIGKILL)
+
+    thread = threading.Thread(target=assassin)
+    thread.start()
+    run(work, local())
+    thread.join()
+
+    assert len(events(work[0].run_dir, "start")) == 2
+    assert "signal 9" in events(work[0].run_dir, "lost")[0]["reason"]
+    assert len(events(work[1].run_dir, "start")) == 1
+    assert [w.run_dir.result().loss for w in work] == [w.run_dir.result().loss for w in straight]
+
+
+def test_tries_are_limited(make, local):
+    work = make(1, n_steps=100_000)
+    stop = threading.Event()
+
+    def assassin():
+        killed = set()
+        while not stop.is_set():
+            for event in events(work[0].run_dir, "start"):
+                if event["pid"] not in killed:
+                    killed.add(event["pid"])
+                    os.kill(event["pid"], signal.SIGKILL)
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=assassin)
+    thread.start()
+    outcomes = run(work, local(), retries=1)
+    stop.set()
+    thread.join()
+
+    assert [e.outcome for e in outcomes.ended.values()] == ["killed"]
+    assert len(events(work[0].run_dir, "start")) == 2
+
+
+def test_a_run_that_hangs_is_ended_as_stalled(make, local):
+    work = make(1, n_steps=1_000_000)
+    executor = local(heartbeat_timeout_s=5.0)
+
+    def freezer():
+        wait_for(lambda: events(work[0].run_dir, "step"))
+        os.kill(events(work[0].run_dir, "start")[0]["pid"], signal.SIGSTOP)
+
+    thread = threading.Thread(target=freezer)
+    thread.start()
+    outcomes = run(work, executor, retries=0)
+    thread.join()
+
+    (ended,) = outcomes.ended.values()
+    assert ended.outcome == "stalled"
+    assert "logged nothing for" in ended.reason
+
+
+def test_a_run_past_its_wall_time_is_ended(make, local):
+    work = make(1, n_steps=1_000_000)
+    outcomes = run(work, local(wall_timeout_s=1.0), retries=0)
+
+    (ended,) = outcomes.ended.values()
+    assert (ended.outcome, "wall_timeout_s" in ended.reason) == ("stalled", True)
+
+
+def test_an_interrupt_saves_and_stops_and_the_same_call_goes_on(make, local):
+    straight = make(2, folder="a", n_steps=600)
+    run(straight, local())
+    work = make(2, folder="b", n_steps=600)
+
+    def interrupter():
+        wait_for(lambda: all(events(w.run_dir, "step") for w in work))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupter)
+    thread.start()
+    outcomes = run(work, local())
+    thread.join()
+
+    assert outcomes.interrupted
+    assert all(events(w.run_dir, "interrupted") for w in work)
+    assert not any(w.run_dir.is_done for w in work)
+    assert not run(work, local()).interrupted
+    assert [w.run_dir.result().loss for w in work] == [w.run_dir.result().loss for w in straight]
+
+
+def test_one_sweep_directory_has_one_driver(tmp_path):
+    with (
+        the_only_driver(tmp_path, "a"),
+        pytest.raises(LaunchError, match="the sweep 'a' is being run by another process") as error,
+    ):
+        the_only_driver(tmp_path, "a").__enter__()
+    assert f"held by process {os.getpid()}" in str(error.value)

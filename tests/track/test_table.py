@@ -1,0 +1,205 @@
+"""The run table from run directories in every state, and what of it is evidence."""
+
+import pandas as pd
+import pytest
+
+from scalelab.errors import DataError, RunError, TrackError
+from scalelab.files import locked
+from scalelab.track.listing import listing
+from scalelab.track.table import COLUMNS, every_run, evidence, run_table, write_table
+
+STATES = ["finished", "diverged", "failed", "interrupted", "interrupted", "running", "planned"]
+
+
+@pytest.fixture
+def states(tmp_path, family_in):
+    """One run in each state: run04 was killed without a word."""
+    family, _ = family_in(tmp_path)
+    family.plan(7)
+    for i in range(6):
+        family.train(f"run{i:02d}", range(12))
+    family.end("run00")
+    family.end("run01", "diverged", "the loss is not a number")
+    family.log("run02", "lost", 99, outcome="killed", reason="killed by signal 9")
+    family.log("run03", "interrupted", 99, step=11)
+    family.dir("run04").lock_path.write_text("1")
+    with locked(family.dir("run05").lock_path, "taken", "wait"):
+        yield family
+
+
+def finished(family, n, **changes):
+    for run in family.plan(n):
+        family.train(run, range(3))
+        family.end(run, **changes)
+    return family
+
+
+def test_every_state_is_read_from_the_directory(states):
+    table = run_table(states.root, "fam")
+
+    assert list(table["status"]) == STATES
+    assert list(table.columns) == list(COLUMNS)
+
+
+def test_what_is_unknown_is_none_or_nan_and_never_a_word(states):
+    table = run_table(states.root, "fam")
+
+    reasons = ["the loss is not a number", "killed by signal 9"]
+    assert list(table["reason"]) == [None, *reasons, None, None, None, None]
+    assert table["loss"].isna().sum() == 6
+    assert table["loss"].dtype == "float64"
+    assert table["mfu"].dtype == "float64"
+
+
+def test_planned_and_spent_stand_side_by_side(states):
+    row = run_table(states.root, "fam").iloc[0]
+
+    assert (row["flops_planned"], row["flops"], row["flops_6nd"]) == (1e12, 1e12, 9.6e11)
+    assert (row["n_tokens_planned"], row["n_tokens"], row["dir"]) == (1.6e6, 1.6e6, "fam/run00")
+
+
+def test_asking_does_not_take_the_lock(states):
+    run_table(states.root, "fam")
+
+    with locked(states.dir("run04").lock_path, "taken", "wait"):
+        pass
+
+
+def test_an_end_without_a_result_is_an_interruption(tmp_path, family_in):
+    """The process died between its last event and its result: it goes on from a checkpoint."""
+    family, _ = family_in(tmp_path)
+    family.plan(1)
+    family.train("run00", range(3))
+    family.log("run00", "end", 99, status="finished", reason=None)
+
+    assert list(run_table(tmp_path, "fam")["status"]) == ["interrupted"]
+
+
+def test_a_result_that_cannot_be_read_is_not_passed_over(states):
+    states.dir("run00").result_path.write_text("{}")
+
+    with pytest.raises(RunError, match=r"result\.json cannot be read"):
+        run_table(states.root, "fam")
+
+
+def test_a_run_of_another_sweep_has_its_row_and_its_own_budget(states, family_in):
+    second, _ = family_in(states.root, "second")
+    second.plan(1, dir="fam/run00", flops_planned=3e12)
+
+    row = run_table(states.root, "second").iloc[0]
+    assert (row["status"], row["flops_planned"], row["loss"]) == ("finished", 3e12, 3.0)
+
+
+def test_all_sweeps_together_and_none(states, tmp_path):
+    assert len(every_run(states.root, None)) == 7
+    assert list(every_run(tmp_path / "nowhere", None).columns) == list(COLUMNS)
+
+
+def test_evidence_is_what_finished_and_the_rest_is_named(states):
+    used, excluded = evidence(run_table(states.root, "fam"), "non_embedding")
+
+    assert list(used["run"]) == ["run00"]
+    assert list(used["n_params"]) == [60_000]
+    assert excluded == [
+        {"run": "run01", "reason": "diverged: the loss is not a number"},
+        {"run": "run02", "reason": "failed: killed by signal 9"},
+        {"run": "run03", "reason": "interrupted"},
+        {"run": "run04", "reason": "interrupted"},
+        {"run": "run05", "reason": "running"},
+        {"run": "run06", "reason": "planned"},
+    ]
+
+
+@pytest.mark.parametrize(("spent", "kept"), [(1.049e12, 2), (1.06e12, 1), (0.94e12, 1)])
+def test_a_run_far_off_its_budget_is_left_out(tmp_path, family_in, spent, kept):
+    family = finished(family_in(tmp_path)[0], 2)
+    family.dir("run01").write_result(family.result("run01", flops=spent))
+
+    used, excluded = evidence(run_table(tmp_path, "fam"), "total")
+
+    assert len(used) == kept
+    assert kept == 2 or "FLOPs, planned 1e+12" in excluded[0]["reason"]
+
+
+def test_runs_outside_any_slice_are_evidence(tmp_path, family_in):
+    family = family_in(tmp_path)[0]
+    family.plan(1, flops_planned=None)
+    family.end("run00")
+
+    assert len(evidence(run_table(tmp_path, "fam"), "total")[0]) == 1
+
+
+@pytest.mark.parametrize("column", ["data_digest", "tokenizer"])
+def test_runs_on_different_text_are_never_points_of_one_law(tmp_path, family_in, column):
+    family = finished(family_in(tmp_path)[0], 3)
+    family.dir("run01").write_result(family.result("run01", **{column: "other"}))
+
+    with pytest.raises(DataError, match=f"2 different values of {column}") as error:
+        evidence(run_table(tmp_path, "fam"), "total")
+
+    assert "2 runs" in error.value.where
+    assert "other: 1 runs" in error.value.where
+
+
+def test_a_run_that_stands_twice_counts_once(tmp_path, family_in):
+    table = run_table(tmp_path, finished(family_in(tmp_path)[0], 2).sweep)
+    twice = pd.concat([table, table.iloc[:1]], ignore_index=True)
+
+    used, excluded = evidence(twice, "total")
+
+    assert len(used) == 2
+    assert excluded == [{"run": "run00", "reason": "the same run stands in the table already"}]
+
+
+def test_nothing_finished_is_nothing_to_fit(tmp_path, family_in):
+    family_in(tmp_path)[0].plan(2)
+
+    with pytest.raises(DataError, match="no run has finished yet"):
+        evidence(run_table(tmp_path, "fam"), "total")
+
+
+@pytest.mark.parametrize(("suffix", "read"), [("csv", pd.read_csv), ("parquet", pd.read_parquet)])
+def test_a_written_table_reads_back(states, tmp_path, suffix, read):
+    table = run_table(states.root, "fam")
+    write_table(table, tmp_path / f"out.{suffix}")
+
+    back = read(tmp_path / f"out.{suffix}")
+    assert list(back.columns) == list(COLUMNS)
+    assert list(back["status"]) == STATES
+    assert back["loss"].iloc[0] == 3.0
+
+
+def test_a_table_needs_a_name_that_says_its_format(states, tmp_path):
+    with pytest.raises(TrackError, match=r"cannot tell the format of out\.xlsx"):
+        write_table(run_table(states.root, "fam"), tmp_path / "out.xlsx")
+
+    assert not list(tmp_path.glob("*out*"))
+
+
+def test_the_listing_says_how_every_run_stands(states):
+    text = listing(states.root, "fam")
+
+    assert text.startswith("fam: What is best?\n1 finished, 1 diverged, 1 failed, 2 interrupted")
+    notes = {line[:5]: line for line in text.splitlines() if line.startswith("run0")}
+    assert notes["run00"].split()[1:8] == [
+        "finished",
+        "1e12",
+        "100k",
+        "1.6M",
+        "0",
+        "3.0000",
+        "1.5000",
+    ]
+    assert notes["run01"].endswith("the loss is not a number")
+    assert notes["run05"].endswith("step 11 of 60")
+    assert "nan" not in text
+    assert text.endswith("N counts total parameters; loss in nats per token, measured")
+
+
+def test_the_listing_of_all_sweeps_counts_and_says_where_to_look(states, family_in, tmp_path):
+    second, _ = family_in(states.root, "second")
+    second.plan(1, dir="fam/run00")
+
+    assert listing(states.root, None).splitlines()[2].split() == ["second", "1", "1", "finished"]
+    assert "trained by the sweep fam" in listing(states.root, "second")
+    assert "no sweeps in" in listing(tmp_path / "nowhere", None)
