@@ -20,6 +20,7 @@ from scalelab.errors import LaunchError, RunError
 _FIXES = {
     errno.ENOSPC: "free some space, then run the same command again: it goes on from here",
     errno.EDQUOT: "free some of your quota, then run the same command again: it goes on from here",
+    errno.EFBIG: "free some space or lift the limit on file sizes, then run the same command again",
     errno.EACCES: "give yourself permission to write there, or choose another directory",
     errno.EPERM: "give yourself permission to write there, or choose another directory",
     errno.EROFS: "choose a directory on a disk that can be written",

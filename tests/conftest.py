@@ -12,8 +12,8 @@ import torch
 torch.set_num_threads(1)
 
 WORDS = (
-    "the", "model", "reads", "a", "token", "then", "writes", "one", "more", "and", "forgets", "what",
-    "it", "was", "told", "before",
+    "the", "model", "reads", "a", "token", "then", "writes", "one", "more", "and", "forgets",
+    "what", "it", "was", "told", "before",
 )  # fmt: skip
 
 

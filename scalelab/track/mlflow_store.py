@@ -74,7 +74,8 @@ def _answers() -> Iterator[None]:
         sqlalchemy.exc.SQLAlchemyError,
         OSError,
     ) as error:
-        said = " ".join(str(error).split())[:400]
+        said = " ".join(str(error).split()).split(" [SQL:")[0]  # its statements are no news
+        said = said.rpartition("prematurely) ")[2][:400]
         refused = isinstance(error, MlflowException) and error.error_code in REFUSALS
         raise (Refused if refused else StoreDown)(said) from error
 
@@ -110,11 +111,10 @@ class Store:
         self.uri = uri
         self._artifacts = artifacts
         _try_file(uri)
+        for noisy in ("alembic", "mlflow", "sqlalchemy"):  # making a database is not news
+            logging.getLogger(noisy).setLevel(logging.ERROR)
         with _answers():
             self._client = MlflowClient(uri)
-            for noisy in ("alembic", "mlflow", "sqlalchemy"):  # MLflow sets its own on import
-                logging.getLogger(noisy).setLevel(logging.ERROR)
-            logging.getLogger("mlflow.store.db.utils").setLevel(logging.ERROR)
             self._client.search_experiments(max_results=1)
         self._file = self._file_now()
 

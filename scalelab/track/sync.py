@@ -21,6 +21,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scalelab.errors import ScalelabError, TrackError
 from scalelab.files import make_dir, writing
@@ -36,6 +37,9 @@ from scalelab.track.access import (
 )
 from scalelab.track.manifest import SweepManifest, list_sweeps
 from scalelab.track.mirror import Mirror, Passed
+
+if TYPE_CHECKING:
+    from scalelab.track.mlflow_store import Store
 
 POLL_S = 1.0
 PATIENCE_S = 30.0
@@ -160,12 +164,15 @@ def follow(root: Path, sweep: str, patience_s: float) -> None:
         StoreDown: The store was down from the end on, for `patience_s` seconds.
     """
     mirror: Mirror | None = None
+    opened: "Store | None" = None  # the first of this process: MLflow keeps its connection
     said, wait = None, 0.0
     while not _input_closed(wait):
-        _start_over_if_gone(mirror)
+        _start_over_if_gone(opened)
         try:
             with the_only_writer(root, POLL_S):
-                mirror = mirror or Mirror(root, sweep, open_store(root))
+                if mirror is None:
+                    mirror = Mirror(root, sweep, store := open_store(root))
+                    opened = opened or store
                 mirror.pass_over()
             wait = POLL_S
         except (StoreDown, Refused) as error:
@@ -173,7 +180,7 @@ def follow(root: Path, sweep: str, patience_s: float) -> None:
             if str(error) != said:
                 said = str(error)
                 print(f"{time.strftime('%F %T')} {said}", file=sys.stderr, flush=True)
-    _start_over_if_gone(mirror)
+    _start_over_if_gone(opened)
     _finish(root, sweep, patience_s, last=True)
 
 
@@ -183,9 +190,9 @@ def _finish(root: Path, sweep: str, patience_s: float, *, last: bool) -> None:
         raise _not_all(len(done.problems), done.problems)
 
 
-def _start_over_if_gone(mirror: Mirror | None) -> None:
+def _start_over_if_gone(store: "Store | None") -> None:
     """Where the database was deleted, be a new process: MLflow holds on to the nameless file."""
-    if mirror is not None and mirror.store.is_gone:
+    if store is not None and store.is_gone:
         os.execv(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]])
 
 

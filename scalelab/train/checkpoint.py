@@ -11,13 +11,14 @@ somebody has mixed up directories.
 """
 
 import json
+import os
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialize
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -52,7 +53,7 @@ def save(folder: Path, spec_digest: str, progress: Progress, tensors: dict[str, 
         write_json(partial / "meta.json", {"spec": spec_digest, **vars(progress)})
         host = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
         # Views of one buffer would be refused as shared memory: each gets its own.
-        save_file({k: v.clone() for k, v in host.items()}, partial / "state.safetensors")
+        _write({k: v.clone() for k, v in host.items()}, partial / "state.safetensors")
     for old in _all(folder)[:-KEEP]:
         shutil.rmtree(old, ignore_errors=True)
     return place
@@ -89,7 +90,18 @@ def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
     """Write the final weights by name, fp32, whole or not at all."""
     host = {name: tensor.detach().to("cpu").clone() for name, tensor in weights.items()}
     with whole(path) as file:
-        file.write(serialize(host))
+        _write(host, Path(file.name))
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    """Tensors into a file. What the disk refuses is an OSError, as everywhere else."""
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
 def clear(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 import signal
 import subprocess
 import sys
@@ -207,6 +208,23 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(run, harm):
     assert result.loss == straight.loss
     assert events(run_dir, "checkpoint_passed_over")
     assert events(run_dir, "resume")[-1]["step"] == 10
+
+
+def test_a_disk_that_fills_up_under_a_checkpoint_leaves_the_one_before(run):
+    straight = train(run("a"))
+    run_dir = run("b")
+    train(run_dir, after(10))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # a checkpoint is larger
+    try:
+        with pytest.raises(RunError, match="cannot write step-00000020") as error:
+            train(run_dir, after(10))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert "fix:   free some space" in str(error.value)
+    assert [p.name for p in run_dir.checkpoints.iterdir()] == ["step-00000010"]
+    assert train(run_dir).loss == straight.loss
 
 
 def test_only_the_newest_two_checkpoints_are_kept(run):
