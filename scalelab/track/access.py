@@ -27,11 +27,11 @@ INSTALL = "pip install mlflow, then: scalelab sync"
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 10.0
 
 
-class StoreDown(Exception):  # noqa: N818 - a word between two files, caught in both
+class StoreDown(Exception):
     """The store did not take a call: unreachable, read-only, busy or broken. Come again."""
 
 
-class Refused(Exception):  # noqa: N818 - likewise
+class Refused(Exception):
     """The store understood a call and will not have it: no such run, or another value stands."""
 
 

@@ -164,7 +164,7 @@ def follow(root: Path, sweep: str, patience_s: float) -> None:
         StoreDown: The store was down from the end on, for `patience_s` seconds.
     """
     mirror: Mirror | None = None
-    opened: "Store | None" = None  # the first of this process: MLflow keeps its connection
+    opened: Store | None = None  # the first of this process: MLflow keeps its connection
     said, wait = None, 0.0
     while not _input_closed(wait):
         _start_over_if_gone(opened)
