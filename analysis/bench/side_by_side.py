@@ -2,7 +2,7 @@
 
     python analysis/bench/side_by_side.py
 
-Trains six short runs of the embedded default's recipe twice through the driver and the local
+Trains a few short runs of the embedded default's recipe twice through the driver and the local
 executor, as `scalelab sweep` does: with a run on each core and one thread each, then with one
 slot, where every run has two threads. Each time the worker server is warm and the corpus is
 prepared, so only the driving is timed. Run directories are thrown away; the corpus stays in
@@ -25,7 +25,7 @@ from scalelab.launch.plan import place
 from scalelab.launch.sweepfile import SweepFile
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "isoflop.yaml"
-FAMILY = ["design.budgets=[2e11, 3e11]", "design.sizes_per_budget=3", "design.replicates=1"]
+FAMILY = ["design.budgets=[1e11, 1.5e11]", "design.sizes_per_budget=3", "design.replicates=1"]
 SLOTS = {"side by side": 2, "one after another": 1}
 TARGET = 0.9
 

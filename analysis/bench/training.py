@@ -5,7 +5,8 @@
 Ours is the network and FlatAdamW exactly as scalelab/train/loop.py uses them, in fp32 and in
 bf16. The baseline is transformers' LlamaForCausalLM of the same shape with torch.optim.AdamW,
 clip_grad_norm_ and cross_entropy in fp32. All three take the same batches in one process, in
-turn step by step, so that the noise of a shared machine hits them alike.
+turn step by step, so that the noise of a shared machine hits them alike. The baseline also
+gets the allocator settings that we make for ourselves (scalelab/train/device.py).
 
 Prints a table, then one JSON object a line for each shape. Rates are tokens per second; each
 ratio is the baseline's seconds over ours, of medians and of minima. `ceiling` is what the bf16
@@ -52,8 +53,9 @@ def main() -> None:
     use_threads(1)
     rates = {"fp32": matmul_rate(torch.float32), "bf16": matmul_rate(torch.bfloat16)}
     print(", ".join(f"{k} matmul {v:.0f} GFLOP/s" for k, v in rates.items()) + ", one thread")
+    ratios = f"{'fp32':>5} {'bf16':>5}"
     print(f"{'shape':>7} {'params':>8} {'T':>4} | {'plain':>8} {'fp32':>8} {'bf16':>8} tokens/s | "
-          f"{'fp32':>5} {'bf16':>5} medians | {'fp32':>5} {'bf16':>5} minima | ceiling")  # fmt: skip
+          f"{ratios} medians | {ratios} minima | ceiling")  # fmt: skip
     lines = [compare(*shape, rates) for shape in SMALL + LARGE]
     for line in lines:
         print(json.dumps(line))

@@ -4,8 +4,8 @@
 
 One pass reads every journal from where the last pass stopped and sends what is new; a run
 appears in MLflow with the first line of its journal. The state file only saves time: without
-it everything is sent again and nothing is doubled. It belongs to one experiment of one store,
-so a store that was deleted and made anew is filled again from the beginning. A run that was
+it everything is sent again and nothing is doubled. It belongs to one parent run, whose id no
+other store has: a store that was deleted and made anew is filled from the beginning. A run that was
 deleted from the disk and trained again is another run under the same id: it replaces the first.
 
 A run that another sweep has trained is mirrored there; here it is a line of the parent's note.
@@ -73,9 +73,7 @@ class Mirror:
 
     def __init__(self, root: Path, sweep: str, store: "Store"):
         self.root, self.sweep, self.store = root, sweep, store
-        found = store.experiment(sweep)
-        self._experiment = found.id
-        self._identity = f"{store.uri}#{found.id}@{found.born}"
+        self._experiment = store.experiment(sweep)
         self._state_path = root / sweep / ".sync.json"
         self._state: dict[str, dict[str, Any]] = {}
         self._parent: str | None = None
@@ -97,11 +95,11 @@ class Mirror:
             TrackError: The sweep's manifest is missing or cannot be read.
         """
         manifest = SweepManifest.load(self.root, self.sweep)
-        self._state, self._homes = self._load_state(), {}
         if self._parent is None:
             self._parent = self.store.run(
                 self._experiment, f"sweep:{self.sweep}", self.sweep, start_ms=manifest.created_ms
             ).id
+        self._state, self._homes = self._load_state(), {}
         done = self._send_all(manifest, last)
         if last and self._forget_strays():
             again = self._send_all(manifest, last)
@@ -111,7 +109,7 @@ class Mirror:
     def _load_state(self) -> dict[str, dict[str, Any]]:
         try:
             every = json.loads(self._state_path.read_text(encoding="utf-8"))
-            return dict(every["runs"]) if every["store"] == self._identity else {}
+            return dict(every["runs"]) if every["parent"] == self._parent else {}
         except (OSError, ValueError, KeyError, TypeError):
             return {}  # lost or torn: all is sent again, and nothing is doubled
 
@@ -170,8 +168,6 @@ class Mirror:
         """Bring one run up to date. Whether there was anything to do."""
         run_dir = RunDir(self.root / planned.dir)
         known = dict(self._state.get(planned.run, {}))
-        if known.get("parent") != self._parent:
-            known = {}
         if result is not None and known.get("finished_ms") == result.finished_ms:
             return False
         began = began_ms(run_dir, result)
@@ -182,7 +178,7 @@ class Mirror:
         fresh = not known
         if fresh:
             self._state.pop(planned.run, None)
-            known = {"began": began, "parent": self._parent, "offset": 0, "seen": {}, "state": None}
+            known = {"began": began, "offset": 0, "seen": {}, "state": None}
         events, offset = read_events(run_dir.log_path, known["offset"])
         # Between two tries nobody trains the run, and asking who holds its lock might be in the
         # way of the one who is about to take it: until the last pass, what has begun runs.
@@ -228,7 +224,7 @@ class Mirror:
         return run.id
 
     def _save_state(self) -> None:
-        write_json(self._state_path, {"store": self._identity, "runs": self._state})
+        write_json(self._state_path, {"parent": self._parent, "runs": self._state})
 
     def _forget_strays(self) -> bool:
         """Forget runs that the store has not, or has under another id. Whether there were any."""
@@ -296,7 +292,7 @@ def _log_fit(root: Path, sweep: str, out: Path, fit: dict[str, Any], key: str) -
     values |= {f"forecast.{k}": forecast.get(k) for k in ("flops", "n_params", "n_tokens", "loss")}
     with the_only_writer(root, FIT_PATIENCE_S):
         store = open_store(root)
-        experiment = store.experiment(sweep).id
+        experiment = store.experiment(sweep)
         # Its time is the time of its first telling: the same fit told again adds no rows.
         run = store.run(experiment, key, "fit", start_ms=time.time_ns() // 1_000_000)
         points = [Point(k, float(v), run.start_ms, 0) for k, v in values.items() if v is not None]

@@ -47,15 +47,6 @@ REFUSALS = {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST"}
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """An experiment; `born` tells it from one of the same id in a store made anew."""
-
-    id: str
-    born: int
-    """Milliseconds since 1970."""
-
-
-@dataclass(frozen=True)
 class Kept:
     """A run of the store."""
 
@@ -132,24 +123,23 @@ class Store:
         return self.uri.startswith("sqlite") and self._file_now() != self._file
 
     @_patiently
-    def find_experiment(self, name: str) -> Experiment | None:
-        """An experiment by its name; None where there is none that is not deleted."""
+    def find_experiment(self, name: str) -> str | None:
+        """The id of an experiment by its name; None where there is none that is not deleted."""
         found = self._client.get_experiment_by_name(name)
         if found is None or found.lifecycle_stage == "deleted":
             return None
-        return Experiment(found.experiment_id, found.creation_time)
+        return found.experiment_id
 
     @_patiently
-    def experiment(self, name: str) -> Experiment:
-        """An experiment by its name, made where it is missing, restored where it was deleted."""
+    def experiment(self, name: str) -> str:
+        """The id of an experiment by its name; made where missing, restored where deleted."""
         found = self._client.get_experiment_by_name(name)
         if found is None:
             place = None if self._artifacts is None else (self._artifacts / name).as_uri()
-            made = self._client.create_experiment(name, artifact_location=place)
-            found = self._client.get_experiment(made)
-        elif found.lifecycle_stage == "deleted":
+            return self._client.create_experiment(name, artifact_location=place)
+        if found.lifecycle_stage == "deleted":
             self._client.restore_experiment(found.experiment_id)
-        return Experiment(found.experiment_id, found.creation_time)
+        return found.experiment_id
 
     @_patiently
     def run(

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from scalelab.track.mlflow_store import Store
 
 POLL_S = 1.0
-PATIENCE_S = 30.0
+PATIENCE_S = 10.0
 """How long the last pass keeps trying a store that takes nothing at all."""
 SYNC_PATIENCE_S = 10.0
 """The same for `scalelab sync`, where a person waits."""

