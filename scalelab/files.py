@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,16 +118,26 @@ def locked(path: Path, problem: str, fix: str) -> Iterator[None]:
     with writing(path):
         file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _taken(file):
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            raise LaunchError(problem, where=f"{path}, held by process {holder}", fix=fix) from None
+            raise LaunchError(problem, where=f"{path}, held by process {holder}", fix=fix)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _taken(file: IO[Any]) -> bool:
+    """Whether the lock could be had. Somebody who only looks holds it for an instant."""
+    for wait_s in (0.02, 0.05, 0.1, None):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if wait_s is not None:
+                time.sleep(wait_s)
+    return False
 
 
 def _sync_dir(path: Path) -> None:
