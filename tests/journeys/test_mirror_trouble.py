@@ -5,7 +5,6 @@ import subprocess
 
 import pytest
 
-
 SWEEP = ("sweep", "journey.yaml", "--set", "design.budgets=[6e9]")
 
 
