@@ -204,6 +204,8 @@ class Local:
             outcome = job.ended_by_us or "killed"
             by = f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
             reason = job.why or f"the process ended by {by}"
+            if outcome == "killed" and self._stop_at is not None:
+                outcome = "interrupted"  # asked to stop before it could listen
         if outcome in {"killed", "stalled", "error", "out_of_memory"}:
             job.run_dir.append("lost", outcome=outcome, reason=reason)
         return Ended(job.run_dir, outcome, reason)

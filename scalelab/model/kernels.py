@@ -23,6 +23,11 @@ SOFTMAX_AT_ONCE = 2**17
 """Numbers of a softmax held at once on the CPU: 512 KiB in fp32, within a core's own cache."""
 
 
+def by_hand(x: Tensor) -> bool:
+    """Whether x takes the path written by hand: on the CPU. Elsewhere torch.compile fuses."""
+    return x.device.type == "cpu"
+
+
 class _RMSNorm(Function):
     @staticmethod
     def forward(ctx: Any, x_RC: Tensor, gain_C: Tensor, eps: float) -> Tensor:
@@ -44,7 +49,7 @@ class _RMSNorm(Function):
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
     """X over its root mean square along the last axis, times a gain; same shape as x."""
-    if x.device.type == "cpu" and x.dim() == 2:
+    if by_hand(x) and x.dim() == 2:
         return _RMSNorm.apply(x, gain, eps)
     wide = x.float()
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype) * gain
@@ -73,7 +78,7 @@ class _SwiGLU(Function):
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) * up of a tensor that holds both along its last axis; half as wide."""
-    if gate_up.device.type == "cpu":
+    if by_hand(gate_up):
         return _SwiGLU.apply(gate_up)
     gate, up = gate_up.chunk(2, dim=-1)
     return F.silu(gate) * up
@@ -198,6 +203,6 @@ class _CrossEntropy(Function):
 
 def cross_entropy(logits_RV: Tensor, target_R: Tensor) -> Tensor:
     """Mean loss in nats per token, fp32, a scalar."""
-    if logits_RV.device.type == "cpu" and logits_RV.requires_grad:
+    if by_hand(logits_RV) and logits_RV.requires_grad:
         return _CrossEntropy.apply(logits_RV, target_R)
     return F.cross_entropy(logits_RV.float(), target_R)

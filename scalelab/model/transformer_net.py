@@ -24,6 +24,7 @@ from scalelab.model.base import Kind
 from scalelab.model.kernels import (
     CPU_ATTENTION_MAX_SEQ_LEN,
     attention,
+    by_hand,
     cross_entropy,
     rms_norm,
     rotary,
@@ -135,7 +136,7 @@ class TransformerNet(nn.Module):
         if key not in self._tables:
             angles = rotary_tables(seq_len, self.config.head_size, self.config.rope_theta)
             tables = [t.to(x.device, x.dtype) for t in angles]
-            if x.device.type == "cpu" and seq_len <= CPU_ATTENTION_MAX_SEQ_LEN:
+            if by_hand(x) and seq_len <= CPU_ATTENTION_MAX_SEQ_LEN:
                 tables.append(torch.full((seq_len, seq_len), -math.inf, dtype=x.dtype).triu(1))
             self._tables[key] = tuple(tables)
         return self._tables[key]

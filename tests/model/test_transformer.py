@@ -128,13 +128,27 @@ def test_the_fast_cpu_path_computes_the_plain_expressions(config, monkeypatch):
     monkeypatch.setattr(home + "rms_norm", plain_norm)
     monkeypatch.setattr(home + "swiglu", plain_swiglu)
     monkeypatch.setattr(home + "cross_entropy", F.cross_entropy)
-    monkeypatch.setattr(home + "CPU_ATTENTION_MAX_SEQ_LEN", 0)
+    monkeypatch.setattr(home + "by_hand", lambda x: False)
     plain_loss = plain(x, y)
     plain_loss.backward()
 
     assert fast_loss.item() == pytest.approx(plain_loss.item(), rel=1e-6)
     for (name, a), b in zip(fast.named_parameters(), plain.parameters(), strict=True):
         assert torch.allclose(a.grad, b.grad, atol=1e-5 * b.grad.abs().max().item()), name
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, while it traces
+def test_the_path_of_other_devices_compiles_as_one_graph(config, monkeypatch):
+    monkeypatch.setattr(kernels, "by_hand", lambda x: False)
+    monkeypatch.setattr("scalelab.model.transformer_net.by_hand", lambda x: False)
+    plain, compiled, (x, y) = shaken(config), shaken(config), tokens(config)
+    plain(x, y).backward()
+    torch._dynamo.reset()
+
+    torch.compile(compiled, backend="aot_eager", fullgraph=True)(x, y).backward()
+
+    for (name, a), b in zip(compiled.named_parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad, atol=1e-6 * b.grad.abs().max().item()), name
 
 
 def test_backward_passes_written_by_hand_are_the_derivatives():
