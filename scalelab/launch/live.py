@@ -170,7 +170,6 @@ class LiveView(AbstractContextManager["LiveView"]):
                 "" if row.tokens_per_s is None else si(row.tokens_per_s),
                 row.state + (f", try {row.tries}" if row.tries > 1 else ""),
             )
-        bar = ProgressBar(1.0, self._share(), width=60)
-        return Group(
-            table, Text(), bar, Text(f"{self._total()}  (Ctrl-C stops; run again to go on)")
-        )
+        whole = Table.grid(padding=(0, 1))
+        whole.add_row(ProgressBar(1.0, self._share(), width=40), Text(self._total()))
+        return Group(table, Text(), whole, Text("Ctrl-C stops; run again to go on", style="dim"))

@@ -113,7 +113,9 @@ def _links(root: Path, url: str) -> dict[str, str]:
         found = {sweep: store.find_experiment(sweep) for sweep in list_sweeps(root)}
     except (StoreDown, Refused) as error:
         raise not_taken(root, error) from error
-    return {sweep: f"{url}/#/experiments/{number}" for sweep, number in found.items() if number}
+    return {
+        sweep: f"{url}/#/experiments/{number}/runs" for sweep, number in found.items() if number
+    }
 
 
 def _refuse_taken(port: int) -> None:

@@ -59,7 +59,7 @@ def test_the_api_finds_the_sweep_and_its_runs(served):
     api = f"{served.url}/api/2.0/mlflow"
     experiments = json.loads(ask(f"{api}/experiments/search", max_results=10)[1])["experiments"]
     number = {e["name"]: e["experiment_id"] for e in experiments}["fam"]
-    assert served.links == {"fam": f"{served.url}/#/experiments/{number}"}
+    assert served.links == {"fam": f"{served.url}/#/experiments/{number}/runs"}
 
     found = json.loads(
         ask(f"{api}/runs/search", experiment_ids=[number], filter="tags.`scalelab.key` = 'run00'")[
