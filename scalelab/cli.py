@@ -165,6 +165,9 @@ def main(argv: list[str] | None = None) -> int:
     except ScalelabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; nothing half-written is left, the same command goes on", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         # The reader of our output went away (`scalelab runs | head`): nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -160,3 +160,16 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(worlds, undisturbed):
     assert "Traceback" not in stderr
     assert again.returncode == 0
     assert everything(world) == everything(undisturbed)
+
+
+def test_ctrl_c_while_the_corpus_is_prepared_is_no_traceback(worlds, tmp_path):
+    world = worlds("early")
+    world.environ["SCALELAB_CACHE"] = str(tmp_path / "cold")
+    process = world.start("data", "journey.yaml", "--set", "recipe.data.source=pycode")
+    time.sleep(2.0)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert "the same command goes on" in stderr
