@@ -73,6 +73,7 @@ class Config(BaseModel):
             return cls.model_validate(document.data)
         except ValidationError as error:
             wrong = [_explain(e, document, cls) for e in error.errors()]
+            wrong.sort(key=lambda w: w.problem.endswith("is missing"))  # a typo explains a gap
             count = "1 mistake" if len(wrong) == 1 else f"{len(wrong)} mistakes"
             raise ConfigError(
                 f"{count} in {document.name}: {wrong[0].problem}"
