@@ -24,7 +24,7 @@ import torch
 import scalelab
 from scalelab.data.shards import Corpus, open_corpus
 from scalelab.data.stream import Stream, n_tokens_unique, validation_windows
-from scalelab.errors import RunError
+from scalelab.errors import DataError, RunError
 from scalelab.files import make_dir
 from scalelab.model import NETWORKS
 from scalelab.train import checkpoint
@@ -81,13 +81,25 @@ class _Run:
         self.forward = torch.compile(self.network) if self.device.kind == "cuda" else self.network
         self.progress = self._resume()
         self.windows = {
-            n: validation_windows(self.corpus, spec.seq_len, n)
-            for n in {spec.evaluation.tokens, spec.evaluation.curve_tokens}
+            n: self._fixed_windows(n)
+            for n in (spec.evaluation.tokens, spec.evaluation.curve_tokens)
         }
         # Every run logs about a hundred points, on fixed steps, so that logs are comparable.
         self.log_every = max(1, min(50, spec.n_steps // 100))
         points = spec.evaluation.curve_points
         self.eval_at = {spec.n_steps * i // (points + 1) for i in range(1, points + 1)} - {0}
+
+    def _fixed_windows(self, n_tokens: int) -> np.ndarray:
+        """The validation windows of a loss. Raises DataError where there are too few."""
+        windows = validation_windows(self.corpus, self.spec.seq_len, n_tokens)
+        if len(windows) < n_tokens // self.spec.seq_len:
+            raise DataError(
+                f"{n_tokens} validation tokens are asked for, and "
+                f"{len(windows) * self.spec.seq_len} are there",
+                where=f"evaluation of {self.dir.spec_path}",
+                fix="ask for fewer evaluation tokens, or hold out more text",
+            )
+        return windows
 
     def _build(self) -> torch.nn.Module:
         network = NETWORKS[self.spec.model.kind](self.spec.model)

@@ -252,6 +252,13 @@ def test_a_corpus_that_is_gone_is_refused(run):
         train(run(data_digest="0123456789ab"))
 
 
+def test_more_validation_tokens_than_there_are_is_refused(run):
+    too_many = {"tokens": 10_000_000, "curve_points": 2, "curve_tokens": 1024}
+
+    with pytest.raises(DataError, match="10000000 validation tokens are asked for, and"):
+        train(run(evaluation=too_many))
+
+
 def test_a_damaged_result_is_refused(run):
     run_dir = run()
     run_dir.result_path.write_text("{ half")
