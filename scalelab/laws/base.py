@@ -5,10 +5,10 @@ object, so there is no half-fitted state to ask a prediction of. Every fit answe
 question, whatever its form: at C FLOPs, which N and D are best, and what loss do they give?
 
 Symbols: N parameters, D training tokens, C training FLOPs, L loss (nats per token),
-n runs, r bootstrap replicates.
+U unique training tokens, S optimizer steps, n runs, r bootstrap replicates.
 
-Not here: how a surface is fitted (surface.py, fitting.py), isoFLOP slices (isoflop.py),
-what is said about all laws together (study.py).
+Not here: formulas of constants and how they are fitted (formula.py, fitting.py), isoFLOP
+slices (isoflop.py), what is said about all laws together (study.py).
 """
 
 from abc import ABC, abstractmethod
@@ -42,6 +42,14 @@ class Observations:
     seed: Array
     group: Array
     """Which runs share luck: branches of one trunk share a label, other runs have their own."""
+    U: Array
+    """Unique training tokens; D where nothing was seen twice."""
+    S: Array
+    """Optimizer steps; NaN where unknown."""
+    batch_tokens: Array
+    """Tokens per step; NaN where unknown."""
+    weight: Array
+    """How much a run counts in a fit: 2 counts as two equal runs."""
 
     def __post_init__(self) -> None:
         n = len(self.run)
@@ -52,13 +60,14 @@ class Observations:
                     where="the observations handed to a law",
                     fix="give one value per run in every field",
                 )
-        for name in "NDLC":
+        for name in (*"NDLCU", "weight"):
             value = getattr(self, name)
             self._refuse(~(np.isfinite(value) & (value > 0)), f"{name} must be positive and finite")
         planned = self.flops_planned
         self._refuse(
             np.isinf(planned) | (planned <= 0), "flops_planned must be positive, or NaN for none"
         )
+        self._refuse(self.U > self.D * (1 + 1e-9), "more unique tokens (U) than tokens seen (D)")
         names, first = np.unique(self.run, return_index=True)
         if len(names) < n:
             self._refuse(~np.isin(np.arange(n), first), "a run id may stand once only")
@@ -75,6 +84,10 @@ class Observations:
         flops_planned: Array | None = None,
         seed: Array | None = None,
         group: Array | None = None,
+        U: Array | None = None,
+        S: Array | None = None,
+        batch_tokens: Array | None = None,
+        weight: Array | None = None,
     ) -> Self:
         """Observations from the three columns that every table has, the rest filled in.
 
@@ -82,17 +95,26 @@ class Observations:
         """
         N, D, L = (np.asarray(value, float) for value in (N, D, L))
         run = np.array([f"row {i}" for i in range(len(N))] if run is None else run, dtype=str)
+
+        def known(value: Array | None, otherwise: Array | float) -> Array:
+            filled = np.asarray(otherwise if value is None else value, float)
+            return np.full(N.shape, filled) if filled.ndim == 0 else filled
+
+        if C is None:
+            C = 6 * N * D if N.shape == D.shape else D  # shapes that differ are refused below
         return cls(
             run,
             N,
             D,
             L,
-            C=6 * N * D if C is None else np.asarray(C, float),
-            flops_planned=np.full(N.shape, np.nan)
-            if flops_planned is None
-            else np.asarray(flops_planned, float),
+            C=known(C, np.nan),
+            flops_planned=known(flops_planned, np.nan),
             seed=np.zeros(N.shape, int) if seed is None else np.asarray(seed),
             group=run if group is None else np.asarray(group),
+            U=known(U, D),
+            S=known(S, np.nan),
+            batch_tokens=known(batch_tokens, np.nan),
+            weight=known(weight, 1.0),
         )
 
     def __len__(self) -> int:
@@ -137,8 +159,10 @@ class Optimum:
 class Solver:
     """What a search knows about its own end."""
 
+    starts: int
+    """Searches that were made."""
     agreement: float
-    """Share of starts that reached the best objective."""
+    """Share of them that reached the best objective."""
     gradient_norm: float
     """Largest pull left on any parameter, as a share of all that pulls on it; 0 at an optimum."""
     at_bound: tuple[str, ...]
@@ -148,6 +172,7 @@ class Solver:
     def to_json(self) -> dict[str, Any]:
         """The record as JSON types."""
         return {
+            "starts": self.starts,
             "agreement": self.agreement,
             "gradient_norm": self.gradient_norm,
             "at_bound": list(self.at_bound),
@@ -179,13 +204,16 @@ class Replicates:
 class LawFit(ABC):
     """One law, fitted to runs. Answers on the law's own terms, and says how it was found."""
 
+    law: "Law"
     runs: Observations
     """The runs that the fit used."""
     params: Mapping[str, float]
     exponents: Mapping[str, float]
-    """a and b of N* ~ C^a, D* ~ C^b."""
+    """a and b of N* ~ C^a, D* ~ C^b; empty for a law that allots nothing."""
     warnings: tuple[str, ...]
     """What a reader must know before trusting the numbers."""
+    broken: tuple[str, ...]
+    """Those warnings that forbid relying on the fit: it did not converge, or hangs at a bound."""
 
     @property
     @abstractmethod
@@ -193,16 +221,16 @@ class LawFit(ABC):
         """The most compute that this fit has seen, FLOPs; beyond it everything is extrapolated."""
 
     @abstractmethod
-    def optimum(self, C: Array | float) -> Optimum:
-        """The best N and D at C FLOPs and their loss; broadcasts."""
+    def optimum(self, C: Array | float) -> Optimum | None:
+        """The best N and D at C FLOPs and their loss; broadcasts. None: the law allots nothing."""
 
     @abstractmethod
     def frontiers(self, C: float) -> dict[str, float]:
         """Each form of the loss at the optimum that these runs allow, by name, nats per token."""
 
     @abstractmethod
-    def predict(self, N: Array, D: Array) -> Array | None:
-        """Loss at N and D; None for a law that speaks of optima only."""
+    def expected(self, runs: Observations) -> Array | None:
+        """Loss that the law expects of other runs; None for a law that speaks of optima only."""
 
     @abstractmethod
     def replicates(self, count: int, seed: int) -> Replicates | None:
@@ -217,6 +245,7 @@ class Law(ABC):
     """A formula and how it is fitted. Subclasses are final and immutable."""
 
     formula: str
+    source: str
 
     @abstractmethod
     def fit(self, runs: Observations) -> LawFit:
@@ -225,3 +254,7 @@ class Law(ABC):
         Raises:
             FitError: The runs cannot pin it down; the message says which evidence is missing.
         """
+
+    @abstractmethod
+    def variants(self) -> Mapping[str, "Law"]:
+        """The same law under choices that its user could as well have made, by name."""

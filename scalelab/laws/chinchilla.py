@@ -14,156 +14,67 @@ Source: Hoffmann et al. 2022, Approach 3 and eq. 4, arXiv:2203.15556. Their publ
 came from an optimiser that stopped early (Besiroglu et al. 2024, arXiv:2404.10102): fitting.py.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
-from scalelab.errors import FitError
-from scalelab.laws import fitting
-from scalelab.laws.base import Array, Law, LawFit, Observations, Optimum, Replicates, Solver
-from scalelab.laws.interval import resampled_counts
+from scalelab.laws.base import Array, Observations, Optimum
+from scalelab.laws.fitting import Surface
+from scalelab.laws.formula import HUBER_DELTA, Formula
 from scalelab.laws.tokencost import TokenCost
 
 NAMES = ("E", "A", "B", "alpha", "beta")
+EXPONENTS = (0.01, 3.0)  # wide enough for any shape worth the name; ends on them are reported
+WIDE = np.geomspace(0.03, 2.5, 24)  # of alpha and of beta, for the starts
 
 
 @dataclass(frozen=True)
-class Chinchilla(Law):
-    """Three-term power law, fitted by a Huber penalty on log-loss."""
+class Chinchilla(Formula):
+    """Three-term power law, fitted by a Huber penalty on log-loss, or by least squares."""
 
     formula = "L = E + A / N^alpha + B / D^beta"
+    source = "Hoffmann et al. 2022, Approach 3, arXiv:2203.15556"
+    names = NAMES
+    uses = ("N", "D")
+    published = {
+        "E": 1.8172181,
+        "A": 477.82552,
+        "B": 2143.4173,
+        "alpha": 0.34731050,
+        "beta": 0.36717238,
+    }
+    """The optimum on the 240 points of Besiroglu et al. 2024, arXiv:2404.10102."""
 
-    huber_delta: float = 1e-3
-    """Miss, as a share of the loss, beyond which a run pulls no harder."""
+    objective: str = "huber"
+    """"huber": of ln L, robust. "squares": of L, in nats, every run at its full pull."""
+    huber_delta: float = HUBER_DELTA
+    """Miss of ln L beyond which a run pulls no harder."""
 
-    def fit(self, runs: Observations) -> "ChinchillaFit":
-        self._refuse_hopeless(runs)
-        cost = TokenCost.of(runs)
-        surface = _Surface.of(runs, self.huber_delta)
-        theta, solver = fitting.judge(surface, fitting.search(surface, surface.starts()))
-        weights = np.ones((1, len(runs)))
-        objective = fitting.look(surface, theta[None], weights).objective[0]
-        scaled = float(objective) * self.huber_delta**2
-        return ChinchillaFit(self, runs, surface, theta, scaled, solver, cost)
+    def loss(self, params: Mapping[str, Any], **inputs: Array) -> Array:
+        E, A, B, alpha, beta = (params[k] for k in NAMES)
+        return E + A / inputs["N"] ** alpha + B / inputs["D"] ** beta
 
-    def _refuse_hopeless(self, runs: Observations) -> None:
-        if len(runs) < 6:
-            raise FitError(
-                f"{len(runs)} runs cannot pin down 5 constants",
-                where="the runs handed to the Chinchilla law",
-                fix="finish at least 6 runs; several budgets of 5 or more sizes are better",
-            )
-        for symbol in "ND":
-            low, high = getattr(runs, symbol).min(), getattr(runs, symbol).max()
-            if high < 2 * low:
-                raise FitError(
-                    f"{symbol} spans only {high / low:.2f}x, too little to see a slope",
-                    where=f"{symbol} from {low:.4g} to {high:.4g}",
-                    fix=f"add runs that vary {symbol} at least 2x while the other stays put",
-                )
-        n, d = np.log(runs.N), np.log(runs.D)
-        if abs(np.corrcoef(n, d)[0, 1]) > 1 - 1e-6:
-            raise FitError(
-                "N and D move together in every run, so their prices cannot be told apart",
-                where="D is one power of N in the whole table",
-                fix="add runs that vary one of N and D while the other stays put",
-            )
+    def bind(self, runs: Observations) -> "ThreeTerms":
+        return ThreeTerms.of(runs, self.huber_delta, self.objective == "huber")
 
+    def exponents(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        alpha, beta = params["alpha"], params["beta"]
+        return {"a": beta / (alpha + beta), "b": alpha / (alpha + beta)}
 
-@dataclass(frozen=True, eq=False)
-class ChinchillaFit(LawFit):
-    """The fitted surface."""
+    def optimum(self, params: Mapping[str, Any], C: Array, cost: TokenCost) -> Optimum:
+        return optimum(params, C, cost)
 
-    law: Chinchilla
-    runs: Observations
-    surface: "_Surface"
-    theta: Array
-    objective: float
-    solver: Solver
-    cost: TokenCost
+    def doubts(self, runs: Observations, params: Mapping[str, float]) -> tuple[str, ...]:
+        return ()
 
-    @property
-    def params(self) -> dict[str, float]:
-        """E, A, B, alpha, beta."""
-        return {k: float(v[0]) for k, v in self.surface.constants(self.theta[None]).items()}
-
-    @property
-    def exponents(self) -> dict[str, float]:
-        """The exponents of N* and D*, for C = 6 N D."""
-        found = _with_exponents(self.params)
-        return {"a": found["a"], "b": found["b"]}
-
-    @property
-    def miss(self) -> float:
-        """Median absolute miss over the runs, as a share of the loss."""
-        here = self.surface.value(self.theta[None])[0] - self.surface.log_loss
-        return float(np.median(np.abs(np.expm1(here))))
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Why the constants may mean less than they seem to."""
-        found = []
-        if not self.solver.converged:
-            found.append(
-                f"the search did not converge: gradient {self.solver.gradient_norm:.1e}, "
-                f"{self.solver.agreement:.0%} of starts agree"
-            )
-        elif self.solver.agreement < 0.5:
-            found.append(f"only {self.solver.agreement:.0%} of starts agree on the optimum")
-        if self.solver.at_bound:
-            found.append(
-                f"{', '.join(self.solver.at_bound)} stopped at the edge of the search: "
-                "the runs do not determine it"
-            )
-        if self.cost.miss > 0.05:
-            found.append(f"FLOPs per token are described only within {self.cost.miss:.0%}")
-        return tuple(found)
-
-    @property
-    def evidence_end(self) -> float:
-        return self.runs.largest_budget
-
-    def predict(self, N: Array, D: Array) -> Array:
-        E, A, B, alpha, beta = (self.params[k] for k in NAMES)
-        return E + A / np.asarray(N) ** alpha + B / np.asarray(D) ** beta
-
-    def optimum(self, C: Array | float) -> Optimum:
-        return optimum(self.params, np.asarray(C, float), self.cost)
-
-    def frontiers(self, C: float) -> dict[str, float]:
-        return {"surface": float(self.optimum(C).L)}
-
-    def replicates(self, count: int, seed: int) -> Replicates:
-        counts = resampled_counts(self.runs, count, seed)
-        starts = np.tile(self.theta, (count, 1))
-        ends = fitting.search(self.surface, starts, counts)
-        good = ends.at_rest
-        values = _with_exponents(self.surface.constants(ends.theta[good]))
-        clustered = len(np.unique(self.runs.group)) < len(self.runs)
-        unit = "group" if clustered else "run"
-        return Replicates(
-            asked=count,
-            failed=int(np.sum(~good)),
-            unit=f"{unit} within budget" if self.runs.budgets.size else unit,
-            values=values,
-            optimum=lambda C: optimum(values, np.full(int(good.sum()), float(C)), self.cost),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "params": self.params,
-            "objective": self.objective,
-            "solver": self.solver.to_json(),
-            "exponents": self.exponents,
-            "median_abs_rel_miss": self.miss,
-            "flops_per_token": str(self.cost),
-            "warnings": list(self.warnings),
-        }
+    def variants(self) -> Mapping[str, "Chinchilla"]:
+        return {"least squares": Chinchilla("squares")} if self.objective == "huber" else {}
 
 
-def optimum(params: dict[str, Any], C: Array, cost: TokenCost) -> Optimum:
+def optimum(params: Mapping[str, Any], C: Array, cost: TokenCost) -> Optimum:
     """The compute-optimal point of surfaces with these constants; broadcasts.
 
     Along a budget D = C / f(N), the optimum is where the two prices of a relative change in N
@@ -176,7 +87,7 @@ def optimum(params: dict[str, Any], C: Array, cost: TokenCost) -> Optimum:
         return _root(params, C, cost)
 
 
-def _root(params: dict[str, Any], C: Array, cost: TokenCost) -> Optimum:
+def _root(params: Mapping[str, Any], C: Array, cost: TokenCost) -> Optimum:
     E, A, B, alpha, beta = (np.asarray(params[k]) for k in NAMES)
     ln_G = np.log(alpha * A / (beta * B)) / (alpha + beta)
     x = ln_G + beta / (alpha + beta) * np.log(C / 6)
@@ -194,14 +105,9 @@ def _root(params: dict[str, Any], C: Array, cost: TokenCost) -> Optimum:
     return Optimum(np.asarray(C), *(np.where(held, value, np.nan)[()] for value in (N, D, L)))
 
 
-def _with_exponents(constants: dict[str, Any]) -> dict[str, Any]:
-    alpha, beta = constants["alpha"], constants["beta"]
-    return {**constants, "a": beta / (alpha + beta), "b": alpha / (alpha + beta)}
-
-
 @dataclass(frozen=True, eq=False)
-class _Surface:
-    """ln L as a log-sum-exp of three lines, around the middle of the runs.
+class ThreeTerms(Surface):
+    """A sum of three exponentials of lines, or its logarithm, around the middle of the runs.
 
         theta = (ln E, ln A - alpha m_N, ln B - beta m_D, alpha, beta)
 
@@ -212,62 +118,122 @@ class _Surface:
     x: Array
     y: Array
     middle: tuple[float, float]
-    log_loss: Array
+    target: Array
     delta: float
+    robust: bool
+    """ln L by Huber; otherwise L by squares."""
+    weight: Array
     low: Array
     high: Array
     names: tuple[str, ...] = NAMES
 
     @classmethod
-    def of(cls, runs: Observations, delta: float) -> "_Surface":
+    def of(cls, runs: Observations, delta: float, robust: bool) -> "ThreeTerms":
+        """The surface over these runs."""
         x, y, log_loss = np.log(runs.N), np.log(runs.D), np.log(runs.L)
         least, most = log_loss.min(), log_loss.max()
-        # Wide enough to hold any shape worth the name; whoever ends on them is reported.
-        low = [least + np.log(1e-4), least + np.log(1e-6), least + np.log(1e-6), 0.01, 0.01]
-        high = [least, most + np.log(10), most + np.log(10), 3.0, 3.0]
+        low = [least + np.log(1e-4), *2 * [least + np.log(1e-6)], *2 * [EXPONENTS[0]]]
+        high = [least, *2 * [most + np.log(10)], *2 * [EXPONENTS[1]]]
         middle = (float(x.mean()), float(y.mean()))
         return cls(
-            x - middle[0], y - middle[1], middle, log_loss, delta, np.array(low), np.array(high)
+            x - middle[0],
+            y - middle[1],
+            middle,
+            log_loss if robust else runs.L,
+            delta,
+            robust,
+            runs.weight,
+            np.array(low),
+            np.array(high),
         )
 
     def starts(self) -> Array:
-        """Floors and exponents on a wide grid; the two amplitudes that fit them best, (s, 5)."""
-        L = np.exp(self.log_loss)
-        found = []
-        for share, alpha, beta in product((0.05, 0.4, 0.7, 0.95), *2 * [(0.1, 0.2, 0.4, 0.7, 1.2)]):
-            E = share * L.min()
-            terms = np.stack([np.exp(-alpha * self.x), np.exp(-beta * self.y)], axis=1)
-            A, B = np.linalg.lstsq(terms, L - E, rcond=None)[0]
-            A, B = np.maximum([A, B], 0.02 * (L.mean() - E))
-            found.append([np.log(E), np.log(A), np.log(B), alpha, beta])
-        return np.array(found)
+        """The likeliest 32 and 30 spread out, of all exponents in WIDE x WIDE, shape (62, 5).
+
+        Given the exponents, the law is linear in E, A, B, so each pair starts from the best of
+        these: variable projection, Golub & Pereyra 1973; on scaling laws, Czech et al. 2026,
+        arXiv:2603.22339.
+        """
+        amplitudes, misfit = self.projected(WIDE, WIDE)
+        spread = np.ix_(range(2, len(WIDE), 4), range(2, len(WIDE), 5))
+        chosen = np.zeros(misfit.shape, bool)
+        chosen[spread] = True
+        chosen.flat[np.argsort(misfit, axis=None)[:32]] = True
+        i, j = np.nonzero(chosen)
+        terms = np.log(np.maximum(amplitudes[i, j], 1e-3 * np.median(self._loss)))
+        return np.column_stack([terms, WIDE[i], WIDE[j]])
+
+    def projected(self, alphas: Array, betas: Array) -> tuple[Array, Array]:
+        """Best E, A, B >= 0 (around the middle) for each alpha and beta, and their misfit.
+
+        Misses count as shares of the loss. Shapes (a, b, 3) and (a, b).
+        """
+        w = self.weight / self._loss**2
+        u, v = np.exp(-np.outer(alphas, self.x)), np.exp(-np.outer(betas, self.y))
+        gram = np.empty((len(alphas), len(betas), 3, 3))
+        gram[..., 0, 0] = w.sum()
+        gram[..., 0, 1] = gram[..., 1, 0] = (u @ w)[:, None]
+        gram[..., 0, 2] = gram[..., 2, 0] = v @ w
+        gram[..., 1, 1] = (u**2 @ w)[:, None]
+        gram[..., 2, 2] = v**2 @ w
+        gram[..., 1, 2] = gram[..., 2, 1] = (u * w) @ v.T
+        right = np.empty((len(alphas), len(betas), 3))
+        right[..., 0] = w @ self._loss
+        right[..., 1] = (u @ (w * self._loss))[:, None]
+        right[..., 2] = v @ (w * self._loss)
+        best, misfit = np.zeros(right.shape), np.full(right.shape[:2], np.inf)
+        for kept in (c for k in (3, 2, 1) for c in combinations(range(3), k)):
+            found = np.zeros(right.shape)
+            part, ridge = gram[..., kept, :][..., kept], 1e-12 * np.eye(len(kept))
+            scale = np.sqrt(np.einsum("...ii->...i", part))
+            part = part / (scale[..., None] * scale[..., None, :]) + ridge
+            solved = np.linalg.solve(part, (right[..., kept] / scale)[..., None])[..., 0] / scale
+            found[..., kept] = solved
+            miss = -2 * np.sum(found * right, axis=-1) + np.einsum(
+                "...i,...ij,...j->...", found, gram, found
+            )
+            better = (miss < misfit) & (found >= 0).all(axis=-1)
+            best[better], misfit[better] = found[better], miss[better]
+        return best, misfit + float(np.sum(self.weight))
+
+    @property
+    def _loss(self) -> Array:
+        return np.exp(self.target) if self.robust else self.target
 
     def constants(self, theta: Array) -> dict[str, Array]:
-        """E, A, B, alpha, beta, each of shape (r,)."""
         e, a, b, alpha, beta = theta.T
         A, B = np.exp(a + alpha * self.middle[0]), np.exp(b + beta * self.middle[1])
         return {"E": np.exp(e), "A": A, "B": B, "alpha": alpha, "beta": beta}
 
-    def _terms(self, theta: Array) -> tuple[Array, Array, Array]:
+    def theta(self, constants: Mapping[str, float]) -> Array:
+        E, A, B, alpha, beta = (constants[k] for k in NAMES)
+        m, k = self.middle
+        return np.array([np.log(E), np.log(A) - alpha * m, np.log(B) - beta * k, alpha, beta])
+
+    def at(self, theta: Array) -> tuple[Array, Array]:
         e, a, b, alpha, beta = (column[:, None] for column in theta.T)
-        return np.exp(e), np.exp(a - alpha * self.x), np.exp(b - beta * self.y)
+        slope = np.empty((len(theta), 5, len(self.x)))
+        slope[:, 0] = np.exp(e)
+        small, little = slope[:, 1], slope[:, 2]
+        np.exp(a - alpha * self.x, out=small)
+        np.exp(b - beta * self.y, out=little)
+        value = slope[:, 0] + small + little
+        if self.robust:
+            slope[:, :3] /= value[:, None]
+            value = np.log(value)
+        np.multiply(small, -self.x, out=slope[:, 3])
+        np.multiply(little, -self.y, out=slope[:, 4])
+        return value, slope
 
-    def value(self, theta: Array) -> Array:
-        floor, small, little = self._terms(theta)
-        return np.log(floor + small + little)
-
-    def slope(self, theta: Array) -> Array:
-        floor, small, little = self._terms(theta)
-        whole = floor + small + little
-        small, little = small / whole, little / whole
-        return np.stack([floor / whole, small, little, -small * self.x, -little * self.y], axis=1)
-
-    def bend(self, theta: Array, pull: Array) -> Array:
-        slope = self.slope(theta)
-        floor, small, little = (slope[:, k] * pull for k in range(3))
-        bent = -(slope * pull[:, None]) @ slope.transpose(0, 2, 1)
-        bent[:, 0, 0] += floor.sum(1)
-        for share, line, i, j in ((small, self.x, 1, 3), (little, self.y, 2, 4)):
+    def bend(self, theta: Array, slope: Array, pull: Array) -> Array:
+        del theta
+        r = len(slope)
+        bent = np.zeros((r, 5, 5))
+        if self.robust:
+            bent -= (slope * pull[:, None]) @ slope.transpose(0, 2, 1)
+        bent[:, 0, 0] += np.einsum("rn,rn->r", slope[:, 0], pull)
+        for line, i, j in ((self.x, 1, 3), (self.y, 2, 4)):
+            share = slope[:, i] * pull
             first = share @ line
             bent[:, i, i] += share.sum(1)
             bent[:, i, j] -= first

@@ -77,7 +77,7 @@ def hold_out(runs: Observations, laws: Mapping[str, Law]) -> HoldOut | str:
         except FitError as error:
             refused[name] = error.problem
             continue
-        foretold = fit.predict(unseen.N, unseen.D)
+        foretold = fit.expected(unseen)
         if foretold is not None:
             losses[name] = float(np.mean(np.abs(foretold / unseen.L - 1)))
         if truth is not None:

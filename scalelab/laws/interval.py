@@ -13,6 +13,8 @@ What may be drawn again is a question about the runs, not about the law:
 Intervals are percentiles: they need no normality and are the same for N* and ln N*.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from scalelab.laws.base import Array, Observations, Replicates
@@ -22,22 +24,34 @@ Interval = list[float] | None
 TOO_MANY_FAILED = 0.2  # share of failed replicates beyond which no interval is given
 
 
-def resampled_counts(runs: Observations, count: int, seed: int) -> Array:
-    """How often each run is drawn in each replicate, shape (count, n).
+def resampled_counts(runs: Observations, seed: int) -> Callable[[int, int], Array]:
+    """A function that draws replicates i to j: how often each has each run, shape (j - i, n).
 
     Groups are drawn with replacement within their stratum. A stratum is the set of budgets
     that its groups touch, so that a trunk with branches in several budgets stays whole.
+    A replicate has a random stream of its own, so it does not depend on how many are drawn
+    at once.
     """
-    rng = np.random.default_rng(seed)
     _, group = np.unique(runs.group, return_inverse=True)
     budget = np.searchsorted(runs.budgets, runs.flops_planned)  # NaN sorts last: its own stratum
-    touched = [tuple(np.unique(budget[group == g])) for g in range(group.max() + 1)]
-    drawn = np.zeros((count, len(touched)))
-    for stratum in dict.fromkeys(touched):
-        members = np.array([g for g, budgets in enumerate(touched) if budgets == stratum])
-        shares = np.full(len(members), 1 / len(members))
-        drawn[:, members] = rng.multinomial(len(members), shares, size=count)
-    return drawn[:, group]
+    pairs = np.unique(np.stack([group, budget], axis=1), axis=0)
+    touched: dict[int, list[int]] = {}
+    for one, where in pairs.tolist():
+        touched.setdefault(one, []).append(where)
+    strata: dict[tuple[int, ...], list[int]] = {}
+    for one, budgets in touched.items():
+        strata.setdefault(tuple(budgets), []).append(one)
+    members = [np.array(stratum) for stratum in strata.values()]
+
+    def draw(first: int, last: int) -> Array:
+        counts = np.empty((last - first, len(touched)))
+        for row in range(first, last):
+            rng = np.random.default_rng((seed, row))
+            chosen = [each[rng.integers(len(each), size=len(each))] for each in members]
+            counts[row - first] = np.bincount(np.concatenate(chosen), minlength=len(touched))
+        return counts[:, group]
+
+    return draw
 
 
 def percentile(values: Array, level: float) -> Interval:

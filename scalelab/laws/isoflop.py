@@ -113,9 +113,13 @@ class IsoFlop(Law):
     """Local parabolas, then power laws through their minima."""
 
     formula = "N* = N0 (C/C0)^a, D* = D0 (C/C0)^b, L* = L0 (C/C0)^-l or E + K (C/C0)^-gamma"
+    source = "Hoffmann et al. 2022, Approach 2, arXiv:2203.15556"
 
     window: float = 4.0
     """Sizes within this factor of the lowest run shape the parabola (valley.py)."""
+
+    def variants(self) -> Mapping[str, "IsoFlop"]:
+        return {}
 
     def fit(self, runs: Observations) -> "IsoFlopFit":
         if not runs.budgets.size:
@@ -170,6 +174,8 @@ class IsoFlopFit(LawFit):
         """The exponents of N* and D*, each fitted to its own minima."""
         return {"a": self.params["a"], "b": self.params["b"]}
 
+    broken = ()
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the number and the course of the minima leave open."""
@@ -206,7 +212,7 @@ class IsoFlopFit(LawFit):
         more = {} if floor is None else {"floor": float(floor(C)[0])}
         return {"power": float(self.trends.L(C)[0]), **more}
 
-    def predict(self, N: Array, D: Array) -> None:
+    def expected(self, runs: Observations) -> None:
         return None
 
     @property

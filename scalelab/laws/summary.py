@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scalelab.laws.base import LawFit
-from scalelab.laws.chinchilla import ChinchillaFit
+from scalelab.laws.formula import FormulaFit
 from scalelab.laws.holdout import HoldOut
 from scalelab.laws.isoflop import IsoFlopFit
 from scalelab.units import PARAM_COUNTS, sci, si
@@ -26,7 +26,7 @@ def summary(study: "Study") -> str:
     """The whole text."""
     parts = [_question(study), _evidence(study)]
     parts += [_isoflop(study, fit) for fit in study.fits.values() if isinstance(fit, IsoFlopFit)]
-    parts += [_surface(study, fit) for fit in study.fits.values() if isinstance(fit, ChinchillaFit)]
+    parts += [_surface(study, fit) for fit in study.fits.values() if isinstance(fit, FormulaFit)]
     parts += [_refused(study)] if study.refused else []
     return "\n\n".join([*parts, _holdout(study), _forecast(study), _next(study)])
 
@@ -99,7 +99,7 @@ def _isoflop(study: "Study", fit: IsoFlopFit) -> str:
     return "\n".join(lines + _warned(study, "isoflop"))
 
 
-def _surface(study: "Study", fit: ChinchillaFit) -> str:
+def _surface(study: "Study", fit: FormulaFit) -> str:
     p, known, solver = fit.params, study.intervals("chinchilla"), fit.solver
     best = "converged" if solver.converged else "NOT CONVERGED"
     bound = f", at the edge: {', '.join(solver.at_bound)}" if solver.at_bound else ""

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalelab.laws.base import LawFit, Replicates
-from scalelab.laws.chinchilla import ChinchillaFit
 from scalelab.laws.forecast import Forecast, SeedNoise
 from scalelab.laws.holdout import HoldOut
 from scalelab.laws.interval import TOO_MANY_FAILED
@@ -93,11 +92,8 @@ def _of_the_speaker(
     forecast: Forecast, fit: LawFit, drawn: Replicates | None
 ) -> tuple[list[str], list[str]]:
     """What the law that speaks knows against itself: grave reasons, and doubts."""
-    grave, doubts = [], []
-    if isinstance(fit, ChinchillaFit) and (not fit.solver.converged or fit.solver.at_bound):
-        grave += fit.warnings
-    else:
-        doubts += fit.warnings
+    grave = list(fit.broken)
+    doubts = [warning for warning in fit.warnings if warning not in fit.broken]
     if isinstance(fit, IsoFlopFit) and len(fit.minima) < 4:
         doubts.append(f"the trend rests on {len(fit.minima)} minima")
     if not all(np.isfinite(v) and v > 0 for v in forecast.values.values()):

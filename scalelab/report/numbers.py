@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalelab.laws.base import Array
-from scalelab.laws.chinchilla import ChinchillaFit
+from scalelab.laws.formula import FormulaFit
 from scalelab.laws.interval import Interval, trusted
 from scalelab.laws.isoflop import IsoFlopFit
 from scalelab.laws.study import Study
@@ -184,7 +184,7 @@ def frontier(study: Study) -> Frontier:
 def surface(study: Study) -> SurfaceMap | None:
     """The Chinchilla surface around the runs and out to the target; None where refused."""
     fit = study.fits.get("chinchilla")
-    if not isinstance(fit, ChinchillaFit):
+    if not isinstance(fit, FormulaFit):
         return None
     runs, flops = study.runs, _compute(study)
     best = fit.optimum(flops)
@@ -192,10 +192,10 @@ def surface(study: Study) -> SurfaceMap | None:
     return SurfaceMap(
         n_params,
         n_tokens,
-        fit.predict(n_params[None, :], n_tokens[:, None]),
+        fit.predict(N=n_params[None, :], D=n_tokens[:, None]),
         runs.N,
         runs.D,
-        fit.predict(runs.N, runs.D) / runs.L - 1,
+        fit.expected(runs) / runs.L - 1,
         best.N,
         best.D,
         runs.largest_budget,

@@ -44,15 +44,15 @@ def test_a_mean_with_default_tolerances_is_caught(published):
     surface = published.surface
 
     def averaged(theta):
-        theta = theta[None]
-        miss = (surface.value(theta) - surface.log_loss)[0]
+        value, slope = surface.at(theta[None])
+        miss = value[0] - surface.target
         pull = np.clip(miss / surface.delta, -1, 1) * surface.delta
         loss = np.where(abs(miss) < surface.delta, miss**2 / 2, surface.delta * abs(miss) - 5e-7)
-        return loss.mean(), surface.slope(theta)[0] @ pull / miss.size
+        return loss.mean(), slope[0] @ pull / miss.size
 
-    ends = [minimize(averaged, s, jac=True, method="L-BFGS-B") for s in surface.starts()[::5]]
+    ends = [minimize(averaged, s, jac=True, method="L-BFGS-B") for s in surface.starts()[::3]]
     theta = np.array([end.x for end in ends])
-    _, solver = fitting.judge(surface, fitting.look(surface, theta, np.ones((len(theta), 240))))
+    _, solver = fitting.judge(surface, fitting.look(surface, theta))
 
     assert sum(end.success for end in ends) > len(ends) / 2
     assert not solver.converged
@@ -64,7 +64,7 @@ def test_a_start_is_never_a_fit(published):
     surface = published.surface
     starts = surface.starts()
 
-    _, solver = fitting.judge(surface, fitting.look(surface, starts, np.ones((len(starts), 240))))
+    _, solver = fitting.judge(surface, fitting.look(surface, starts))
 
     assert not solver.converged
 
@@ -72,10 +72,10 @@ def test_a_start_is_never_a_fit(published):
 def test_slope_is_the_derivative_of_the_value(published):
     surface, theta = published.surface, published.theta + 0.1
 
-    slope = surface.slope(theta[None])[0]
+    slope = surface.at(theta[None])[1][0]
 
     for k, h in enumerate(1e-6 * np.eye(5)):
-        rise = surface.value((theta + h)[None]) - surface.value((theta - h)[None])
+        rise = surface.at((theta + h)[None])[0] - surface.at((theta - h)[None])[0]
         np.testing.assert_allclose(slope[k], rise[0] / 2e-6, rtol=1e-6, atol=1e-8)
 
 
@@ -83,10 +83,11 @@ def test_bend_is_the_derivative_of_the_slope(published):
     surface, theta = published.surface, published.theta + 0.1
     pull = np.linspace(-1, 1, 240)
 
-    bend = surface.bend(theta[None], pull[None])[0]
+    bend = surface.bend(theta[None], surface.at(theta[None])[1], pull[None])[0]
 
     for k, h in enumerate(1e-6 * np.eye(5)):
-        rise = (surface.slope((theta + h)[None]) - surface.slope((theta - h)[None]))[0] @ pull
+        up, down = (surface.at(x[None])[1][0] for x in (theta + h, theta - h))
+        rise = (up - down) @ pull
         np.testing.assert_allclose(bend[k], rise / 2e-6, rtol=1e-5, atol=1e-6)
 
 
@@ -97,7 +98,7 @@ def test_the_optimum_is_the_lowest_loss_of_its_budget(measured):
     best = fit.optimum(C)
 
     found = minimize_scalar(
-        lambda x: fit.predict(np.exp(x), C / fit.cost(np.exp(x))),
+        lambda x: fit.predict(N=np.exp(x), D=C / fit.cost(np.exp(x))),
         bounds=(np.log(1e4), np.log(1e7)),
         method="bounded",
         options={"xatol": 1e-9},

@@ -75,7 +75,7 @@ def test_branches_of_one_trunk_are_drawn_together_and_budgets_stay_whole(family)
     trunk = np.tile(np.arange(7), 2) // 2  # sizes 0 and 1 share a trunk in both budgets, ...
     paired = Observations.of(runs.N, runs.D, runs.L, flops_planned=runs.flops_planned, group=trunk)
 
-    alone, together = (resampled_counts(r, 200, 0) for r in (runs, paired))
+    alone, together = (resampled_counts(r, 0)(0, 200) for r in (runs, paired))
 
     for budget in runs.budgets:
         assert np.all(alone[:, runs.flops_planned == budget].sum(axis=1) == 7)

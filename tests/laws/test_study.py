@@ -64,7 +64,13 @@ def test_json_follows_schema_1(small):
     assert told["param_count"] == "matmul"
     surface = told["laws"]["chinchilla"]
     assert set(surface["params"]) == {"E", "A", "B", "alpha", "beta"}
-    assert set(surface["solver"]) == {"agreement", "gradient_norm", "at_bound", "converged"}
+    assert set(surface["solver"]) == {
+        "starts",
+        "agreement",
+        "gradient_norm",
+        "at_bound",
+        "converged",
+    }
     assert surface["solver"]["converged"] is True
     assert {*surface["params"], "a", "b"} == set(surface["intervals"])
     assert set(surface["standard_errors"]) == set(surface["intervals"])
@@ -146,7 +152,7 @@ def test_an_over_confident_extrapolation_is_flagged(olmo):
 
     seen = look(small, target_flops=float(large.C[0]), replicates=300)
 
-    assert seen.fits["chinchilla"].predict(large.N, large.D)[0] == pytest.approx(2.344, abs=0.01)
+    assert seen.fits["chinchilla"].expected(large)[0] == pytest.approx(2.344, abs=0.01)
     assert seen.verdict.grade != "sound"
     assert "the target asks" in str(seen.verdict)
 

@@ -81,7 +81,7 @@ def test_the_surface_is_the_laws_own(seen):
     drawn = numbers.surface(seen)
 
     assert drawn.loss.shape == (len(drawn.n_tokens), len(drawn.n_params))
-    expected = seen.fits["chinchilla"].predict(drawn.n_params[3], drawn.n_tokens[70])
+    expected = seen.fits["chinchilla"].predict(N=drawn.n_params[3], D=drawn.n_tokens[70])
     assert drawn.loss[70, 3] == pytest.approx(expected)
     assert drawn.n_params[0] < drawn.runs_n_params.min()
     assert drawn.n_tokens[-1] > drawn.path_n_tokens[-1]

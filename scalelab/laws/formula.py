@@ -1,0 +1,223 @@
+"""Laws that are one formula with a handful of constants, and the one way to fit them all.
+
+    class Mine(Formula): names, uses, formula, source, published, loss(), bind(), ...
+    Mine().fit(runs) -> FormulaFit
+
+A law gives its formula twice: `loss`, as the paper prints it, and `bind`, the same bound to
+runs in coordinates that can be searched, with its exact derivative. The conformance suite
+holds the one against the other. Everything else is common: refusal of hopeless runs, the
+search from many starts, the solver's own health, bootstrap, optimum, JSON.
+
+Not here: the search (fitting.py), profile likelihood (profile.py).
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from scalelab.errors import FitError
+from scalelab.laws import fitting
+from scalelab.laws.base import Array, Law, LawFit, Observations, Optimum, Replicates, Solver
+from scalelab.laws.fitting import Surface
+from scalelab.laws.interval import resampled_counts
+from scalelab.laws.tokencost import TokenCost
+
+HUBER_DELTA = 1e-3
+"""Miss of ln L beyond which a run pulls no harder. Source: Hoffmann et al. 2022, section 3.3."""
+
+
+class Formula(Law):
+    """A loss as a function of what a run was given. Subclasses are final frozen dataclasses."""
+
+    names: tuple[str, ...]
+    """Its constants, as in the formula."""
+    uses: tuple[str, ...]
+    """The fields of Observations that it reads beside the loss: ("N", "D")."""
+    published: Mapping[str, float]
+    """Constants from the literature, for simulation and comparison; the source says whose."""
+
+    @abstractmethod
+    def loss(self, params: Mapping[str, Any], **inputs: Array) -> Array:
+        """The formula as the paper prints it, nats per token; broadcasts."""
+
+    @abstractmethod
+    def bind(self, runs: Observations) -> Surface:
+        """The formula at these runs, ready for a search."""
+
+    @abstractmethod
+    def exponents(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Powers a and b of N* and D* for C = 6 N D; empty for a law that allots nothing."""
+
+    @abstractmethod
+    def optimum(self, params: Mapping[str, Any], C: Array, cost: TokenCost) -> Optimum | None:
+        """The compute-optimal point of formulas with these constants; None: it has none."""
+
+    @abstractmethod
+    def doubts(self, runs: Observations, params: Mapping[str, float]) -> tuple[str, ...]:
+        """What this law's own assumptions leave open on these runs."""
+
+    def fit(self, runs: Observations) -> "FormulaFit":
+        self._refuse_hopeless(runs)
+        cost = TokenCost.of(runs) if {"N", "D"} <= set(self.uses) else None
+        surface = self.bind(runs)
+        theta, solver = fitting.judge(surface, fitting.search(surface, surface.starts()))
+        objective = float(fitting.look(surface, theta[None]).objective[0])
+        return FormulaFit(self, runs, surface, theta, objective, solver, cost)
+
+    def _refuse_hopeless(self, runs: Observations) -> None:
+        name, free = type(self).__name__, len(self.names)
+        if len(runs) < free + 1:
+            raise FitError(
+                f"{len(runs)} runs cannot pin down {free} constants",
+                where=f"the runs handed to the {name} law",
+                fix=f"finish at least {free + 1} runs; several budgets of 5 or more sizes "
+                "are better",
+            )
+        logs = []
+        for symbol in self.uses:
+            values = getattr(runs, symbol)
+            if not np.isfinite(values).all():
+                lacking = int(np.sum(~np.isfinite(values)))
+                column = {"S": "n_steps", "U": "n_tokens_unique"}.get(symbol, symbol)
+                raise FitError(
+                    f"the {name} law needs {symbol}, and {lacking} of {len(runs)} runs have none",
+                    where=f"the column {column}",
+                    fix=f"give {column} for every run, or fit another law",
+                )
+            low, high = values.min(), values.max()
+            if high < 2 * low:
+                raise FitError(
+                    f"{symbol} spans only {high / low:.2f}x, too little to see a slope",
+                    where=f"{symbol} from {low:.4g} to {high:.4g}",
+                    fix=f"add runs that vary {symbol} at least 2x while the rest stays put",
+                )
+            logs.append(np.log(values))
+        if len(logs) > 1 and len(np.unique(np.stack(logs[:2], axis=1), axis=0)) < 3:
+            raise FitError(
+                f"only two different runs of {self.uses[0]} and {self.uses[1]}",
+                where="every row repeats one of two",
+                fix="add runs that vary one of them while the other stays put",
+            )
+        if len(logs) > 1 and abs(np.corrcoef(logs[0], logs[1])[0, 1]) > 1 - 1e-6:
+            first, second = self.uses[:2]
+            raise FitError(
+                f"{first} and {second} move together in every run, so their prices cannot be "
+                "told apart",
+                where=f"{second} is one power of {first} in the whole table",
+                fix=f"add runs that vary one of {first} and {second} while the other stays put",
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class FormulaFit(LawFit):
+    """A formula with the constants that fit its runs best."""
+
+    law: Formula
+    runs: Observations
+    surface: Surface
+    theta: Array
+    scaled: float
+    """The objective in units of delta, as fitting.py has it."""
+    solver: Solver
+    cost: TokenCost | None
+    """FLOPs per token; None for a law that allots nothing."""
+
+    @property
+    def params(self) -> dict[str, float]:
+        return {k: float(v[0]) for k, v in self.surface.constants(self.theta[None]).items()}
+
+    @property
+    def exponents(self) -> dict[str, float]:
+        return {k: float(v) for k, v in self.law.exponents(self.params).items()}
+
+    @property
+    def objective(self) -> float:
+        """As published: sum of Huber penalties of ln L, or of squares in nats per token."""
+        return self.scaled * self.surface.delta**2 * (1 if self.surface.robust else 2)
+
+    @property
+    def miss(self) -> float:
+        """Median absolute miss over the runs, as a share of the loss."""
+        return float(np.median(np.abs(self.expected(self.runs) / self.runs.L - 1)))
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        found = []
+        if not self.solver.converged:
+            found.append(
+                f"the search did not converge: gradient {self.solver.gradient_norm:.1e}, "
+                f"{self.solver.agreement:.0%} of {self.solver.starts} starts agree"
+            )
+        if self.solver.at_bound:
+            found.append(
+                f"{', '.join(self.solver.at_bound)} stopped at the edge of the search: "
+                "the runs do not determine it"
+            )
+        return tuple(found)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        found = [*self.broken]
+        if self.solver.converged and self.solver.agreement < 0.5:
+            found.append(f"only {self.solver.agreement:.0%} of starts agree on the optimum")
+        if self.cost is not None and self.cost.miss > 0.05:
+            found.append(f"FLOPs per token are described only within {self.cost.miss:.0%}")
+        return (*found, *self.law.doubts(self.runs, self.params))
+
+    @property
+    def evidence_end(self) -> float:
+        return self.runs.largest_budget
+
+    def predict(self, **inputs: Array | float) -> Array:
+        """Loss at the formula's own inputs, handed over by keyword (N=1e9, D=2e10)."""
+        return self.law.loss(self.params, **{k: np.asarray(v, float) for k, v in inputs.items()})
+
+    def expected(self, runs: Observations) -> Array:
+        return self.predict(**{symbol: getattr(runs, symbol) for symbol in self.law.uses})
+
+    def optimum(self, C: Array | float) -> Optimum | None:
+        if self.cost is None:
+            return None
+        return self.law.optimum(self.params, np.asarray(C, float), self.cost)
+
+    def frontiers(self, C: float) -> dict[str, float]:
+        best = self.optimum(C)
+        return {} if best is None else {"surface": float(best.L)}
+
+    def replicates(self, count: int, seed: int) -> Replicates:
+        starts = np.tile(self.theta, (count, 1))
+        counts = resampled_counts(self.runs, seed)
+        ends = fitting.search(self.surface, starts, counts, damping=1e-4)
+        good = ends.at_rest
+        values = self.surface.constants(ends.theta[good])
+        values |= self.law.exponents(values)
+        unit = "group" if len(np.unique(self.runs.group)) < len(self.runs) else "run"
+        return Replicates(
+            asked=count,
+            failed=int(np.sum(~good)),
+            unit=f"{unit} within budget" if self.runs.budgets.size else unit,
+            values=values,
+            optimum=lambda C: self._optima(values, C),
+        )
+
+    def _optima(self, values: Mapping[str, Array], C: float) -> Optimum | None:
+        if self.cost is None:
+            return None
+        r = len(values[self.law.names[0]])
+        return self.law.optimum(values, np.full(r, float(C)), self.cost)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "formula": self.law.formula,
+            "source": self.law.source,
+            "params": self.params,
+            "objective": self.objective,
+            "solver": self.solver.to_json(),
+            "exponents": self.exponents,
+            "median_abs_rel_miss": self.miss,
+            "flops_per_token": None if self.cost is None else str(self.cost),
+            "warnings": list(self.warnings),
+        }
