@@ -46,3 +46,7 @@ class TrackError(ScalelabError):
 
 class FitError(ScalelabError):
     """The runs cannot pin down the law that was asked for."""
+
+
+class PlanError(ScalelabError):
+    """A plan that no model, budget or device can meet."""
