@@ -42,9 +42,20 @@ def runs(args: argparse.Namespace) -> int:
 
 def fit(args: argparse.Namespace) -> int:
     """Fit scaling laws to a sweep or to any table; say what they forecast and how surely."""
-    from scalelab.report.commands import run_fit
+    if args.source and _is_table(args.source):
+        from scalelab.report.fit_table import fit_table
 
-    return run_fit(args, _root())
+        return fit_table(args)
+    from scalelab.report.fit_sweep import fit_sweep
+
+    return fit_sweep(args, _root())
+
+
+def simulate(args: argparse.Namespace) -> int:
+    """Write a table of runs drawn from a known law, and tell the answer a fit must find."""
+    from scalelab.report.simulated import run_simulate
+
+    return run_simulate(args)
 
 
 def sync(args: argparse.Namespace) -> int:
@@ -100,9 +111,53 @@ def parser() -> argparse.ArgumentParser:
     command(run, "spec")
     command(runs, "name", "--out")
     c = command(fit, "source", "--target", "--law", "--param-count", "--columns")
-    c.add_argument("--replicates", type=int, default=1000, help="bootstrap replicates (1000)")
+    c.add_argument(
+        "--flop-count", choices=("exact", "6ND"), default="exact", help="which count is C (exact)"
+    )
+    c.add_argument(
+        "--compare-conventions",
+        action="store_true",
+        help="fit under every count of parameters and FLOPs; show how the exponents move",
+    )
+    c.add_argument(
+        "--profile", action="store_true", help="add intervals by profile likelihood (seconds)"
+    )
+    c.add_argument(
+        "--replicates", type=int, default=4000, help="bootstrap replicates (4000); 0 for none"
+    )
+    c.add_argument("--draws", action="store_true", help="write every bootstrap draw (draws.csv)")
     c.add_argument("--json", type=Path, help="write what was printed, for programs")
     c.add_argument("--out", type=Path, help="where figures and tables go (reports/NAME)")
+    c = command(simulate)
+    c.add_argument("out", metavar="OUT", type=Path, help="the table (.csv or .parquet)")
+    c.add_argument("--law", default="chinchilla", help="the law that is true (chinchilla)")
+    c.add_argument(
+        "--constants", metavar="E=1.8,A=480", default="", help="its constants (the published ones)"
+    )
+    c.add_argument(
+        "--design", choices=("isoflop", "ladder", "grid"), default="isoflop", help="(isoflop)"
+    )
+    c.add_argument(
+        "--budgets", metavar="1e18:1e21:7", help="first:last:how many FLOPs, or a list with commas"
+    )
+    c.add_argument("--sizes", metavar="7", help="sizes in each budget")
+    c.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the design: factor, offset, drift, seeds; ratios, n_params; n_tokens",
+    )
+    c.add_argument(
+        "--noise",
+        action="append",
+        default=[],
+        metavar="KIND:SIZE",
+        help="gaussian, seed, heavy, onesided, ruined or drift, such as gaussian:0.003",
+    )
+    c.add_argument("--epochs", type=float, default=1.0, help="times each token is seen (1)")
+    c.add_argument("--batch-tokens", type=float, help="tokens per step, for laws of steps")
+    c.add_argument("--seed", type=int, default=0, help="of the noise (0)")
     command(sync, "name")
     c = command(ui)
     c.add_argument("--port", type=int, default=5000, help="port on this machine (5000)")
@@ -143,6 +198,13 @@ ARGUMENTS = {
         "help": "what a stranger's table calls its columns",
     },
 }
+
+
+def _is_table(source: str) -> bool:
+    """Whether a table is meant: by its ending, or because a file and no sweep has that name."""
+    if Path(source).suffix in {".csv", ".parquet"}:
+        return True
+    return not (_root() / source).is_dir() and Path(source).exists()
 
 
 def _root() -> Path:

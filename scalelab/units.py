@@ -16,6 +16,11 @@ PARAM_COUNTS = {
     "active": "parameters that one token uses; equal to total in a dense model",
 }
 
+FLOP_COUNTS = {
+    "exact": "every matrix product of the model, attention and head included, as recorded",
+    "6ND": "6 N D, without attention (Kaplan et al. 2020)",
+}
+
 # Dense bf16 peak with fp32 accumulation, FLOPs per second. Datasheets lead with numbers for
 # 2:4 sparsity, which no training run sees; these are the dense ones. The name is matched as
 # a part of what the driver calls the device, first match wins.

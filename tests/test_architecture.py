@@ -23,6 +23,7 @@ MAY = {  # in the order in which data flows
     "sweep": {"config", "model", "train"},
     "track": {"config", "train"},
     "laws": set(),
+    "plan": {"laws"},
     "launch": {"config", "data", "model", "train", "sweep", "track"},
     "report": {"track", "laws"},
 }
@@ -34,7 +35,7 @@ HOMES = {
     "pyarrow": {"data"},
     "zstandard": {"data"},
     "safetensors": {"model", "train"},
-    "scipy": {"laws"},
+    "scipy": {"laws", "plan", "report"},
     "pandas": {"track"},
     "mlflow": {"track"},
     "matplotlib": {"report"},

@@ -195,10 +195,17 @@ class Replicates:
     """The optimum at C of every replicate, shape (r,)."""
     notes: tuple[str, ...] = ()
     """What only the redrawing showed, and a reader must know."""
+    edge: int = 0
+    """Replicates that stopped at the edge of the search; they are kept in the values."""
 
     def to_json(self) -> dict[str, Any]:
         """How it was drawn, as JSON types."""
-        return {"replicates": self.asked, "failed": self.failed, "unit": self.unit}
+        return {
+            "replicates": self.asked,
+            "failed": self.failed,
+            "edge": self.edge,
+            "unit": self.unit,
+        }
 
 
 class LawFit(ABC):
@@ -246,6 +253,8 @@ class Law(ABC):
 
     formula: str
     source: str
+    least_budgets: int = 3
+    """Budgets below which a hold-out would test another form of the law than the one in use."""
 
     @abstractmethod
     def fit(self, runs: Observations) -> LawFit:

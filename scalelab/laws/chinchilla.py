@@ -109,10 +109,11 @@ def _root(params: Mapping[str, Any], C: Array, cost: TokenCost) -> Optimum:
 class ThreeTerms(Surface):
     """A sum of three exponentials of lines, or its logarithm, around the middle of the runs.
 
-        theta = (ln E, ln A - alpha m_N, ln B - beta m_D, alpha, beta)
+        theta = (E, ln A - alpha m_N, ln B - beta m_D, alpha, beta)
 
     with m_N, m_D the mean ln N and ln D: there alpha and ln A are nearly independent, where at
-    N = 1 their correlation is .999 and Newton's method would lose half its digits.
+    N = 1 their correlation is .999 and Newton's method would lose half its digits. E and not
+    its logarithm: where the runs show no floor, ln E has no end to run to.
     """
 
     x: Array
@@ -132,8 +133,8 @@ class ThreeTerms(Surface):
         """The surface over these runs."""
         x, y, log_loss = np.log(runs.N), np.log(runs.D), np.log(runs.L)
         least, most = log_loss.min(), log_loss.max()
-        low = [least + np.log(1e-4), *2 * [least + np.log(1e-6)], *2 * [EXPONENTS[0]]]
-        high = [least, *2 * [most + np.log(10)], *2 * [EXPONENTS[1]]]
+        low = [1e-4 * np.exp(least), *2 * [least + np.log(1e-6)], *2 * [EXPONENTS[0]]]
+        high = [np.exp(least), *2 * [most + np.log(10)], *2 * [EXPONENTS[1]]]
         middle = (float(x.mean()), float(y.mean()))
         return cls(
             x - middle[0],
@@ -160,8 +161,8 @@ class ThreeTerms(Surface):
         chosen[spread] = True
         chosen.flat[np.argsort(misfit, axis=None)[:32]] = True
         i, j = np.nonzero(chosen)
-        terms = np.log(np.maximum(amplitudes[i, j], 1e-3 * np.median(self._loss)))
-        return np.column_stack([terms, WIDE[i], WIDE[j]])
+        terms = np.maximum(amplitudes[i, j], 1e-3 * np.median(self._loss))
+        return np.column_stack([terms[:, 0], np.log(terms[:, 1:]), WIDE[i], WIDE[j]])
 
     def projected(self, alphas: Array, betas: Array) -> tuple[Array, Array]:
         """Best E, A, B >= 0 (around the middle) for each alpha and beta, and their misfit.
@@ -203,21 +204,21 @@ class ThreeTerms(Surface):
     def constants(self, theta: Array) -> dict[str, Array]:
         e, a, b, alpha, beta = theta.T
         A, B = np.exp(a + alpha * self.middle[0]), np.exp(b + beta * self.middle[1])
-        return {"E": np.exp(e), "A": A, "B": B, "alpha": alpha, "beta": beta}
+        return {"E": e, "A": A, "B": B, "alpha": alpha, "beta": beta}
 
     def theta(self, constants: Mapping[str, float]) -> Array:
         E, A, B, alpha, beta = (constants[k] for k in NAMES)
         m, k = self.middle
-        return np.array([np.log(E), np.log(A) - alpha * m, np.log(B) - beta * k, alpha, beta])
+        return np.array([E, np.log(A) - alpha * m, np.log(B) - beta * k, alpha, beta])
 
     def at(self, theta: Array) -> tuple[Array, Array]:
         e, a, b, alpha, beta = (column[:, None] for column in theta.T)
         slope = np.empty((len(theta), 5, len(self.x)))
-        slope[:, 0] = np.exp(e)
         small, little = slope[:, 1], slope[:, 2]
         np.exp(a - alpha * self.x, out=small)
         np.exp(b - beta * self.y, out=little)
-        value = slope[:, 0] + small + little
+        value = e + small + little
+        slope[:, 0] = 1
         if self.robust:
             slope[:, :3] /= value[:, None]
             value = np.log(value)
@@ -231,7 +232,6 @@ class ThreeTerms(Surface):
         bent = np.zeros((r, 5, 5))
         if self.robust:
             bent -= (slope * pull[:, None]) @ slope.transpose(0, 2, 1)
-        bent[:, 0, 0] += np.einsum("rn,rn->r", slope[:, 0], pull)
         for line, i, j in ((self.x, 1, 3), (self.y, 2, 4)):
             share = slope[:, i] * pull
             first = share @ line

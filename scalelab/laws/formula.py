@@ -12,7 +12,7 @@ Not here: the search (fitting.py), profile likelihood (profile.py).
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ from scalelab.laws.tokencost import TokenCost
 HUBER_DELTA = 1e-3
 """Miss of ln L beyond which a run pulls no harder. Source: Hoffmann et al. 2022, section 3.3."""
 
+RETRIES = 4  # starts of a replicate that did not come to rest from the fit itself
+
 
 class Formula(Law):
     """A loss as a function of what a run was given. Subclasses are final frozen dataclasses."""
@@ -36,6 +38,8 @@ class Formula(Law):
     """Its constants, as in the formula."""
     uses: tuple[str, ...]
     """The fields of Observations that it reads beside the loss: ("N", "D")."""
+    steady: tuple[str, ...] = ()
+    """Those of `uses` that may be the same in every run."""
     published: Mapping[str, float]
     """Constants from the literature, for simulation and comparison; the source says whose."""
 
@@ -88,7 +92,7 @@ class Formula(Law):
                     fix=f"give {column} for every run, or fit another law",
                 )
             low, high = values.min(), values.max()
-            if high < 2 * low:
+            if high < 2 * low and symbol not in self.steady:
                 raise FitError(
                     f"{symbol} spans only {high / low:.2f}x, too little to see a slope",
                     where=f"{symbol} from {low:.4g} to {high:.4g}",
@@ -191,9 +195,13 @@ class FormulaFit(LawFit):
         starts = np.tile(self.theta, (count, 1))
         counts = resampled_counts(self.runs, seed)
         ends = fitting.search(self.surface, starts, counts, damping=1e-4)
+        ends = self._anew(ends, counts)
         good = ends.at_rest
         values = self.surface.constants(ends.theta[good])
         values |= self.law.exponents(values)
+        surface, span = self.surface, 1e-9 * (self.surface.high - self.surface.low)
+        stuck = (ends.theta <= surface.low + span) | (ends.theta >= surface.high - span)
+        edge = int(np.sum(stuck[good].any(axis=1)))
         unit = "group" if len(np.unique(self.runs.group)) < len(self.runs) else "run"
         return Replicates(
             asked=count,
@@ -201,7 +209,44 @@ class FormulaFit(LawFit):
             unit=f"{unit} within budget" if self.runs.budgets.size else unit,
             values=values,
             optimum=lambda C: self._optima(values, C),
+            notes=self._notes(edge, count),
+            edge=edge,
         )
+
+    def _notes(self, edge: int, count: int) -> tuple[str, ...]:
+        if edge <= 0.05 * count:
+            return ()
+        return (
+            f"{edge / count:.0%} of replicates stop at the edge of the search: some constant is "
+            "open on one side, and its interval ends where the search does",
+        )
+
+    def _anew(self, ends: fitting.Ends, counts: Callable[[int, int], Array]) -> fitting.Ends:
+        """The same, with another search for each replicate that did not come to rest.
+
+        It begins where the last one stopped, and from RETRIES of the law's own starts.
+        """
+        rows = np.flatnonzero(~ends.at_rest)
+        if not rows.size:
+            return ends
+        fresh = self.surface.starts()
+        fresh = fresh[:: max(1, len(fresh) // RETRIES)]
+        many = len(fresh) + 1
+        starts = np.concatenate([np.vstack([ends.theta[row], fresh]) for row in rows])
+        which = np.repeat(rows, many)
+        again = fitting.search(
+            self.surface,
+            starts,
+            lambda i, j: np.concatenate([counts(row, row + 1) for row in which[i:j]]),
+        )
+        value = np.where(again.at_rest, again.objective, np.inf).reshape(-1, many)
+        best = np.argmin(value, axis=1) + many * np.arange(len(rows))
+        theta, objective, left = (
+            part.copy() for part in (ends.theta, ends.objective, ends.gradient_norm)
+        )
+        theta[rows], objective[rows] = again.theta[best], again.objective[best]
+        left[rows] = again.gradient_norm[best]
+        return fitting.Ends(theta, objective, left)
 
     def _optima(self, values: Mapping[str, Array], C: float) -> Optimum | None:
         if self.cost is None:

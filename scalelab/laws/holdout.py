@@ -1,50 +1,142 @@
-"""The test that a forecast must pass first: fit without the largest budget, then predict it.
+"""The test that a forecast must pass first: fit the smaller compute, predict the larger.
 
-A law that cannot foresee the compute we already paid for has no claim on compute that we have
-not. A surface is asked for the loss of every run held out; isoFLOP trends are asked for the
-minimum of the slice held out. Without budgets the costliest tenth of the runs is held out.
+Rolling origin: for every budget C that leaves enough below it, every law is fitted to the
+runs up to C and asked for each larger budget. A law that cannot foresee the compute we
+already paid for has no claim on compute that we have not.
 
-Source: rolling-origin evaluation; for scaling laws, extrapolation error and not R^2 or
-leave-one-out: Alabdulmohsin et al. 2022, arXiv:2209.06640; Choshen et al. 2024, arXiv:2410.11840.
+    |error of the loss| at k-fold = c ln k,   c^2 = sum error^2 / sum (ln k)^2 over all tests
+    trusted to about k-fold: where c ln k reaches TOLERANCE, but never past the square of the
+    farthest fold that was tested (twice as far, in powers of ten)
+
+A law is not asked at origins too short for the form in which it speaks (Law.least_budgets),
+but for the last, so that every law is tested where any can be.
+
+A surface is asked for the loss of every run held out; isoFLOP trends and frontiers for the
+minimum of the slice held out. Without budgets, origins lie evenly in ln C, and the runs
+beyond are gathered by fold, in powers of two.
+
+Source: rolling-origin evaluation, Tashman 2000, doi:10.1016/S0169-2070(00)00065-0; for
+scaling laws extrapolation error and not R^2 or leave-one-out: Alabdulmohsin et al. 2022,
+arXiv:2209.06640; Choshen et al. 2024, arXiv:2410.11840. That the error grows as ln k is our
+assumption: it is what an error of an exponent does.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from scalelab.errors import FitError
-from scalelab.laws.base import Law, Observations
+from scalelab.laws.base import Array, Law, LawFit, Observations
 from scalelab.laws.isoflop import IsoFlop, Slice
+
+TOLERANCE = 0.01  # of the loss: at published exponents, about 15% of the compute
+ORIGINS = 5  # without budgets
+LEAST_SHARE = 0.4  # of the runs below the first origin, without budgets
 
 
 @dataclass(frozen=True)
-class HoldOut:
-    """How well each law, fitted without the largest compute, foretold it. Errors are shares."""
+class Trial:
+    """One law, fitted up to one compute, asked for a larger. Errors are shares."""
 
-    held_out: str
-    """What was kept away from the fit, in words."""
+    law: str
+    origin: float
+    """The most compute that was fitted, FLOPs."""
+    flops: float
+    """The compute asked for."""
     n_train: int
     n_test: int
-    reach: float
-    """Compute held out, as a multiple of the largest that was fitted."""
-    mean_abs_rel_error: Mapping[str, float]
-    """By law: of the loss of the runs held out, or of L* for a law of optima only."""
-    optimum: Mapping[str, Mapping[str, float]]
-    """By law: signed error of N* and L* against the minimum of the slice held out."""
-    refused: Mapping[str, str]
-    """Laws that could not be asked, and why."""
+    error: float
+    """Mean absolute, of the loss of the runs held out, or of L* for a law of optima only."""
+    loss: float | None
+    """Signed error of L* against the minimum of the slice held out; None without one."""
+    n_params: float | None
+    """Signed error of N* against the same; None for a law that allots nothing."""
+
+    @property
+    def fold(self) -> float:
+        """How far ahead: compute asked for over the most that was fitted."""
+        return self.flops / self.origin
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON types."""
         return {
+            "law": self.law,
+            "origin": self.origin,
+            "flops": self.flops,
+            "fold": self.fold,
             "train": self.n_train,
             "test": self.n_test,
+            "abs_rel_error": self.error,
+            "loss_error": self.loss,
+            "n_params_error": self.n_params,
+        }
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """How well each law, fitted to the smaller compute, foretold the larger."""
+
+    held_out: str
+    """What the last origin kept away from the fit, in words."""
+    tests: tuple[Trial, ...]
+    refused: Mapping[str, str]
+    """Laws that could not be asked at the last origin, and why."""
+
+    @property
+    def last(self) -> dict[str, Trial]:
+        """By law: the largest compute in evidence, asked of all that is smaller."""
+        end = max(t.origin for t in self.tests)
+        return {t.law: t for t in self.tests if t.origin == end}
+
+    @property
+    def farthest(self) -> float:
+        """The largest fold that was tested."""
+        return max(t.fold for t in self.tests)
+
+    def growth(self, law: str) -> float | None:
+        """c: error of the loss per factor e of compute; None for a law never tested."""
+        mine = [t for t in self.tests if t.law == law]
+        if not mine:
+            return None
+        ahead = np.array([np.log(t.fold) for t in mine])
+        errors = np.array([t.error for t in mine])
+        return float(np.sqrt(np.sum(errors**2) / np.sum(ahead**2)))
+
+    def expected_error(self, law: str, reach: float) -> float | None:
+        """Miss of the loss to expect at `reach` times the evidence, as a share."""
+        c = self.growth(law)
+        return None if c is None else c * float(np.log(max(reach, 1.0)))
+
+    def trusted_fold(self, law: str) -> float | None:
+        """How far beyond its evidence the law may be trusted; None for a law never tested."""
+        c = self.growth(law)
+        if c is None:
+            return None
+        limit = 2 * max(np.log(t.fold) for t in self.tests if t.law == law)
+        return float(np.exp(min(TOLERANCE / c, limit) if c > 0 else limit))
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON types."""
+        last = self.last
+        any_law = next(iter(last.values()))
+        optimum = {
+            name: {k: v for k, v in (("n_params", t.n_params), ("loss", t.loss)) if v is not None}
+            for name, t in last.items()
+            if t.loss is not None
+        }
+        laws = dict.fromkeys(t.law for t in self.tests)
+        return {
+            "train": any_law.n_train,
+            "test": any_law.n_test,
             "held_out": self.held_out,
-            "reach": self.reach,
-            "mean_abs_rel_error": dict(self.mean_abs_rel_error),
-            "optimum": {name: dict(errors) for name, errors in self.optimum.items()},
+            "reach": any_law.fold,
+            "mean_abs_rel_error": {name: t.error for name, t in last.items()},
+            "optimum": optimum,
+            "trusted_fold": {name: self.trusted_fold(name) for name in laws},
+            "tolerance": TOLERANCE,
+            "tests": [t.to_json() for t in self.tests],
             "refused": dict(self.refused),
         }
 
@@ -54,49 +146,101 @@ def hold_out(runs: Observations, laws: Mapping[str, Law]) -> HoldOut | str:
     budgets = runs.budgets
     if 0 < budgets.size < 3:
         return f"{budgets.size} budget(s): one to hold out and two to fit are needed"
-    if budgets.size:
-        test = runs.flops_planned == budgets[-1]
-        target, held = float(budgets[-1]), f"the {int(test.sum())} runs of the largest budget"
-        reach = target / float(budgets[-2])
-    else:
-        count = max(1, len(runs) // 10)
-        test = np.isin(np.arange(len(runs)), np.argsort(runs.C, kind="stable")[-count:])
-        target, held = float(runs.C[test].max()), f"the {count} runs that cost most"
-        reach = target / float(runs.C[~test].max())
-    train, unseen = runs.take(~test), runs.take(test)
-    truth = Slice.of(runs, target, _window(laws.values())) if budgets.size else None
-    if truth is not None and truth.refused is not None:
-        truth = None
-
-    losses: dict[str, float] = {}
-    optima: dict[str, dict[str, float]] = {}
+    tests: list[Trial] = []
     refused: dict[str, str] = {}
-    for name, law in laws.items():
-        try:
-            fit = law.fit(train)
-        except FitError as error:
-            refused[name] = error.problem
-            continue
-        foretold = fit.expected(unseen)
-        if foretold is not None:
-            losses[name] = float(np.mean(np.abs(foretold / unseen.L - 1)))
-        if truth is not None:
-            best = fit.optimum(target)
-            if not np.isfinite(best.N).all():
-                refused[name] = "no optimum at the budget held out that can be written down"
+    held = ""
+    for origin, train in _origins(runs):
+        refused = {}
+        rest = runs.take(~train)
+        held = (
+            f"the {int(np.sum(rest.flops_planned == budgets[-1]))} runs of the largest budget"
+            if budgets.size
+            else f"the {len(rest)} runs that cost most"
+        )
+        short = budgets.size and len(np.unique(runs.flops_planned[train])) < budgets.size - 1
+        for name, law in laws.items():
+            if short and np.sum(budgets <= origin) < law.least_budgets:
                 continue
-            optima[name] = {
-                "n_params": float(np.ravel(best.N)[0]) / truth.N - 1,
-                "loss": float(np.ravel(best.L)[0]) / truth.L - 1,
-            }
-            losses.setdefault(name, abs(optima[name]["loss"]))
-        elif foretold is None:
-            refused[name] = "the slice held out has no interior minimum to compare with"
-    if not losses:
+            try:
+                fit = law.fit(runs.take(train))
+            except FitError as error:
+                refused[name] = error.problem
+                continue
+            asked = [_ask(name, fit, runs, which, origin) for which in _levels(runs, ~train)]
+            tests += [test for test in asked if isinstance(test, Trial)]
+            if not any(isinstance(test, Trial) for test in asked):
+                refused[name] = next(word for word in asked if isinstance(word, str))
+    if not tests:
         reasons = "; ".join(f"{name}: {why}" for name, why in refused.items())
         return f"no law could be fitted to the rest ({reasons})"
-    return HoldOut(held, len(train), len(unseen), reach, losses, optima, refused)
+    return HoldOut(held, tuple(tests), refused)
 
 
-def _window(laws: Iterable[Law]) -> float:
-    return next((law.window for law in laws if isinstance(law, IsoFlop)), IsoFlop.window)
+def _origins(runs: Observations) -> Iterator[tuple[float, Array]]:
+    """The most compute fitted, and the mask of the runs that are."""
+    budgets = runs.budgets
+    if budgets.size:
+        least = 3 if budgets.size > 3 else 2
+        for C in budgets[least - 1 : -1]:
+            yield float(C), _up_to(runs, C)
+        return
+    order = np.sort(runs.C)
+    first = order[min(int(np.ceil(LEAST_SHARE * len(runs))), len(runs) - 2)]
+    last = order[-1 - max(1, len(runs) // 10)]
+    seen = None
+    for C in np.geomspace(first, max(first, last), ORIGINS):
+        train = runs.C <= C * (1 + 1e-9)
+        if seen is None or train.sum() > seen:
+            seen = train.sum()
+            yield float(runs.C[train].max()), train
+
+
+def _up_to(runs: Observations, C: float) -> Array:
+    """The runs planned for at most C, or without a plan those that spent at most C."""
+    planned = runs.flops_planned
+    return np.where(np.isnan(planned), runs.C, planned) <= C
+
+
+def _levels(runs: Observations, unseen: Array) -> Iterator[Array]:
+    """Masks of the runs to ask for together: by budget, or by fold in powers of two."""
+    if runs.budgets.size:
+        for C in runs.budgets:
+            which = unseen & (runs.flops_planned == C)
+            if which.any():
+                yield which
+        return
+    if unseen.sum() <= max(1, len(runs) // 10):
+        yield unseen
+        return
+    octave = np.floor(np.log2(runs.C / runs.C[~unseen].max()))
+    for step in np.unique(octave[unseen]):
+        yield unseen & (octave == step)
+
+
+def _ask(name: str, fit: LawFit, runs: Observations, which: Array, origin: float) -> Trial | str:
+    """The law's errors on the runs of one level, or why it cannot be asked."""
+    asked = runs.take(which)
+    sliced = bool(runs.budgets.size)
+    flops = float(asked.flops_planned[0] if sliced else np.exp(np.mean(np.log(asked.C))))
+    if flops <= origin:
+        return "the compute held out is no larger than what was fitted"
+    foretold = fit.expected(asked)
+    error = None if foretold is None else float(np.mean(np.abs(foretold / asked.L - 1)))
+    loss = n_params = None
+    truth = Slice.of(asked, flops, IsoFlop.window) if sliced else None
+    if truth is not None and truth.refused is None:
+        best, forms = fit.optimum(flops), fit.frontiers(flops)
+        if best is not None and not np.isfinite(best.N).all():
+            return "no optimum at the budget held out that can be written down"
+        if best is not None:
+            n_params = float(np.ravel(best.N)[0]) / truth.N - 1
+            loss = float(np.ravel(best.L)[0]) / truth.L - 1
+        elif forms:
+            loss = next(iter(forms.values())) / truth.L - 1
+    elif foretold is None:
+        return "the slice held out has no interior minimum to compare with"
+    if error is None:
+        error = None if loss is None else abs(loss)
+    if error is None:
+        return "the law says nothing of the runs held out"
+    return Trial(name, origin, flops, len(fit.runs), len(asked), error, loss, n_params)

@@ -2,15 +2,18 @@
 
     N*(C) = N0 (C/C0)^a,  D*(C) = D0 (C/C0)^b,  L*(C) as a power law, with and without a floor
 
-Per slice a local parabola (valley.py) gives N* and L*; D* = C / f(N*), where the FLOPs per
-token f are read between the slice's own runs, linearly in ln N. Slices without an interior
-minimum are refused with their reason and take no further part.
+Per slice a local parabola (valley.py) gives N* and L*; D* and C are what the slice's own runs
+spent there (slices.py). Slices without an interior minimum are refused with their reason and
+take no further part; nor do ruined runs (ruined.py).
 
 Uncertainty: the noise is drawn again, not the runs (interval.py says why). Each replicate adds
 Gaussian noise to the fitted losses and repeats everything, choice of window included. The
-noise is the residual of the parabolas, pooled over slices, with its own uncertainty: a
+noise is the residual of the parabolas, pooled over slices as a share of their loss (in nats
+it falls with the loss, and pooled so it would widen every exponent), with its own uncertainty: a
 replicate's variance is s^2 k / chi2_k for k spare points, so intervals widen as a t
 distribution's do. Branches of one trunk share one draw. Residuals hold seed noise and misfit.
+Akima's curve goes through every mean and leaves no residual: the noise is a cubic's, added to
+the measured losses as its authors do.
 Source: the posterior of a normal linear model, Gelman et al. 2013, Bayesian Data Analysis,
 section 14.2; residual bootstrap, Efron & Tibshirani 1993, section 9.4.
 
@@ -18,108 +21,56 @@ Source: Hoffmann et al. 2022, Approach 2, arXiv:2203.15556.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtri  # scipy.stats takes .4 s to import
 
 from scalelab.errors import FitError
 from scalelab.laws.base import Array, Law, LawFit, Observations, Optimum, Replicates
+from scalelab.laws.ruined import Agreed
+from scalelab.laws.slices import Slice, spent_at
 from scalelab.laws.trend import Trends
-from scalelab.laws.valley import Window, best_size, vertices
+from scalelab.laws.valley import SHAPES, vertices
 from scalelab.units import sci
-
-
-@dataclass(frozen=True, eq=False)
-class Slice:
-    """One budget: its runs, and its minimum or why there is none."""
-
-    flops: float
-    runs: Observations
-    refused: str | None
-    at_edge: bool
-    N: float
-    """N*, NaN when refused; D and L likewise."""
-    D: float
-    L: float
-    window: Window | None
-    coefficients: Array | None
-    """c0, c1, c2 of the parabola."""
-
-    @classmethod
-    def of(cls, runs: Observations, flops: float, factor: float) -> "Slice":
-        """The slice of all runs planned for exactly these FLOPs."""
-        runs = runs.take(runs.flops_planned == flops)
-        found = vertices(runs.N, runs.L[None], factor)
-        window = coefficients = None
-        if found.refused[0] is None:
-            window = Window.around(runs.N, float(best_size(runs.N, runs.L[None])[0]), factor)
-            coefficients = window.coefficients(runs.L[None])[0]
-        N, L = float(found.N[0]), float(found.L[0])
-        D = float(_tokens(runs, flops, found.N)[0])
-        edge = bool(found.at_edge[0])
-        return cls(flops, runs, found.refused[0], edge, N, D, L, window, coefficients)
-
-    @property
-    def fitted(self) -> Array:
-        """The parabola at the window's points; measured losses elsewhere."""
-        losses = self.runs.L.copy()
-        losses[self.window.chosen] = self.window.design @ self.coefficients
-        return losses
-
-    @property
-    def sides(self) -> tuple[int, int]:
-        """Distinct sizes below and above the minimum."""
-        sizes = np.unique(self.runs.N)
-        return int(np.sum(sizes < self.N)), int(np.sum(sizes > self.N))
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Why this minimum may be worth less than it seems."""
-        found = []
-        if self.refused is None:
-            if min(self.sides) < 3:
-                found.append("fewer than three sizes on one side of the minimum")
-            if self.window.spare < 1:
-                found.append("three sizes fit a parabola exactly: its error cannot be seen")
-            widest = float(np.exp(np.abs(self.window.design[:, 1]).max()))
-            if widest > 8:
-                found.append(f"the parabola reaches {widest:.0f}x from the lowest run: biased")
-        off = float(np.max(np.abs(self.runs.C / self.flops - 1)))
-        if off > 0.02:
-            found.append(f"a run spent {off:.0%} more or less than the budget")
-        return tuple(found)
-
-    def to_json(self) -> dict[str, Any]:
-        """The minimum as schema 1 has it; None where refused."""
-        known = self.refused is None
-        return {
-            "flops": self.flops,
-            "n_params": self.N if known else None,
-            "n_tokens": self.D if known else None,
-            "loss": self.L if known else None,
-            "at_edge": self.at_edge,
-            "refused": self.refused,
-            "n_runs": len(self.runs),
-            "n_sizes": len(np.unique(self.runs.N)),
-            "warnings": list(self.warnings),
-        }
 
 
 @dataclass(frozen=True)
 class IsoFlop(Law):
-    """Local parabolas, then power laws through their minima."""
+    """The minimum of every slice, then power laws through the minima."""
 
     formula = "N* = N0 (C/C0)^a, D* = D0 (C/C0)^b, L* = L0 (C/C0)^-l or E + K (C/C0)^-gamma"
     source = "Hoffmann et al. 2022, Approach 2, arXiv:2203.15556"
+    least_budgets = 4  # with three, L* has no floor to show
 
     window: float = 4.0
-    """Sizes within this factor of the lowest run shape the parabola (valley.py)."""
+    """Sizes within this factor of the lowest run shape the parabola or cubic (valley.py)."""
+    shape: str = "parabola"
+    """One of valley.SHAPES."""
+
+    def __post_init__(self) -> None:
+        if self.shape not in SHAPES:
+            raise FitError(
+                f"unknown shape of a valley {self.shape!r}",
+                where="the settings of the isoflop law",
+                fix=f"use one of: {', '.join(SHAPES)}",
+            )
+        if not 1 < self.window < np.inf:
+            raise FitError(
+                f"a window of {self.window} holds no sizes",
+                where="the settings of the isoflop law",
+                fix="name a factor above 1; the default is 4",
+            )
 
     def variants(self) -> Mapping[str, "IsoFlop"]:
-        return {}
+        # Not Akima's curve: it follows the noise of single runs, and its exponent scatters up to
+        # nine times as far as the parabola's. It stands beside every minimum as a cross-check.
+        found = {shape: replace(self, shape=shape) for shape in ("parabola", "cubic")}
+        if self.shape != "akima":  # which has no window
+            found |= {f"window {x:g}x": replace(self, window=x) for x in (2.5, 4.0, 8.0)}
+        return {name: law for name, law in found.items() if law != self}
 
     def fit(self, runs: Observations) -> "IsoFlopFit":
         if not runs.budgets.size:
@@ -128,7 +79,7 @@ class IsoFlop(Law):
                 where="flops_planned, empty in every row",
                 fix="add the column flops_planned (equal within a slice) or use --law chinchilla",
             )
-        slices = tuple(Slice.of(runs, float(C), self.window) for C in runs.budgets)
+        slices = self._slices(runs)
         kept = [s for s in slices if s.refused is None]
         if len(kept) < 2:
             raise FitError(
@@ -138,6 +89,21 @@ class IsoFlop(Law):
                 evidence=slices,
             )
         return IsoFlopFit(self, runs, slices)
+
+    def _slices(self, runs: Observations) -> tuple[Slice, ...]:
+        """All slices; spread and residual of the losses are pooled over them."""
+        each = [runs.take(runs.flops_planned == C) for C in runs.budgets]
+        spreads = [a.spread for a in (Agreed.of(part.N, part.L) for part in each) if a is not None]
+        spread = float(np.median(spreads)) if spreads else 0.0
+        found = [
+            Slice.of(part, float(C), self.window, self.shape, spread)
+            for C, part in zip(runs.budgets, each, strict=True)
+        ]
+        known = [(sigma, spare) for sigma, spare in (s.noise for s in found) if spare]
+        spare = sum(k for _, k in known)
+        square = sum(sigma**2 * k for sigma, k in known)
+        noise = (float(np.sqrt(square / spare)) if spare else float("nan")), spare
+        return tuple(replace(s, noise=noise) for s in found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,8 +122,8 @@ class IsoFlopFit(LawFit):
     @cached_property
     def trends(self) -> "Trends":
         """The power laws through the minima, as one replicate."""
-        C, N, D, L = (np.array([getattr(s, k) for s in self.minima]) for k in ("flops", *"NDL"))
-        return Trends.of(C, N[None], D[None], L[None], None)
+        columns = ("spent", "N", "D", "L")
+        return Trends.of(*(np.array([[getattr(s, k) for s in self.minima]]) for k in columns))
 
     @property
     def form(self) -> str:
@@ -202,7 +168,7 @@ class IsoFlopFit(LawFit):
 
     @property
     def evidence_end(self) -> float:
-        return self.minima[-1].flops
+        return max(s.spent for s in self.minima)
 
     def optimum(self, C: Array | float) -> Optimum:
         return self.trends.optimum(np.asarray(C, float))
@@ -217,19 +183,17 @@ class IsoFlopFit(LawFit):
 
     @property
     def noise(self) -> tuple[float, int]:
-        """Pooled residual sd of the parabolas, nats per token, and its degrees of freedom."""
-        square = sum(float(np.sum((s.runs.L - s.fitted) ** 2)) for s in self.minima)
-        spare = sum(s.window.spare for s in self.minima)
-        return (float(np.sqrt(square / spare)) if spare else float("nan")), spare
+        """Pooled residual sd of a run of weight 1, as a share, and its degrees of freedom."""
+        return self.minima[0].noise
 
     @cached_property
     def _drawn(self) -> dict[tuple[int, int], tuple[Array, Array, Array, Array]]:
         return {}
 
     def drawn(self, count: int, seed: int) -> tuple[Array, Array, Array, Array] | None:
-        """C (m,), and N*, D*, L* of every replicate, (count, m); NaN where it lost a minimum.
+        """C, N*, D*, L* of every replicate, each (count, m); NaN where it lost a minimum.
 
-        None when the parabolas leave no residual to draw from.
+        None when the slices leave no residual to draw from.
         """
         sigma, spare = self.noise
         if not spare:
@@ -239,15 +203,16 @@ class IsoFlopFit(LawFit):
             sigmas = sigma * np.sqrt(spare / rng.chisquare(spare, size=(count, 1)))
             _, group = np.unique(self.runs.group, return_inverse=True)
             luck = sigmas * rng.standard_normal((count, group.max() + 1))
-            N, L, D = [], [], []
+            found = []
             for s in self.minima:
                 mine = group[np.isin(self.runs.run, s.runs.run)]
-                found = vertices(s.runs.N, s.fitted + luck[:, mine], self.law.window)
-                N.append(found.N)
-                L.append(found.L)
-                D.append(_tokens(s.runs, s.flops, found.N))
-            C = np.array([s.flops for s in self.minima])
-            self._drawn[count, seed] = C, *(np.stack(v, axis=1) for v in (N, D, L))
+                losses = s.fitted + s.L * luck[:, mine] / np.sqrt(s.runs.weight)
+                best = vertices(s.grid, losses, self.law.window, self.law.shape)
+                spent, D = spent_at(s.runs, s.grid, s.flops, best.N)
+                found.append((spent, best.N, D, best.L))
+            self._drawn[count, seed] = tuple(
+                np.stack(column, axis=1) for column in zip(*found, strict=True)
+            )
         return self._drawn[count, seed]
 
     def replicates(self, count: int, seed: int) -> Replicates | None:
@@ -257,11 +222,13 @@ class IsoFlopFit(LawFit):
         C, N, D, L = drawn
         least = 3 if self.form == "floor" else 2
         good = np.sum(np.isfinite(N), axis=1) >= least
-        trends = Trends.of(C, N[good], D[good], L[good], self.form)
+        C0 = self.trends.N.C0
+        trends = Trends.of(C[good], N[good], D[good], L[good], self.form, C0)
+        residual = "parabolas" if self.law.shape == "parabola" else "cubics"
         return Replicates(
             asked=count,
             failed=int(np.sum(~good)),
-            unit="residual of the parabolas, pooled over budgets",
+            unit=f"residual of the {residual}, pooled over budgets",
             values=trends.values,
             optimum=lambda C: trends.optimum(np.full(int(good.sum()), float(C))),
             notes=self._notes(N),
@@ -275,13 +242,13 @@ class IsoFlopFit(LawFit):
                 notes.append(f"budget {sci(s.flops)}: {lost:.0%} of replicates lose the minimum")
         m = len(self.minima)
         if m > 2:
-            u = np.log([s.flops for s in self.minima])
+            u = np.log([s.spent for s in self.minima])
             u = u - u.mean()
             kept = 1 - 1 / m - u**2 / np.sum(u**2)  # diagonal of what a line leaves
             expected = float(np.sum(kept * np.nanvar(np.log(N), axis=0)))
             seen = float(np.sum(self.trends.N.residual[0] ** 2))
             ratio = seen / expected if expected > 0 else 1.0
-            if ratio > chi2.ppf(0.95, m - 2) / (m - 2) and seen > 1e-12:
+            if ratio > chdtri(m - 2, 0.05) / (m - 2) and seen > 1e-12:
                 notes.append(
                     f"N* scatters {np.sqrt(ratio):.1f}x more around its power law than noise "
                     "explains: one line may not hold, and the intervals are too narrow"
@@ -295,18 +262,9 @@ class IsoFlopFit(LawFit):
             "exponents": dict(self.exponents),
             "minima": [s.to_json() for s in self.slices],
             "loss_form": self.form,
+            "shape": self.law.shape,
             "window": self.law.window,
-            "residual_sd": sigma if spare else None,
+            "residual_rel_sd": sigma if spare else None,
             "residual_dof": spare,
             "warnings": list(self.warnings),
         }
-
-
-def _tokens(runs: Observations, flops: float, N: Array) -> Array:
-    """D = C / f(N), with the FLOPs per token f read between the runs, linearly in ln N."""
-    sizes, which = np.unique(runs.N, return_inverse=True)
-    cost = np.log(runs.C / runs.D)
-    known = np.array([cost[which == k].mean() for k in range(len(sizes))])
-    filled = np.where(np.isfinite(N), N, sizes[0])
-    D = flops / np.exp(np.interp(np.log(filled), np.log(sizes), known))
-    return np.where(np.isfinite(N), D, np.nan)

@@ -6,14 +6,14 @@ One law speaks for the forecast: the first of `laws` that could be fitted, by de
 because near the minimum it assumes no form of the surface. The others contradict it or not:
 their spread is the structural uncertainty, which no bootstrap of one law can show.
 
-Every number is measured, fitted or extrapolated, and says which. What could not be had is
-None with its reason, never NaN.
+Every number is measured, simulated, fitted or extrapolated, and says which. What could not be
+had is None with its reason, never NaN.
 
 Not here: judging (verdict.py), wording (summary.py), reading tables (the track room).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,15 +21,23 @@ import numpy as np
 from scalelab.errors import DataError, FitError
 from scalelab.laws import LAWS
 from scalelab.laws.base import LawFit, Observations, Replicates
-from scalelab.laws.forecast import QUANTITIES, Forecast, SeedNoise
+from scalelab.laws.forecast import Forecast, SeedNoise
+from scalelab.laws.formula import FormulaFit
 from scalelab.laws.holdout import HoldOut, hold_out
+from scalelab.laws.influence import Influence, influence, told
 from scalelab.laws.interval import TOO_MANY_FAILED, Interval, percentile, trusted
 from scalelab.laws.isoflop import IsoFlopFit
+from scalelab.laws.profile import profiles
+from scalelab.laws.quality import Finding, sift
+from scalelab.laws.structural import QUANTITIES
 from scalelab.laws.summary import summary
 from scalelab.laws.verdict import Verdict, judge
-from scalelab.units import PARAM_COUNTS
+from scalelab.units import FLOP_COUNTS, PARAM_COUNTS
 
+DEFAULT_LAWS = ("isoflop", "chinchilla", "kaplan")
+LEVEL = 0.9  # of intervals
 DEFAULT_REACH = 10.0  # the target, as a multiple of the largest budget, when none was named
+KINDS = ("measured", "simulated")
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,11 +45,16 @@ class Study:
     """One set of runs, seen through every law."""
 
     runs: Observations
+    kind: str
+    """What the losses are, one of KINDS."""
     param_count: str
+    flop_count: str
     level: float
     seed: int
     excluded: tuple[tuple[str, str], ...]
     """Runs left out, each with its reason."""
+    findings: tuple[Finding, ...]
+    """What the quality control of the evidence found."""
     seed_noise: SeedNoise | None
     fits: Mapping[str, LawFit]
     refused: Mapping[str, str]
@@ -53,6 +66,10 @@ class Study:
     """The test, or why there is none."""
     forecast: Forecast
     verdict: Verdict
+    influences: Mapping[str, tuple[Influence, ...]]
+    """By surface: what single runs, and its outliers together, do to it."""
+    profiles: Mapping[str, Mapping[str, list[float | None]]] = field(default_factory=dict)
+    """By law and quantity, where asked for: intervals by profile likelihood."""
 
     def summary(self) -> str:
         """The study in words and numbers, for a terminal and for a report."""
@@ -66,12 +83,43 @@ class Study:
         shown = {k: v for k, v in drawn.values.items() if k != "C0"}
         return {k: trusted(drawn, v, self.level) for k, v in shown.items()}
 
+    def standard_errors(self, law: str) -> dict[str, float | None]:
+        """Standard deviation of every constant over the replicates of a law."""
+        drawn = self.replicates[law]
+        return {
+            key: _finite(np.std(value, ddof=1))
+            for key, value in (drawn.values if drawn else {}).items()
+            if key != "C0" and value.size > 1
+        }
+
+    def correlations(self, law: str) -> dict[tuple[str, str], float]:
+        """Correlation of the constants of a law over its replicates, on a log scale."""
+        drawn, fit = self.replicates[law], self.fits[law]
+        if drawn is None or not isinstance(fit, FormulaFit):
+            return {}
+        names = list(fit.params)
+        with np.errstate(all="ignore"):
+            logs = np.array([np.log(drawn.values[name]) for name in names])
+            logs = logs[:, np.isfinite(logs).all(axis=0)]
+            matrix = np.corrcoef(logs) if logs.shape[1] > 2 else np.full(2 * [len(names)], np.nan)
+        return {
+            (names[i], names[j]): float(matrix[i, j])
+            for i in range(len(names))
+            for j in range(i)
+            if np.isfinite(matrix[i, j])
+        }
+
+    def influential(self, law: str) -> tuple[str, ...]:
+        """What a reader must know of single runs, one sentence each."""
+        fit = self.fits[law]
+        return told(self.influences[law], fit) if law in self.influences else ()
+
     def minima_intervals(self) -> list[dict[str, Interval]]:
         """For each interior minimum of the isoFLOP slices, the interval of each quantity."""
         fit = self.fits.get("isoflop")
         if not isinstance(fit, IsoFlopFit):
             return []
-        drawn = fit.drawn(self.count, self.seed)
+        drawn = fit.drawn(self.count, self.seed) if self.count else None
         if drawn is None:
             return [dict.fromkeys(QUANTITIES) for _ in fit.minima]
         _, N, D, L = drawn
@@ -85,6 +133,22 @@ class Study:
             for k in range(len(fit.minima))
         ]
 
+    def draws(self) -> Iterator[tuple[str, int, str, float]]:
+        """Every bootstrap draw, tidy: law, replicate, quantity, value.
+
+        Replicates that failed have no rows; the optimum is that at the target.
+        """
+        for name, drawn in self.replicates.items():
+            if drawn is None:
+                continue
+            columns = dict(drawn.values)
+            best = drawn.optimum(self.forecast.flops)
+            if best is not None:
+                columns |= {"n_params": best.N, "n_tokens": best.D, "loss": best.L}
+            for quantity, values in columns.items():
+                for replicate, value in enumerate(values):
+                    yield name, replicate, quantity, float(value)
+
     def to_json(self) -> dict[str, Any]:
         """Schema 1 of `fit --json`, floats in full."""
         told = isinstance(self.holdout, HoldOut)
@@ -92,8 +156,11 @@ class Study:
             "schema": 1,
             "level": self.level,
             "n_runs": len(self.runs),
+            "kind": self.kind,
             "excluded": [{"run": run, "reason": reason} for run, reason in self.excluded],
+            "findings": [finding.to_json() for finding in self.findings],
             "param_count": self.param_count,
+            "flop_count": self.flop_count,
             "runs": [str(run) for run in self.runs.run],
             "seed": self.seed,
             "seed_noise": self.seed_noise
@@ -112,14 +179,7 @@ class Study:
             "holdout": self.holdout.to_json() if told else None,
             "holdout_absent": None if told else self.holdout,
             "forecast": {
-                "flops": self.forecast.flops,
-                **self.forecast.values,
-                "law": self.forecast.law,
-                "intervals": dict(self.forecast.intervals),
-                "structural": self.forecast.structural,
-                "candidates": {k: dict(v) for k, v in self.forecast.candidates.items()},
-                "reach": self.forecast.reach,
-                "status": "extrapolated" if self.forecast.reach > 1 else "fitted",
+                **self.forecast.to_json(),
                 "verdict": str(self.verdict),
                 "grade": self.verdict.grade,
                 "reasons": list(self.verdict.reasons),
@@ -129,11 +189,14 @@ class Study:
     def _law_json(self, name: str) -> dict[str, Any]:
         found, drawn = self.fits[name].to_json(), self.replicates[name]
         found["intervals"] = self.intervals(name)
-        found["standard_errors"] = {
-            key: _finite(np.std(value, ddof=1))
-            for key, value in (drawn.values if drawn else {}).items()
-            if key != "C0" and value.size > 1
+        found["standard_errors"] = self.standard_errors(name)
+        found["correlations"] = {
+            f"{one},{other}": value for (one, other), value in self.correlations(name).items()
         }
+        if name in self.influences:
+            found["influence"] = [one.to_json() for one in self.influences[name]]
+        if name in self.profiles:
+            found["profiles"] = {key: list(ends) for key, ends in self.profiles[name].items()}
         found["bootstrap"] = drawn and drawn.to_json()
         found["warnings"] += list(drawn.notes) if drawn else []
         if "minima" in found:
@@ -148,11 +211,14 @@ def study(
     *,
     target_flops: float | None,
     param_count: str,
-    level: float = 0.9,
-    replicates: int = 1000,
+    flop_count: str = "exact",
+    kind: str = "measured",
+    level: float = LEVEL,
+    replicates: int = 4000,
     seed: int = 0,
-    laws: Sequence[str] = ("isoflop", "chinchilla"),
+    laws: Sequence[str] = DEFAULT_LAWS,
     excluded: Sequence[tuple[str, str]] = (),
+    with_profiles: bool = False,
 ) -> Study:
     """Every law on these runs, and what they say together of `target_flops`.
 
@@ -160,67 +226,104 @@ def study(
         observations: The runs to fit.
         target_flops: Compute to forecast; None takes 10x the largest budget.
         param_count: Which count N is; a key of units.PARAM_COUNTS.
+        flop_count: Which count C is; a key of FLOP_COUNTS.
+        kind: What the losses are, one of KINDS.
         level: Of every interval, between 0 and 1.
-        replicates: Bootstrap replicates of each law.
+        replicates: Bootstrap replicates of each law; 0 for none, and no intervals.
         seed: Of the bootstrap.
         laws: Names in LAWS; the first that can be fitted speaks for the forecast.
         excluded: Runs left out beforehand, each with its reason; reported, not used.
+        with_profiles: Whether to add intervals by profile likelihood.
 
     Raises:
         FitError: No law could be fitted; the message says why of each.
     """
-    _check(param_count, level, replicates, target_flops, laws)
+    _check(param_count, flop_count, kind, level, replicates, target_flops, laws)
+    runs, findings = sift(observations)
+    left_out = [(str(run), str(reason)) for run, reason in excluded]
+    left_out += [(run, f.reason) for f in findings if f.excluded for run in f.runs]
     asked = {name: LAWS[name]() for name in laws}
     fits: dict[str, LawFit] = {}
     refusals: dict[str, FitError] = {}
     for name, law in asked.items():
         try:
-            fits[name] = law.fit(observations)
+            fits[name] = law.fit(runs)
         except FitError as error:
             refusals[name] = error
     if not fits:
         raise FitError(
-            f"no law can be fitted to these {len(observations)} runs",
+            f"no law can be fitted to these {len(runs)} runs",
             where="\n         ".join(f"{k}: {e.problem} ({e.where})" for k, e in refusals.items()),
             fix="; ".join(dict.fromkeys(error.fix for error in refusals.values())),
             evidence=refusals,
         )
-    target = DEFAULT_REACH * observations.largest_budget if target_flops is None else target_flops
-    drawn = {name: fit.replicates(replicates, seed) for name, fit in fits.items()}
-    tested = hold_out(observations, asked)
-    forecast = Forecast.of(fits, drawn, target, level)
-    noise = SeedNoise.of(observations)
+    target = DEFAULT_REACH * runs.largest_budget if target_flops is None else target_flops
+    drawn = {
+        name: fit.replicates(replicates, seed) if replicates else None for name, fit in fits.items()
+    }
+    tested = hold_out(runs, asked)
+    forecast = Forecast.of(runs, asked, fits, drawn, target, level)
+    noise = SeedNoise.of(runs)
+    surfaces = {
+        name: fit
+        for name, fit in fits.items()
+        if isinstance(fit, FormulaFit) and fit.exponents and not fit.broken
+    }
     verdict = judge(
-        forecast, fits, {k: e.problem for k, e in refusals.items()}, drawn, tested, noise
+        forecast,
+        fits,
+        {k: e.problem for k, e in refusals.items()},
+        drawn,
+        tested,
+        noise,
+        tuple(f.reason for f in findings if f.grave),
+        replicates,
     )
     return Study(
-        observations,
-        param_count,
-        level,
-        seed,
-        tuple((str(run), str(reason)) for run, reason in excluded),
-        noise,
-        fits,
-        {name: f"{error.problem} ({error.where})" for name, error in refusals.items()},
-        drawn,
-        replicates,
-        tested,
-        forecast,
-        verdict,
+        runs=runs,
+        kind=kind,
+        param_count=param_count,
+        flop_count=flop_count,
+        level=level,
+        seed=seed,
+        excluded=tuple(left_out),
+        findings=findings,
+        seed_noise=noise,
+        fits=fits,
+        refused={name: f"{error.problem} ({error.where})" for name, error in refusals.items()},
+        replicates=drawn,
+        count=replicates,
+        holdout=tested,
+        forecast=forecast,
+        verdict=verdict,
+        influences={name: influence(fit) for name, fit in surfaces.items()},
+        profiles=profiles(fits, target, level) if with_profiles else {},
     )
 
 
 def _check(
-    param_count: str, level: float, replicates: int, target: float | None, laws: Sequence[str]
+    param_count: str,
+    flop_count: str,
+    kind: str,
+    level: float,
+    replicates: int,
+    target: float | None,
+    laws: Sequence[str],
 ) -> None:
     where = "the settings of the fit"
-    if param_count not in PARAM_COUNTS:
-        fix = f"use one of: {', '.join(PARAM_COUNTS)}"
-        raise DataError(f"unknown parameter count {param_count!r}", where=where, fix=fix)
+    for what, value, known in (
+        ("parameter count", param_count, PARAM_COUNTS),
+        ("FLOP count", flop_count, FLOP_COUNTS),
+        ("kind of evidence", kind, KINDS),
+    ):
+        if value not in known:
+            fix = f"use one of: {', '.join(known)}"
+            raise DataError(f"unknown {what} {value!r}", where=where, fix=fix)
     if not 0 < level < 1:
         raise DataError(f"level {level} is not between 0 and 1", where=where, fix="use 0.9")
-    if replicates < 1:
-        raise DataError(f"{replicates} replicates", where=where, fix="use 1000")
+    if replicates < 0:
+        fix = "use 4000, or 0 for no intervals"
+        raise DataError(f"{replicates} replicates", where=where, fix=fix)
     if target is not None and not (np.isfinite(target) and target > 0):
         fix = "name a positive number of FLOPs"
         raise DataError(f"target_flops is {target}", where=where, fix=fix)

@@ -1,34 +1,34 @@
 """A study in words: what was asked, what was seen, what follows, how far to trust it.
 
-Every line with a number says what kind it is: [measured] on a run, [fitted] inside the
-evidence, [extrapolated] beyond it, [literature] from elsewhere.
+Every line with a number says what kind it is: [measured] on a run, [simulated] from a known
+law, [fitted] inside the evidence, [extrapolated] beyond it, [literature] from elsewhere.
+
+Not here: the block of each law (lawtext.py).
 """
 
-from collections.abc import Callable
-from textwrap import fill
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from scalelab.laws.base import LawFit
-from scalelab.laws.formula import FormulaFit
-from scalelab.laws.holdout import HoldOut
+from scalelab.laws.forecast import CHOICE
+from scalelab.laws.holdout import TOLERANCE, HoldOut
 from scalelab.laws.isoflop import IsoFlopFit
-from scalelab.units import PARAM_COUNTS, sci, si
+from scalelab.laws.lawtext import between, law_text, one, three, wrapped
+from scalelab.units import FLOP_COUNTS, PARAM_COUNTS, sci, si
 
 if TYPE_CHECKING:
     from scalelab.laws.study import Study
 
-WIDTH = 100
+NAMED = 6  # runs of one finding that are named; the JSON has all of them
 
 
 def summary(study: "Study") -> str:
     """The whole text."""
     parts = [_question(study), _evidence(study)]
-    parts += [_isoflop(study, fit) for fit in study.fits.values() if isinstance(fit, IsoFlopFit)]
-    parts += [_surface(study, fit) for fit in study.fits.values() if isinstance(fit, FormulaFit)]
+    parts += [law_text(study, name) for name in study.fits]
     parts += [_refused(study)] if study.refused else []
-    return "\n\n".join([*parts, _holdout(study), _forecast(study), _next(study)])
+    parts += [_holdout(study), _members(study), _forecast(study), _next(study)]
+    return "\n\n".join(parts)
 
 
 def _question(study: "Study") -> str:
@@ -36,7 +36,8 @@ def _question(study: "Study") -> str:
         f"Question: with {sci(study.forecast.flops)} training FLOPs, how many parameters (N), "
         "how many tokens (D),\n"
         "  and what validation loss (L, nats per token)? N*, D*, L* are the best choice.\n"
-        f"  N is the {study.param_count} count: {PARAM_COUNTS[study.param_count]}."
+        f"  N is the {study.param_count} count: {PARAM_COUNTS[study.param_count]}.\n"
+        f"  C is the {study.flop_count} count: {FLOP_COUNTS[study.flop_count]}."
     )
 
 
@@ -54,100 +55,87 @@ def _evidence(study: "Study") -> str:
         else "unknown: no run was repeated with another seed"
     )
     lines = [
-        "Evidence [measured]",
+        f"Evidence [{study.kind}]",
         f"  {len(runs)} runs, {slices}",
         "  N {} parameters, D {} tokens".format(*spans),
         f"  seed noise: {spread}",
     ]
     if study.excluded:
         lines.append(f"  left out: {len(study.excluded)} runs")
-        lines += [f"    {run}: {reason}" for run, reason in study.excluded]
+        lines += [wrapped(f"{run}: {why}", "    ", "      ") for run, why in study.excluded]
+    told = [f for f in study.findings if not f.excluded]
+    if told:
+        lines.append("  looked at closely, and kept:")
+    for finding in told:
+        more = len(finding.runs) - NAMED
+        named = ", ".join(finding.runs[:NAMED]) + (f" and {more} more" if more > 0 else "")
+        about = f" ({named})" if named else ""
+        lines.append(wrapped(f"{finding.reason}{about}", "    ", "      "))
     return "\n".join(lines)
 
 
-def _isoflop(study: "Study", fit: IsoFlopFit) -> str:
-    level, m = study.level, len(fit.minima)
-    intervals = iter(study.minima_intervals())
-    lines = [
-        f"Best size per budget [fitted: parabola of loss in ln N; {level:.0%} intervals]",
-        f"  {'budget':>8}  {'N*':>6} {'':17} {'D*':>6}  {'D*/N*':>5}  {'L*':>6}",
-    ]
-    for s in fit.slices:
-        if s.refused is not None:
-            lines.append(f"  {sci(s.flops):>8}  refused: {s.refused}")
-            continue
-        around = _between(next(intervals)["n_params"], si)
-        lines.append(
-            f"  {sci(s.flops):>8}  {si(s.N):>6} {around:17} {si(s.D):>6}  {s.D / s.N:5.1f}"
-            f"  {s.L:6.3f}  {s.sides[0]} sizes below, {s.sides[1]} above"
-        )
-    found, known = fit.params, study.intervals("isoflop")
-    lines += [
-        f"How it grows [fitted through {m} minima]",
-        f"  N* ~ C^{found['a']:.3f} {_between(known.get('a'), _three)}, "
-        f"D* ~ C^{found['b']:.3f} {_between(known.get('b'), _three)}; "
-        "Chinchilla: 0.50 and 0.50 [literature]",
-        f"  L* ~ C^-{found['l']:.4f} {_between(known.get('l'), _four)} as a pure power law",
-    ]
-    if "E" in found:
-        exact = " (three points fit it exactly)" if m == 3 else ""
-        uses = "form with a floor" if fit.form == "floor" else "pure power law"
-        lines.append(
-            f"  L* = {found['E']:.3f} + {found['K']:.3f} (C/{sci(found['C0'])})"
-            f"^-{found['gamma']:.3f} nats per token{exact}; the forecast uses the {uses}"
-        )
-    return "\n".join(lines + _warned(study, "isoflop"))
-
-
-def _surface(study: "Study", fit: FormulaFit) -> str:
-    p, known, solver = fit.params, study.intervals("chinchilla"), fit.solver
-    best = "converged" if solver.converged else "NOT CONVERGED"
-    bound = f", at the edge: {', '.join(solver.at_bound)}" if solver.at_bound else ""
-    lines = [
-        f"One surface through all runs [fitted]: {fit.law.formula}",
-        *(f"  {k:<5} {p[k]:<10.4g} {_between(known.get(k), _four_digits)}" for k in p),
-        f"  N* ~ C^{fit.exponents['a']:.3f} {_between(known.get('a'), _three)} for C = 6 N D",
-        f"  FLOPs per token: {fit.cost}",
-        f"  typical miss {fit.miss:.2%} of the loss; {best}: {solver.agreement:.0%} of starts "
-        f"agree, gradient {solver.gradient_norm:.0e}{bound}",
-    ]
-    return "\n".join(lines + _warned(study, "chinchilla"))
-
-
-def _warned(study: "Study", name: str) -> list[str]:
-    fit: LawFit = study.fits[name]
-    drawn = study.replicates[name]
-    said = list(fit.warnings) + list(drawn.notes if drawn else ())
-    if drawn is None:
-        said.append("no intervals: nothing can be drawn again")
-    lines = [
-        fill(f"warning: {w}", WIDTH, initial_indent="  ", subsequent_indent="    ") for w in said
-    ]
-    if drawn is not None:
-        lines.append(f"  intervals: {drawn.asked} replicates, {drawn.failed} failed; {drawn.unit}")
-    return lines
-
-
 def _refused(study: "Study") -> str:
-    return "Refused\n" + "\n".join(
-        fill(f"{name}: {why}", WIDTH, initial_indent="  ", subsequent_indent="    ")
-        for name, why in study.refused.items()
-    )
+    return "Refused\n" + "\n".join(wrapped(f"{name}: {why}") for name, why in study.refused.items())
 
 
 def _holdout(study: "Study") -> str:
     test = study.holdout
     if not isinstance(test, HoldOut):
         return f"Hold-out: none. {test[0].upper()}{test[1:]}."
+    laws = list(dict.fromkeys(t.law for t in test.tests))
     lines = [
-        f"Hold-out [extrapolated, then measured]: without {test.held_out},\n"
-        f"  {test.reach:.3g}x beyond the {test.n_train} runs fitted"
+        "Hold-out [extrapolated, then measured]: fitted up to C, asked for more.",
+        "  Error of the loss of the runs held out, in brackets of N* at their minimum",
+        f"  {'fitted up to':>12} {'runs':>5} {'asked for':>10} {'ahead':>6}  "
+        + "  ".join(f"{name:>15}" for name in laws),
     ]
-    for name, error in test.mean_abs_rel_error.items():
-        at = test.optimum.get(name)
-        where = f"; at the best size L* {at['loss']:+.2%}, N* {at['n_params']:+.0%}" if at else ""
-        lines.append(f"  {name}: loss missed by {error:.2%}{where}")
-    lines += [f"  {name}: could not be tested: {why}" for name, why in test.refused.items()]
+    rows: dict[tuple[float, float], dict[str, str]] = {}
+    counts = {}
+    for t in test.tests:
+        size = "" if t.n_params is None else f" ({t.n_params:+.0%})"
+        rows.setdefault((t.origin, t.flops), {})[t.law] = f"{t.error:.2%}{size}"
+        counts[t.origin, t.flops] = (t.n_train, t.fold)
+    for (origin, flops), cells in rows.items():
+        n, fold = counts[origin, flops]
+        lines.append(
+            f"  {sci(origin):>12} {n:>5} {sci(flops):>10} {fold:>5.3g}x  "
+            + "  ".join(f"{cells.get(name, '-'):>15}" for name in laws)
+        )
+    folds = [f"{name} {_fold(test.trusted_fold(name))}-fold" for name in laws]
+    lines.append(
+        wrapped(f"trust to about: {', '.join(folds)} (loss within {TOLERANCE:.0%} by these errors)")
+    )
+    lines += [wrapped(f"{name}: could not be tested: {why}") for name, why in test.refused.items()]
+    return "\n".join(lines)
+
+
+def _fold(value: float) -> str:
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
+
+
+def _members(study: "Study") -> str:
+    f = study.forecast
+    name_width = min(44, max(len(m.name) for m in f.members) + 1)
+    lines = [
+        "What the choice of law changes [extrapolated], by everything that could have been fitted",
+        f"  {'':{name_width}} {'N*':>7} {'D*/N*':>7} {'L*':>7} {'a':>6}",
+    ]
+    for m in f.members:
+        v = m.values
+        cells = [
+            f"{si(v['n_params']):>7}" if "n_params" in v else f"{'':7}",
+            f"{v['tokens_per_param']:7.1f}" if "tokens_per_param" in v else f"{'':7}",
+            f"{v['loss']:7.3f}" if "loss" in v else f"{'':7}",
+            f"{v['a']:6.3f}" if "a" in v else f"{'':6}",
+        ]
+        mark = "  (1)" if m.refuted else ""
+        lines.append(f"  {m.name:{name_width}} {' '.join(cells)}{mark}".rstrip())
+    why: dict[str, list[str]] = {}
+    for m in f.members:
+        if m.refuted:
+            why.setdefault(m.refuted, []).append(m.name)
+    told = [f"{'; '.join(names)}: {reason}" for reason, names in why.items()]
+    lines += [wrapped(f"(1) does not count. {line}") for line in told]
     return "\n".join(lines)
 
 
@@ -157,41 +145,33 @@ def _forecast(study: "Study") -> str:
     writes = {
         "n_params": ("N*", si, "parameters"),
         "n_tokens": ("D*", si, "tokens"),
-        "tokens_per_param": ("D*/N*", _one, "tokens per parameter"),
-        "loss": ("L*", _three, "nats per token"),
+        "tokens_per_param": ("D*/N*", one, "tokens per parameter"),
+        "loss": ("L*", three, "nats per token"),
+        "a": ("a", three, "exponent of N* ~ C^a"),
     }
     lines = [
         f"Forecast [{kind}] at {sci(f.flops)} FLOPs, {f.reach:.3g}x the evidence, by {f.law}",
-        f"  {'':6} {'best':>7}  {f'{study.level:.0%} interval':18} {'all laws and forms':18}",
+        f"  {'':6} {'best':>7}  {f'{study.level:.0%} noise':18} {'choice of law':18}",
     ]
     for key, (name, write, unit) in writes.items():
-        interval, spread = _between(f.intervals[key], write), _between(f.structural[key], write)
-        lines.append(f"  {name:6} {write(f.values[key]):>7}  {interval:18} {spread:18} {unit}")
-    lines += _which_dominates(study)
+        if key not in f.values:
+            continue
+        noise, choice = between(f.statistical[key], write), between(f.structural.get(key), write)
+        larger = f.dominates.get(key)
+        marks = (" ", "*") if larger == CHOICE else ("*" if larger else " ", " ")
+        lines.append(
+            f"  {name:6} {write(f.values[key]):>7}  {noise + marks[0]:18} {choice + marks[1]:18} "
+            f"{unit}"
+        )
+    lines.append(
+        "  * the larger of the two: quote it, and plan with it."
+        if f.dominates
+        else "  No interval of the noise could be had: the choice of law alone says too little."
+    )
     lines.append(f"Verdict: {study.verdict.grade}")
-    lines += [
-        fill(reason, WIDTH, initial_indent="  - ", subsequent_indent="    ")
-        for reason in study.verdict.reasons or ("nothing in the evidence speaks against it",)
-    ]
+    reasons = study.verdict.reasons or ("nothing in the evidence speaks against it",)
+    lines += [wrapped(reason, "  - ") for reason in reasons]
     return "\n".join(lines)
-
-
-def _which_dominates(study: "Study") -> list[str]:
-    """Noise or choice of law: the larger of the two is what a plan must survive."""
-    f = study.forecast
-    if len(f.structural["loss"]) < 2 or any(f.intervals[k] is None for k in ("n_params", "loss")):
-        return ["  The interval holds noise only, and none could be had for every quantity."]
-    wider = [
-        name
-        for key, name in (("n_params", "N*"), ("loss", "L*"))
-        if np.ptp(np.log(f.structural[key])) > np.ptp(np.log(f.intervals[key]))
-    ]
-    if not wider:
-        return ["  The interval holds noise only; laws and forms differ by less."]
-    return [
-        f"  The interval holds noise only. For {' and '.join(wider)} the laws differ by more: "
-        "plan with that spread."
-    ]
 
 
 def _next(study: "Study") -> str:
@@ -219,26 +199,4 @@ def _next(study: "Study") -> str:
         todo.append("run isoFLOP slices (column flops_planned): they need no form of the surface")
     if not todo:
         todo.append("plan the target, freeze this forecast, and compare it with what comes true")
-    return "Next\n" + "\n".join(
-        fill(t, WIDTH, initial_indent="  - ", subsequent_indent="    ") for t in todo
-    )
-
-
-def _between(interval: list[float] | None, write: Callable[[float], str]) -> str:
-    return "[no interval]" if interval is None else f"[{write(interval[0])}, {write(interval[1])}]"
-
-
-def _one(value: float) -> str:
-    return f"{value:.1f}"
-
-
-def _three(value: float) -> str:
-    return f"{value:.3f}"
-
-
-def _four(value: float) -> str:
-    return f"{value:.4f}"
-
-
-def _four_digits(value: float) -> str:
-    return f"{value:.4g}"
+    return "Next\n" + "\n".join(wrapped(t, "  - ") for t in todo)

@@ -3,8 +3,9 @@
     power   y = Y (C/C0)^s             least squares in ln y, ln C
     floor   L = E + K (C/C0)^-gamma    least squares in relative loss; gamma by search
 
-C0 is the geometric mean of the budgets, where level and slope are nearly independent.
-Points may be missing (NaN), and many replicates are fitted at once: y has shape (r, m).
+C0 is the geometric mean of the compute, where level and slope are nearly independent.
+Points may be missing (NaN), and many replicates are fitted at once: y has shape (r, m), and C
+the shape of y or (m,).
 
 E is not forced to be positive. Where losses fall ever faster, the best E is negative: then
 the form is a bend and not a floor, and `is_floor` says so.
@@ -33,9 +34,9 @@ class PowerLaw:
     """ln y minus the line, shape (r, m)."""
 
     @classmethod
-    def of(cls, C: Array, y: Array) -> "PowerLaw":
-        """Through at least two points of every replicate; C (m,), y (r, m)."""
-        C0, u = _centred(C)
+    def of(cls, C: Array, y: Array, C0: float | None = None) -> "PowerLaw":
+        """Through at least two points of every replicate."""
+        C0, u = _centred(C, C0)
         weight, ln_y = _known(y)
         (_, mean_u, mean_y), du, dy = _moments(weight, u, ln_y)
         slope = np.sum(weight * du * dy, axis=1) / np.sum(weight * du**2, axis=1)
@@ -59,16 +60,16 @@ class FloorLaw:
     """Where gamma stopped at an end of GAMMAS."""
 
     @classmethod
-    def of(cls, C: Array, L: Array) -> "FloorLaw":
-        """Through at least three points of every replicate; C (m,), L (r, m)."""
-        C0, u = _centred(C)
+    def of(cls, C: Array, L: Array, C0: float | None = None) -> "FloorLaw":
+        """Through at least three points of every replicate."""
+        C0, u = _centred(C, C0)
         known = np.isfinite(L)
         loss = np.where(known, L, 1.0)
         weight = known / loss**2  # misses count as shares of the loss
 
         def line(gamma: Array) -> tuple[Array, Array, Array]:
             """The best E and K at gamma (r,), and their squared miss."""
-            v = np.exp(-gamma[:, None] * u)
+            v = np.exp(-gamma[:, None] * np.broadcast_to(u, loss.shape))
             (_, mean_v, mean_L), dv, dL = _moments(weight, v, loss)
             K = np.sum(weight * dv * dL, axis=1) / np.sum(weight * dv**2, axis=1)
             return mean_L - K * mean_v, K, np.sum(weight * (dL - K[:, None] * dv) ** 2, axis=1)
@@ -108,12 +109,21 @@ class Trends:
     form: str
 
     @classmethod
-    def of(cls, C: Array, N: Array, D: Array, L: Array, form: str | None) -> "Trends":
+    def of(
+        cls,
+        C: Array,
+        N: Array,
+        D: Array,
+        L: Array,
+        form: str | None = None,
+        C0: float | None = None,
+    ) -> "Trends":
         """Through the minima N, D, L (r, m). `form` None: a floor where four minima show one."""
-        lines = (PowerLaw.of(C, y) for y in (N, D, L))
-        floor = FloorLaw.of(C, L) if len(C) >= 3 and form != "power" else None
+        m = L.shape[1]
+        lines = (PowerLaw.of(C, y, C0) for y in (N, D, L))
+        floor = FloorLaw.of(C, L, C0) if m >= 3 and form != "power" else None
         if form is None:
-            form = "floor" if len(C) >= 4 and floor.is_floor[0] else "power"
+            form = "floor" if m >= 4 and floor.is_floor[0] else "power"
         return cls(*lines, floor, form)
 
     @property
@@ -132,9 +142,11 @@ class Trends:
         return Optimum(np.broadcast_to(C, N.shape), N, D, L)
 
 
-def _centred(C: Array) -> tuple[float, Array]:
-    middle = float(np.mean(np.log(C)))
-    return float(np.exp(middle)), np.log(C) - middle
+def _centred(C: Array, C0: float | None) -> tuple[float, Array]:
+    """C0, and ln C/C0; 0 where C is missing."""
+    if C0 is None:
+        C0 = float(np.exp(np.nanmean(np.log(C))))
+    return C0, np.log(np.where(np.isfinite(C), C, C0) / C0)
 
 
 def _known(y: Array) -> tuple[Array, Array]:

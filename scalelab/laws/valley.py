@@ -1,27 +1,73 @@
 """One isoFLOP slice: equal compute, many sizes, and the size with the lowest loss.
 
-    L = c0 + c1 w + c2 w^2,   w = ln(N / N_best),   N* = N_best exp(-c1 / (2 c2))
+    parabola   L = c0 + c1 w + c2 w^2               w = ln(N / N_best)
+    cubic      the same and c3 w^3                  N* = N_best exp(w*), w* the local minimum
+    akima      ln L through the mean loss of every size, piecewise cubic in ln N
 
-The parabola sees a window around the size with the lowest measured loss (mean over its
-seeds): all sizes within a factor `window` of it, and at least the five nearest when the
-slice has as many. A true valley is not a parabola; on a grid centred on N* its vertex is off by
-about (alpha - beta) h^2 / 10 in ln N for a window of +-h, which is 1.3% of D* at +-4x for
-alpha = .34, beta = .28 and 5% at +-16x. Noise asks for the opposite, a wide window.
+Parabola and cubic see a window around the size with the lowest measured loss (mean over its
+seeds): all sizes within a factor `window` of it, and at least the five nearest when the slice
+has as many. A true valley is not a parabola: on a grid centred on N* the vertex is off by
+
+    delta ln N* = (alpha - beta) / 6 * sum w^4 / sum w^2,   about (alpha - beta) h^2 / 10
+
+for a window of +-h, which is 1.3% of D* at +-4x for alpha = .34, beta = .28 and 5% at +-16x.
+The cubic has no bias of that order, and is unstable on noisy slices wider than 4x. Akima's
+curve has no window and no bias, and follows the noise. Noise asks for a wide parabola.
 
 Source: isoFLOP parabolas, Hoffmann et al. 2022, Approach 2, arXiv:2203.15556; their bias,
-Czech et al. 2026, arXiv:2603.22339; interior minima only, Porian et al. 2024, arXiv:2406.19146.
+Czech et al. 2026, arXiv:2603.22339; Akima and interior minima only, Porian et al. 2024,
+arXiv:2406.19146 (who read the curve at 25 points per size; here its pieces are solved).
 
-Not here: how minima move with compute (trend.py), how sure we are of them (isoflop.py).
+Not here: the slice as evidence (slices.py), how minima move with compute (trend.py).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from scipy.interpolate import Akima1DInterpolator
 
 from scalelab.laws.base import Array
 from scalelab.units import si
 
+SHAPES = {"parabola": 3, "cubic": 4, "akima": 5}
+"""The shapes of a valley, and the distinct sizes that each needs."""
 LEAST_SIZES = 5  # two more than a parabola needs, so that a residual is left to see
+
+FEW, SMALLEST, LARGEST, HILL, OUTSIDE, NEGATIVE = range(1, 7)  # 0: a minimum was found
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where the m runs of one slice stand."""
+
+    N: Array
+    weight: Array
+    """How much each counts; 0 leaves it out."""
+
+    @cached_property
+    def sizes(self) -> Array:
+        """Distinct sizes that count, ascending."""
+        return np.unique(self.N[self.weight > 0])
+
+    @cached_property
+    def _runs(self) -> tuple[Array, Array]:
+        """The runs that count, by size, and where each size begins among them."""
+        order = np.argsort(self.N, kind="stable")
+        order = order[self.weight[order] > 0]
+        return order, np.searchsorted(self.N[order], self.sizes)
+
+    def means(self, values: Array) -> Array:
+        """Weighted mean at every size of values (..., m), over its seeds; shape (..., k)."""
+        order, first = self._runs
+        weight = self.weight[order]
+        total = np.add.reduceat(values[..., order] * weight, first, axis=-1)
+        return total / np.add.reduceat(weight, first)
+
+    def between(self, values: Array, N: Array) -> Array:
+        """Values (m,) read at N, linearly in ln N between the means of the sizes."""
+        return np.interp(np.log(N), np.log(self.sizes), self.means(values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +76,18 @@ class Vertices:
 
     N: Array
     L: Array
-    refused: tuple[str | None, ...]
-    """Why there is no minimum; None where there is one."""
-    at_edge: Array
-    """Whether the reason is a lowest loss at the smallest or the largest size."""
+    why: Array
+    """0 where there is a minimum, else which of the reasons."""
+    reasons: Mapping[int, str]
+
+    @property
+    def at_edge(self) -> Array:
+        """Whether the reason is a lowest loss at the smallest or the largest size."""
+        return (self.why == SMALLEST) | (self.why == LARGEST)
+
+    def refused(self, row: int) -> str | None:
+        """Why a reading has no minimum; None where it has one."""
+        return self.reasons.get(int(self.why[row]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,73 +100,123 @@ class Window:
     """ln N_best."""
     design: Array
     """Powers 0, 1, 2 of w, shape (points in the window, 3)."""
+    weight: Array
+    """Of the points in the window."""
 
     @classmethod
-    def around(cls, N: Array, best: float, factor: float) -> "Window":
-        """The window of a slice with points at N around its best size."""
+    def around(cls, N: Array, best: float, factor: float, weight: Array | None = None) -> "Window":
+        """The window of a slice with runs at N around its best size; weight 0 leaves out."""
+        weight = np.ones(len(N)) if weight is None else weight
         w = np.log(N / best)
-        sizes = np.unique(w)
+        sizes = np.unique(w[weight > 0])
         reach = np.log(factor) * (1 + 1e-9)  # a grid drawn to exactly this factor is inside
         nearest = np.sort(np.abs(sizes))[:LEAST_SIZES][-1]
         beside = [
             abs(side[np.argmin(np.abs(side))]) for side in (sizes[sizes < 0], sizes[sizes > 0])
         ]
-        chosen = np.abs(w) <= max(reach, nearest * (1 + 1e-9), *beside)
-        return cls(chosen, float(np.log(best)), np.vander(w[chosen], 3, increasing=True))
+        chosen = (np.abs(w) <= max(reach, nearest * (1 + 1e-9), *beside)) & (weight > 0)
+        design = np.vander(w[chosen], 3, increasing=True)
+        return cls(chosen, float(np.log(best)), design, weight[chosen])
 
-    def coefficients(self, L: Array) -> Array:
-        """c0, c1, c2 for every reading L (r, m); shape (r, 3)."""
-        return L[:, self.chosen] @ np.linalg.pinv(self.design).T
+    @property
+    def w(self) -> Array:
+        """ln(N / N_best) of the points."""
+        return self.design[:, 1]
+
+    def map(self, degree: int = 2) -> Array:
+        """From losses in the window to c0, c1, ...; shape (degree + 1, points)."""
+        root = np.sqrt(self.weight)
+        powers = np.vander(self.w, degree + 1, increasing=True)
+        return np.linalg.pinv(powers * root[:, None]) * root
+
+    def coefficients(self, L: Array, degree: int = 2) -> Array:
+        """c0, c1, ... for every reading L (r, m); shape (r, degree + 1)."""
+        return L[:, self.chosen] @ self.map(degree).T
 
     @property
     def spare(self) -> int:
         """Points beyond the three that a parabola takes."""
-        return int(self.chosen.sum()) - 3
+        return self.beyond(2)
+
+    def beyond(self, degree: int) -> int:
+        """Points beyond those that a polynomial takes."""
+        return int(self.chosen.sum()) - min(degree + 1, len(np.unique(self.w)))
 
 
-def best_size(N: Array, L: Array) -> Array:
+def best_size(N: Array, L: Array, weight: Array | None = None) -> Array:
     """The size with the lowest mean loss, for every reading L (r, m); shape (r,)."""
-    sizes, which = np.unique(N, return_inverse=True)
-    sums = np.stack([L[:, which == k].mean(axis=1) for k in range(len(sizes))], axis=1)
-    return sizes[np.argmin(sums, axis=1)]
+    grid = Grid(N, np.ones(len(N)) if weight is None else weight)
+    return grid.sizes[np.argmin(grid.means(L), axis=1)]
 
 
-def vertices(N: Array, L: Array, factor: float) -> Vertices:
-    """The minimum under every reading L (r, m) of the losses of one slice with sizes N (m,)."""
-    r = len(L)
-    sizes = np.unique(N)
-    found_N, found_L = np.full((2, r), np.nan)
-    refused: list[str | None] = [None] * r
-    at_edge = np.zeros(r, bool)
-    if len(sizes) < 3:
-        reason = f"{len(sizes)} distinct sizes; a parabola needs 3"
-        return Vertices(found_N, found_L, (reason,) * r, at_edge)
-    best = best_size(N, L)
-    for size in np.unique(best):
-        rows = np.flatnonzero(best == size)
-        if size in (sizes[0], sizes[-1]):
-            side = "smallest" if size == sizes[0] else "largest"
-            at_edge[rows] = True
-            for row in rows:
-                refused[row] = f"the lowest loss is at the {side} size, {si(size)}: no valley seen"
-            continue
-        window = Window.around(N, size, factor)
-        c0, c1, c2 = window.coefficients(L[rows]).T
-        with np.errstate(divide="ignore", invalid="ignore"):
-            w = -c1 / (2 * c2)
-        inside = (w >= window.design[:, 1].min()) & (w <= window.design[:, 1].max())
-        with np.errstate(invalid="ignore"):
-            lowest = c0 + c1 * w / 2
-            good = (c2 > 0) & inside & (lowest > 0)
-        found_N[rows] = np.where(good, size * np.exp(np.where(good, w, 0)), np.nan)
-        found_L[rows] = np.where(good, lowest, np.nan)
-        for row, up, ok, between in zip(rows, c2 > 0, good, inside, strict=True):
-            if not up:
-                refused[row] = (
-                    "the parabola opens downward: a hill, or noise larger than the valley"
-                )
-            elif between and not ok:
-                refused[row] = "the parabola reaches a loss below zero: not a valley of losses"
-            elif not ok:
-                refused[row] = "the vertex lies outside the sizes that the parabola was fitted to"
-    return Vertices(found_N, found_L, tuple(refused), at_edge)
+def vertices(grid: Grid, L: Array, factor: float, shape: str = "parabola") -> Vertices:
+    """The minimum under every reading L (r, m) of the losses of one slice."""
+    r, sizes = len(L), grid.sizes
+    article = "an" if shape == "akima" else "a"
+    noun = "Akima curve" if shape == "akima" else shape
+    reasons = {FEW: f"{len(sizes)} distinct sizes; {article} {noun} needs {SHAPES[shape]}"}
+    N, lowest = np.full((2, r), np.nan)
+    if len(sizes) < SHAPES[shape]:
+        return Vertices(N, lowest, np.full(r, FEW), reasons)
+    lead = "the lowest loss is at the"
+    reasons |= {
+        SMALLEST: f"{lead} smallest size, {si(sizes[0])}: no valley seen",
+        LARGEST: f"{lead} largest size, {si(sizes[-1])}: no valley seen",
+        HILL: "the parabola opens downward: a hill, or noise larger than the valley"
+        if shape == "parabola"
+        else f"the {noun} has no minimum",
+        OUTSIDE: f"the vertex lies outside the sizes that the {noun} was fitted to",
+        NEGATIVE: f"the {noun} reaches a loss below zero: not a valley of losses",
+    }
+    means = grid.means(L)
+    best = np.argmin(means, axis=1)
+    why = np.select([best == 0, best == len(sizes) - 1], [SMALLEST, LARGEST], 0)
+    if shape == "akima":
+        rows = np.flatnonzero(why == 0)
+        ln_N, lowest[rows], why[rows] = _akima(np.log(sizes), means[rows])
+        N[rows] = np.exp(ln_N)
+    else:
+        for k in np.unique(best[why == 0]):
+            rows = np.flatnonzero(best == k)
+            window = Window.around(grid.N, sizes[k], factor, grid.weight)
+            w, lowest[rows], why[rows] = _polynomial(window, L[rows], SHAPES[shape] - 1)
+            N[rows] = sizes[k] * np.exp(w)
+    refused = why > 0
+    N[refused] = lowest[refused] = np.nan
+    return Vertices(N, lowest, why, reasons)
+
+
+def _polynomial(window: Window, L: Array, degree: int) -> tuple[Array, Array, Array]:
+    """w* and the loss there for every reading, and why not."""
+    c0, c1, c2, c3 = np.pad(window.coefficients(L, degree), ((0, 0), (0, 3 - degree))).T
+    w = _bottom(c1, c2, c3)
+    inside = (w >= window.w.min()) & (w <= window.w.max())
+    w = np.where(inside, w, 0.0)
+    lowest = c0 + w * (c1 + w * (c2 + w * c3))
+    curved = c2 + 3 * c3 * w > 0
+    none = c2 <= 0 if degree == 2 else c2**2 < 3 * c1 * c3
+    why = np.select([none, ~inside, ~curved, lowest <= 0], [HILL, OUTSIDE, HILL, NEGATIVE], 0)
+    return w, lowest, why
+
+
+def _akima(x: Array, means: Array) -> tuple[Array, Array, Array]:
+    """Where mean losses (r, k) at x = ln N are lowest, the loss there, and why not."""
+    negative = np.any(means <= 0, axis=1)
+    y = np.log(np.where(negative[:, None], 1.0, means)).T
+    if not y.size:
+        return (np.empty(0),) * 2 + (np.empty(0, int),)
+    c3, c2, c1, c0 = Akima1DInterpolator(x, y).c
+    start, width = x[:-1, None], np.diff(x)[:, None]
+    w = _bottom(c1, c2, c3)
+    inside = (w > 0) & (w < width)
+    w = np.where(inside, w, 0.0)  # at w = 0 stands the mean itself
+    value = c0 + w * (c1 + w * (c2 + w * c3))
+    best = np.argmin(value, axis=0)[None]
+    ln_N, ln_L = (np.take_along_axis(v, best, axis=0)[0] for v in (start + w, value))
+    return ln_N, np.exp(ln_L), np.where(negative, NEGATIVE, 0)
+
+
+def _bottom(c1: Array, c2: Array, c3: Array) -> Array:
+    """The local minimum of c1 w + c2 w^2 + c3 w^3; NaN or infinite where there is none."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return -c1 / (c2 + np.sqrt(c2**2 - 3 * c1 * c3))

@@ -15,13 +15,14 @@ import numpy as np
 
 from scalelab.laws.base import LawFit, Replicates
 from scalelab.laws.forecast import Forecast, SeedNoise
-from scalelab.laws.holdout import HoldOut
+from scalelab.laws.holdout import TOLERANCE, HoldOut
 from scalelab.laws.interval import TOO_MANY_FAILED
 from scalelab.laws.isoflop import IsoFlopFit
 
 FAR, TOO_FAR = 100.0, 1000.0  # reach; published forecasts that held went to about 300
 MISSED, FAILED = 0.01, 0.03  # hold-out error of the loss; 1% of loss is tens of % of compute
-SPREAD = 0.02  # spread of the forecast loss between laws and forms
+SPREAD = 0.02  # spread of the forecast loss between the members that count
+SIZES = 1.5  # ratio of the sizes that they say; x1.5 wastes about 6% of the compute
 WIDE = 3.0  # ratio of the ends of N*'s interval; x3 wastes about a third of the compute
 
 GRADES = ("sound", "with caution", "do not rely")
@@ -50,56 +51,66 @@ def judge(
     drawn: Mapping[str, Replicates | None],
     tested: HoldOut | str,
     noise: SeedNoise | None,
+    concerns: tuple[str, ...],
+    asked: int,
 ) -> Verdict:
-    """The grade of a forecast."""
-    grave, doubts = _of_the_speaker(forecast, fits[forecast.law], drawn[forecast.law])
+    """The grade of a forecast.
+
+    Args:
+        forecast: What is judged.
+        fits: By law; its own and the others.
+        refused: Laws that could not be fitted, and why.
+        drawn: Replicates of each law.
+        tested: The hold-out.
+        noise: Between seeds.
+        concerns: Doubts about the evidence itself.
+        asked: Bootstrap replicates that were asked for.
+    """
+    grave, doubts = _of_the_speaker(forecast, fits[forecast.law], drawn[forecast.law], asked)
     more_grave, more_doubts = _of_the_test(forecast, tested)
-    grave, doubts = grave + more_grave, doubts + more_doubts
+    grave, doubts = grave + more_grave, doubts + more_doubts + list(concerns)
     if forecast.reach > TOO_FAR:
         grave.append(f"the target is {forecast.reach:.0f}x the largest compute in evidence")
     elif forecast.reach > FAR:
         doubts.append(f"the target is {forecast.reach:.0f}x the largest compute in evidence")
-    low, high = _rival_losses(forecast, fits[forecast.law])
+    low, high = forecast.structural["loss"]
     if high > low * (1 + SPREAD):
         doubts.append(f"laws and forms differ by {high / low - 1:.1%} in the forecast loss")
     low, high = forecast.structural["n_params"]
-    if high > 1.5 * low:
-        doubts.append(f"laws differ {high / low:.1f}x in N*")
+    if high > SIZES * low:
+        doubts.append(f"laws and choices differ {high / low:.1f}x in N*")
+    answered = {m.name: m for m in forecast.members if m.kind == "law"}
     for name, fit in fits.items():
-        if name not in forecast.candidates:
+        if name == forecast.law or not fit.exponents:
+            continue
+        if name not in answered:
             doubts.append(f"{name} has no optimum at the target that can be written down")
-        if name != forecast.law:
+        elif answered[name].refuted is None or fit.broken:
             doubts += [f"{name}: {warning}" for warning in fit.warnings]
     doubts += [f"{name} refused: {why}" for name, why in refused.items()]
     if noise is None:
         doubts.append("no run was repeated with another seed, so seed noise is unknown")
     grade = GRADES[2] if grave else GRADES[1] if doubts else GRADES[0]
-    return Verdict(grade, tuple(grave + doubts))
-
-
-def _rival_losses(forecast: Forecast, fit: LawFit) -> tuple[float, float]:
-    """The lowest and highest forecast loss among laws, and among forms while none is decided.
-
-    Where four minima or more show a floor, the power law without one is the refuted special
-    case: it is drawn and told, and does not count against the forecast.
-    """
-    decided = not isinstance(fit, IsoFlopFit) or fit.form == "floor"
-    said = [c["loss"] for c in forecast.candidates.values() if "n_params" in c or not decided]
-    return min(said), max(said)
+    return Verdict(grade, tuple(dict.fromkeys(grave + doubts)))
 
 
 def _of_the_speaker(
-    forecast: Forecast, fit: LawFit, drawn: Replicates | None
+    forecast: Forecast, fit: LawFit, drawn: Replicates | None, asked: int
 ) -> tuple[list[str], list[str]]:
     """What the law that speaks knows against itself: grave reasons, and doubts."""
     grave = list(fit.broken)
     doubts = [warning for warning in fit.warnings if warning not in fit.broken]
     if isinstance(fit, IsoFlopFit) and len(fit.minima) < 4:
         doubts.append(f"the trend rests on {len(fit.minima)} minima")
+    mine = next(m for m in forecast.members if m.name == forecast.law)
+    if mine.refuted and not fit.broken:
+        grave.append(f"{forecast.law} {mine.refuted}")
     if not all(np.isfinite(v) and v > 0 for v in forecast.values.values()):
         grave.append("the forecast is not a positive number")
+    if not asked:
+        return grave, [*doubts, "no interval: no bootstrap replicate was asked for"]
     if drawn is None:
-        grave.append("no interval: the parabolas leave no residual to judge the noise by")
+        grave.append("no interval: there is nothing from which to judge the noise")
         return grave, doubts
     doubts += drawn.notes
     share = drawn.failed / drawn.asked
@@ -107,7 +118,7 @@ def _of_the_speaker(
         grave.append(f"no interval: {share:.0%} of bootstrap replicates failed")
     elif share > 0.05:
         doubts.append(f"{share:.0%} of bootstrap replicates failed")
-    interval = forecast.intervals["n_params"]
+    interval = forecast.statistical["n_params"]
     if interval is not None and interval[1] > WIDE * interval[0]:
         doubts.append(f"the interval of N* spans {interval[1] / interval[0]:.1f}x")
     if interval is None and share <= TOO_MANY_FAILED:
@@ -118,18 +129,19 @@ def _of_the_speaker(
 def _of_the_test(forecast: Forecast, tested: HoldOut | str) -> tuple[list[str], list[str]]:
     if isinstance(tested, str):
         return [], [f"no hold-out: {tested}"]
-    error = tested.mean_abs_rel_error.get(forecast.law)
-    if error is None:
-        return [], [f"no hold-out of {forecast.law}: {tested.refused[forecast.law]}"]
-    grave, doubts = [], []
-    said = f"missed the held-out loss by {error:.1%} at {tested.reach:.3g}x"
-    if error > FAILED:
-        grave.append(said)
-    elif error > MISSED:
-        doubts.append(said)
-    if forecast.reach > tested.reach**2:  # twice as far, in powers of ten, as was ever tested
-        doubts.append(
-            f"the hold-out tested a reach of {tested.reach:.3g}x, "
-            f"the target asks {forecast.reach:.3g}x"
+    grave: list[str] = []
+    doubts: list[str] = []
+    last, fold = tested.last.get(forecast.law), tested.trusted_fold(forecast.law)
+    if last is None:
+        doubts.append(f"no hold-out of {forecast.law}: {tested.refused.get(forecast.law, '?')}")
+    elif last.error > MISSED:
+        said = f"missed the held-out loss by {last.error:.1%} at {last.fold:.3g}x"
+        (grave if last.error > FAILED else doubts).append(said)
+    if fold is not None and forecast.reach > fold:
+        error = tested.expected_error(forecast.law, forecast.reach)
+        said = (
+            f"the hold-outs support about {fold:.2g}-fold (loss within {TOLERANCE:.0%}), "
+            f"the target asks {forecast.reach:.3g}-fold: expect a miss of about {error:.1%}"
         )
+        (grave if error > 2 * TOLERANCE else doubts).append(said)
     return grave, doubts

@@ -1,250 +1,293 @@
-"""The figures of a study, drawn from numbers.py alone.
+"""The figures that give the answer, drawn from numbers.py alone.
 
-Readable in grey and without colour vision: budgets differ by marker and by lightness, laws by
-dash, and lines carry their names. Solid is inside the evidence, dashed is extrapolated.
+Not here: the figures that doubt it (checks.py), what all share (drawing.py).
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator
 
-from scalelab.report.numbers import Allocation, Curve, Frontier, Minima, SurfaceMap, Valley
-from scalelab.units import sci, si
+from scalelab.report.drawing import (
+    BLUE,
+    DASHES,
+    FAINT,
+    GREY,
+    INK,
+    MARKERS,
+    SMALL,
+    End,
+    canvas,
+    compute_axis,
+    counts,
+    heavy,
+    law_style,
+    log_limits,
+    name_ends,
+    room,
+    shades,
+    styled,
+)
+from scalelab.report.numbers import (
+    Allocation,
+    Curve,
+    Frontier,
+    Minima,
+    SurfaceMap,
+    Target,
+    Valley,
+    Valleys,
+)
+from scalelab.units import sci
 
-STYLE = {
-    "font.size": 9,
-    "axes.labelsize": 9,
-    "axes.titlesize": 9.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.7,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "svg.hashsalt": "scalelab",  # the same study gives the same file
-    "svg.fonttype": "none",
-}
-MARKERS = "osD^vP<X>*"
-INK, GREY, FAINT = "#1b1b1b", "#6f6f6f", "#c8c8c8"
-BLUE, RED = "#1f5a94", "#b3432b"
-DASHES = {"evidence": "-", "extrapolated": (0, (4, 2.5)), "other": (0, (1, 1.6))}
-
-
-def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """The figure drawn under our style, whatever the caller's own is."""
-
-    def drawn(*args: Any) -> Figure:
-        with matplotlib.rc_context(STYLE):
-            return draw(*args)
-
-    drawn.__doc__ = draw.__doc__
-    return drawn
+NAMED = 12  # budgets that carry their name, of more every so many
+VISIBLE = 0.015  # share of the axis by which another minimum must lie elsewhere to be marked
+FAR = 1.0  # times the height of the frontier by which runs above it are still shown
+OTHER_SHAPES = {"cubic": "d", "akima": "v"}
 
 
 @styled
-def draw_valleys(valleys: tuple[Valley, ...]) -> Figure:
+def draw_valleys(data: Valleys) -> Figure:
     """Loss over size, one curve per budget, with its minimum."""
-    figure, (axes,) = _canvas(1, (6.4, 4.3))
-    shades = _shades(len(valleys))
-    for k, valley in enumerate(valleys):
-        colour, marker = shades[k], MARKERS[k % len(MARKERS)]
-        for used, fill in ((valley.used, colour), (~valley.used, "white")):
-            axes.plot(
-                valley.n_params[used],
-                valley.loss[used],
-                marker,
-                ms=4.2,
-                mfc=fill,
-                mec=colour,
-                mew=0.9,
-                ls="",
-            )
-        axes.plot(valley.curve_n_params, valley.curve_loss, "-", color=colour, lw=1.3)
-        last = np.argmax(valley.n_params)
-        note = f"{sci(valley.flops)} FLOPs" + (", refused" if valley.refused else "")
-        _label(
-            axes,
-            note,
-            valley.n_params[last],
-            valley.loss[valley.n_params[last] == valley.n_params].mean(),
-            colour,
-        )
-        if valley.minimum:
-            n_params, loss = valley.minimum
-            if valley.interval:
-                axes.plot(
-                    valley.interval, [loss, loss], "-", color=INK, lw=2.2, solid_capstyle="butt"
-                )
-            axes.plot(n_params, loss, marker="+", ms=9, mew=1.5, color=INK, ls="")
+    figure, ((axes,),) = canvas((5.8, 4.0))
+    found = data.valleys
+    sizes = np.concatenate([v.n_params for v in found])
+    ends = _valley_names(found)
     axes.set_xscale("log")
-    _counts(axes.xaxis)
+    beside = room(axes, [end.text for end in ends])
+    axes.set_xlim(log_limits(sizes.min(), sizes.max(), right=beside))
+    colours = shades(len(found))
+    for k, valley in enumerate(found):
+        _draw_valley(axes, valley, colours[k], MARKERS[k % len(MARKERS)])
+    for valley in found:
+        _draw_minimum(axes, valley)
+    counts(axes.xaxis, last=sizes.max() * 1.1)
+    axes.margins(y=0.05)
     axes.set_xlabel("parameters N")
-    axes.set_ylabel("validation loss (nats per token)")
-    axes.set_title(
-        "Equal compute, many sizes: + is the fitted minimum, bar its interval", loc="left"
-    )
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high * (high / low) ** 0.16)
+    axes.set_ylabel("validation loss L (nats per token)")
+    axes.set_title(f"Equal compute, many sizes [runs {data.kind}, parabola fitted]")
+    name_ends(axes, ends)
     return figure
 
 
+def _valley_names(found: tuple[Valley, ...]) -> list[End]:
+    """The budget of each valley at its largest size; of many, every so many are named."""
+    every, colours, ends = -(-len(found) // NAMED), shades(len(found)), []
+    for k, valley in enumerate(found):
+        if (len(found) - 1 - k) % every and not valley.refused:
+            continue
+        last = valley.n_params.max()
+        loss = valley.loss[(valley.n_params == last) & ~valley.ruined]
+        note = f"{sci(valley.flops)} FLOPs" + ("\nrefused" if valley.refused else "")
+        ends.append(End(last, loss.mean() if loss.size else valley.loss.max(), note, colours[k]))
+    return ends
+
+
+def _draw_valley(axes: Axes, valley: Valley, colour: tuple, marker: str) -> None:
+    sound = ~valley.ruined
+    for which, fill in ((valley.used & sound, colour), (~valley.used & sound, "white")):
+        axes.plot(
+            valley.n_params[which],
+            valley.loss[which],
+            marker,
+            ms=4.2,
+            mfc=fill,
+            mec=colour,
+            mew=0.9,
+            ls="",
+            rasterized=heavy(valley.loss),
+        )
+    if valley.ruined.any():
+        x, y = valley.n_params[valley.ruined], valley.loss[valley.ruined]
+        axes.plot(x, y, marker, ms=4.2, mfc="white", mec=colour, mew=0.9, ls="")
+        axes.plot(x, y, "x", ms=9, mew=1.3, color=INK, ls="", gid="ruined")
+    axes.plot(valley.curve_n_params, valley.curve_loss, "-", color=colour, lw=1.3)
+
+
+def _draw_minimum(axes: Axes, valley: Valley) -> None:
+    if valley.minimum is None:
+        return
+    n_params, loss = valley.minimum
+    if valley.interval:
+        axes.plot(valley.interval, [loss, loss], "-", color=INK, lw=2.2, solid_capstyle="butt")
+    axes.plot(n_params, loss, "+", ms=9, mew=1.5, color=INK, ls="")
+    low, high = axes.get_xlim()
+    for shape, other in valley.others.items():
+        if abs(np.log(other / n_params)) > VISIBLE * np.log(high / low):
+            y = np.interp(np.log(other), np.log(valley.curve_n_params), valley.curve_loss)
+            marker = OTHER_SHAPES[shape]
+            axes.plot(other, y, marker, ms=5, mfc="white", mec=INK, mew=1, ls="", gid=shape)
+
+
 @styled
-def draw_allocation(allocation: Allocation) -> Figure:
+def draw_allocation(data: Allocation) -> Figure:
     """N* and D* over compute, out to the target."""
-    figure, (left, right) = _canvas(2, (8.4, 3.9))
+    figure, (pair,) = canvas((7.4, 3.5), columns=2)
     sides = (
-        (left, allocation.n_params, allocation.minima_n_params, "parameters N*"),
-        (right, allocation.n_tokens, allocation.minima_n_tokens, "tokens D*"),
+        (data.n_params, data.minima_n_params, data.target_n_params, "parameters N*"),
+        (data.n_tokens, data.minima_n_tokens, data.target_n_tokens, "tokens D*"),
     )
-    for axes, curves, minima, label in sides:
-        for name, curve in curves.items():
-            speaks = name == allocation.speaker
-            _along(axes, curve, allocation.evidence_end, BLUE if speaks else RED, speaks)
-        _points(axes, minima)
-        _where_evidence_ends(axes, allocation.evidence_end, allocation.target)
+    for axes, (curves, minima, target, label) in zip(pair, sides, strict=True):
         axes.set_xscale("log")
         axes.set_yscale("log")
-        _compute_axis(axes)
-        _counts(axes.yaxis)
+        _compute_limits(axes, curves, target)
+        low, high = _heights(curves[data.speaker], minima, target)
+        near = [v for c in curves.values() for v in c.value if low / 10 < v < high * 10]
+        axes.set_ylim(log_limits(min(low, *near), max(high, *near)))
+        _course(axes, curves, data)
+        _points(axes, minima)
+        _at_target(axes, target)
+        _where_evidence_ends(axes, data.evidence_end, target.flops, top=False)
+        compute_axis(axes, curves[data.speaker].flops[-1])
+        counts(axes.yaxis)
         axes.set_ylabel(label)
-        low, high = axes.get_xlim()
-        axes.set_xlim(low, high * (high / low) ** 0.22)
-        _name_curves(axes, curves, allocation.speaker)
-    left.set_title("How many parameters", loc="left")
-    right.set_title("How many tokens", loc="left")
+        _name_curves(axes, curves, data)
+    state = "extrapolated" if data.target_n_params.extrapolated else "fitted"
+    pair[0].set_title(f"How many parameters [{data.kind}, {state}]")
+    pair[1].set_title(f"How many tokens [{data.kind}, {state}]")
     return figure
 
 
 @styled
-def draw_frontier(frontier: Frontier) -> Figure:
+def draw_frontier(data: Frontier) -> Figure:
     """The best loss over compute, every law and form, and the forecast."""
-    figure, (axes,) = _canvas(1, (6.4, 4.3))
-    axes.plot(frontier.runs_flops, frontier.runs_loss, ".", ms=3.5, color=FAINT, zorder=1)
-    for name, curve in frontier.curves.items():
-        speaks = name == frontier.speaker
-        _along(axes, curve, frontier.evidence_end, BLUE if speaks else RED, speaks)
-    _points(axes, frontier.minima)
-    if frontier.interval:
-        low, high = frontier.interval
-        span = [[frontier.forecast - low], [high - frontier.forecast]]
-        axes.errorbar(
-            frontier.target,
-            frontier.forecast,
-            yerr=span,
-            fmt="D",
-            ms=5,
-            color=INK,
-            mfc="white",
-            capsize=3,
-            lw=1.2,
-            zorder=5,
-        )
+    figure, ((axes,),) = canvas((5.8, 4.0))
     axes.set_xscale("log")
-    _where_evidence_ends(axes, frontier.evidence_end, frontier.target)
-    _compute_axis(axes)
-    axes.set_ylabel("validation loss at the best size (nats per token)")
-    axes.set_title("What compute buys: grey dots are runs, diamond is the forecast", loc="left")
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high * (high / low) ** 0.3)
-    _name_curves(axes, frontier.curves, frontier.speaker)
+    _compute_limits(axes, data.curves, data.target)
+    low, high = _heights(data.curves[data.speaker], data.minima, data.target)
+    high = max(high, min(data.runs_loss.max(), high + FAR * (high - low)))
+    axes.set_ylim(low - 0.1 * (high - low), high + 0.03 * (high - low))
+    axes.plot(
+        data.runs_flops,
+        data.runs_loss,
+        ".",
+        ms=3.5,
+        color="#a8a8a8",
+        zorder=1,
+        rasterized=heavy(data.runs_loss),
+    )
+    _course(axes, data.curves, data)
+    _points(axes, data.minima)
+    _at_target(axes, data.target)
+    _where_evidence_ends(axes, data.evidence_end, data.target.flops, top=True)
+    compute_axis(axes, data.curves[data.speaker].flops[-1])
+    axes.set_ylabel("validation loss at the best size L* (nats per token)")
+    state = "extrapolated" if data.target.extrapolated else "fitted"
+    axes.set_title(f"What compute buys [dots {data.kind}, diamond {state}]")
+    _name_curves(axes, data.curves, data)
     return figure
 
 
 @styled
-def draw_surface(surface: SurfaceMap) -> Figure:
+def draw_surface(data: SurfaceMap) -> Figure:
     """Contours of the fitted loss, the runs on it, and the compute-optimal path."""
-    figure, (axes,) = _canvas(1, (6.0, 4.9))
-    levels = MaxNLocator(12).tick_values(surface.loss.min(), np.quantile(surface.loss, 0.97))
+    figure, ((axes,),) = canvas((5.6, 4.3))
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(data.n_params[0], data.n_params[-1])
+    axes.set_ylim(data.n_tokens[0], data.n_tokens[-1])
+    levels = MaxNLocator(10).tick_values(data.loss.min(), np.quantile(data.loss, 0.95))
     lines = axes.contour(
-        surface.n_params,
-        surface.n_tokens,
-        surface.loss,
+        data.n_params,
+        data.n_tokens,
+        data.loss,
         levels=levels,
-        colors=GREY,
+        colors="#9a9a9a",
         linewidths=0.6,
         zorder=1,
     )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.clabel(lines, fmt="%.3g", fontsize=7, inline_spacing=2)
-    inside = surface.path_flops <= surface.evidence_end * (1 + 1e-9)
-    axes.plot(surface.path_n_params[inside], surface.path_n_tokens[inside], "-", color=BLUE, lw=2)
-    axes.plot(
-        surface.path_n_params[~inside],
-        surface.path_n_tokens[~inside],
-        ls=DASHES["extrapolated"],
-        color=BLUE,
-        lw=2,
-    )
-    on_map = (surface.path_n_params <= surface.n_params[-1]) & (
-        surface.path_n_tokens <= surface.n_tokens[-1]
-    )
-    if on_map.any():
-        last = np.flatnonzero(on_map)[-1]
-        at = surface.path_n_params[last], surface.path_n_tokens[last]
-        _label(axes, "best use\nof compute", *at, BLUE)
-    axes.set_xlim(surface.n_params[0], surface.n_params[-1])
-    axes.set_ylim(surface.n_tokens[0], surface.n_tokens[-1])
-    worst = float(np.max(np.abs(surface.miss))) or 1.0
-    for sign, marker, what in ((1, "^", "predicted above"), (-1, "v", "predicted below")):
-        here = surface.miss >= 0 if sign > 0 else surface.miss < 0
-        size = 12 + 70 * np.abs(surface.miss[here]) / worst
+    axes.clabel(lines, fmt="%.3g", fontsize=SMALL, inline_spacing=2, colors=GREY)
+    inside = data.path_flops <= data.evidence_end * (1 + 1e-9)
+    beyond = ~inside
+    beyond[max(int(inside.sum()) - 1, 0) :] = True  # join the two
+    for part, dash in ((inside, "evidence"), (beyond, "extrapolated")):
+        x, y = data.path_n_params[part], data.path_n_tokens[part]
+        axes.plot(x, y, ls=DASHES[dash], color=BLUE, lw=2)
+    worst = float(np.max(np.abs(data.miss))) or 1.0
+    many = heavy(data.miss)
+    least, most, edge = (1, 12, 0.0) if many else (8, 60, 0.4)
+    for marker, here in (("^", data.miss >= 0), ("v", data.miss < 0)):
         axes.scatter(
-            surface.runs_n_params[here],
-            surface.runs_n_tokens[here],
-            s=size,
+            data.runs_n_params[here],
+            data.runs_n_tokens[here],
+            s=least + most * np.abs(data.miss[here]) / worst,
             marker=marker,
-            color=INK,
-            linewidths=0,
-            alpha=0.85,
-            zorder=3,
-            label=f"{what} the run",
+            facecolor="#a8a8a8" if many else INK,
+            edgecolor="white",
+            linewidths=edge,
+            zorder=0 if many else 3,
+            rasterized=many,
         )
-    axes.legend(loc="upper left", edgecolor="none", framealpha=0.95, fontsize=8, handletextpad=0.3)
-    _counts(axes.xaxis)
-    _counts(axes.yaxis)
+    _name_path(axes, data)
+    counts(axes.xaxis)
+    counts(axes.yaxis)
     axes.set_xlabel("parameters N")
     axes.set_ylabel("tokens D")
-    axes.set_title(
-        f"Fitted loss (nats per token); larger marks miss more, at most {worst:.1%}", loc="left"
-    )
+    axes.set_title(f"Loss by {data.law}, nats per token [lines fitted, runs {data.kind}]")
     return figure
 
 
-def _canvas(columns: int, inches: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=inches, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
-
-
-def _shades(count: int) -> list[Any]:
-    return [matplotlib.colormaps["viridis"](x) for x in np.linspace(0.66, 0.02, max(count, 1))]
-
-
-def _label(axes: Axes, text: str, x: float, y: float, colour: Any) -> None:
+def _name_path(axes: Axes, data: SurfaceMap) -> None:
+    """The name of the best path, above its end."""
+    on_map = (data.path_n_params < data.n_params[-1]) & (data.path_n_tokens < data.n_tokens[-6])
+    if not on_map.any():
+        return
+    last = np.flatnonzero(on_map)[-1]
+    at = data.path_n_params[last], data.path_n_tokens[last]
     axes.annotate(
-        text, (x, y), xytext=(7, 0), textcoords="offset points", va="center", color=colour, size=8
+        "best use of compute",
+        at,
+        xytext=(-10, 7),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        color=BLUE,
+        size=SMALL,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85},
+        zorder=4,
     )
 
 
-def _along(axes: Axes, curve: Curve, evidence_end: float, colour: str, speaks: bool) -> None:
-    """A curve: solid inside the evidence, dashed beyond; dotted where another law speaks."""
-    inside = ~(curve.flops > evidence_end * (1 + 1e-9))
-    beyond = ~inside
-    beyond[max(int(inside.sum()) - 1, 0)] = True  # join the two
-    width = 1.8 if speaks else 1.1
-    for part, dash in ((inside, "evidence"), (beyond, "extrapolated")):
-        style = DASHES[dash] if speaks else DASHES["other"]
-        axes.plot(curve.flops[part], curve.value[part], ls=style, color=colour, lw=width, zorder=3)
-    if curve.low is not None:
-        axes.fill_between(
-            curve.flops, curve.low, curve.high, color=colour, alpha=0.16, lw=0, zorder=2
-        )
+def _label(name: str, curve: Curve) -> str:
+    """Short for beside a line; what the runs refute says so."""
+    return name.removesuffix(" form") + ("" if curve.counts else "\n(refuted)")
+
+
+def _colour(curve: Curve, name: str, laws: tuple[str, ...]) -> str:
+    return law_style(laws, name)[0] if curve.counts else GREY
+
+
+def _compute_limits(axes: Axes, curves: Mapping[str, Curve], target: Target) -> None:
+    flops = next(iter(curves.values())).flops
+    beside = room(axes, [_label(name, curve) for name, curve in curves.items()], pad=30)
+    axes.set_xlim(log_limits(flops[0], max(flops[-1], target.flops), right=beside))
+
+
+def _heights(curve: Curve, minima: Minima, target: Target) -> tuple[float, float]:
+    """The ends of what must be seen: the law that speaks, minima, interval and members."""
+    parts = [curve.value, minima.value, np.array([target.value, *target.members])]
+    parts += [part for part in (curve.low, curve.high, target.quoted) if part is not None]
+    parts += [np.array(interval) for interval in minima.intervals if interval]
+    values = np.concatenate([np.asarray(part, float) for part in parts])
+    values = values[np.isfinite(values) & (values > 0)]
+    return float(values.min()), float(values.max())
+
+
+def _course(axes: Axes, curves: Mapping[str, Curve], data: Allocation | Frontier) -> None:
+    """Solid inside the evidence, dashed beyond; dotted where another law speaks."""
+    for name, curve in curves.items():
+        speaks = name == data.speaker
+        inside = curve.flops <= data.evidence_end * (1 + 1e-9)
+        beyond = ~inside
+        beyond[max(int(inside.sum()) - 1, 0) :] = True  # join the two
+        colour, width = _colour(curve, name, data.laws), 1.8 if speaks else 1.3
+        for part, dash in ((inside, "evidence"), (beyond, "extrapolated")):
+            style = DASHES[dash] if speaks else DASHES["other"]
+            axes.plot(curve.flops[part], curve.value[part], ls=style, color=colour, lw=width)
+        if curve.low is not None:
+            axes.fill_between(curve.flops, curve.low, curve.high, color=colour, alpha=0.18, lw=0)
 
 
 def _points(axes: Axes, minima: Minima) -> None:
@@ -254,71 +297,41 @@ def _points(axes: Axes, minima: Minima) -> None:
         axes.plot(flops, value, "o", ms=4.5, color=INK, zorder=4)
 
 
-def _where_evidence_ends(axes: Axes, end: float, target: float) -> None:
-    axes.axvline(end, color=GREY, lw=0.7, ls=":")
-    axes.annotate(
-        "evidence ends",
-        (end, 0.02),
-        xycoords=("data", "axes fraction"),
-        xytext=(-3, 0),
-        textcoords="offset points",
-        rotation=90,
-        ha="right",
-        va="bottom",
-        size=7,
-        color=GREY,
-    )
-    if target > end:
+def _at_target(axes: Axes, target: Target) -> None:
+    """The forecast with the interval that is quoted, and a tick for every member that counts."""
+    at = np.full(len(target.members), target.flops)
+    axes.plot(at, target.members, "_", ms=9, mew=0.9, color=INK, zorder=4, gid="members")
+    if target.quoted:
+        low, high = target.quoted
+        axes.plot([target.flops] * 2, [low, high], "-", color=INK, lw=1.3, zorder=5, gid="quoted")
+    axes.plot(target.flops, target.value, "D", ms=5.5, mec=INK, mfc="white", zorder=6)
+
+
+def _where_evidence_ends(axes: Axes, end: float, target: float, *, top: bool) -> None:
+    if target <= end:
+        return
+    axes.axvline(end, color=FAINT, lw=0.8, zorder=0)
+    for text, side, shift in (("evidence", "right", -4), ("extrapolated", "left", 4)):
         axes.annotate(
-            "extrapolated",
-            (np.sqrt(end * target), 0.02),
+            text,
+            (end, 0.985 if top else 0.015),
             xycoords=("data", "axes fraction"),
-            ha="center",
-            va="bottom",
-            size=8,
-            style="italic",
+            xytext=(shift, 0),
+            textcoords="offset points",
+            ha=side,
+            va="top" if top else "bottom",
+            size=SMALL,
             color=GREY,
         )
 
 
-def _name_curves(axes: Axes, curves: Mapping[str, Curve], speaker: str) -> None:
-    """The name of every curve at its right end, one line of text apart where ends meet.
-
-    Call it when scales and limits are final: heights are compared in points on the page.
-    """
-    line = 10.0
-    per_point = axes.figure.dpi / 72
+def _name_curves(axes: Axes, curves: Mapping[str, Curve], data: Allocation | Frontier) -> None:
+    """The name of every curve where it ends, or where it leaves the picture."""
+    low, high = axes.get_ylim()
     ends = []
     for name, curve in curves.items():
-        if np.isfinite(curve.value[-1]):
-            end = (curve.flops[-1], curve.value[-1])
-            ends.append((float(axes.transData.transform(end)[1]) / per_point, name, end))
-    below = -np.inf
-    for height, name, end in sorted(ends):
-        at = max(height, below + line)
-        below = at
-        axes.annotate(
-            name,
-            end,
-            xytext=(8, at - height),
-            textcoords="offset points",
-            va="center",
-            color=BLUE if name == speaker else RED,
-            size=8,
-        )
-
-
-def _counts(axis: Any) -> None:
-    """Ticks of a log axis as people say them: 30k, 100k, 1M."""
-    low, high = axis.get_view_interval()
-    decades = np.log10(high / low)
-    subs = (1.0,) if decades > 3 else (1.0, 3.0) if decades > 1.7 else (1.0, 2.0, 5.0)
-    axis.set_major_locator(LogLocator(subs=subs, numticks=12))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: si(value)))
-    axis.set_minor_locator(NullLocator())
-
-
-def _compute_axis(axes: Axes) -> None:
-    axes.set_xlabel("training compute C (FLOPs)")
-    axes.xaxis.set_major_locator(LogLocator(numticks=8))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+        seen = np.flatnonzero((curve.value >= low) & (curve.value <= high))
+        if seen.size:
+            colour, last = _colour(curve, name, data.laws), seen[-1]
+            ends.append(End(curve.flops[last], curve.value[last], _label(name, curve), colour))
+    name_ends(axes, ends)

@@ -1,7 +1,9 @@
-"""The curves of a study as plain numbers, so that a figure is only their drawing.
+"""The answer of a study as plain numbers, so that a figure is only their drawing.
 
 Each function takes a Study and returns what one figure shows, or None where the study has
 no such thing. Units as in units.py: parameters, tokens, FLOPs, nats per token.
+
+Not here: the numbers that doubt the answer (doubts.py).
 """
 
 from collections.abc import Mapping
@@ -9,13 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scalelab.laws.base import Array
+from scalelab.laws.base import Array, Optimum
 from scalelab.laws.formula import FormulaFit
 from scalelab.laws.interval import Interval, trusted
-from scalelab.laws.isoflop import IsoFlopFit
+from scalelab.laws.isoflop import IsoFlopFit, Slice
 from scalelab.laws.study import Study
 
-POINTS = 81  # along a curve
+POINTS = 81  # along a parabola, and of each side of a map
+ALONG = 25  # along compute, where every point of a band asks every replicate
+MOST = 20_000  # marks of one figure; of more runs, so many are drawn
+OFF_MAP = 100.0  # a map reaches no further than this factor beyond the runs
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +32,8 @@ class Valley:
     loss: Array
     used: Array
     """Which runs lie in the parabola's window; none where refused."""
+    ruined: Array
+    """Which runs no valley of the others explains; they take no part."""
     curve_n_params: Array
     """Inside the parabola's window; empty where refused."""
     curve_loss: Array
@@ -34,7 +41,29 @@ class Valley:
     """N* and L*."""
     interval: Interval
     """Of N*."""
+    others: Mapping[str, float]
+    """N* by "cubic" and by "akima", where they have one."""
     refused: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Valleys:
+    """All budgets, ascending."""
+
+    kind: str
+    valleys: tuple[Valley, ...]
+    hidden: int
+    """Runs beyond those that are drawn."""
+
+
+@dataclass(frozen=True, eq=False)
+class Along:
+    """What every law says of the optimum along compute; bands for the one that speaks."""
+
+    flops: Array
+    best: Mapping[str, Optimum]
+    bands: Mapping[str, tuple[Array, Array]]
+    """By symbol N, D, L."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +72,10 @@ class Curve:
 
     flops: Array
     value: Array
-    low: Array | None
-    high: Array | None
+    low: Array | None = None
+    high: Array | None = None
+    counts: bool = True
+    """Whether the runs leave it standing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,37 +88,60 @@ class Minima:
 
 
 @dataclass(frozen=True, eq=False)
+class Target:
+    """One quantity at the target compute."""
+
+    flops: float
+    value: float
+    quoted: Interval
+    members: tuple[float, ...]
+    """What each member says that counts."""
+    extrapolated: bool
+
+
+@dataclass(frozen=True, eq=False)
 class Allocation:
     """N* and D* along compute, by law: the one that speaks has bands."""
 
+    kind: str
+    level: float
+    laws: tuple[str, ...]
+    """All that were fitted, in their order."""
     speaker: str
     n_params: Mapping[str, Curve]
     n_tokens: Mapping[str, Curve]
     minima_n_params: Minima
     minima_n_tokens: Minima
+    target_n_params: Target
+    target_n_tokens: Target
     evidence_end: float
-    target: float
 
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
     """L* along compute, by law and form."""
 
+    kind: str
+    level: float
+    laws: tuple[str, ...]
+    """All that were fitted, in their order."""
     speaker: str
     curves: Mapping[str, Curve]
     minima: Minima
     runs_flops: Array
     runs_loss: Array
+    hidden: int
+    """Runs beyond those that are drawn."""
+    target: Target
     evidence_end: float
-    target: float
-    forecast: float
-    interval: Interval
 
 
 @dataclass(frozen=True, eq=False)
 class SurfaceMap:
     """The fitted loss over N and D, and the best path through it."""
 
+    kind: str
+    law: str
     n_params: Array
     n_tokens: Array
     loss: Array
@@ -96,140 +150,207 @@ class SurfaceMap:
     runs_n_tokens: Array
     miss: Array
     """Of each run, as a share: predicted over measured, less one."""
+    hidden: int
+    """Runs beyond those that are drawn."""
     path_n_params: Array
     path_n_tokens: Array
+    path_flops: Array
     evidence_end: float
     """Compute at which the path leaves the evidence."""
-    path_flops: Array
 
 
-def valleys(study: Study) -> tuple[Valley, ...] | None:
+def thinned(n: int, keep: Array | None = None, most: int | None = None) -> Array:
+    """Indices of MOST or `most` of n rows, evenly spread; the rows `keep` are among them."""
+    most = most or MOST
+    if n <= most:
+        return np.arange(n)
+    chosen = np.zeros(n, bool)
+    chosen[np.linspace(0, n - 1, most).astype(int)] = True
+    if keep is not None:
+        chosen[keep] = True
+    return np.flatnonzero(chosen)
+
+
+def valleys(study: Study) -> Valleys | None:
     """The slices, ascending in budget; None without isoFLOP minima."""
     fit = study.fits.get("isoflop")
     if not isinstance(fit, IsoFlopFit):
         return None
     intervals = iter(study.minima_intervals())
-    found = []
-    for s in fit.slices:
-        curve_n_params = curve_loss = np.array([])
-        minimum = interval = None
-        used = np.zeros(len(s.runs), bool)
-        if s.refused is None:
-            w, used = s.window.design[:, 1], s.window.chosen
-            along = np.linspace(w.min(), w.max(), POINTS)
-            curve_n_params = np.exp(s.window.centre + along)
-            curve_loss = np.vander(along, 3, increasing=True) @ s.coefficients
-            minimum, interval = (s.N, s.L), next(intervals)["n_params"]
-        found.append(
-            Valley(
-                s.flops,
-                s.runs.N,
-                s.runs.L,
-                used,
-                curve_n_params,
-                curve_loss,
-                minimum,
-                interval,
-                s.refused,
-            )
-        )
-    return tuple(found)
+    each = max(MOST // len(fit.slices), 200)
+    found = tuple(
+        _valley(s, next(intervals)["n_params"] if s.refused is None else None, each)
+        for s in fit.slices
+    )
+    return Valleys(study.kind, found, len(fit.runs) - sum(len(v.loss) for v in found))
 
 
-def allocation(study: Study) -> Allocation:
-    """N*(C) and D*(C) of every law, from the smallest budget to the target."""
-    flops = _compute(study)
-    n_params, n_tokens = {}, {}
-    for name, fit in study.fits.items():
-        best = fit.optimum(flops)
-        bands = _bands(study, flops, ("N", "D")) if name == study.forecast.law else {}
-        n_params[name] = Curve(flops, best.N, *bands.get("N", (None, None)))
-        n_tokens[name] = Curve(flops, best.D, *bands.get("D", (None, None)))
-    return Allocation(
-        study.forecast.law,
-        n_params,
-        n_tokens,
-        _minima(study, "N", "n_params"),
-        _minima(study, "D", "n_tokens"),
-        study.fits[study.forecast.law].evidence_end,
-        study.forecast.flops,
+def _valley(s: Slice, interval: Interval, most: int) -> Valley:
+    curve_n_params = curve_loss = np.array([])
+    minimum, others = None, {}
+    used = np.zeros(len(s.runs), bool)
+    ruined = np.isin(s.runs.run, s.ruined)
+    if s.refused is None:
+        w, used = s.window.w, s.window.chosen
+        along = np.linspace(w.min(), w.max(), POINTS)
+        curve_n_params = np.exp(s.window.centre + along)
+        curve_loss = np.vander(along, 3, increasing=True) @ s.coefficients
+        minimum = (s.N, s.L)
+        others = {k: v for k in ("cubic", "akima") if (v := s.cross_check[k]) is not None}
+    drawn = thinned(len(used), np.flatnonzero(ruined), most)
+    return Valley(
+        s.flops,
+        s.runs.N[drawn],
+        s.runs.L[drawn],
+        used[drawn],
+        ruined[drawn],
+        curve_n_params,
+        curve_loss,
+        minimum,
+        interval,
+        others,
+        s.refused,
     )
 
 
-def frontier(study: Study) -> Frontier:
-    """L*(C) of every law and form, from the smallest budget to the target."""
-    flops = _compute(study)
-    speaker, curves = study.forecast.law, {}
-    for name, fit in study.fits.items():
-        bands = _bands(study, flops, ("L",)) if name == speaker else {}
-        curves[name] = Curve(flops, fit.optimum(flops).L, *bands.get("L", (None, None)))
-        for form in fit.frontiers(float(flops[0])):
-            value = np.array([fit.frontiers(float(c))[form] for c in flops])
-            if not np.array_equal(value, curves[name].value):
-                curves[f"{name}, {form} form"] = Curve(flops, value, None, None)
-    planned = study.runs.flops_planned
-    return Frontier(
-        speaker,
-        curves,
-        _minima(study, "L", "loss"),
-        np.where(np.isnan(planned), study.runs.C, planned),
-        study.runs.L,
-        study.fits[study.forecast.law].evidence_end,
-        study.forecast.flops,
-        study.forecast.values["loss"],
-        study.forecast.intervals["loss"],
-    )
+def along_compute(study: Study) -> Along:
+    """From the smallest budget to the target or the largest, whichever is further."""
+    runs, law = study.runs, study.forecast.law
+    first = runs.budgets[0] if runs.budgets.size else runs.C.min()
+    ends = [first, runs.largest_budget, study.forecast.flops]
+    flops = np.geomspace(min(ends), max(ends), ALONG)
+    end = study.fits[law].evidence_end
+    if flops[0] < end < flops[-1]:  # so that a line changes its dash there
+        flops = np.unique(np.append(flops, end))
+    best = {name: fit.optimum(flops) for name, fit in study.fits.items()}
+    best = {name: optimum for name, optimum in best.items() if optimum is not None}
+    return Along(flops, best, _bands(study, flops))
 
 
-def surface(study: Study) -> SurfaceMap | None:
-    """The Chinchilla surface around the runs and out to the target; None where refused."""
-    fit = study.fits.get("chinchilla")
-    if not isinstance(fit, FormulaFit):
-        return None
-    runs, flops = study.runs, _compute(study)
-    best = fit.optimum(flops)
-    n_params, n_tokens = (_map_axis(a, b) for a, b in ((runs.N, best.N), (runs.D, best.D)))
-    return SurfaceMap(
-        n_params,
-        n_tokens,
-        fit.predict(N=n_params[None, :], D=n_tokens[:, None]),
-        runs.N,
-        runs.D,
-        fit.expected(runs) / runs.L - 1,
-        best.N,
-        best.D,
-        runs.largest_budget,
-        flops,
-    )
-
-
-def _map_axis(runs: Array, path: Array) -> Array:
-    """Around the runs and along the path, but not past 100x the runs: a map, not a sky."""
-    near = path[(path > runs.min() / 100) & (path < runs.max() * 100)]
-    ends = np.concatenate([runs, near])
-    return np.geomspace(ends.min() / 1.5, ends.max() * 1.5, POINTS)
-
-
-def _compute(study: Study) -> Array:
-    """Compute from the smallest budget to the target or the largest, whichever is further."""
-    runs = study.runs
-    ends = [runs.budgets[0] if runs.budgets.size else runs.C.min(), runs.largest_budget]
-    ends.append(study.forecast.flops)
-    return np.geomspace(min(ends), max(ends), POINTS)
-
-
-def _bands(study: Study, flops: Array, symbols: tuple[str, ...]) -> dict[str, tuple[Array, Array]]:
+def _bands(study: Study, flops: Array) -> dict[str, tuple[Array, Array]]:
     drawn = study.replicates[study.forecast.law]
     if drawn is None:
         return {}
-    at = [drawn.optimum(float(c)) for c in flops]
+    at = [drawn.optimum(float(C)) for C in flops]
     found = {}
-    for symbol in symbols:
+    for symbol in "NDL":
         ends = [trusted(drawn, getattr(best, symbol), study.level) for best in at]
         if all(end is not None for end in ends):
             low, high = np.array(ends).T
             found[symbol] = (low, high)
     return found
+
+
+def allocation(study: Study, along: Along) -> Allocation:
+    """N*(C) and D*(C) of every law that allots."""
+    law = study.forecast.law
+
+    def curves(symbol: str) -> dict[str, Curve]:
+        return {
+            name: Curve(
+                along.flops,
+                getattr(best, symbol),
+                *(along.bands.get(symbol, (None, None)) if name == law else (None, None)),
+                counts=_counts(study, name),
+            )
+            for name, best in along.best.items()
+        }
+
+    return Allocation(
+        study.kind,
+        study.level,
+        tuple(study.fits),
+        law,
+        curves("N"),
+        curves("D"),
+        _minima(study, "N", "n_params"),
+        _minima(study, "D", "n_tokens"),
+        _target(study, "n_params"),
+        _target(study, "n_tokens"),
+        study.fits[law].evidence_end,
+    )
+
+
+def frontier(study: Study, along: Along) -> Frontier:
+    """L*(C) of every law and form."""
+    speaker, flops, curves = study.forecast.law, along.flops, {}
+    for name, fit in study.fits.items():
+        best = along.best.get(name)
+        if best is not None:
+            band = along.bands.get("L", (None, None)) if name == speaker else (None, None)
+            curves[name] = Curve(flops, best.L, *band, counts=_counts(study, name))
+        for form, last in fit.frontiers(float(flops[-1])).items():
+            if best is not None and np.isclose(last, best.L[-1], rtol=1e-9):
+                continue
+            label = f"{name}, {form} form"
+            value = np.array([fit.frontiers(float(C))[form] for C in flops])
+            curves[label] = Curve(flops, value, counts=_counts(study, label))
+    planned = study.runs.flops_planned
+    drawn = thinned(len(study.runs))
+    return Frontier(
+        study.kind,
+        study.level,
+        tuple(study.fits),
+        speaker,
+        curves,
+        _minima(study, "L", "loss"),
+        np.where(np.isnan(planned), study.runs.C, planned)[drawn],
+        study.runs.L[drawn],
+        len(study.runs) - len(drawn),
+        _target(study, "loss"),
+        study.fits[speaker].evidence_end,
+    )
+
+
+def surface(study: Study, along: Along) -> SurfaceMap | None:
+    """The first law of N and D around the runs and out to the target; None without one."""
+    found = (
+        (name, fit)
+        for name, fit in study.fits.items()
+        if isinstance(fit, FormulaFit) and set(fit.law.uses) == {"N", "D"}
+    )
+    name, fit = next(found, (None, None))
+    if fit is None:
+        return None
+    runs, best = study.runs, along.best.get(name)
+    path = np.array([[], []]) if best is None else np.array([best.N, best.D])
+    n_params, n_tokens = (_map_axis(a, b) for a, b in zip((runs.N, runs.D), path, strict=True))
+    miss = fit.expected(runs) / runs.L - 1
+    drawn = thinned(len(runs), np.argsort(-np.abs(miss))[:10])
+    return SurfaceMap(
+        study.kind,
+        name,
+        n_params,
+        n_tokens,
+        fit.predict(N=n_params[None, :], D=n_tokens[:, None]),
+        runs.N[drawn],
+        runs.D[drawn],
+        miss[drawn],
+        len(runs) - len(drawn),
+        *path,
+        along.flops if path.size else np.array([]),
+        runs.largest_budget,
+    )
+
+
+def _map_axis(runs: Array, path: Array) -> Array:
+    """Around the runs and along the path, but not far past the runs: a map, not a sky."""
+    near = path[(path > runs.min() / OFF_MAP) & (path < runs.max() * OFF_MAP)]
+    ends = np.concatenate([runs, near])
+    return np.geomspace(ends.min() / 1.5, ends.max() * 1.5, POINTS)
+
+
+def _counts(study: Study, name: str) -> bool:
+    """Whether a law or form stands; one that is no member has nothing against it."""
+    return all(m.refuted is None for m in study.forecast.members if m.name == name)
+
+
+def _target(study: Study, quantity: str) -> Target:
+    f = study.forecast
+    said = (m.values[quantity] for m in f.members if m.refuted is None and quantity in m.values)
+    return Target(
+        f.flops, f.values[quantity], f.intervals[quantity], tuple(said), extrapolated=f.reach > 1
+    )
 
 
 def _minima(study: Study, symbol: str, quantity: str) -> Minima:

@@ -4,13 +4,14 @@
       README.md     the page: verdict first, figures, the whole text, where it came from
       fit.json      schema 1, for programs
       summary.txt   what the terminal showed
-      *.png *.svg   valleys, allocation, frontier, surface
+      draws.csv     every bootstrap draw, where asked for: law, replicate, quantity, value
+      *.png *.svg   FIGURES, those that can be drawn
 
 Only files of this study are written; what stands beside them is left alone, except a figure
-of an earlier study that this one cannot draw, which is removed.
+or draws of an earlier study that this one does not have, which are removed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +19,56 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from scalelab.files import make_dir, whole, write_json, write_text, writing
+from scalelab.laws.conventions import Row, comparison_text
+from scalelab.laws.forecast import CHOICE
+from scalelab.laws.interval import Interval
 from scalelab.laws.study import Study
-from scalelab.report import figures, numbers
+from scalelab.report import captions, checks, doubts, drawing, figures, numbers
+from scalelab.units import sci, si
 
-CAPTIONS = {
-    "valleys": "Loss against size, one colour per compute budget. Within a budget a larger model "
-    "sees fewer tokens. The cross is the fitted minimum N*, the bar its interval; open marks "
-    "are runs that the parabola does not use: too far from the minimum, or of a refused budget.",
-    "allocation": "The best size and token count against compute. Points are the minima of the "
-    "budgets, the band is the interval (noise only), dashes are extrapolation. Dotted: what "
-    "another law says of the same runs.",
-    "frontier": "The lowest loss against compute. All laws and forms that these runs allow are "
-    "drawn, because beyond the evidence they differ by more than the noise.",
-    "surface": "One formula through all runs. Triangles are runs, larger where the formula misses "
-    "more; the line is the best use of compute, dashed beyond the evidence.",
+DRAW: dict[str, Callable[[Any], Figure]] = {
+    "valleys": figures.draw_valleys,
+    "allocation": figures.draw_allocation,
+    "frontier": figures.draw_frontier,
+    "choice": checks.draw_choice,
+    "holdout": checks.draw_holdout,
+    "surface": figures.draw_surface,
+    "residuals": checks.draw_residuals,
+    "conventions": checks.draw_conventions,
 }
+TELL: dict[str, Callable[[Study, Any], str]] = {
+    "valleys": captions.valleys,
+    "allocation": captions.allocation,
+    "frontier": captions.frontier,
+    "choice": captions.choice,
+    "holdout": captions.holdout,
+    "surface": captions.surface,
+    "residuals": captions.residuals,
+    "conventions": captions.conventions,
+}
+FIGURES = tuple(DRAW)  # in the order of the page
+DPI = 150
+NAMED = 200  # runs that the page names; fit.json has all
+ROWS = 40  # findings and runs left out, likewise
+
+QUANTITIES: tuple[tuple[str, str, Callable[[float], str], str], ...] = (
+    ("n_params", "N*", si, "parameters"),
+    ("n_tokens", "D*", si, "tokens"),
+    ("tokens_per_param", "D*/N*", lambda v: f"{v:.3g}", "tokens per parameter"),
+    ("loss", "L*", lambda v: f"{v:.3f}", "nats per token"),
+    ("a", "a", lambda v: f"{v:.3f}", "exponent of N* ~ C^a"),
+)
 
 
-def write_report(study: Study, out: Path, *, name: str, provenance: dict[str, Any]) -> list[Path]:
+def write_report(
+    study: Study,
+    out: Path,
+    *,
+    name: str,
+    provenance: dict[str, Any],
+    conventions: Sequence[Row] = (),
+    draws: bool = False,
+) -> list[Path]:
     """Every file of the report, written whole; their paths, the page first.
 
     Args:
@@ -44,78 +77,162 @@ def write_report(study: Study, out: Path, *, name: str, provenance: dict[str, An
         name: Of the sweep or table, for the title.
         provenance: What the numbers came from (commit, config digest, data digest, ...), shown
             as it is handed over.
+        conventions: The laws under other counts of parameters and FLOPs.
+        draws: Whether every bootstrap draw is written too.
     """
     make_dir(out)
-    drawings: dict[str, tuple[Any, Callable[..., Figure]]] = {
-        "valleys": (numbers.valleys(study), figures.draw_valleys),
-        "allocation": (numbers.allocation(study), figures.draw_allocation),
-        "frontier": (numbers.frontier(study), figures.draw_frontier),
-        "surface": (numbers.surface(study), figures.draw_surface),
-    }
-    written = []
-    for title, (data, draw) in drawings.items():
+    written, told = [], {}
+    found = figure_data(study, conventions)
+    for title in FIGURES:
         paths = [out / f"{title}.png", out / f"{title}.svg"]
-        if data is None:
+        if found[title] is None:
             for path in paths:
-                with writing(path):
-                    path.unlink(missing_ok=True)
+                _remove(path)
             continue
-        written += _save(draw(data), paths)
-    drawn = [title for title, (data, _) in drawings.items() if data is not None]
+        written += _save(DRAW[title](found[title]), paths)
+        told[title] = TELL[title](study, found[title])
     write_json(out / "fit.json", study.to_json())
     write_text(out / "summary.txt", study.summary() + "\n")
-    write_text(out / "README.md", page(study, name, provenance, drawn))
+    write_text(out / "README.md", page(study, name, provenance, told, conventions, draws))
+    if draws:
+        with whole(out / "draws.csv") as file:
+            lines = (f"{law},{k},{key},{value!r}\n" for law, k, key, value in study.draws())
+            file.write(("law,replicate,quantity,value\n" + "".join(lines)).encode())
+        written.append(out / "draws.csv")
+    else:
+        _remove(out / "draws.csv")
     return [out / "README.md", out / "fit.json", out / "summary.txt", *written]
 
 
-def page(study: Study, name: str, provenance: dict[str, Any], drawn: list[str]) -> str:
-    """The page as Markdown."""
-    missing = [
-        f"No {title} figure: {_why(study, title)}." for title in CAPTIONS if title not in drawn
+def figure_data(study: Study, conventions: Sequence[Row]) -> dict[str, Any]:
+    """The numbers of every figure, None where there are none."""
+    along = numbers.along_compute(study)
+    return {
+        "valleys": numbers.valleys(study),
+        "allocation": numbers.allocation(study, along),
+        "frontier": numbers.frontier(study, along),
+        "choice": doubts.choice(study),
+        "holdout": doubts.tests(study),
+        "surface": numbers.surface(study, along),
+        "residuals": doubts.residuals(study),
+        "conventions": doubts.conventions(study, conventions),
+    }
+
+
+def page(
+    study: Study,
+    name: str,
+    provenance: dict[str, Any],
+    told: dict[str, str],
+    conventions: Sequence[Row] = (),
+    draws: bool = False,
+) -> str:
+    """The page as Markdown; `told` has the caption of every figure that was drawn."""
+    shown = [
+        f"![{title}]({title}.png)\n\n{caption} ([{title}.svg]({title}.svg))"
+        for title, caption in told.items()
     ]
-    shown = [f"![{title}]({title}.png)\n\n{CAPTIONS[title]}" for title in drawn]
+    wanted = [title for title in FIGURES if conventions or title != "conventions"]
+    missing = [
+        f"No {title} figure: {captions.absent(study, title)}."
+        for title in wanted
+        if title not in told
+    ]
     rows = [f"| {key} | {_cell(value)} |" for key, value in provenance.items()]
-    runs = ", ".join(f"`{run}`" for run in study.runs.run)
-    left_out = [f"- `{run}`: {reason}" for run, reason in study.excluded] or ["None."]
+    data = ["Every number in full: [fit.json](fit.json)."]
+    data += ["Every bootstrap draw: [draws.csv](draws.csv)."] if draws else []
+    parts = [
+        f"# Scaling study: {name}",
+        _verdict(study),
+        _forecast(study),
+        *shown,
+        *missing,
+        "## In words",
+        f"```text\n{study.summary()}\n```",
+        *([f"```text\n{comparison_text(conventions, study.level)}\n```"] if conventions else []),
+        "## Where this comes from",
+        "\n".join(["| what | value |", "|---|---|", *rows]) if rows else "Nothing was recorded.",
+        f"Losses are {study.kind}. N is the {study.param_count} count, C the {study.flop_count} "
+        f"count. Bootstrap seed {study.seed}, {study.count} replicates, intervals at "
+        f"{study.level:.0%}. " + " ".join(data),
+        f"### Runs used ({len(study.runs):,})",
+        _ids(list(map(str, study.runs.run)), NAMED),
+        f"### Runs left out ({len(study.excluded):,})",
+        _listed([f"`{run}`: {reason}" for run, reason in study.excluded], NAMED),
+        f"### Quality control ({len(study.findings):,} findings)",
+        _findings(study),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _verdict(study: Study) -> str:
+    reasons = "\n".join(f"- {reason}" for reason in study.verdict.reasons)
+    grade = f"**Verdict: {study.verdict.grade}.**"
     return (
-        "\n\n".join(
-            [
-                f"# Scaling study: {name}",
-                f"**Verdict: {study.verdict}.**",
-                *shown,
-                *missing,
-                "## In words",
-                f"```text\n{study.summary()}\n```",
-                "## Where this comes from",
-                "\n".join(["| what | value |", "|---|---|", *rows])
-                if rows
-                else "Nothing was recorded.",
-                f"Bootstrap seed {study.seed}, {study.count} replicates, intervals at "
-                f"{study.level:.0%}. "
-                "Every number in full: [fit.json](fit.json).",
-                f"### Runs used ({len(study.runs)})",
-                runs,
-                f"### Runs left out ({len(study.excluded)})",
-                "\n".join(left_out),
-            ]
-        )
-        + "\n"
+        f"{grade}\n\n{reasons}"
+        if reasons
+        else f"{grade} Nothing in the evidence speaks against it."
     )
+
+
+def _forecast(study: Study) -> str:
+    """The answer as a table: best value, both doubts, and what to quote."""
+    f = study.forecast
+    state = "extrapolated" if f.reach > 1 else "fitted"
+    lines = [
+        f"Forecast [{state}] at {sci(f.flops)} FLOPs, {f.reach:.3g}x the evidence "
+        f"[{study.kind}], by {f.law}:",
+        "",
+        f"| | best | {study.level:.0%} noise | choice of law | quoted | larger doubt | unit |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for key, symbol, write, unit in QUANTITIES:
+        if key not in f.values:
+            continue
+        larger = {CHOICE: "choice of law", None: ""}.get(f.dominates.get(key), "noise")
+        ends = (f.statistical[key], f.structural.get(key), f.intervals[key])
+        cells = " | ".join(_between(interval, write) for interval in ends)
+        lines.append(f"| {symbol} | {write(f.values[key])} | {cells} | {larger} | {unit} |")
+    return "\n".join(lines)
+
+
+def _between(interval: Interval, write: Callable[[float], str]) -> str:
+    return "none" if interval is None else f"{write(interval[0])} to {write(interval[1])}"
+
+
+def _findings(study: Study) -> str:
+    lines = []
+    for finding in study.findings:
+        fate = "left out" if finding.excluded else "kept"
+        about = f" ({_ids(list(finding.runs), 10)})" if finding.runs else ""
+        lines.append(f"{finding.code}, {fate}: {finding.reason}{about}")
+    return _listed(lines, ROWS)
+
+
+def _ids(runs: list[str], most: int) -> str:
+    named = ", ".join(f"`{run}`" for run in runs[:most])
+    return named + (f" and {len(runs) - most:,} more" if len(runs) > most else "")
+
+
+def _listed(lines: list[str], most: int) -> str:
+    shown = [f"- {line}" for line in lines[:most]] or ["None."]
+    more = [f"- and {len(lines) - most:,} more"] if len(lines) > most else []
+    return "\n".join(shown + more)
 
 
 def _save(figure: Figure, paths: list[Path]) -> list[Path]:
     for path in paths:
-        with whole(path) as file, matplotlib.rc_context(figures.STYLE):
+        with whole(path) as file, matplotlib.rc_context(drawing.STYLE):
             kind = path.suffix.removeprefix(".")
             # Without a date the same study gives the same bytes.
             metadata = {"Date": None} if kind == "svg" else {"Software": None}
-            figure.savefig(file, format=kind, dpi=200, metadata=metadata)
+            figure.savefig(file, format=kind, dpi=DPI, metadata=metadata)
     return paths
 
 
-def _why(study: Study, title: str) -> str:
-    law = {"valleys": "isoflop", "surface": "chinchilla"}[title]
-    return study.refused.get(law, f"the law {law} was not asked for")
+def _remove(path: Path) -> None:
+    with writing(path):
+        path.unlink(missing_ok=True)
 
 
 def _cell(value: Any) -> str:

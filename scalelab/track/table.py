@@ -1,20 +1,23 @@
 """The run table: one row per run, fixed columns and units, ours or a stranger's.
 
     run_table(root, sweep)   a sweep's manifest joined with its run directories
-    read_table(path)         anybody's CSV or parquet, checked
     evidence(table, count)   the rows that a law may be fitted to, and why the others not
 
 Columns are those of RunResult and PlannedRun (units.py has the symbols), and
 
-    status   planned, running, interrupted, finished, diverged or failed
+    status   planned, running, interrupted, finished, diverged or failed; in a stranger's table
+             also intermediate (read before the cooldown) and simulated
     reason   why a run that did not finish ended
     dir      its directory, relative to the root of all runs
+
+Not here: reading a stranger's file (tablefile.py); what the numbers themselves give away, such
+as duplicates and spent FLOPs beside the plan (laws/quality.py).
 """
 
-import csv
 import fcntl
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -39,15 +42,36 @@ WORDS = (
     "sweep", "run", "status", "reason", "dir", "device", "precision", "tokenizer", "data_digest",
 )  # fmt: skip
 NEEDED = ("n_params", "n_tokens", "loss")
-NUMBERS = (*NEEDED, "flops", "flops_planned", "n_tokens_unique", "weight")
-"""Columns of a stranger's table that must be positive numbers where they are there."""
-KNOWN = (*NUMBERS, "run", "seed", "group")
-"""Columns of a stranger's table that mean something to us."""
+MAY_LACK = ("flops_planned", "n_steps", "batch_tokens")
+"""Numbers that single runs may be without: a run outside any slice has no budget."""
+NUMBERS = (*NEEDED, "flops", "n_tokens_unique", "weight", *MAY_LACK)
 PARAM_COLUMNS = tuple(f"n_params_{count}" for count in PARAM_COUNTS)
-KEEP_ONE = "keep one of the two"
-INSTALL_PARQUET = "pip install 'scalelab[text]', or use .csv"
-FLOPS_TOLERANCE = 0.05
-"""Spent over planned FLOPs may differ by this share before a run is left out."""
+ONE_TEXT = ("tokenizer", "data_digest")
+"""Columns in which the runs of one law agree: losses on other tokens are other quantities."""
+KNOWN = (
+    *NUMBERS, *PARAM_COLUMNS, *ONE_TEXT,
+    "run", "seed", "group", "param_count", "status", "reason", "simulated",
+)  # fmt: skip
+"""Columns of a stranger's table that mean something to us."""
+USED = ("finished", "simulated")
+LEFT_OUT = {
+    **dict.fromkeys(("planned", "running", "interrupted", "diverged", "failed"), ""),
+    **dict.fromkeys(("intermediate", "un-annealed"), "its loss was read before the cooldown"),
+}
+"""Statuses of rows that are no evidence, and why where the word alone does not say it."""
+
+
+class Evidence(NamedTuple):
+    """What of a table a law may be fitted to."""
+
+    table: pd.DataFrame
+    """The rows, with N in `n_params` and every number checked."""
+    excluded: list[dict[str, str]]
+    """The other rows: {"run": id, "reason": why}."""
+    param_count: str
+    """Which count N is."""
+    kind: str
+    """measured or simulated."""
 
 
 def run_table(root: Path, sweep: str) -> pd.DataFrame:
@@ -119,154 +143,175 @@ def is_running(run_dir: RunDir) -> bool:
     return False
 
 
-def evidence(table: pd.DataFrame, param_count: str) -> tuple[pd.DataFrame, list[dict[str, str]]]:
-    """The finished runs of a sweep with N in `n_params`, and what was left out and why.
+def evidence(
+    table: pd.DataFrame, param_count: str | None = None, where: str = "the run table"
+) -> Evidence:
+    """The rows that finished, their numbers checked, and what was left out and why.
+
+    Args:
+        table: A run table, or a stranger's as read_table gives it.
+        param_count: Which count to take for N; None: the table's own word for it, or total.
+        where: What messages call the table.
 
     Raises:
-        DataError: No run has finished, or the runs saw different text: losses on different
-            tokens are not points of one law.
+        DataError: No run has finished; the runs saw different text, count N in different ways,
+            or are partly simulated: then they are not points of one law; or a number is none.
     """
+    table = table.assign(run=_names(table))
     excluded: list[dict[str, str]] = []
 
-    def leave_out(bad: pd.Series, why: Any) -> None:
+    def leave_out(bad: pd.Series, reasons: pd.Series) -> None:
         nonlocal table
-        excluded.extend({"run": row["run"], "reason": why(row)} for _, row in table[bad].iterrows())
+        pairs = zip(table["run"][bad], reasons[bad], strict=True)
+        excluded.extend({"run": run, "reason": reason} for run, reason in pairs)
         table = table[~bad]
 
-    leave_out(
-        table["status"] != "finished",
-        lambda row: row["status"] + (f": {row['reason']}" if row["reason"] else ""),
-    )
-    leave_out(table["run"].duplicated(), lambda row: "the same run stands in the table already")
+    if "status" in table:
+        leave_out(*_unfinished(table, where))
+    same = [name for name in ("run", "n_tokens", "loss") if name in table]
+    again = table.duplicated(same)
+    leave_out(again, pd.Series("the same run stands in the table already", again.index))
     if table.empty:
         raise DataError(
             "no run has finished yet, so there is nothing to fit",
-            where=f"the run table: {len(excluded)} runs, none finished",
+            where=f"{where}: {len(excluded)} runs, none finished",
             fix="finish the sweep: run `scalelab sweep` on its file again",
         )
-    for column in ("data_digest", "tokenizer"):
+    _refuse_mixtures(table, where)
+    count, column = _count(table, param_count, where)
+    table = table.assign(n_params=table[column])
+    for name in NUMBERS:
+        if name in table:
+            table = table.assign(**{name: _positive(table[name], name, where)})
+    if "group" in table:
+        table = table.assign(group=table["group"].astype(object).fillna(table["run"]).astype(str))
+    if "seed" in table and not pd.api.types.is_numeric_dtype(table["seed"]):
+        table = table.assign(seed=table["seed"].astype(str))
+    kind = "simulated" if _simulated(table, where).all() else "measured"
+    return Evidence(table.reset_index(drop=True), excluded, count, kind)
+
+
+def _names(table: pd.DataFrame) -> pd.Series:
+    """Run ids; rows without one are named by their line in a spreadsheet: the header is 1."""
+    lines = pd.Series([f"row {i + 2}" for i in table.index], table.index)
+    return table["run"].where(table["run"].notna(), lines).astype(str) if "run" in table else lines
+
+
+def _unfinished(table: pd.DataFrame, where: str) -> tuple[pd.Series, pd.Series]:
+    """Which rows did not finish, and each row's reason."""
+    status = table["status"].astype(str).str.strip().str.lower()
+    strange = ~status.isin([*USED, *LEFT_OUT])
+    if strange.any():
+        word = status[strange].iloc[0]
+        raise DataError(
+            f"{int(strange.sum())} rows have a status that means nothing to us: {word[:40]!r}"
+            + did_you_mean(word, [*USED, *LEFT_OUT]),
+            where=f"{where}, rows {_lines(table[strange], 'status')}",
+            fix=f"use {', '.join([*USED, *LEFT_OUT])}; or take the column away",
+        )
+    reason = table["reason"] if "reason" in table else pd.Series(None, table.index, dtype=object)
+    reason = reason.where(reason.notna(), status.map(LEFT_OUT)).fillna("").astype(str)
+    return ~status.isin(USED), status.where(reason == "", status + ": " + reason)
+
+
+def _refuse_mixtures(table: pd.DataFrame, where: str) -> None:
+    """Runs on different text, and runs some of which were never trained, are not one family."""
+    for column in ONE_TEXT:
+        if column not in table:
+            continue
         kinds = table[column].value_counts()
         if len(kinds) > 1:
             raise DataError(
                 f"the runs have {len(kinds)} different values of {column}",
-                where="; ".join(f"{value}: {count} runs" for value, count in kinds.items()),
+                where=f"{where}: {_counted(kinds)}",
                 fix="train all of them on one machine's text, or fit each group by itself",
             )
-    planned = table["flops_planned"].astype(float)
-    off = (table["flops"].astype(float) / planned - 1).abs() > FLOPS_TOLERANCE
-    leave_out(
-        off & planned.notna(),
-        lambda row: f"spent {row['flops']:.3g} FLOPs, planned {row['flops_planned']:.3g}",
-    )
-    table = table.assign(n_params=table[f"n_params_{param_count}"].astype(float))
-    for column in ("n_tokens", "loss", "flops", "flops_planned"):
-        table = table.assign(**{column: table[column].astype(float)})
-    return table.reset_index(drop=True), excluded
+    simulated = _simulated(table, where)
+    if simulated.any() and not simulated.all():
+        raise DataError(
+            f"{int(simulated.sum())} of {len(table)} runs are simulated, the others measured",
+            where=f"{where}, the columns status and simulated",
+            fix="fit each kind by itself: together they are evidence of nothing",
+        )
 
 
-def read_table(path: Path, columns: dict[str, str] | None = None) -> pd.DataFrame:
-    """A table from a CSV or parquet file with our column names, every number checked.
-
-    Args:
-        path: The file.
-        columns: What the file calls our columns: {"n_params": "N"}.
-
-    Raises:
-        DataError: Naming the file and the rows that are not as they must be.
-    """
-    renames = {theirs: ours for ours, theirs in (columns or {}).items()}
-    for ours in renames.values():
-        if ours not in KNOWN:
+def _simulated(table: pd.DataFrame, where: str) -> pd.Series:
+    """Which rows say of themselves that they were drawn from a known law."""
+    said = pd.Series(False, table.index)
+    if "status" in table:
+        said |= table["status"].astype(str).str.strip().str.lower() == "simulated"
+    if "simulated" in table:
+        words = table["simulated"].astype(str).str.strip().str.lower()
+        yes, no = words.isin(["true", "yes", "1", "1.0"]), words.isin(["false", "no", "0", "0.0"])
+        if not (yes | no).all():
             raise DataError(
-                f"{ours!r} is not a column that we use{did_you_mean(ours, list(KNOWN))}",
-                where=f"the new names for the columns of {path}",
-                fix=f"name these: {', '.join(KNOWN)}",
+                "the column simulated must say true or false in every row",
+                where=f"{where}, rows {_lines(table[~(yes | no)], 'simulated')}",
+                fix="write true or false, or take the column away",
             )
-    raw = _load(path)
-    there = f"{path}, whose columns are {', '.join(map(str, raw.columns))}"
-    if missing := [name for name in renames if name not in raw]:
+        said |= yes
+    return said
+
+
+def _count(table: pd.DataFrame, asked: str | None, where: str) -> tuple[str, str]:
+    """Which count N is, and the column that holds it."""
+    kinds = table["param_count"].value_counts() if "param_count" in table else {}
+    if len(kinds) > 1:
         raise DataError(
-            f"the table has no column {', '.join(map(repr, missing))}",
-            where=there,
-            fix="name columns that are there: --columns n_params=N,n_tokens=D,loss=L",
+            f"the runs count their parameters in {len(kinds)} ways",
+            where=f"{where}, the column param_count: {_counted(kinds)}",
+            fix="fit each group by itself, or give every run's n_params in one count",
         )
-    table = raw.rename(columns=renames)
-    if twice := sorted({name for name in table.columns if list(table.columns).count(name) > 1}):
-        raise DataError(f"the column {twice[0]!r} stands twice", where=there, fix=KEEP_ONE)
-    if missing := [name for name in NEEDED if name not in table]:
-        counts = [name for name in PARAM_COLUMNS if name in table]
-        known = {"n_params": counts[0]} if counts else {}
+    said = str(kinds.index[0]) if len(kinds) else None
+    if said is not None and (said not in PARAM_COUNTS or asked not in (None, said)):
         raise DataError(
-            f"the table has no column {', '.join(missing)}",
-            where=there,
-            fix="say what it calls them: --columns "
-            + ",".join(f"{name}={known.get(name, 'NAME')}" for name in missing),
+            f"the table's param_count is {said!r}" + (f", not {asked!r}" if asked else ""),
+            where=f"{where}, the column param_count",
+            fix=f"name that count, one of: {', '.join(PARAM_COUNTS)}",
         )
-    if table.empty:
-        raise DataError("the table has no rows", where=str(path), fix="export it with its runs")
-    for name in NUMBERS:
-        if name in table:
-            optional = name == "flops_planned"  # runs outside any slice have none
-            table = table.assign(**{name: _positive(table[name], name, path, optional)})
-    if "run" in table:
-        table = table.assign(run=table["run"].astype(str))
-    return table.reset_index(drop=True)
-
-
-def _load(path: Path) -> pd.DataFrame:
-    """The file as it stands; row i of a CSV is line i + 2 of the file."""
-    try:
-        if path.suffix == ".parquet":
-            return pd.read_parquet(path)
-        table = pd.read_csv(path, skip_blank_lines=False)
-        _refuse_crooked(path, table)
-        return table.dropna(how="all") if len(table.columns) > 1 else table
-    except FileNotFoundError:
-        problem = "there is no such file"
-    except pd.errors.EmptyDataError:
-        problem = "the file is empty"
-    except UnicodeDecodeError:
-        problem = "the file is not text"
-    except (pd.errors.ParserError, OSError, ValueError) as error:
-        problem = f"it cannot be read as a table: {str(error).splitlines()[0]}"
-    except ImportError as error:
+    count = asked or said or "total"
+    column = f"n_params_{count}"
+    if "n_params" in table and (asked is None or column not in table):
+        column = "n_params"
+    if column not in table:
+        there = [name for name in PARAM_COLUMNS if name in table]
         raise DataError(
-            "reading parquet needs pyarrow", where=str(path), fix=INSTALL_PARQUET
-        ) from error
-    raise DataError(
-        problem, where=str(path), fix="name a CSV or parquet file with a header and a row per run"
-    )
-
-
-def _refuse_crooked(path: Path, table: pd.DataFrame) -> None:
-    """Refuse what pandas reads without a word: shifted columns, names made different."""
-    if not isinstance(table.index, pd.RangeIndex):
-        raise DataError(
-            f"the rows have more fields than the header, which names {len(table.columns)} columns",
-            where=str(path),
-            fix="name every column, and end no row with a comma",
+            f"the table has no column {column}",
+            where=f"{where}, which has {', '.join(there)}",
+            fix=f"choose a count that is there: --param-count {there[0][len('n_params_') :]}",
         )
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader(file))
-    if twice := sorted({name for name in header if name and header.count(name) > 1}):
-        raise DataError(f"the column {twice[0]!r} stands twice", where=str(path), fix=KEEP_ONE)
+    return count, column
 
 
-def _positive(column: pd.Series, name: str, path: Path, optional: bool) -> pd.Series:
-    """The column as positive floats; rows are named as in a spreadsheet: the header is 1."""
-    numbers = pd.to_numeric(column, errors="coerce")
+def _positive(column: pd.Series, name: str, where: str) -> pd.Series:
+    """The column as positive floats."""
+    truth = pd.api.types.is_bool_dtype(column)
+    numbers = pd.to_numeric(column.astype(str) if truth else column, errors="coerce")
     bad = ~(numbers > 0) | (numbers == float("inf"))
-    if optional:
+    if name in MAY_LACK:
         bad &= column.notna()
     if bad.any():
-        rows = [f"{i + 2} ({value})" for i, value in column[bad].items()]
-        more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
         raise DataError(
             f"{name} must be a positive number in every row",
-            where=f"{path}, rows {', '.join(rows[:5])}{more}",
-            fix="mend these rows, or leave them out and say so",
+            where=f"{where}, rows {_lines(column[bad].to_frame(name), name)}",
+            fix="mend these rows, or give them a status that says why they are no evidence",
         )
     return numbers.astype(float)
+
+
+def _lines(bad: pd.DataFrame, column: str) -> str:
+    """Rows as a spreadsheet numbers them (the header is 1), with what stands there."""
+    rows = [f"{i + 2} ({str(value)[:40]})" for i, value in bad[column].head(5).items()]
+    return ", ".join(rows) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+
+
+def _counted(kinds: Mapping[Any, int]) -> str:
+    return "; ".join(f"{value}: {count} runs" for value, count in kinds.items())
+
+
+def write_columns(columns: Mapping[str, Any], path: Path) -> None:
+    """Write columns of equal length as a run table; see write_table."""
+    write_table(pd.DataFrame(dict(columns)), path)
 
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
@@ -289,5 +334,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
                 table.to_parquet(file, index=False)
             except ImportError as error:
                 raise TrackError(
-                    "writing parquet needs pyarrow", where=str(path), fix=INSTALL_PARQUET
+                    "writing parquet needs pyarrow",
+                    where=str(path),
+                    fix="pip install 'scalelab[text]', or use .csv",
                 ) from error

@@ -1,5 +1,7 @@
 """Intervals: they cover the truth as often as they say, and count what failed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,38 @@ def test_intervals_narrow_with_the_noise(family):
         return high - low
 
     assert width(0.004) > 3 * width(0.001)
+
+
+def test_only_the_ratios_of_weights_matter(family):
+    runs = family(noise=0.004)
+    heavy = replace(runs, weight=np.full(len(runs), 4.0))
+
+    spread, same = (np.std(IsoFlop().fit(r).replicates(50, 0).values["a"]) for r in (runs, heavy))
+
+    assert same == pytest.approx(spread, rel=1e-9)
+
+
+@pytest.mark.parametrize("shape", ["cubic", "akima"])
+def test_shapes_that_follow_the_noise_have_wider_intervals(family, shape):
+    runs = family(noise=0.002, sizes=9)
+
+    narrow, wide = (
+        np.std(IsoFlop(shape=s).fit(runs).replicates(400, 0).values["a"])
+        for s in ("parabola", shape)
+    )
+
+    assert 1.05 * narrow < wide < 15 * narrow  # over families Akima scatters 9x as far
+
+
+def test_one_ruined_run_barely_widens_an_interval(family):
+    runs = family(noise=0.004)
+    L = np.where(np.arange(len(runs)) == 17, 2 * runs.L, runs.L)
+
+    narrow, ruined = (
+        np.std(IsoFlop().fit(r).replicates(400, 0).values["a"]) for r in (runs, replace(runs, L=L))
+    )
+
+    assert ruined < 1.5 * narrow
 
 
 def test_the_same_seed_gives_the_same_replicates(family):

@@ -1,36 +1,51 @@
 """A report shows what the study found, and says what it could not show."""
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from scalelab.laws.base import Observations
+from scalelab.laws.conventions import Row
 from scalelab.laws.study import study
-from scalelab.report import numbers
-from scalelab.report.page import write_report
+from scalelab.report import captions, doubts, numbers, page
+from scalelab.report.page import FIGURES, write_report
 
-FIGURES = ("valleys", "allocation", "frontier", "surface")
+CONVENTIONS = (
+    Row("total", "exact", "isoflop", 0.51, 0.49, [0.49, 0.53], None),
+    Row("non_embedding", "exact", "isoflop", 0.61, 0.39, [0.58, 0.64], None),
+    Row("total", "exact", "kaplan", 0.7, 0.3, None, "the search did not converge"),
+    Row("non_embedding", "exact", "kaplan", None, None, None, "too few runs"),
+)
 
 
-def valley_runs(seeds=2):
-    """Four isoFLOP slices of seven sizes on a known surface, .2% noise."""
+def valley_runs(seeds=2, budgets=(1e18, 3e18, 1e19, 3e19), noise=0.002, spoil=None):
+    """IsoFLOP slices of seven sizes on a known surface; `spoil` is the row of a ruined run."""
     rng = np.random.default_rng(1)
     parts = []
-    for C in (1e18, 3e18, 1e19, 3e19):
+    for C in budgets:
         best = (0.35 * 480 / (0.37 * 2100)) ** (1 / 0.72) * (C / 6) ** (0.37 / 0.72)
         N = np.repeat(best * np.geomspace(0.2, 6, 7), seeds)
         D = C / (6 * N)
-        L = (1.8 + 480 / N**0.35 + 2100 / D**0.37) * np.exp(0.002 * rng.standard_normal(N.size))
-        parts.append((N, D, L, np.full(N.size, C)))
-    N, D, L, planned = map(np.concatenate, zip(*parts, strict=True))
-    return Observations.of(N, D, L, flops_planned=planned)
+        L = (1.8 + 480 / N**0.35 + 2100 / D**0.37) * np.exp(noise * rng.standard_normal(N.size))
+        parts.append((N, D, L, np.full(N.size, C), np.tile(np.arange(seeds), 7)))
+    N, D, L, planned, seed = map(np.concatenate, zip(*parts, strict=True))
+    if spoil is not None:
+        L[spoil] *= 1.12
+    return Observations.of(N, D, L, flops_planned=planned, seed=seed)
 
 
 def look(runs, **settings):
     settings = {"target_flops": None, "param_count": "total", "replicates": 300, **settings}
     return study(runs, **settings)
+
+
+def words(path):
+    """All text of an SVG."""
+    return " ".join(ElementTree.parse(path).getroot().itertext())
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +54,30 @@ def seen():
 
 
 @pytest.fixture(scope="module")
+def spoilt():
+    return look(valley_runs(spoil=23), replicates=100, kind="simulated")
+
+
+@pytest.fixture(scope="module")
+def along(seen):
+    return numbers.along_compute(seen)
+
+
+@pytest.fixture(scope="module")
 def report(seen, tmp_path_factory):
     out = tmp_path_factory.mktemp("a report") / "out"
+    return out, write(seen, out)
+
+
+def write(found, out):
     provenance = {"commit": "abc1234", "data_digest": "d1|d2"}
-    return out, write_report(seen, out, name="first", provenance=provenance)
+    return write_report(
+        found, out, name="first", provenance=provenance, conventions=CONVENTIONS, draws=True
+    )
 
 
 def test_valleys_pass_through_their_minima(seen):
-    for valley in numbers.valleys(seen):
+    for valley in numbers.valleys(seen).valleys:
         n_params, loss = valley.minimum
         at = np.interp(np.log(n_params), np.log(valley.curve_n_params), valley.curve_loss)
         assert at == pytest.approx(loss, abs=1e-3)
@@ -56,35 +87,217 @@ def test_valleys_pass_through_their_minima(seen):
         assert valley.used.sum() in (8, 10, 12)
 
 
-def test_the_allocation_reaches_from_the_first_budget_to_the_forecast(seen):
-    drawn = numbers.allocation(seen)
+def test_valleys_carry_the_minima_by_other_shapes(seen):
+    drawn = numbers.valleys(seen).valleys
+
+    for valley, s in zip(drawn, seen.fits["isoflop"].slices, strict=True):
+        assert valley.others == {k: s.cross_check[k] for k in ("cubic", "akima")}
+
+
+def test_a_ruined_run_is_crossed_out(spoilt, tmp_path):
+    drawn = numbers.valleys(spoilt)
+    (valley,) = [v for v in drawn.valleys if v.ruined.any()]
+
+    write_report(spoilt, tmp_path, name="spoilt", provenance={})
+
+    assert valley.flops == 3e18
+    assert not (valley.used & valley.ruined).any()
+    assert 'id="ruined"' in (tmp_path / "valleys.svg").read_text()
+    assert "Crossed-out" in captions.valleys(spoilt, drawn)
+
+
+def test_a_study_without_ruined_runs_crosses_out_none(report, seen):
+    assert 'id="ruined"' not in (report[0] / "valleys.svg").read_text()
+    assert "Crossed-out" not in captions.valleys(seen, numbers.valleys(seen))
+
+
+def test_the_allocation_reaches_from_the_first_budget_to_the_forecast(seen, along):
+    drawn = numbers.allocation(seen, along)
 
     curve = drawn.n_params["isoflop"]
     assert (curve.flops[0], curve.flops[-1]) == pytest.approx((1e18, 3e20))
     assert curve.value[-1] == pytest.approx(seen.forecast.values["n_params"])
-    low, high = seen.forecast.intervals["n_params"]
+    low, high = seen.forecast.statistical["n_params"]
     assert (curve.low[-1], curve.high[-1]) == pytest.approx((low, high))
     assert np.all((curve.low < curve.value) & (curve.value < curve.high))
     assert drawn.n_params["chinchilla"].low is None
     assert list(drawn.minima_n_tokens.flops) == [1e18, 3e18, 1e19, 3e19]
 
 
-def test_the_frontier_holds_every_form(seen):
-    drawn = numbers.frontier(seen)
+def test_the_target_shows_what_is_quoted_and_every_member_that_counts(seen, along):
+    target = numbers.frontier(seen, along).target
+    counting = [
+        m.values["loss"] for m in seen.forecast.members if m.refuted is None and "loss" in m.values
+    ]
 
-    assert set(drawn.curves) == {"isoflop", "isoflop, power form", "chinchilla"}
-    assert drawn.curves["isoflop"].value[-1] == pytest.approx(drawn.forecast)
-    assert drawn.evidence_end == 3e19
+    assert target.value == seen.forecast.values["loss"]
+    assert target.quoted == seen.forecast.intervals["loss"]
+    assert list(target.members) == counting
 
 
-def test_the_surface_is_the_laws_own(seen):
-    drawn = numbers.surface(seen)
+def test_a_line_changes_its_dash_where_the_evidence_ends(seen, along):
+    assert seen.fits["isoflop"].evidence_end in along.flops
 
+
+def test_the_frontier_holds_every_form(seen, along):
+    drawn = numbers.frontier(seen, along)
+
+    assert set(drawn.curves) == {"isoflop", "isoflop, power form", "chinchilla", "kaplan"}
+    assert drawn.curves["isoflop"].value[-1] == pytest.approx(drawn.target.value)
+    assert drawn.evidence_end == pytest.approx(3e19)
+
+
+def test_what_the_runs_refute_is_marked(seen, along):
+    drawn = numbers.frontier(seen, along)
+    refuted = {m.name for m in seen.forecast.members if m.refuted}
+
+    assert {name for name, curve in drawn.curves.items() if not curve.counts} == refuted & set(
+        drawn.curves
+    )
+    assert "isoflop, power form" in refuted
+
+
+def test_the_surface_is_the_laws_own(seen, along):
+    drawn = numbers.surface(seen, along)
+
+    assert drawn.law == "chinchilla"
     assert drawn.loss.shape == (len(drawn.n_tokens), len(drawn.n_params))
     expected = seen.fits["chinchilla"].predict(N=drawn.n_params[3], D=drawn.n_tokens[70])
     assert drawn.loss[70, 3] == pytest.approx(expected)
     assert drawn.n_params[0] < drawn.runs_n_params.min()
     assert drawn.n_tokens[-1] > drawn.path_n_tokens[-1]
+
+
+def test_the_misses_are_the_laws_own(seen):
+    (chinchilla, kaplan) = doubts.residuals(seen).laws
+
+    expected = seen.fits["chinchilla"].expected(seen.runs) / seen.runs.L - 1
+    assert np.array_equal(chinchilla.miss, expected)
+    assert chinchilla.typical == pytest.approx(seen.fits["chinchilla"].miss)
+    assert kaplan.law == "kaplan"
+
+
+def test_a_run_that_stands_out_is_named(spoilt):
+    chinchilla = doubts.residuals(spoilt).laws[0]
+
+    assert next(iter(chinchilla.worst.values())) == spoilt.runs.run[23]
+    assert f"`{spoilt.runs.run[23]}`" in captions.residuals(spoilt, doubts.residuals(spoilt))
+
+
+def test_ordinary_noise_makes_no_run_stand_out(seen):
+    assert not doubts.residuals(seen).laws[0].worst
+
+
+def test_the_hold_outs_are_the_studys_own(seen):
+    drawn = doubts.tests(seen)
+
+    assert sum(len(t.error) for t in drawn.laws) == len(seen.holdout.tests)
+    for tested in drawn.laws:
+        assert tested.trusted == seen.holdout.trusted_fold(tested.law)
+        expected = seen.holdout.expected_error(tested.law, 7.0)
+        assert tested.growth * np.log(7.0) == pytest.approx(expected)
+
+
+def test_the_choice_holds_every_member_under_its_law(seen):
+    drawn = doubts.choice(seen)
+    members = [m for mine in drawn.groups.values() for m in mine]
+
+    assert sorted(m.name for m in members) == sorted(m.name for m in seen.forecast.members)
+    assert [mine[0].name for mine in drawn.groups.values()] == list(drawn.groups)
+
+
+@pytest.mark.parametrize("title", FIGURES)
+def test_the_figures_are_pictures(report, title):
+    out, _ = report
+
+    assert (out / f"{title}.png").read_bytes().startswith(b"\x89PNG")
+    assert len(words(out / f"{title}.svg")) > 100
+
+
+UNITS = {
+    "valleys": ("parameters N", "validation loss L (nats per token)"),
+    "allocation": ("parameters N*", "tokens D*", "training compute C (FLOPs)"),
+    "frontier": ("training compute C (FLOPs)", "(nats per token)"),
+    "surface": ("parameters N", "tokens D", "nats per token"),
+    "residuals": ("parameters N", "tokens D", "compute C (FLOPs)", "share of the loss"),
+    "holdout": ("compute asked for over the most that was fitted", "error of the loss (share"),
+    "choice": ("(parameters)", "(tokens per", "(nats per token)", "exponent a"),
+    "conventions": ("exponent a of N* ~ C^a",),
+}
+
+
+@pytest.mark.parametrize("title", FIGURES)
+def test_every_axis_has_its_unit(report, title):
+    text = words(report[0] / f"{title}.svg")
+
+    assert all(word in text for word in UNITS[title])
+
+
+@pytest.mark.parametrize("title", FIGURES)
+def test_every_figure_says_what_its_numbers_are(report, title):
+    text = words(report[0] / f"{title}.svg")
+
+    assert re.search(r"\[[^]]*(measured|fitted|extrapolated)[^]]*\]", text)
+
+
+def test_simulated_losses_are_called_so_and_never_measured(spoilt, tmp_path):
+    write(spoilt, tmp_path)
+
+    text = (tmp_path / "README.md").read_text()
+    captions_only = text.split("## In words")[0]
+    assert "simulated" in captions_only
+    assert "measured" not in captions_only
+    for title in FIGURES:
+        assert "measured" not in words(tmp_path / f"{title}.svg"), title
+
+
+@pytest.mark.parametrize("title", FIGURES)
+def test_no_text_is_smaller_than_eight_points(report, title):
+    svg = (report[0] / f"{title}.svg").read_text()
+    sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", svg)]
+
+    assert sizes
+    assert min(sizes) >= 8
+
+
+@pytest.fixture
+def placed(seen, monkeypatch):
+    """A function that draws a figure and returns its size and where every text was put."""
+    drawn = []
+
+    def put(text, renderer):
+        if text.get_text() and text.get_visible():
+            drawn.append((text.get_text(), Text.get_window_extent(text, renderer)))
+
+    def place(title, found=seen):
+        figure = page.DRAW[title](page.figure_data(found, CONVENTIONS)[title])
+        monkeypatch.setattr(Text, "draw", put)
+        drawn.clear()
+        figure.canvas.draw()
+        return figure.canvas.get_width_height(), list(drawn)
+
+    return place
+
+
+@pytest.mark.parametrize("title", FIGURES)
+def test_no_text_leaves_the_picture(placed, title):
+    (width, height), texts = placed(title)
+
+    assert len(texts) > 8
+    for text, box in texts:
+        inside = box.x0 > 0 and box.y0 > 0 and box.x1 < width and box.y1 < height
+        assert inside, text
+
+
+@pytest.mark.parametrize("title", FIGURES)
+@pytest.mark.parametrize("which", ["seen", "spoilt"])
+def test_no_two_texts_overlap(placed, title, which, request):
+    _, texts = placed(title, request.getfixturevalue(which))
+
+    boxes = [(text, box.padded(-1)) for text, box in texts]
+    for k, (text, box) in enumerate(boxes):
+        for other, there in boxes[:k]:
+            assert not box.overlaps(there), (text, other)
 
 
 def test_the_report_is_complete(report):
@@ -95,41 +308,29 @@ def test_the_report_is_complete(report):
     assert paths[0].name == "README.md"
 
 
-def test_the_figures_are_pictures(report):
-    out, _ = report
-
-    for title in FIGURES:
-        assert (out / f"{title}.png").read_bytes().startswith(b"\x89PNG")
-        text = "".join(ElementTree.parse(out / f"{title}.svg").getroot().itertext())
-        assert "parameters" in text or "nats per token" in text or "tokens" in text
-
-
-def test_every_axis_has_its_unit(report):
-    out, _ = report
-    labels = {
-        "valleys": ("parameters N", "validation loss (nats per token)"),
-        "allocation": ("parameters N*", "tokens D*", "training compute C (FLOPs)"),
-        "frontier": ("training compute C (FLOPs)", "(nats per token)", "extrapolated"),
-        "surface": ("parameters N", "tokens D", "nats per token"),
-    }
-
-    for title, words in labels.items():
-        text = "".join(ElementTree.parse(out / f"{title}.svg").getroot().itertext())
-        assert all(word in text for word in words), title
-
-
 def test_the_page_holds_verdict_words_and_provenance(report, seen):
     out, _ = report
-    page = (out / "README.md").read_text()
+    text = (out / "README.md").read_text()
 
-    assert page.startswith("# Scaling study: first")
-    assert str(seen.verdict) in page
-    assert seen.summary() in page
-    assert "| commit | abc1234 |" in page
-    assert "d1\\|d2" in page
-    assert "`r7`: diverged at step 12" in page
-    assert all(f"({title}.png)" in page for title in FIGURES)
-    assert all(f"`{run}`" in page for run in seen.runs.run)
+    assert text.startswith(f"# Scaling study: first\n\n**Verdict: {seen.verdict.grade}.**")
+    assert all(f"- {reason}\n" in text for reason in seen.verdict.reasons)
+    assert seen.summary() in text
+    assert "| commit | abc1234 |" in text
+    assert "d1\\|d2" in text
+    assert "- `r7`: diverged at step 12" in text
+    assert all(f"({title}.png)" in text and f"({title}.svg)" in text for title in FIGURES)
+    assert all(f"`{run}`" in text for run in seen.runs.run)
+    assert all(finding.reason in text for finding in seen.findings)
+    assert "How the count moves the exponent" in text
+
+
+def test_the_page_quotes_the_interval_and_its_larger_doubt(report, seen):
+    text = (report[0] / "README.md").read_text()
+    low, high = seen.forecast.intervals["loss"]
+    (row,) = [line for line in text.splitlines() if line.startswith("| L* |")]
+
+    assert f"{low:.3f} to {high:.3f}" in row
+    assert seen.forecast.dominates["loss"] in row
 
 
 def test_the_numbers_are_the_studys_own(report, seen):
@@ -139,47 +340,111 @@ def test_the_numbers_are_the_studys_own(report, seen):
     assert (out / "summary.txt").read_text() == seen.summary() + "\n"
 
 
+def test_the_draws_are_tidy(report, seen):
+    header, *lines = (report[0] / "draws.csv").read_text().splitlines()
+
+    assert header == "law,replicate,quantity,value"
+    assert lines == [f"{law},{k},{key},{value!r}" for law, k, key, value in seen.draws()]
+
+
 def test_the_same_study_gives_the_same_bytes(report, seen, tmp_path):
     _, paths = report
 
-    again = write_report(
-        seen, tmp_path, name="first", provenance={"commit": "abc1234", "data_digest": "d1|d2"}
-    )
+    again = write(seen, tmp_path)
 
     for path in paths:
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
     assert len(again) == len(paths)
 
 
-def test_a_refused_law_leaves_no_figure_of_an_earlier_one(report, tmp_path):
+def test_a_refused_law_leaves_no_figure_of_an_earlier_one(tmp_path):
     runs = valley_runs(seeds=1)
-    bare = Observations.of(runs.N, runs.D, runs.L)
-    (tmp_path / "valleys.png").write_bytes(b"of an earlier study")
+    unequal = runs.D * np.exp(0.1 * np.arange(len(runs)) % 0.7)
+    bare = Observations.of(runs.N, unequal, runs.L)
+    for stale in ("valleys.png", "conventions.svg", "draws.csv"):
+        (tmp_path / stale).write_bytes(b"of an earlier study")
     (tmp_path / "runs.csv").write_text("kept")
 
     write_report(look(bare), tmp_path, name="bare", provenance={})
 
-    page = (tmp_path / "README.md").read_text()
-    assert not (tmp_path / "valleys.png").exists()
+    text = (tmp_path / "README.md").read_text()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert not left & {"valleys.png", "conventions.svg", "draws.csv"}
     assert (tmp_path / "runs.csv").read_text() == "kept"
-    assert "No valleys figure: no run says which isoFLOP budget" in page
-    assert "Nothing was recorded." in page
+    assert "No valleys figure: no run says which isoFLOP budget" in text
+    assert "conventions figure" not in text
+    assert "Nothing was recorded." in text
 
 
 def test_an_isoflop_study_alone_can_be_drawn(tmp_path):
-    paths = write_report(
-        look(valley_runs(), laws=["isoflop"]), tmp_path, name="local", provenance={}
-    )
+    found = look(valley_runs(), laws=["isoflop"])
 
-    assert "surface.png" not in {p.name for p in paths}
-    assert "the law chinchilla was not asked for" in (tmp_path / "README.md").read_text()
+    paths = write_report(found, tmp_path, name="local", provenance={})
+
+    text = (tmp_path / "README.md").read_text()
+    assert not {"surface.png", "residuals.png"} & {p.name for p in paths}
+    assert "No surface figure: no law of N and D was fitted" in text
 
 
 def test_a_study_without_intervals_can_be_drawn(tmp_path):
     runs = valley_runs(seeds=1)
     three = np.tile([False, False, True, True, True, False, False], 4)
 
-    seen = look(runs.take(three), laws=["isoflop"])
+    found = look(runs.take(three), laws=["isoflop"])
+    paths = write_report(found, tmp_path, name="exact", provenance={})
 
-    assert seen.replicates["isoflop"] is None
-    assert len(write_report(seen, tmp_path, name="exact", provenance={})) == 9
+    assert found.replicates["isoflop"] is None
+    assert {"allocation.png", "frontier.png", "choice.png"} <= {p.name for p in paths}
+    assert "the noise is unknown" in (tmp_path / "README.md").read_text()
+
+
+def test_a_refused_slice_is_drawn_and_says_so(tmp_path):
+    runs = valley_runs()
+    cut = (runs.flops_planned == 3e19) & (runs.N > 5e8)
+
+    found = look(runs.take(~cut), laws=["isoflop"])
+    write_report(found, tmp_path, name="edge", provenance={})
+
+    assert [v.refused is not None for v in numbers.valleys(found).valleys][-1]
+    assert "refused" in words(tmp_path / "valleys.svg")
+
+
+def test_a_page_of_very_many_runs_names_the_first_of_them(tmp_path):
+    found = look(valley_runs(seeds=8), replicates=0, laws=["isoflop"])
+
+    write_report(found, tmp_path, name="many", provenance={})
+
+    text = (tmp_path / "README.md").read_text().split("### Runs used (224)")[1]
+    assert "`row 199` and 24 more" in text
+    assert "`row 200`" not in text.split("### Runs left out")[0]
+
+
+def test_thinning_keeps_what_it_must_and_says_how_many_it_hides():
+    kept = numbers.thinned(100_000, np.array([12_345]), most=1000)
+
+    assert len(kept) == 1001
+    assert 12_345 in kept
+    assert (kept[0], kept[-1]) == (0, 99_999)
+    assert np.array_equal(numbers.thinned(10), np.arange(10))
+
+
+def test_a_thinned_figure_says_so(seen, monkeypatch):
+    monkeypatch.setattr(numbers, "MOST", 40)
+    drawn = numbers.frontier(seen, numbers.along_compute(seen))
+
+    assert drawn.hidden == len(seen.runs) - 40
+    assert "16 runs more are used but not drawn" in captions.frontier(seen, drawn)
+
+
+def test_an_svg_of_many_marks_holds_them_as_a_picture(tmp_path):
+    rng = np.random.default_rng(3)
+    N, D = np.exp(rng.uniform([[16], [20]], [[20], [24]], size=(2, 2200)))
+    L = (1.8 + 480 / N**0.35 + 2100 / D**0.37) * np.exp(0.002 * rng.standard_normal(2200))
+
+    found = look(Observations.of(N, D, L), replicates=0, laws=["chinchilla"])
+    write_report(found, tmp_path, name="cloud", provenance={})
+
+    for title in ("frontier", "surface", "residuals"):
+        svg = (tmp_path / f"{title}.svg").read_text()
+        assert "<image" in svg, title
+        assert len(svg) < 600_000, title

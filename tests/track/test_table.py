@@ -7,6 +7,7 @@ from scalelab.errors import DataError, RunError, TrackError
 from scalelab.files import locked
 from scalelab.track.listing import listing
 from scalelab.track.table import COLUMNS, every_run, evidence, run_table, write_table
+from scalelab.track.tablefile import read_table
 
 STATES = ["finished", "diverged", "failed", "interrupted", "interrupted", "running", "planned"]
 
@@ -96,8 +97,9 @@ def test_all_sweeps_together_and_none(states, tmp_path):
 
 
 def test_evidence_is_what_finished_and_the_rest_is_named(states):
-    used, excluded = evidence(run_table(states.root, "fam"), "non_embedding")
+    used, excluded, count, kind = evidence(run_table(states.root, "fam"), "non_embedding")
 
+    assert (count, kind) == ("non_embedding", "measured")
     assert list(used["run"]) == ["run00"]
     assert list(used["n_params"]) == [60_000]
     assert excluded == [
@@ -110,15 +112,11 @@ def test_evidence_is_what_finished_and_the_rest_is_named(states):
     ]
 
 
-@pytest.mark.parametrize(("spent", "kept"), [(1.049e12, 2), (1.06e12, 1), (0.94e12, 1)])
-def test_a_run_far_off_its_budget_is_left_out(tmp_path, family_in, spent, kept):
+def test_a_run_off_its_budget_is_left_to_the_laws_to_judge(tmp_path, family_in):
     family = finished(family_in(tmp_path)[0], 2)
-    family.dir("run01").write_result(family.result("run01", flops=spent))
+    family.dir("run01").write_result(family.result("run01", flops=2e12))
 
-    used, excluded = evidence(run_table(tmp_path, "fam"), "total")
-
-    assert len(used) == kept
-    assert kept == 2 or "FLOPs, planned 1e+12" in excluded[0]["reason"]
+    assert len(evidence(run_table(tmp_path, "fam"), "total").table) == 2
 
 
 def test_runs_outside_any_slice_are_evidence(tmp_path, family_in):
@@ -145,7 +143,7 @@ def test_a_run_that_stands_twice_counts_once(tmp_path, family_in):
     table = run_table(tmp_path, finished(family_in(tmp_path)[0], 2).sweep)
     twice = pd.concat([table, table.iloc[:1]], ignore_index=True)
 
-    used, excluded = evidence(twice, "total")
+    used, excluded, *_ = evidence(twice, "total")
 
     assert len(used) == 2
     assert excluded == [{"run": "run00", "reason": "the same run stands in the table already"}]
@@ -156,6 +154,17 @@ def test_nothing_finished_is_nothing_to_fit(tmp_path, family_in):
 
     with pytest.raises(DataError, match="no run has finished yet"):
         evidence(run_table(tmp_path, "fam"), "total")
+
+
+def test_our_own_table_written_and_read_back_is_the_same_evidence(states, tmp_path):
+    table = run_table(states.root, "fam")
+    write_table(table, tmp_path / "runs.csv")
+
+    own, back = evidence(table, "matmul"), evidence(read_table(tmp_path / "runs.csv"), "matmul")
+
+    assert back.excluded == own.excluded
+    assert list(back.table["n_params"]) == list(own.table["n_params"]) == [80_000]
+    assert list(back.table["n_tokens_unique"]) == [1_600_000]
 
 
 @pytest.mark.parametrize(("suffix", "read"), [("csv", pd.read_csv), ("parquet", pd.read_parquet)])

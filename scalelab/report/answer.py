@@ -1,0 +1,134 @@
+"""What every `scalelab fit` shares: the study of a checked table, and where its answer goes.
+
+Not here: whose runs they are (fit_sweep.py, fit_table.py).
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import scalelab
+from scalelab.files import write_json
+from scalelab.laws.base import Observations
+from scalelab.laws.conventions import Convention, Row, compare, comparison_text
+from scalelab.laws.quality import sift
+from scalelab.laws.study import DEFAULT_LAWS, LEVEL, Study, study
+from scalelab.report.page import write_report
+from scalelab.track.table import Evidence
+
+
+def answer(
+    args: argparse.Namespace,
+    seen: Evidence,
+    target: float | None,
+    *,
+    counted: dict[str, Any],
+    name: str,
+    out: Path,
+    provenance: dict[str, Any],
+) -> Study:
+    """Fit the evidence, print the summary, write the report and what else was asked for.
+
+    Args:
+        args: Of the command.
+        seen: The runs and how they were chosen.
+        target: Compute to forecast; None for the default.
+        counted: The table under each count of parameters, for --compare-conventions.
+        name: Of the sweep or table.
+        out: Where the report goes.
+        provenance: What the numbers come from.
+    """
+    found = _study(args, seen, target)
+    rows = _conventions(args, counted)
+    print(found.summary())
+    if rows:
+        print("\n" + comparison_text(rows, LEVEL))
+    written = write_report(
+        found,
+        out,
+        name=name,
+        provenance=provenance | code(),
+        conventions=rows,
+        draws=args.draws,
+    )
+    if args.json is not None:
+        conventions = {"conventions": [row.to_json() for row in rows]} if rows else {}
+        write_json(args.json, found.to_json() | conventions)
+    print(f"\nreport: {written[0]}")
+    for law, fit in found.fits.items():
+        for why in fit.broken:
+            print(f"warning: {law} is not a fit to rely on: {why}", file=sys.stderr)
+    return found
+
+
+def _study(args: argparse.Namespace, seen: Evidence, target: float | None) -> Study:
+    """The study of a table that has passed the track room's checks."""
+    flop_count = "exact" if "flops" in seen.table and args.flop_count == "exact" else "6ND"
+    return study(
+        _observations(seen.table, flop_count),
+        target_flops=target,
+        param_count=seen.param_count,
+        flop_count=flop_count,
+        kind=seen.kind,
+        replicates=args.replicates,
+        laws=tuple(args.law or DEFAULT_LAWS),
+        excluded=[(item["run"], item["reason"]) for item in seen.excluded],
+        with_profiles=args.profile,
+    )
+
+
+def _observations(table: Any, flop_count: str) -> Observations:
+    """The rows of a table as the laws room has them, C counted exactly or as 6 N D."""
+
+    def column(name: str) -> np.ndarray | None:
+        return table[name].to_numpy() if name in table else None
+
+    return Observations.of(
+        column("n_params"),
+        column("n_tokens"),
+        column("loss"),
+        run=column("run"),
+        C=column("flops") if flop_count == "exact" else None,
+        flops_planned=column("flops_planned"),
+        seed=column("seed"),
+        group=column("group"),
+        U=column("n_tokens_unique"),
+        S=column("n_steps"),
+        batch_tokens=column("batch_tokens"),
+        weight=column("weight"),
+    )
+
+
+def _conventions(args: argparse.Namespace, tables: dict[str, Any]) -> tuple[Row, ...]:
+    """The laws under every count of parameters and FLOPs that the runs recorded, when asked."""
+    if not args.compare_conventions:
+        return ()
+    different = {}
+    for count, table in tables.items():
+        if not any(table["n_params"].equals(other["n_params"]) for other in different.values()):
+            different[count] = table
+    counted = [
+        Convention(count, flop_count, sift(_observations(table, flop_count))[0])
+        for count, table in different.items()
+        for flop_count in ("exact", "6ND")
+        if flop_count == "6ND" or "flops" in table
+    ]
+    laws = tuple(args.law or DEFAULT_LAWS)
+    return compare(counted, laws, replicates=args.replicates, level=LEVEL)
+
+
+def code() -> dict[str, str]:
+    """Which code did this: the version, and the commit where there is one."""
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(scalelab.__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    commit = asked.stdout.strip() if asked.returncode == 0 else "unknown"
+    return {"scalelab": scalelab.__version__, "commit": commit}

@@ -1,0 +1,74 @@
+"""What the choice of law changes: every member is fitted, and a refuted one does not count."""
+
+import numpy as np
+import pytest
+
+from scalelab.laws.base import Observations
+from scalelab.laws.chinchilla import Chinchilla
+from scalelab.laws.isoflop import IsoFlop
+from scalelab.laws.kaplan import Kaplan
+from scalelab.laws.structural import Member, members, spread
+
+LAWS = {"isoflop": IsoFlop(), "chinchilla": Chinchilla(), "kaplan": Kaplan()}
+
+
+@pytest.fixture(scope="module")
+def seen(family):
+    runs = family(noise=0.001, seed=4)
+    fits = {name: law.fit(runs) for name, law in LAWS.items()}
+    return fits, members(runs, LAWS, fits, 1e21)
+
+
+def test_laws_forms_choices_and_windows_are_all_there(seen):
+    _, found = seen
+
+    assert {m.kind for m in found} == {"law", "form", "choice", "window"}
+    names = [m.name for m in found]
+    assert len(names) == len(set(names))
+    assert {"isoflop", "chinchilla", "kaplan", "chinchilla, least squares"} <= set(names)
+    assert any("without 1e+18 FLOPs" in n or "without 1e18 FLOPs" in n for n in names)
+
+
+def test_the_laws_say_what_their_fits_say(seen):
+    fits, found = seen
+
+    said = next(m.values for m in found if m.name == "chinchilla")
+
+    best = fits["chinchilla"].optimum(1e21)
+    assert (said["n_params"], said["loss"]) == (best.N, best.L)
+    assert said["a"] == fits["chinchilla"].exponents["a"]
+
+
+def test_a_form_that_the_runs_refute_does_not_count(seen):
+    """True losses have a floor; Kaplan's form has none and misses them by far."""
+    _, found = seen
+    kaplan = next(m for m in found if m.name == "kaplan")
+
+    low, high = spread(found, "loss")
+
+    assert "misses the runs" in kaplan.refuted
+    assert not low <= kaplan.values["loss"] <= high
+
+
+def test_losses_of_kaplans_form_refute_the_other_one():
+    N, D = (a.ravel() for a in np.meshgrid(np.geomspace(1e6, 1e9, 6), np.geomspace(1e8, 1e11, 6)))
+    noise = np.exp(0.001 * np.random.default_rng(0).standard_normal(N.size))
+    L = ((6.4e13 / N) ** (0.076 / 0.103) + 1.8e13 / D) ** 0.103 * noise
+    runs = Observations.of(N, D, L)
+    laws = {"chinchilla": Chinchilla(), "kaplan": Kaplan()}
+
+    found = members(runs, laws, {k: v.fit(runs) for k, v in laws.items()}, 1e21)
+
+    assert next(m for m in found if m.name == "kaplan").refuted is None
+    assert next(m for m in found if m.name == "chinchilla").refuted
+
+
+def test_the_spread_is_over_what_counts():
+    found = (
+        Member("one", "law", {"loss": 2.0}, None),
+        Member("two", "form", {"loss": 2.2}, None),
+        Member("three", "form", {"loss": 9.0}, "the minima show a floor"),
+    )
+
+    assert spread(found, "loss") == [2.0, 2.2]
+    assert spread(found, "a") is None
