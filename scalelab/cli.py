@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
 def runs(args: argparse.Namespace) -> int:
     """What exists: planned, running, interrupted, finished, diverged, failed."""
     from scalelab.track.listing import listing
-    from scalelab.track.table import every_run, write_table
+    from scalelab.track.table import every_run
+    from scalelab.track.tablefile import write_table
 
     print(listing(_root(), args.name))
     if args.out is not None:

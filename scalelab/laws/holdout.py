@@ -190,7 +190,7 @@ def _origins(runs: Observations) -> Iterator[tuple[float, Array]]:
     seen = None
     for C in np.geomspace(first, max(first, last), ORIGINS):
         train = runs.C <= C * (1 + 1e-9)
-        if seen is None or train.sum() > seen:
+        if (seen is None or train.sum() > seen) and not train.all():
             seen = train.sum()
             yield float(runs.C[train].max()), train
 

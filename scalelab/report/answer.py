@@ -18,7 +18,7 @@ from scalelab.laws.conventions import Convention, Row, compare, comparison_text
 from scalelab.laws.quality import sift
 from scalelab.laws.study import DEFAULT_LAWS, LEVEL, Study, study
 from scalelab.report.page import write_report
-from scalelab.track.table import Evidence
+from scalelab.track.evidence import Evidence
 
 
 def answer(

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from scalelab.errors import ConfigError, TrackError
 from scalelab.report.answer import answer
+from scalelab.track.evidence import evidence
 from scalelab.track.manifest import SweepManifest, list_sweeps
 from scalelab.track.mirror import log_fit
-from scalelab.track.table import evidence, run_table, write_table
+from scalelab.track.table import run_table
+from scalelab.track.tablefile import write_table
 from scalelab.units import PARAM_COUNTS
 
 

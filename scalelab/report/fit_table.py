@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scalelab.errors import ConfigError
 from scalelab.report.answer import answer
-from scalelab.track.table import evidence
+from scalelab.track.evidence import evidence
 from scalelab.track.tablefile import read_table
 from scalelab.units import PARAM_COUNTS
 

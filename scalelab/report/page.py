@@ -11,7 +11,11 @@ Only files of this study are written; what stands beside them is left alone, exc
 or draws of an earlier study that this one does not have, which are removed.
 """
 
+import os
+import sys
+import warnings
 from collections.abc import Callable, Sequence
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -81,16 +85,12 @@ def write_report(
         draws: Whether every bootstrap draw is written too.
     """
     make_dir(out)
-    written, told = [], {}
     found = figure_data(study, conventions)
-    for title in FIGURES:
-        paths = [out / f"{title}.png", out / f"{title}.svg"]
-        if found[title] is None:
-            for path in paths:
-                _remove(path)
-            continue
-        written += _save(DRAW[title](found[title]), paths)
-        told[title] = TELL[title](study, found[title])
+    told = {title: TELL[title](study, found[title]) for title in FIGURES if found[title]}
+    for title in set(FIGURES) - set(told):
+        _remove(out / f"{title}.png")
+        _remove(out / f"{title}.svg")
+    written = _draw(found, list(told), out)
     write_json(out / "fit.json", study.to_json())
     write_text(out / "summary.txt", study.summary() + "\n")
     write_text(out / "README.md", page(study, name, provenance, told, conventions, draws))
@@ -218,6 +218,38 @@ def _listed(lines: list[str], most: int) -> str:
     shown = [f"- {line}" for line in lines[:most]] or ["None."]
     more = [f"- and {len(lines) - most:,} more"] if len(lines) > most else []
     return "\n".join(shown + more)
+
+
+def _draw(found: dict[str, Any], titles: list[str], out: Path) -> list[Path]:
+    """The figures on the disk, every second one drawn by another process where one can help."""
+
+    def draw(some: list[str]) -> None:
+        for title in some:
+            _save(DRAW[title](found[title]), [out / f"{title}.png", out / f"{title}.svg"])
+
+    mine, others = titles[::2], titles[1::2]
+    helper = None
+    if sys.platform == "linux" and (os.cpu_count() or 1) > 1 and others:
+        helper = get_context("fork").Process(target=_quietly, args=(draw, others))
+        with warnings.catch_warnings():
+            # Python 3.12 warns of forking beside threads. These are the linear algebra's, idle,
+            # and the other process only draws.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            helper.start()
+    draw(mine)
+    if helper is not None:
+        helper.join()
+    if helper is None or helper.exitcode != 0:
+        draw(others)  # and fail here, where it can be told, if it must fail
+    return [out / f"{title}.{kind}" for title in titles for kind in ("png", "svg")]
+
+
+def _quietly(draw: Callable[[list[str]], None], titles: list[str]) -> None:
+    """Draw, and leave what went wrong to the process that asked."""
+    try:
+        draw(titles)
+    except BaseException:
+        os._exit(1)
 
 
 def _save(figure: Figure, paths: list[Path]) -> list[Path]:

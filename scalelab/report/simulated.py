@@ -17,7 +17,7 @@ from scalelab.laws.base import Observations
 from scalelab.laws.designs import DESIGNS, NOISES, Design, Noise
 from scalelab.laws.simulate import Known, simulate
 from scalelab.registry import did_you_mean
-from scalelab.track.table import write_columns
+from scalelab.track.tablefile import write_columns
 from scalelab.units import sci, si
 
 REACH = 10.0  # the truth is told at this multiple of the most compute: where `fit` will forecast

@@ -11,13 +11,16 @@ Not here: which rows a law may be fitted to, and whether their numbers are numbe
 import csv
 import stat
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from scalelab.errors import DataError
+from scalelab.errors import DataError, TrackError
+from scalelab.files import whole
 from scalelab.registry import did_you_mean
-from scalelab.track.table import KNOWN, NEEDED, PARAM_COLUMNS
+from scalelab.track.evidence import KNOWN, NEEDED, PARAM_COLUMNS
 
 LARGEST = 500_000_000
 """Bytes of a file that is read: a million runs with thirty columns have 300 MB."""
@@ -148,3 +151,34 @@ def _refuse_crooked_rows(path: Path, table: pd.DataFrame) -> None:
             where=str(path),
             fix="name every column, and end no row with a comma",
         )
+
+
+def write_columns(columns: Mapping[str, Any], path: Path) -> None:
+    """Write columns of equal length as a run table; see write_table."""
+    write_table(pd.DataFrame(dict(columns)), path)
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a run table as CSV or parquet, whole or not at all.
+
+    Raises:
+        TrackError: The name ends in neither, or parquet cannot be written here.
+    """
+    if path.suffix not in {".csv", ".parquet"}:
+        raise TrackError(
+            f"cannot tell the format of {path.name}",
+            where=str(path),
+            fix="end the name in .csv or .parquet",
+        )
+    with whole(path) as file:
+        if path.suffix == ".csv":
+            file.write(table.to_csv(index=False).encode())
+        else:
+            try:
+                table.to_parquet(file, index=False)
+            except ImportError as error:
+                raise TrackError(
+                    "writing parquet needs pyarrow",
+                    where=str(path),
+                    fix="pip install 'scalelab[text]', or use .csv",
+                ) from error

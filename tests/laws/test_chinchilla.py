@@ -157,3 +157,18 @@ def test_an_optimum_beyond_floating_point_is_nan_and_no_number(published):
     best = optimum(params, np.array([1e21]), published.cost)
 
     assert np.isnan([best.N, best.D, best.L]).all()
+
+
+def test_a_large_table_ends_where_every_start_on_all_of_it_does(truth):
+    """Beyond LARGE runs the many starts see a sample; the end must not know."""
+    rng = np.random.default_rng(0)
+    N, D = 10 ** rng.uniform(7, 10, 9000), 10 ** rng.uniform(9, 12, 9000)
+    L = truth["E"] + truth["A"] / N ** truth["alpha"] + truth["B"] / D ** truth["beta"]
+    runs = Observations.of(N, D, L * np.exp(0.003 * rng.standard_normal(9000)))
+
+    fit = Chinchilla().fit(runs)
+
+    every = fitting.search(fit.surface, fit.surface.starts()[::6])
+    assert fit.scaled == pytest.approx(every.objective.min(), rel=1e-9)
+    assert fit.solver.converged
+    assert fit.solver.starts == len(fit.surface.starts())

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from scalelab.errors import DataError
-from scalelab.track.table import evidence
+from scalelab.track.evidence import evidence
 from scalelab.track.tablefile import read_table
 
 GOOD = "n_params,n_tokens,loss\n1e6,2e7,3.5\n2e6,4e7,3.25\n"

@@ -24,7 +24,8 @@ from scalelab.errors import TrackError
 from scalelab.track.listing import listing
 from scalelab.track.mirror import log_fit
 from scalelab.track.sync import Syncer, sync
-from scalelab.track.table import evidence, run_table
+from scalelab.track.evidence import evidence
+from scalelab.track.table import run_table
 from scalelab.track.ui import ui
 root = pathlib.Path(sys.argv[1])
 print(len(evidence(run_table(root, "fam"), "total")[0]), "1 finished" in listing(root, "fam"))

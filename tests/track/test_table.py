@@ -5,9 +5,10 @@ import pytest
 
 from scalelab.errors import DataError, RunError, TrackError
 from scalelab.files import locked
+from scalelab.track.evidence import evidence
 from scalelab.track.listing import listing
-from scalelab.track.table import COLUMNS, every_run, evidence, run_table, write_table
-from scalelab.track.tablefile import read_table
+from scalelab.track.table import COLUMNS, every_run, run_table
+from scalelab.track.tablefile import read_table, write_table
 
 STATES = ["finished", "diverged", "failed", "interrupted", "interrupted", "running", "planned"]
 
