@@ -164,7 +164,7 @@ def _forecast(study: "Study") -> str:
             f"{unit}"
         )
     lines.append(
-        "  * the larger of the two: quote it, and plan with it."
+        "  * the larger of the two. Quote, at each end, the farther of both; plan with that."
         if f.dominates
         else "  No interval of the noise could be had: the choice of law alone says too little."
     )

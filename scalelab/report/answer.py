@@ -18,6 +18,7 @@ from scalelab.laws.conventions import Convention, Row, compare, comparison_text
 from scalelab.laws.quality import sift
 from scalelab.laws.study import DEFAULT_LAWS, LEVEL, Study, study
 from scalelab.report.page import write_report
+from scalelab.report.painters import Painters
 from scalelab.track.evidence import Evidence
 
 
@@ -42,19 +43,21 @@ def answer(
         out: Where the report goes.
         provenance: What the numbers come from.
     """
-    found = _study(args, seen, target)
-    rows = _conventions(args, counted)
-    print(found.summary())
-    if rows:
-        print("\n" + comparison_text(rows, LEVEL))
-    written = write_report(
-        found,
-        out,
-        name=name,
-        provenance=provenance | code(),
-        conventions=rows,
-        draws=args.draws,
-    )
+    with Painters() as painters:
+        found = _study(args, seen, target)
+        rows = _conventions(args, counted)
+        print(found.summary())
+        if rows:
+            print("\n" + comparison_text(rows, LEVEL))
+        written = write_report(
+            found,
+            out,
+            name=name,
+            provenance=provenance | code(),
+            conventions=rows,
+            draws=args.draws,
+            painters=painters,
+        )
     if args.json is not None:
         conventions = {"conventions": [row.to_json() for row in rows]} if rows else {}
         write_json(args.json, found.to_json() | conventions)

@@ -6,8 +6,7 @@ Each function takes the numbers that the figure shows; `absent` says why there i
 from scalelab.laws.forecast import CHOICE
 from scalelab.laws.study import Study
 from scalelab.report.doubts import BAND, Choice, Conventions, Residuals, Tests
-from scalelab.report.drawing import percent
-from scalelab.report.numbers import Allocation, Frontier, SurfaceMap, Target, Valleys
+from scalelab.report.numbers import Allocation, Frontier, SurfaceMap, Target, Valleys, percent
 from scalelab.units import sci, si
 
 ABSENT = {

@@ -24,11 +24,11 @@ from scalelab.report.drawing import (
     law_style,
     log_limits,
     name_ends,
-    percent,
     room,
     signed_percent,
     styled,
 )
+from scalelab.report.numbers import percent
 from scalelab.units import sci, si
 
 LONGEST = 18  # letters of a run id in a title

@@ -198,11 +198,6 @@ def compute_axis(axes: Axes, last: float) -> None:
     counts(axes.xaxis, sci, last)
 
 
-def percent(value: float, _: int = 0) -> str:
-    """A share for an axis."""
-    return f"{100 * value:.3g}%"
-
-
 def signed_percent(value: float, _: int = 0) -> str:
     """A signed share for an axis."""
     return f"{100 * value:+.3g}%" if value else "0%"

@@ -361,3 +361,8 @@ def _minima(study: Study, symbol: str, quantity: str) -> Minima:
         np.array([getattr(s, symbol) for s in kept]),
         tuple(interval[quantity] for interval in study.minima_intervals()),
     )
+
+
+def percent(value: float, _: int = 0) -> str:
+    """A share for an axis."""
+    return f"{100 * value:.3g}%"

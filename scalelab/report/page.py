@@ -11,35 +11,19 @@ Only files of this study are written; what stands beside them is left alone, exc
 or draws of an earlier study that this one does not have, which are removed.
 """
 
-import os
-import sys
-import warnings
 from collections.abc import Callable, Sequence
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-import matplotlib
-from matplotlib.figure import Figure
 
 from scalelab.files import make_dir, whole, write_json, write_text, writing
 from scalelab.laws.conventions import Row, comparison_text
 from scalelab.laws.forecast import CHOICE
 from scalelab.laws.interval import Interval
 from scalelab.laws.study import Study
-from scalelab.report import captions, checks, doubts, drawing, figures, numbers
+from scalelab.report import captions, doubts, numbers
+from scalelab.report.painters import Painters
 from scalelab.units import sci, si
 
-DRAW: dict[str, Callable[[Any], Figure]] = {
-    "valleys": figures.draw_valleys,
-    "allocation": figures.draw_allocation,
-    "frontier": figures.draw_frontier,
-    "choice": checks.draw_choice,
-    "holdout": checks.draw_holdout,
-    "surface": figures.draw_surface,
-    "residuals": checks.draw_residuals,
-    "conventions": checks.draw_conventions,
-}
 TELL: dict[str, Callable[[Study, Any], str]] = {
     "valleys": captions.valleys,
     "allocation": captions.allocation,
@@ -50,8 +34,7 @@ TELL: dict[str, Callable[[Study, Any], str]] = {
     "residuals": captions.residuals,
     "conventions": captions.conventions,
 }
-FIGURES = tuple(DRAW)  # in the order of the page
-DPI = 150
+FIGURES = tuple(TELL)  # in the order of the page
 NAMED = 200  # runs that the page names; fit.json has all
 ROWS = 40  # findings and runs left out, likewise
 
@@ -72,6 +55,7 @@ def write_report(
     provenance: dict[str, Any],
     conventions: Sequence[Row] = (),
     draws: bool = False,
+    painters: Painters | None = None,
 ) -> list[Path]:
     """Every file of the report, written whole; their paths, the page first.
 
@@ -83,14 +67,21 @@ def write_report(
             as it is handed over.
         conventions: The laws under other counts of parameters and FLOPs.
         draws: Whether every bootstrap draw is written too.
+        painters: Who draws; this process without any.
     """
+    painters = painters or Painters()
     make_dir(out)
     found = figure_data(study, conventions)
     told = {title: TELL[title](study, found[title]) for title in FIGURES if found[title]}
     for title in set(FIGURES) - set(told):
         _remove(out / f"{title}.png")
         _remove(out / f"{title}.svg")
-    written = _draw(found, list(told), out)
+    written = []
+    for title in told:
+        written += [out / f"{title}.png", out / f"{title}.svg"]
+    painters.draw(
+        [(title, found[title], written[2 * k : 2 * k + 2]) for k, title in enumerate(told)]
+    )
     write_json(out / "fit.json", study.to_json())
     write_text(out / "summary.txt", study.summary() + "\n")
     write_text(out / "README.md", page(study, name, provenance, told, conventions, draws))
@@ -218,48 +209,6 @@ def _listed(lines: list[str], most: int) -> str:
     shown = [f"- {line}" for line in lines[:most]] or ["None."]
     more = [f"- and {len(lines) - most:,} more"] if len(lines) > most else []
     return "\n".join(shown + more)
-
-
-def _draw(found: dict[str, Any], titles: list[str], out: Path) -> list[Path]:
-    """The figures on the disk, every second one drawn by another process where one can help."""
-
-    def draw(some: list[str]) -> None:
-        for title in some:
-            _save(DRAW[title](found[title]), [out / f"{title}.png", out / f"{title}.svg"])
-
-    mine, others = titles[::2], titles[1::2]
-    helper = None
-    if sys.platform == "linux" and (os.cpu_count() or 1) > 1 and others:
-        helper = get_context("fork").Process(target=_quietly, args=(draw, others))
-        with warnings.catch_warnings():
-            # Python 3.12 warns of forking beside threads. These are the linear algebra's, idle,
-            # and the other process only draws.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            helper.start()
-    draw(mine)
-    if helper is not None:
-        helper.join()
-    if helper is None or helper.exitcode != 0:
-        draw(others)  # and fail here, where it can be told, if it must fail
-    return [out / f"{title}.{kind}" for title in titles for kind in ("png", "svg")]
-
-
-def _quietly(draw: Callable[[list[str]], None], titles: list[str]) -> None:
-    """Draw, and leave what went wrong to the process that asked."""
-    try:
-        draw(titles)
-    except BaseException:
-        os._exit(1)
-
-
-def _save(figure: Figure, paths: list[Path]) -> list[Path]:
-    for path in paths:
-        with whole(path) as file, matplotlib.rc_context(drawing.STYLE):
-            kind = path.suffix.removeprefix(".")
-            # Without a date the same study gives the same bytes.
-            metadata = {"Date": None} if kind == "svg" else {"Software": None}
-            figure.savefig(file, format=kind, dpi=DPI, metadata=metadata)
-    return paths
 
 
 def _remove(path: Path) -> None:

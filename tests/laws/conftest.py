@@ -98,8 +98,8 @@ def measured():
 
 
 @pytest.fixture(scope="session")
-def hoffmann():
-    """The 245 points of Hoffmann et al. 2022, fig. 4, digitised by Besiroglu et al. 2024."""
+def hoffmann_245():
+    """The points of Hoffmann et al. 2022, fig. 4, digitised by Besiroglu et al. 2024."""
     path = SHARED / "hoffmann2022_fig4_points.csv"
     if not path.exists():
         pytest.skip("the public points are not beside the repository")
@@ -108,8 +108,13 @@ def hoffmann():
     N, C, L = (
         np.array([float(r[k]) for r in rows]) for k in ("Model Size", "Training FLOP", "loss")
     )
-    kept = np.argsort(L)[:-5]
-    return Observations.of(N[kept], C[kept] / (6 * N[kept]), L[kept], C=C[kept])
+    return Observations.of(N, C / (6 * N), L, C=C)
+
+
+@pytest.fixture(scope="session")
+def hoffmann(hoffmann_245):
+    """The same without the five highest losses."""
+    return hoffmann_245.take(np.argsort(hoffmann_245.L)[:-5])
 
 
 @pytest.fixture(scope="session")
@@ -121,6 +126,6 @@ def olmo():
     with open(path, encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     N, D, cost, L = (
-        np.array([float(r[k]) for r in rows]) for k in ("N", "D", "flops_per_tok", "c4_ce_last")
+        np.array([float(r[k]) for r in rows]) for k in ("N", "D", "flops_per_tok", "c4_ce_ma5")
     )
     return Observations.of(N, D, L, C=cost * D)

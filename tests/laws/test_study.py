@@ -161,7 +161,11 @@ def test_an_over_confident_extrapolation_is_flagged(olmo):
 
     seen = look(small, target_flops=float(large.C[0]), replicates=300)
 
-    assert seen.fits["chinchilla"].expected(large)[0] == pytest.approx(2.344, abs=0.01)
+    surface = seen.fits["chinchilla"]
+    in_sample = np.mean(np.abs(surface.expected(small) / small.L - 1))
+    assert in_sample == pytest.approx(0.0025, abs=5e-5)
+    assert surface.expected(large)[0] == pytest.approx(2.34439, abs=2e-5)
+    assert surface.expected(large)[0] / large.L[0] - 1 == pytest.approx(-0.0383, abs=1e-4)
     assert seen.verdict.grade == "do not rely"
     assert "the target asks" in str(seen.verdict)
     assert "do not rely" in seen.summary()

@@ -11,7 +11,7 @@ from matplotlib.text import Text
 from scalelab.laws.base import Observations
 from scalelab.laws.conventions import Row
 from scalelab.laws.study import study
-from scalelab.report import captions, doubts, numbers, page
+from scalelab.report import captions, doubts, numbers, page, paint
 from scalelab.report.page import FIGURES, write_report
 
 CONVENTIONS = (
@@ -270,7 +270,7 @@ def placed(seen, monkeypatch):
             drawn.append((text.get_text(), Text.get_window_extent(text, renderer)))
 
     def place(title, found=seen):
-        figure = page.DRAW[title](page.figure_data(found, CONVENTIONS)[title])
+        figure = paint.DRAW[title](page.figure_data(found, CONVENTIONS)[title])
         monkeypatch.setattr(Text, "draw", put)
         drawn.clear()
         figure.canvas.draw()

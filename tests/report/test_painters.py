@@ -1,0 +1,70 @@
+"""Drawing processes: what they draw, and what happens when they cannot."""
+
+import multiprocessing
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from scalelab.errors import FitError
+from scalelab.laws.base import Observations
+from scalelab.laws.study import study
+from scalelab.report.page import write_report
+from scalelab.report.painters import Painters
+
+
+def valleys():
+    """Four budgets of five sizes on a Chinchilla surface with .1% noise."""
+    C = np.repeat(np.geomspace(1e18, 3e19, 4), 5)
+    N = 0.1 * (C / 6) ** 0.51 * np.tile(np.geomspace(0.3, 3, 5), 4)
+    L = 1.8 + 480 / N**0.35 + 2100 / (C / 6 / N) ** 0.37
+    L = L * np.exp(0.001 * np.random.default_rng(0).standard_normal(20))
+    return Observations.of(N, C / 6 / N, L, flops_planned=C)
+
+
+@pytest.fixture(scope="module")
+def seen():
+    return study(valleys(), target_flops=None, param_count="total", replicates=0)
+
+
+def drawn(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("*.*g")}
+
+
+def test_they_draw_what_one_process_draws(seen, tmp_path):
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    write_report(seen, alone, name="small", provenance={})
+
+    with Painters() as painters:
+        write_report(seen, together, name="small", provenance={}, painters=painters)
+
+    assert len(drawn(alone)) == 14
+    assert drawn(together) == drawn(alone)
+
+
+def test_a_figure_whose_painter_was_killed_is_drawn_all_the_same(seen, tmp_path):
+    with Painters() as painters:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+            child.join()
+        write_report(seen, tmp_path, name="small", provenance={}, painters=painters)
+
+    assert len(drawn(tmp_path)) == 14
+
+
+def test_a_refused_fit_leaves_no_painter_behind():
+    two = valleys().take(np.arange(2))
+    with pytest.raises(FitError), Painters():
+        study(two, target_flops=None, param_count="total", replicates=0)
+
+    for child in multiprocessing.active_children():
+        child.join(timeout=20)
+    assert not multiprocessing.active_children()
+
+
+def test_an_error_of_drawing_is_told_here(seen, tmp_path):
+    (tmp_path / "valleys.png").mkdir()
+
+    with pytest.raises(Exception, match=r"valleys\.png"), Painters() as painters:
+        write_report(seen, tmp_path, name="small", provenance={}, painters=painters)
