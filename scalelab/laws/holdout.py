@@ -32,7 +32,7 @@ from scalelab.laws.base import Array, Law, LawFit, Observations
 from scalelab.laws.isoflop import IsoFlop, Slice
 
 TOLERANCE = 0.01  # of the loss: at published exponents, about 15% of the compute
-ORIGINS = 5  # without budgets
+ORIGINS = 4  # without budgets
 LEAST_SHARE = 0.4  # of the runs below the first origin, without budgets
 
 

@@ -73,12 +73,9 @@ def judge(
         grave.append(f"the target is {forecast.reach:.0f}x the largest compute in evidence")
     elif forecast.reach > FAR:
         doubts.append(f"the target is {forecast.reach:.0f}x the largest compute in evidence")
-    low, high = forecast.structural["loss"]
-    if high > low * (1 + SPREAD):
-        doubts.append(f"laws and forms differ by {high / low - 1:.1%} in the forecast loss")
-    low, high = forecast.structural["n_params"]
-    if high > SIZES * low:
-        doubts.append(f"laws and choices differ {high / low:.1f}x in N*")
+    doubts += _of_the_spread(forecast.structural)
+    if not forecast.structural:
+        grave.append("the runs speak against every law that was fitted")
     answered = {m.name: m for m in forecast.members if m.kind == "law"}
     for name, fit in fits.items():
         if name == forecast.law or not fit.exponents:
@@ -92,6 +89,18 @@ def judge(
         doubts.append("no run was repeated with another seed, so seed noise is unknown")
     grade = GRADES[2] if grave else GRADES[1] if doubts else GRADES[0]
     return Verdict(grade, tuple(dict.fromkeys(grave + doubts)))
+
+
+def _of_the_spread(structural: Mapping[str, list[float]]) -> list[str]:
+    """What the choice of law leaves open."""
+    found = []
+    low, high = structural.get("loss", (1.0, 1.0))
+    if high > low * (1 + SPREAD):
+        found.append(f"laws and forms differ by {high / low - 1:.1%} in the forecast loss")
+    low, high = structural.get("n_params", (1.0, 1.0))
+    if high > SIZES * low:
+        found.append(f"laws and choices differ {high / low:.1f}x in N*")
+    return found
 
 
 def _of_the_speaker(

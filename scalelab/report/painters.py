@@ -5,7 +5,7 @@
         painters.draw(jobs)       every figure on the disk when it returns
 
 Loading matplotlib and drawing eight figures twice costs more than a fit without bootstrap.
-Where there is a second core and fork, two processes share that; elsewhere, and for whatever
+Where there is a second core and fork, other processes share that; elsewhere, and for whatever
 they could not draw, this one draws itself, so that what is wrong is told as always.
 """
 
@@ -51,30 +51,35 @@ class Painters:
 
     def draw(self, jobs: list[Job]) -> None:
         """Every figure drawn and written; what a painter could not draw is drawn here."""
-        left = list(jobs)
         asked = []
         for k, line in enumerate(self._lines):
             mine = jobs[k :: len(self._lines)]
             try:
                 line.send(mine)
             except OSError:
-                continue  # it died; its share stays with us
+                continue  # it died; its share stays here
             asked.append((line, mine))
+        titles = {job[0] for _, mine in asked for job in mine}
+        _paint([job for job in jobs if job[0] not in titles])
         for line, mine in asked:
             try:
                 done = line.recv()
             except (EOFError, OSError):
                 done = 0
-            left = [job for job in left if all(job is not other for other in mine[:done])]
-        if left:
-            paint = import_module("scalelab.report.paint").paint
-            for job in left:
-                paint(*job)
+            _paint(mine[done:])
+
+
+def _paint(jobs: list[Job]) -> None:
+    if jobs:
+        paint = import_module("scalelab.report.paint").paint
+        for job in jobs:
+            paint(*job)
 
 
 def _work(line: Any, others: list[Any]) -> None:
     """Draw what comes along the line, once; answer how many were drawn."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the fitting process answers for both
+    os.nice(5)  # the fit goes first while it lasts
     for other in others:
         other.close()  # or the lines of dead parents would never end
     done = 0

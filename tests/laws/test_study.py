@@ -337,3 +337,16 @@ def test_refuses_settings_that_mean_nothing(family, settings, problem):
 def test_an_unknown_law_gets_a_hint(family):
     with pytest.raises(ConfigError, match="did you mean 'chinchilla'"):
         look(family(), laws=["chinchila"])
+
+
+def test_where_the_runs_speak_against_every_law_nothing_is_relied_on():
+    """Losses that hang on size alone, so that no price of tokens can be found."""
+    N, D = (a.ravel() for a in np.meshgrid(np.geomspace(1e7, 1e9, 5), np.geomspace(1e9, 1e11, 5)))
+
+    seen = look(Observations.of(N, D, 0.01 + 40 / N**0.15), laws=["chinchilla"], replicates=0)
+
+    assert seen.forecast.structural == {}
+    assert seen.verdict.grade == "do not rely"
+    assert "the runs speak against every law that was fitted" in str(seen.verdict)
+    assert json.dumps(seen.to_json(), allow_nan=False)
+    assert "Forecast" in seen.summary()
