@@ -74,6 +74,13 @@ class Forecast:
         """
         found = members(runs, laws, fits, target)
         said = {m.name: m.values for m in found if m.kind == "law"}
+        if not any(fit.exponents for fit in fits.values()):
+            raise FitError(
+                f"{', '.join(fits)} allots no compute to N and D, so nothing can be forecast",
+                where=f"--law {' --law '.join(fits)}",
+                fix="fit a law that does beside it: --law isoflop, chinchilla or kaplan",
+                evidence=fits,
+            )
         if not said:
             raise FitError(
                 f"no law has an optimum at {sci(target)} FLOPs that can be written down",

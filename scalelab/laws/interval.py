@@ -60,7 +60,7 @@ def percentile(values: Array, level: float) -> Interval:
     Ten replicates must lie beyond each end, or the end is one replicate's whim.
     """
     values = values[~np.isnan(values)]
-    if values.size * (1 - level) / 2 < 10:
+    if values.size * (1 - level) / 2 < 10 - 1e-9:  # 1 - .9 is a little under a tenth
         return None
     with np.errstate(invalid="ignore"):  # between infinities: not finite, refused below
         low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])

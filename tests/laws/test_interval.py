@@ -120,6 +120,7 @@ def test_branches_of_one_trunk_are_drawn_together_and_budgets_stay_whole(family)
 
 def test_percentiles_ask_for_enough_replicates():
     assert percentile(np.arange(199.0), 0.9) is None
+    assert percentile(np.arange(200.0), 0.9) is not None
     assert percentile(np.arange(201.0), 0.9) == pytest.approx([10, 190])
     assert percentile(np.append(np.arange(201.0), [np.inf] * 50), 0.9) is None
 

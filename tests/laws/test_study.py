@@ -350,3 +350,12 @@ def test_where_the_runs_speak_against_every_law_nothing_is_relied_on():
     assert "the runs speak against every law that was fitted" in str(seen.verdict)
     assert json.dumps(seen.to_json(), allow_nan=False)
     assert "Forecast" in seen.summary()
+
+
+def test_laws_that_allot_nothing_cannot_forecast_alone(family):
+    with pytest.raises(FitError, match="kaplan_n allots no compute to N and D") as caught:
+        look(family(noise=0.002), laws=["kaplan_n"], replicates=0)
+
+    assert "--law isoflop" in caught.value.fix
+    beside = look(family(noise=0.002), laws=["kaplan_n", "chinchilla"], replicates=0)
+    assert beside.forecast.law == "chinchilla"
