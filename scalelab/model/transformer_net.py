@@ -6,7 +6,9 @@ Notable:
 - matrices start at std 1/sqrt(fan_in), those that write into the residual stream smaller
   by 1/sqrt(2 n_layers); the embedding at 0.02; an untied head at zero, so that the loss of
   an untrained model is ln(vocabulary) exactly;
-- `kinds()` says which weight is what, for learning rates and decay.
+- `kinds()` says which weight is what, for learning rates and decay;
+- a network may be one stage of a pipeline (`layers`), and its matrices may be cut over
+  processes (`cut`, see tensor_cut.py). By default it is whole.
 
 Shapes: B batch, T time, R = B*T rows, C width, H heads, K key-value heads, E head size,
 V vocabulary.
@@ -15,17 +17,18 @@ Not here: dimensions and costs (transformer.py), the way out to other software (
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import linear
+from torch.utils.checkpoint import checkpoint
 
 from scalelab.model.base import Kind
 from scalelab.model.kernels import (
     CPU_ATTENTION_MAX_SEQ_LEN,
     attention,
     by_hand,
-    cross_entropy,
     rms_norm,
     rotary,
     rotary_tables,
@@ -33,6 +36,7 @@ from scalelab.model.kernels import (
     swiglu,
 )
 from scalelab.model.transformer import Transformer
+from scalelab.model.whole import WHOLE, Whole
 
 
 class Block(nn.Module):
@@ -42,6 +46,7 @@ class Block(nn.Module):
         super().__init__()
         c, e = config, config.head_size
         self.config = config
+        self.cut: Whole = WHOLE
         self.norm_attention = nn.Parameter(torch.ones(c.d_model))
         self.qkv = nn.Parameter(torch.empty((c.n_heads + 2 * c.n_kv_heads) * e, c.d_model))
         self.out = nn.Parameter(torch.empty(c.d_model, c.n_heads * e))
@@ -54,23 +59,25 @@ class Block(nn.Module):
 
     def forward(self, x_RC: Tensor, batch: int, tables: tuple[Tensor, ...]) -> Tensor:
         """The residual stream after this layer, shape (R, C)."""
-        c = self.config
-        mixed = self._attend(rms_norm(x_RC, self.norm_attention, c.norm_eps), batch, tables)
-        x_RC = x_RC + linear(mixed, self.out)
-        hidden = linear(rms_norm(x_RC, self.norm_mlp, c.norm_eps), self.gate_up)
-        return x_RC + linear(swiglu(hidden), self.down)
+        c, cut = self.config, self.cut
+        normed = rms_norm(x_RC, cut.weight(self.norm_attention), c.norm_eps)
+        mixed = self._attend(cut.enter(normed), batch, tables)
+        x_RC = x_RC + cut.leave(linear(mixed, cut.weight(self.out)))
+        normed = rms_norm(x_RC, cut.weight(self.norm_mlp), c.norm_eps)
+        hidden = linear(cut.enter(normed), cut.weight(self.gate_up))
+        return x_RC + cut.leave(linear(swiglu(hidden), cut.weight(self.down)))
 
     def _attend(self, x_RC: Tensor, batch: int, tables: tuple[Tensor, ...]) -> Tensor:
         c, (cos_TE, sin_TE, *mask) = self.config, tables
         H, K, E = c.n_heads, c.n_kv_heads, c.head_size
-        qkv = linear(x_RC, self.qkv)
+        qkv = linear(x_RC, self.cut.weight(self.qkv))
         if mask and H == K and not c.qk_norm:
             return short_attention(qkv, cos_TE, sin_TE, mask[0], batch)
         heads = qkv.view(batch, -1, H + 2 * K, E).transpose(1, 2)
         q, k, v = heads.split((H, K, K), dim=1)
         if c.qk_norm:
-            q = rms_norm(q, self.norm_q, c.norm_eps)
-            k = rms_norm(k, self.norm_k, c.norm_eps)
+            q = rms_norm(q, self.cut.gain_of_heads(self.norm_q), c.norm_eps)
+            k = rms_norm(k, self.cut.gain_of_heads(self.norm_k), c.norm_eps)
         q, k = rotary(q, cos_TE, sin_TE), rotary(k, cos_TE, sin_TE)
         if K != H:
             k, v = (t.repeat_interleave(H // K, dim=1) for t in (k, v))
@@ -79,56 +86,67 @@ class Block(nn.Module):
 
 
 class TransformerNet(nn.Module):
-    """The whole model: tokens in, logits or loss out."""
+    """The model, or one stage of it: tokens in, logits or loss out.
 
-    def __init__(self, config: Transformer):
+    Args:
+        config: Its dimensions; of the part that is here, where matrices are cut.
+        layers: Which blocks are here; None for all. The first stage holds the embedding, the
+            last the final norm and the head.
+    """
+
+    def __init__(self, config: Transformer, layers: range | None = None):
         super().__init__()
+        layers = range(config.n_layers) if layers is None else layers
         self.config = config
-        self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        self.norm = nn.Parameter(torch.ones(config.d_model))
-        if not config.tied:
-            self.head = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
+        self.cut: Whole = WHOLE
+        self.recompute = False
+        """Whether activations inside a block are forgotten and computed again on the way back."""
+        self.is_first, self.is_last = layers.start == 0, layers.stop == config.n_layers
+        if self.is_first:
+            self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
+        self.blocks = nn.ModuleDict({str(i): Block(config) for i in layers})
+        if self.is_last:
+            self.norm = nn.Parameter(torch.ones(config.d_model))
+            if not config.tied:
+                self.head = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
         self._tables: dict[tuple[int, torch.device, torch.dtype], tuple[Tensor, ...]] = {}
 
     def reset(self, seed: int) -> None:
         """Starting values, decided by `seed` alone whatever the device."""
-        generator = torch.Generator().manual_seed(seed)
-        residual = 1 / math.sqrt(2 * self.config.n_layers)
+        here = dict(self.named_parameters())
         with torch.no_grad():
-            for name, weight in self.named_parameters():
-                kind, leaf = self._kind(name), name.rsplit(".")[-1]
-                if kind == "vector":
-                    weight.fill_(1.0)
-                elif kind == "head":
-                    weight.zero_()
-                else:
-                    std = 0.02 if kind == "embedding" else 1 / math.sqrt(weight.shape[1])
-                    std *= residual if leaf in {"out", "down"} else 1.0
-                    weight.copy_(torch.randn(weight.shape, generator=generator) * std)
+            for name, value in starting_values(self.config, seed):
+                here[name].copy_(value)
 
     def kinds(self) -> dict[str, Kind]:
         """What each named parameter is."""
-        return {name: self._kind(name) for name, _ in self.named_parameters()}
+        return {name: kind_of(name) for name, _ in self.named_parameters()}
 
-    def forward(self, tokens_BT: Tensor, targets_BT: Tensor | None = None) -> Tensor:
-        """Logits of shape (B, T, V); with targets, their mean loss in nats per token."""
-        B, T = tokens_BT.shape
-        x = embedding(tokens_BT.reshape(-1), self.embedding)
+    def forward(self, x: Tensor, targets_BT: Tensor | None = None) -> Tensor:
+        """Logits of shape (B, T, V); with targets, their mean loss in nats per token.
+
+        Args:
+            x: Tokens of shape (B, T); in a later stage what the stage before it gave.
+            targets_BT: The tokens to predict.
+
+        In a stage that is not the last: the residual stream, shape (B, T, C).
+        """
+        B, T = x.shape[:2]
+        x = self.cut.embed(x.reshape(-1), self.embedding) if self.is_first else x.flatten(0, 1)
         tables = self._tables_for(T, x)
-        for block in self.blocks:
-            x = block(x, B, tables)
-        x = rms_norm(x, self.norm, self.config.norm_eps)
-        logits = linear(x, self.embedding if self.config.tied else self.head)
+        for block in self.blocks.values():
+            if self.recompute:
+                x = checkpoint(block, x, B, tables, use_reentrant=False)
+            else:
+                x = block(x, B, tables)
+        if not self.is_last:
+            return x.view(B, T, -1)
+        x = rms_norm(x, self.cut.weight(self.norm), self.config.norm_eps)
+        head = self.embedding if self.config.tied else self.head
+        logits = linear(self.cut.enter(x), self.cut.weight(head))
         if targets_BT is None:
-            return logits.view(B, T, -1)
-        return cross_entropy(logits, targets_BT.reshape(-1))
-
-    def _kind(self, name: str) -> Kind:
-        leaf = name.rsplit(".")[-1]
-        if leaf in {"embedding", "head"}:
-            return leaf
-        return "vector" if leaf.startswith("norm") else "matrix"
+            return self.cut.whole_logits(logits, self.config.vocab_size).view(B, T, -1)
+        return self.cut.loss(logits, targets_BT.reshape(-1), self.config.vocab_size)
 
     def _tables_for(self, seq_len: int, x: Tensor) -> tuple[Tensor, ...]:
         """Cos and sin of shape (T, E), and on the CPU in short contexts the mask (T, T)."""
@@ -140,3 +158,29 @@ class TransformerNet(nn.Module):
                 tables.append(torch.full((seq_len, seq_len), -math.inf, dtype=x.dtype).triu(1))
             self._tables[key] = tuple(tables)
         return self._tables[key]
+
+
+def kind_of(name: str) -> Kind:
+    """What a weight is, by its name."""
+    leaf = name.rsplit(".")[-1]
+    if leaf in {"embedding", "head"}:
+        return leaf
+    return "vector" if leaf.startswith("norm") else "matrix"
+
+
+def starting_values(config: Transformer, seed: int) -> Iterator[tuple[str, Tensor]]:
+    """Every weight of the whole model by name, one at a time, decided by `seed` alone."""
+    with torch.device("meta"):
+        shapes = {name: weight.shape for name, weight in TransformerNet(config).named_parameters()}
+    generator = torch.Generator().manual_seed(seed)
+    residual = 1 / math.sqrt(2 * config.n_layers)
+    for name, shape in shapes.items():
+        kind, leaf = kind_of(name), name.rsplit(".")[-1]
+        if kind == "vector":
+            yield name, torch.ones(shape)
+        elif kind == "head":
+            yield name, torch.zeros(shape)
+        else:
+            std = 0.02 if kind == "embedding" else 1 / math.sqrt(shape[1])
+            std *= residual if leaf in {"out", "down"} else 1.0
+            yield name, torch.randn(shape, generator=generator) * std
