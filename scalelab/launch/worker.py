@@ -29,11 +29,11 @@ Report = tuple[Outcome, str | None]
 def work(path: str, threads: int | None, environ: dict[str, str], report: Connection) -> None:
     """The body of a worker process: train one run directory, report, exit."""
     os.environ.update(environ)
-    _leave_with_parent()
+    leave_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked_to_stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.set())
-    _be_first_to_die()
+    be_first_to_die()
     use_threads(threads)
     run_dir = RunDir(Path(path))
     try:
@@ -63,7 +63,8 @@ def refusal_of(run_dir: RunDir, error: ScalelabError) -> Ended:
     return Ended(run_dir, "refused", str(error))
 
 
-def _leave_with_parent() -> None:
+def leave_with_parent() -> None:
+    """End this process when its parent has ended, whatever became of that."""
     parent = parent_process()
     if parent is None:
         return
@@ -75,7 +76,7 @@ def _leave_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _be_first_to_die() -> None:
+def be_first_to_die() -> None:
     """If the machine runs out of memory, let it end a worker and not the driver."""
     with suppress(OSError):  # not Linux, or not allowed: only the kernel's choice changes
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")

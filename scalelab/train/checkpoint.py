@@ -44,6 +44,14 @@ class Progress:
     micro_rows: int = 0
     """Windows of a micro-batch."""
     n_resumes: int = 0
+    steps_without_update: int = 0
+    """Steps whose batch was skipped (stability.py)."""
+    batches_passed: int = 0
+    """Batches passed over when the run went back: step k trains on batch k + this."""
+    rate: float = 1.0
+    """Factor on every rate, below 1 once trouble has lowered it."""
+    interventions: list[dict[str, Any]] = field(default_factory=list)
+    """What was done about trouble, in order."""
 
 
 def save(folder: Path, spec_digest: str, progress: Progress, tensors: dict[str, Tensor]) -> Path:
@@ -110,7 +118,7 @@ def clear(folder: Path) -> None:
 
 
 def _all(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"))
+    return sorted(folder.glob("step-*"))  # a launched run's have other names (sharded.py)
 
 
 def seconds_until_next(last_save_s: float) -> float:

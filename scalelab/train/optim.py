@@ -17,6 +17,7 @@ from scalelab.model.base import Kind
 from scalelab.train.spec import AdamWSpec
 
 ORDER: tuple[Kind, ...] = ("matrix", "embedding", "head", "vector")
+MOMENTS = ("exp_avg", "exp_avg_sq")
 PREFIX = "adamw."
 """Of the moments' names in a checkpoint."""
 
@@ -57,6 +58,8 @@ class FlatAdamW:
                 parameter.grad = self._working_gradient[start:end].view(parameter.shape)
                 start = end
         self._refresh()
+        self._ranges: list[tuple[int, int]] = []
+        """Where each group's weights lie in the buffer."""
         self._adamw = torch.optim.AdamW(
             list(self._groups(kinds)),
             lr=spec.lr_matrix,
@@ -72,6 +75,7 @@ class FlatAdamW:
                 start, end = spans[0][0], spans[-1][1]
                 weights = nn.Parameter(self.master[start:end])
                 weights.grad = self.gradient[start:end]
+                self._ranges.append((start, end))
                 decay = 0.0 if kind == "vector" else self.spec.weight_decay
                 rate = getattr(self.spec, f"lr_{kind}")
                 yield {"params": [weights], "peak": rate, "weight_decay": decay}
@@ -87,9 +91,12 @@ class FlatAdamW:
         self._working_gradient.zero_()
         self.gradient.zero_()
 
-    def step(self, factor: float) -> Tensor:
-        """One update at `factor` of the peak rates. Returns the gradient's norm, unclipped."""
-        norm = torch.linalg.vector_norm(self.gradient)
+    def norm(self) -> Tensor:
+        """Norm of the gradient, unclipped."""
+        return torch.linalg.vector_norm(self.gradient)
+
+    def update(self, factor: float, norm: Tensor) -> None:
+        """One update at `factor` of the peak rates, the gradient of that norm clipped."""
         if self.spec.grad_clip is not None:
             self.gradient.mul_((self.spec.grad_clip / (norm + 1e-6)).clamp_(max=1.0))
         for group in self._adamw.param_groups:
@@ -97,6 +104,11 @@ class FlatAdamW:
         self._adamw.step()
         self._refresh()
         self.gradient.zero_()
+
+    def step(self, factor: float) -> Tensor:
+        """norm() and update() in one. Returns the norm."""
+        norm = self.norm()
+        self.update(factor, norm)
         return norm
 
     def _refresh(self) -> None:
@@ -148,3 +160,37 @@ class FlatAdamW:
             # The step counter stays a tensor of its own, as fused AdamW made it.
             self._adamw.state[group["params"][0]] = {k: v.to(device) for k, v in state.items()}
         self._refresh()
+
+    @property
+    def updates(self) -> int:
+        """Updates made so far."""
+        states = self._adamw.state.values()
+        return int(next((state["step"] for state in states if "step" in state), 0))
+
+    def by_name(self) -> dict[str, dict[str, Tensor]]:
+        """weight, exp_avg and exp_avg_sq by name, as views; moments are zero before a step."""
+        self._remember(self.updates)
+        found: dict[str, dict[str, Tensor]] = {"weight": self.weights()}
+        for moment in MOMENTS:
+            found[moment] = {}
+            for group, (first, end) in zip(self._adamw.param_groups, self._ranges, strict=True):
+                memory = self._adamw.state[group["params"][0]][moment]
+                for name, (low, high) in self._spans.items():
+                    if first <= low and high <= end:
+                        view = memory[low - first : high - first]
+                        found[moment][name] = view.view(self._parameters[name].shape)
+        return found
+
+    def restored(self, updates: int) -> None:
+        """To be called once by_name()'s views have been filled: so many updates are made."""
+        self._remember(updates)
+        self._refresh()
+
+    def _remember(self, updates: int) -> None:
+        for group in self._adamw.param_groups:
+            weights = group["params"][0]
+            memory = self._adamw.state[weights]
+            memory["step"] = torch.tensor(float(updates), device=weights.device)
+            for moment in MOMENTS:
+                if moment not in memory:
+                    memory[moment] = torch.zeros_like(weights)

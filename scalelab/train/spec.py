@@ -10,7 +10,7 @@ training (forward and backward), loss in nats per token, bpb in bits per byte, *
 Not here: where the files lie (rundir.py), how specs are chosen (the sweep room).
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 from scalelab.config import Config, Count, Fraction, NonNegative, Positive, Whole, plugin
@@ -135,6 +135,10 @@ class RunResult:
     data_digest: str
     versions: dict[str, str]
     finished_ms: int
+    layout: dict[str, Any] | None = None
+    """How a launched run was spread over processes; None for a sweep's run."""
+    interventions: list[dict[str, Any]] = field(default_factory=list)
+    """What was done about spikes and batches without a number (stability.py)."""
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON types."""
@@ -143,4 +147,6 @@ class RunResult:
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> "RunResult":
         """The inverse of to_dict. Keys of a later schema are left out."""
-        return cls(**{f.name: record[f.name] for f in fields(cls)})
+        required = {f.name for f in fields(cls)} - {"layout", "interventions"}
+        optional = {name: record[name] for name in ("layout", "interventions") if name in record}
+        return cls(**{name: record[name] for name in required}, **optional)

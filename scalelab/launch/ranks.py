@@ -1,0 +1,230 @@
+"""The processes of one launched run on this machine: started together, ended together.
+
+A process that dies, stalls or loses another takes the run down at once, and all of them are
+started again from outside, in a fresh rendezvous, from the newest checkpoint. That costs seconds.
+How often is budgeted by progress: a run that comes a step further than before may try again, one
+that does not gives up after `retries` more tries. What a person has to mend, and our own bugs,
+are never tried again.
+"""
+
+import multiprocessing
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+from scalelab.errors import LaunchError
+from scalelab.files import write_json
+from scalelab.launch.base import RETRIED, Ended, LaunchConfig, Outcome
+from scalelab.train.layout import Layout
+from scalelab.train.rundir import RunDir, read_events
+
+GRACE_S = 60.0
+POLL_S = 0.05
+LAYOUT_FILE = "layout.json"
+
+
+@dataclass
+class _Attempt:
+    """Processes that were started together."""
+
+    processes: list[BaseProcess]
+    reports: list[Connection]
+    began: float = field(default_factory=time.monotonic)
+    ended_by_us: tuple[Outcome, str] | None = None
+
+
+class Ranks:
+    """Runs one run directory to its end under one layout.
+
+    Args:
+        run_dir: Of the run; its spec stands there.
+        layout: How it is spread.
+        config: Time limits and retries.
+        threads: CPU threads of each process; None leaves them, as on GPUs.
+        gpus: The GPUs to use, one for each process; empty on the CPU.
+    """
+
+    def __init__(
+        self,
+        run_dir: RunDir,
+        layout: Layout,
+        config: LaunchConfig,
+        threads: int | None,
+        gpus: list[str],
+    ):
+        if gpus and len(gpus) < layout.devices:
+            raise LaunchError(
+                f"the layout asks for {layout.devices} GPUs, {len(gpus)} are here",
+                where=f"layout {layout}",
+                fix="plan for fewer devices, or start it on several machines with torchrun",
+            )
+        self.run_dir, self.layout, self.config = run_dir, layout, config
+        self.threads, self.gpus = threads, gpus
+        self.restarts = 0
+        self._stop_at: float | None = None
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["scalelab.launch.rank"])
+        write_json(run_dir.path / LAYOUT_FILE, layout.to_json())
+
+    def to_the_end(self, tick: Callable[[], None]) -> Ended:
+        """Start, watch, start again; `tick` is called many times a second."""
+        fruitless, best = 0, -1
+        while True:
+            ended = self._attempt(tick)
+            reached = self._reached()
+            fruitless = 0 if reached > best else fruitless + 1
+            best = max(best, reached)
+            if ended.outcome not in RETRIED or self._stop_at is not None:
+                return ended
+            if fruitless > self.config.retries:
+                return Ended(
+                    ended.run_dir,
+                    ended.outcome,
+                    f"{ended.reason}; no further after {fruitless} more tries",
+                )
+            self.restarts += 1
+
+    def stop(self) -> None:
+        """Ask the processes to save and stop; a second time, end them."""
+        if self._stop_at is None:
+            self._stop_at = time.monotonic()
+        else:
+            self._stop_at -= GRACE_S
+
+    def _attempt(self, tick: Callable[[], None]) -> Ended:
+        attempt = self._start()
+        size, grew, told = -1, time.monotonic(), False
+        try:
+            while any(p.is_alive() for p in attempt.processes):
+                tick()
+                time.sleep(POLL_S)
+                now = time.monotonic()
+                log = self.run_dir.log_path
+                there = log.stat().st_size if log.exists() else 0
+                if there != size:
+                    size, grew = there, now
+                if self._stop_at is not None and not told:
+                    told = True
+                    for process in attempt.processes:
+                        if process.is_alive():
+                            process.terminate()
+                self._end_where_needed(attempt, now, now - grew)
+        finally:
+            self._kill(attempt)
+        tick()
+        return self._classify(attempt)
+
+    def _end_where_needed(self, attempt: _Attempt, now: float, silent: float) -> None:
+        if any(p.exitcode not in (None, 0) for p in attempt.processes):
+            time.sleep(0.2)  # whoever failed first may still be telling why
+            self._kill(attempt)
+        elif silent > self.config.heartbeat_timeout_s:
+            attempt.ended_by_us = ("stalled", f"logged nothing for {silent:.0f} s")
+            self._kill(attempt)
+        elif self._stop_at is not None and now > self._stop_at + GRACE_S:
+            attempt.ended_by_us = ("interrupted", f"did not stop within {GRACE_S:.0f} s")
+            self._kill(attempt)
+
+    def _start(self) -> _Attempt:
+        n, port = self.layout.devices, _free_port()
+        processes, reports = [], []
+        for rank in range(n):
+            environ = {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(n),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            }
+            if self.gpus:
+                environ["CUDA_VISIBLE_DEVICES"] = self.gpus[rank]
+            from_child, to_parent = self._context.Pipe(duplex=False)
+            arguments = (
+                str(self.run_dir.path), self.threads, environ,
+                self.config.heartbeat_timeout_s, to_parent,
+            )  # fmt: skip
+            process = self._context.Process(target=_work, args=arguments)
+            process.start()
+            to_parent.close()
+            processes.append(process)
+            reports.append(from_child)
+        return _Attempt(processes, reports)
+
+    def _kill(self, attempt: _Attempt) -> None:
+        for process in attempt.processes:
+            if process.is_alive():
+                process.kill()
+        for process in attempt.processes:
+            process.join()
+
+    def _classify(self, attempt: _Attempt) -> Ended:
+        said = [_said(report) for report in attempt.reports]
+        codes = [p.exitcode for p in attempt.processes]
+        for report, process in zip(attempt.reports, attempt.processes, strict=True):
+            report.close()
+            process.close()
+        if self.run_dir.is_done:
+            return Ended(self.run_dir, "done")
+        outcome, reason = self._worst(said, codes, attempt.ended_by_us)
+        if outcome == "killed" and self._stop_at is not None:
+            outcome = "interrupted"
+        if outcome in {"killed", "stalled", "error", "out_of_memory"}:
+            self.run_dir.append("lost", outcome=outcome, reason=reason)
+        return Ended(self.run_dir, outcome, reason)
+
+    def _worst(
+        self,
+        said: list[tuple[Outcome, str | None]],
+        codes: list[int | None],
+        by_us: tuple[Outcome, str] | None,
+    ) -> tuple[Outcome, str | None]:
+        """Why the run ended: what somebody has to act on before what merely followed."""
+        if by_us is not None:
+            return by_us
+        for kind in ("refused", "error", "out_of_memory"):
+            for rank, (outcome, reason) in enumerate(said):
+                if outcome == kind:
+                    where = "" if kind == "refused" else f"process {rank}: "
+                    return outcome, f"{where}{reason}"
+        for rank, ((outcome, _), code) in enumerate(zip(said, codes, strict=True)):
+            if outcome is None and code not in (0, None):
+                by = f"signal {-code}" if code < 0 else f"exit status {code}"
+                return "killed", f"process {rank} ended by {by}"
+        outcome, reason = next((s for s in said if s[0] is not None), ("killed", "no word"))
+        return outcome, reason
+
+    def _reached(self) -> int:
+        """The last step that is in a checkpoint or a result, as the log tells."""
+        events, _ = read_events(self.run_dir.log_path, 0)
+        return max((e["step"] for e in events if e["event"] == "checkpoint"), default=-1)
+
+
+def _said(report: Connection) -> tuple[Outcome | None, str | None]:
+    try:
+        return report.recv() if report.poll() else (None, None)
+    except (EOFError, OSError):
+        return None, None
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def _work(*args: object) -> None:
+    from scalelab.launch.rank import work  # torch: loaded in the server, not in the parent
+
+    work(*args)
+
+
+def gpus_here(devices: list[dict]) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls each GPU; empty where there is none."""
+    if devices[0]["kind"] == "cpu":
+        return []
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return shown.split(",") if shown else [str(i) for i in range(len(devices))]

@@ -1,0 +1,392 @@
+"""One run over many processes: data, sharded, tensor and pipeline parallel, and their products.
+
+    mesh    (pipeline, replicate, shard, tensor), processes of one machine nearest in `tensor`
+    batch   cut over replicate x shard; every process reads its own windows of the same batch
+    width   every matrix is sharded along d_model (FSDP2), cut along its heads, d_ff or
+            vocabulary (tensor_cut.py), so the two never meet in one dimension
+    layers  split evenly over pipeline stages, 1F1B
+
+All of it is torch's: DeviceMesh, fully_shard, DTensor, pipelining. The same global batch in the
+same order and fp32 sums of gradients make every layout give the same losses but for rounding.
+
+Not here: the loop (loop.py), checkpoints (sharded.py), which layout to choose (the plan room).
+"""
+
+import math
+from contextlib import nullcontext
+from datetime import timedelta
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
+from torch.distributed.pipelining import PipelineStage, Schedule1F1B
+from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor.parallel import loss_parallel
+
+from scalelab.errors import LaunchError
+from scalelab.model.kernels import cross_entropy
+from scalelab.model.tensor_cut import CUT_DIM, WIDTH_DIM, cut_network, parts
+from scalelab.model.transformer import Transformer
+from scalelab.model.transformer_net import TransformerNet, kind_of, starting_values
+from scalelab.train.device import Device
+from scalelab.train.evaluate import summary, window_losses
+from scalelab.train.layout import Layout
+from scalelab.train.optim import ORDER
+from scalelab.train.spec import RunSpec
+
+DIMENSIONS = ("pipeline", "replicate", "shard", "tensor")
+
+
+def join(timeout_s: float, device: Device) -> None:
+    """Join the processes that the environment names (RANK, WORLD_SIZE, MASTER_ADDR, ...)."""
+    backend = "gloo" if device.kind == "cpu" else "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+
+
+def refuse_layout(layout: Layout, spec: RunSpec) -> None:
+    """Refuse a layout that cannot carry this run.
+
+    Raises:
+        LaunchError: Something does not divide; the message names it with its numbers.
+    """
+    model, rows = spec.model, spec.batch_tokens // spec.seq_len
+    data = layout.replicate * layout.shard
+    for problem, fix in (
+        (
+            layout.context > 1 and "context parallel is planned for, and not launched",
+            "use layouts with context 1",
+        ),
+        (
+            rows % (data * layout.micro_batches)
+            and f"a batch of {rows} windows does not divide into {data} processes x "
+            f"{layout.micro_batches} micro-batches",
+            "choose replicate x shard x micro_batches that divides the batch",
+        ),
+        (
+            model.d_model % layout.shard
+            and f"d_model {model.d_model} does not divide over {layout.shard} shards",
+            "choose a shard that divides d_model, and more replicas",
+        ),
+        (
+            (model.n_kv_heads % layout.tensor or model.d_ff % layout.tensor)
+            and f"{model.n_kv_heads} key-value heads and d_ff {model.d_ff} do not both divide "
+            f"over {layout.tensor} processes",
+            "choose a tensor degree that divides both",
+        ),
+        (
+            layout.pipeline > model.n_layers
+            and f"{model.n_layers} layers do not fill {layout.pipeline} pipeline stages",
+            "choose at most as many stages as there are layers",
+        ),
+        (
+            layout.pipeline > 1
+            and model.tied
+            and "a tied head lies in another pipeline stage than its embedding",
+            "choose pipeline 1, or a recipe whose head is not tied",
+        ),
+    ):
+        if problem:
+            raise LaunchError(problem, where=f"layout {layout}", fix=fix)
+
+
+class Parallel:
+    """The engine of one process among many. All of them make the same calls in the same order.
+
+    Args:
+        spec: Of the run.
+        layout: How it is spread; its devices are as many as there are processes.
+        device: Of this process.
+        precision: fp32 or bf16, of the working weights.
+    """
+
+    def __init__(self, spec: RunSpec, layout: Layout, device: Device, precision: str):
+        refuse_layout(layout, spec)
+        if dist.get_world_size() != layout.devices:
+            raise LaunchError(
+                f"{dist.get_world_size()} processes were started, the layout asks for "
+                f"{layout.devices}",
+                where=f"layout {layout}",
+                fix="start as many processes as replicate x shard x tensor x pipeline",
+            )
+        self.spec, self.layout, self.device, self.precision = spec, layout, device, precision
+        sizes = tuple(getattr(layout, name) for name in DIMENSIONS)
+        self.mesh = init_device_mesh(device.kind, sizes, mesh_dim_names=DIMENSIONS)
+        self.stage = self.mesh.get_local_rank("pipeline")
+        cuts = [spec.model.n_layers * i // layout.pipeline for i in range(layout.pipeline + 1)]
+        self.layers = [range(cuts[i], cuts[i + 1]) for i in range(layout.pipeline)]
+        self.network = self._build()
+        self._adamw = torch.optim.AdamW(
+            list(self._groups()),
+            lr=spec.optimizer.lr_matrix,
+            betas=(spec.optimizer.beta1, spec.optimizer.beta2),
+            eps=spec.optimizer.eps,
+            fused=True,
+        )
+        self._remember(0)
+        self._schedule = self._pipeline() if layout.pipeline > 1 else None
+        self.forward = self.network
+        if device.kind == "cuda" and self._schedule is None:
+            self.forward = torch.compile(self.network)
+
+    def _build(self) -> TransformerNet:
+        spec, layout = self.spec, self.layout
+        values = starting_values(spec.model, spec.seed)
+        tensor: DeviceMesh = self.mesh["tensor"]
+        network = cut_network(spec.model, self.layers[self.stage], values, tensor)
+        network.recompute = layout.recompute
+        self._widths = {id(p): _width_dim(name) for name, p in network.named_parameters()}
+        working = torch.bfloat16 if self.precision == "bf16" else None
+        options = {
+            "mesh": self.mesh["replicate", "shard"],
+            "mp_policy": MixedPrecisionPolicy(param_dtype=working, reduce_dtype=torch.float32),
+            "offload_policy": CPUOffloadPolicy() if layout.offload else OffloadPolicy(),
+            "shard_placement_fn": lambda p: Shard(self._widths[id(p)]),
+        }
+        for block in network.blocks.values():
+            fully_shard(block, **options)
+        return fully_shard(network, **options)
+
+    def _groups(self):
+        named = list(self.network.named_parameters())
+        for kind in ORDER:
+            weights = [p for name, p in named if kind_of(name) == kind]
+            if weights:
+                decay = 0.0 if kind == "vector" else self.spec.optimizer.weight_decay
+                rate = getattr(self.spec.optimizer, f"lr_{kind}")
+                yield {"params": weights, "peak": rate, "weight_decay": decay}
+
+    def _remember(self, updates: int) -> None:
+        """AdamW's memory as after so many updates, its moments zero where there are none."""
+        for parameter in self.network.parameters():
+            state = self._adamw.state[parameter]
+            state["step"] = torch.tensor(float(updates), device=_where(parameter))
+            for moment in ("exp_avg", "exp_avg_sq"):
+                if moment not in state:
+                    state[moment] = torch.zeros_like(parameter, requires_grad=False)
+
+    def _pipeline(self) -> Schedule1F1B:
+        stage = PipelineStage(
+            self.network,
+            self.stage,
+            self.layout.pipeline,
+            self.device.torch,
+            group=self.mesh.get_group("pipeline"),
+        )
+        return Schedule1F1B(stage, self.layout.micro_batches, loss_fn=_loss_of_logits)
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which part of every batch this process reads, and of how many."""
+        rank = self.mesh.get_local_rank("replicate") * self.layout.shard
+        return rank + self.mesh.get_local_rank("shard"), self.layout.replicate * self.layout.shard
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what is written once."""
+        return dist.get_rank() == 0
+
+    def gradient(self, batch: Tensor) -> Tensor:
+        """Gradient of this process's part of the batch; its mean loss, 0 before the last stage."""
+        if self._schedule is not None:
+            return self._through_pipeline(batch)
+        rows = len(batch) // self.layout.micro_batches
+        total = torch.zeros((), dtype=torch.float64, device=batch.device)
+        for start in range(0, len(batch), rows):
+            micro = batch[start : start + rows]
+            loss = self.forward(micro[:, :-1], micro[:, 1:]) * (len(micro) / len(batch))
+            with self._backward():
+                loss.backward()
+            total += loss.detach()
+        return total
+
+    def _backward(self):
+        return loss_parallel() if self.layout.tensor > 1 else nullcontext()
+
+    def _through_pipeline(self, batch: Tensor) -> Tensor:
+        tokens, targets, losses = batch[:, :-1], batch[:, 1:], []
+        if self.network.is_first:
+            self._schedule.step(tokens.contiguous(), return_outputs=False)
+        elif self.network.is_last:
+            self._schedule.step(target=targets.contiguous(), losses=losses, return_outputs=False)
+        else:
+            self._schedule.step(return_outputs=False)
+        total = torch.zeros((), dtype=torch.float64, device=batch.device)
+        return total + torch.stack(losses).mean() if losses else total
+
+    def norm(self) -> Tensor:
+        """Norm of the whole gradient, over every process."""
+        gradients = [p.grad for p in self.network.parameters()]
+        norm = nn.utils.get_total_norm(gradients)
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if self.layout.pipeline > 1:
+            square = norm.square()
+            dist.all_reduce(square, group=self.mesh.get_group("pipeline"))
+            norm = square.sqrt()
+        return norm
+
+    def update(self, factor: float, norm: Tensor) -> None:
+        """One AdamW update at `factor` of the peak rates, the gradient clipped."""
+        if self.spec.optimizer.grad_clip is not None:
+            share = (self.spec.optimizer.grad_clip / (norm + 1e-6)).clamp_(max=1.0)
+            for parameter in self.network.parameters():
+                parameter.grad.to_local().mul_(share.to(_where(parameter)))
+        for group in self._adamw.param_groups:
+            group["lr"] = group["peak"] * factor
+        self._adamw.step()
+        self.forget_gradient()
+
+    def forget_gradient(self) -> None:
+        """Clear every gradient."""
+        self.network.zero_grad()
+
+    def agree(self, loss: Tensor, *flags: bool) -> tuple[float, tuple[bool, ...]]:
+        """The batch's loss, and whether any process raised each flag: the same everywhere."""
+        said = torch.tensor([0.0, *map(float, flags)], dtype=torch.float64)
+        copies = self.share[1] * self.layout.tensor
+        if self.network.is_last:
+            said[0] = float(loss.detach()) / copies
+        said = said.to(self.device.torch)
+        dist.all_reduce(said)
+        loss_everywhere, *raised = said.tolist()
+        return loss_everywhere, tuple(value > 0 for value in raised)
+
+    def validate(self, windows: np.ndarray) -> tuple[float, float]:
+        """Validation loss and its standard error over windows, the same in every process.
+
+        On a CPU it is taken from the fp32 weights, gathered, as one process does it.
+        """
+        if self.device.kind == "cpu":
+            whole = TransformerNet(self.spec.model)
+            whole.load_state_dict(self.weights())
+            rank, n = dist.get_rank(), dist.get_world_size()
+            mine = window_losses(
+                whole, windows[rank::n], self.device.torch, whole.config.vocab_size
+            )
+            means = torch.zeros(len(windows), dtype=torch.float64)
+            means[rank::n] = mine
+            dist.all_reduce(means)
+            return summary(means)
+        return self.validate_in_place(windows)
+
+    def validate_in_place(self, windows: np.ndarray) -> tuple[float, float]:
+        """The same with the working weights where they are."""
+        rank, n = self.share
+        mine = np.array_split(np.arange(len(windows)), n)
+        longest = max(len(part) for part in mine)
+        rows = np.resize(mine[rank], longest)  # every process makes as many forward passes
+        means = torch.zeros(len(windows), dtype=torch.float64, device=self.device.torch)
+        counted = window_losses(
+            self._whole_forward, windows[rows], self.device.torch, self.spec.model.vocab_size
+        )
+        if self.network.is_last and self.mesh.get_local_rank("tensor") == 0:
+            means[rows] = counted.to(means.device)
+        dist.all_reduce(means)
+        return summary(means.cpu())
+
+    def _whole_forward(self, tokens: Tensor) -> Tensor:
+        """Logits from one pass through all stages; zeros before the last."""
+        if self.layout.pipeline == 1:
+            return self.network(tokens)
+        group = self.mesh.get_group("pipeline")
+        x = tokens
+        if not self.network.is_first:
+            dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+            shape = (*tokens.shape, self.spec.model.d_model)
+            x = torch.empty(shape, dtype=dtype, device=tokens.device)
+            dist.recv(x, group=group, group_src=self.stage - 1)
+        y = self.network(x)
+        if self.network.is_last:
+            return y
+        dist.send(y.contiguous(), group=group, group_dst=self.stage + 1)
+        return torch.zeros(1, device=tokens.device).expand(
+            *tokens.shape, self.network.config.vocab_size
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights and moments by names that no layout changes, as views to save or to fill."""
+        found: dict[str, Tensor] = {}
+        for name, parameter in self.network.named_parameters():
+            memory = self._adamw.state[parameter]
+            for what, tensor in (
+                ("weight", parameter.detach()),
+                ("exp_avg", memory["exp_avg"]),
+                ("exp_avg_sq", memory["exp_avg_sq"]),
+            ):
+                for part, view in _parts_of(self.spec.model, name, tensor, self.layout.tensor):
+                    found[f"{what}/{part}"] = view
+        return found
+
+    def restored(self, updates: int) -> None:
+        """To be called once state() has been filled: AdamW has made so many updates."""
+        self._remember(updates)
+
+    @property
+    def updates(self) -> int:
+        """Updates that AdamW has made."""
+        parameter = next(iter(self.network.parameters()))
+        return int(self._adamw.state[parameter]["step"])
+
+    def weights(self) -> dict[str, Tensor]:
+        """The whole model's fp32 weights by name, in every process, on the CPU."""
+        mine: dict[str, Tensor] = {}
+        for name, parameter in self.network.named_parameters():
+            pieces = _parts_of(self.spec.model, name, parameter.detach(), self.layout.tensor)
+            mine[name] = torch.cat([piece.full_tensor().cpu() for _, piece in pieces])
+        if self.layout.pipeline == 1:
+            return mine
+        group, every = self.mesh.get_group("pipeline"), {}
+        for stage in range(self.layout.pipeline):
+            sent = [mine if stage == self.stage else None]
+            dist.broadcast_object_list(sent, group=group, group_src=stage)
+            every |= sent[0]
+        return every
+
+    @property
+    def micro_rows(self) -> int:
+        """Windows that a process works on at once."""
+        rows = self.spec.batch_tokens // self.spec.seq_len
+        return rows // (self.share[1] * self.layout.micro_batches)
+
+
+def _width_dim(name: str) -> int:
+    return WIDTH_DIM.get(name.rsplit(".")[-1], 0)
+
+
+def _where(parameter: Tensor) -> torch.device:
+    return parameter.to_local().device if isinstance(parameter, DTensor) else parameter.device
+
+
+def _loss_of_logits(logits: Tensor, targets: Tensor) -> Tensor:
+    return cross_entropy(logits.flatten(0, 1), targets.reshape(-1))
+
+
+def _parts_of(config: Transformer, name: str, tensor: DTensor, degree: int):
+    """The named parts of a weight or of its moments, as DTensors over the same memory."""
+    rows = parts(config, name)
+    if len(rows) == 1:
+        yield name, tensor
+        return
+    local, start = tensor.to_local(), 0
+    for part, count in rows.items():
+        here = count // degree if CUT_DIM[name.rsplit(".")[-1]] == 0 else count
+        shape = torch.Size((count, *tensor.shape[1:]))
+        yield (
+            part,
+            DTensor.from_local(
+                local[start : start + here],
+                tensor.device_mesh,
+                tensor.placements,
+                run_check=False,
+                shape=shape,
+                stride=(math.prod(shape[1:]), 1),
+            ),
+        )
+        start += here
