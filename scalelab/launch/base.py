@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from scalelab.config import Config, Count, NonNegative, Positive, Whole
 from scalelab.train.rundir import RunDir
 from scalelab.train.spec import RunSpec
+from scalelab.train.stability import Stability
 
 Outcome = Literal[
     "done",  # there is a result: finished or diverged
@@ -63,6 +64,10 @@ class LaunchConfig(Config):
     """A run that logs nothing for so long is taken for stuck. Compiling counts as silence."""
     wall_timeout_s: Positive | None = None
     """Longest time for one try of one run. None: as long as it takes."""
+    checkpoint_s: Positive | None = None
+    """Seconds between the checkpoints of a launched run. None: as often as costs under 5%."""
+    stability: Stability = Stability()
+    """What a launched run does about spikes and batches that give no number."""
     price_per_device_hour: NonNegative | None = None
     """What an hour of one device costs, in any currency, for the estimate. None: not shown."""
 

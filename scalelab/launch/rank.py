@@ -6,7 +6,8 @@ starts them, with the supervisor left out and a scheduler to start them again:
     torchrun --nnodes 2 --nproc-per-node 8 --max-restarts 0 -m scalelab.launch.rank RUN_DIR
 
 torchrun's own restarts are of no use here: the new processes meet the keys of the old ones in
-the store they share and wait for ever (pytorch#135712). The layout comes from RUN_DIR/layout.json.
+the store they share and wait for ever (pytorch#135712). What they have to know stands in
+RUN_DIR/launch.json.
 """
 
 import faulthandler
@@ -29,7 +30,6 @@ from scalelab.train.loop import Launched, train
 from scalelab.train.rundir import RunDir
 from scalelab.train.stability import Stability
 
-LAYOUT_FILE = "layout.json"
 JOIN_TIMEOUT_S = 120.0
 """How long processes wait for one another before they take one for dead."""
 
@@ -38,7 +38,6 @@ def work(
     path: str,
     threads: int | None,
     environ: dict[str, str],
-    stall_timeout_s: float,
     report: Connection,
 ) -> None:
     """The body of a process that the supervisor started: train its part, report, exit."""
@@ -48,7 +47,7 @@ def work(
     be_first_to_die()
     run_dir = RunDir(Path(path))
     try:
-        report.send((_train(run_dir, threads, stall_timeout_s), None))
+        report.send((_train(run_dir, threads), None))
     except ScalelabError as error:
         report.send(("refused", str(error)))
     except (MemoryError, OutOfMemory) as error:
@@ -64,13 +63,14 @@ def work(
         os._exit(1)  # threads of a broken process group would keep it alive
 
 
-def _train(run_dir: RunDir, threads: int | None, stall_timeout_s: float) -> str:
+def _train(run_dir: RunDir, threads: int | None) -> str:
     asked_to_stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.set())
     # A loss that is a view of what FSDP gathered is only read here, never changed in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     use_threads(threads)
-    layout = Layout(**json.loads((run_dir.path / LAYOUT_FILE).read_text(encoding="utf-8")))
+    known = json.loads(run_dir.launch_path.read_text(encoding="utf-8"))
+    layout = Layout(**known["layout"])
     if layout.devices > 1:
         from scalelab.train.parallel import join
 
@@ -78,11 +78,12 @@ def _train(run_dir: RunDir, threads: int | None, stall_timeout_s: float) -> str:
 
     def alive() -> None:
         # If no further step comes in time, every thread's stack is printed and the process ends.
-        faulthandler.dump_traceback_later(stall_timeout_s, exit=True)
+        faulthandler.dump_traceback_later(known["stall_timeout_s"], exit=True)
 
     alive()
     try:
-        launched = Launched(layout, Stability(), alive)
+        rules = Stability.model_validate(known["stability"])
+        launched = Launched(layout, rules, known["checkpoint_s"], alive)
         return "interrupted" if train(run_dir, asked_to_stop.is_set, launched) is None else "done"
     finally:
         faulthandler.cancel_dump_traceback_later()
@@ -104,13 +105,13 @@ def main(path: str) -> int:
         shown = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
         os.environ["CUDA_VISIBLE_DEVICES"] = shown[int(local) % len(shown)]
     run_dir = RunDir(Path(path))
-    if not (run_dir.path / LAYOUT_FILE).exists():
+    if not run_dir.launch_path.exists():
         raise RunError(
             "there is no launched run here",
-            where=str(run_dir.path / LAYOUT_FILE),
+            where=str(run_dir.launch_path),
             fix="write it down first: scalelab launch PLAN --prepare",
         )
-    ended = _train(run_dir, None, JOIN_TIMEOUT_S * 5)
+    ended = _train(run_dir, None)
     return 0 if ended == "done" else 130
 
 

@@ -24,7 +24,6 @@ from scalelab.train.rundir import RunDir, read_events
 
 GRACE_S = 60.0
 POLL_S = 0.05
-LAYOUT_FILE = "layout.json"
 
 
 @dataclass
@@ -35,6 +34,8 @@ class _Attempt:
     reports: list[Connection]
     began: float = field(default_factory=time.monotonic)
     ended_by_us: tuple[Outcome, str] | None = None
+    first_gone: int | None = None
+    """The process that was found dead before we ended the others."""
 
 
 class Ranks:
@@ -68,7 +69,7 @@ class Ranks:
         self._stop_at: float | None = None
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["scalelab.launch.rank"])
-        write_json(run_dir.path / LAYOUT_FILE, layout.to_json())
+        write_down(run_dir, layout, config)
 
     def to_the_end(self, tick: Callable[[], None]) -> Ended:
         """Start, watch, start again; `tick` is called many times a second."""
@@ -119,8 +120,10 @@ class Ranks:
         return self._classify(attempt)
 
     def _end_where_needed(self, attempt: _Attempt, now: float, silent: float) -> None:
-        if any(p.exitcode not in (None, 0) for p in attempt.processes):
-            time.sleep(0.2)  # whoever failed first may still be telling why
+        gone = [i for i, p in enumerate(attempt.processes) if p.exitcode not in (None, 0)]
+        if gone:
+            attempt.first_gone = gone[0]
+            time.sleep(0.2)  # others may be telling why they fail
             self._kill(attempt)
         elif silent > self.config.heartbeat_timeout_s:
             attempt.ended_by_us = ("stalled", f"logged nothing for {silent:.0f} s")
@@ -143,10 +146,7 @@ class Ranks:
             if self.gpus:
                 environ["CUDA_VISIBLE_DEVICES"] = self.gpus[rank]
             from_child, to_parent = self._context.Pipe(duplex=False)
-            arguments = (
-                str(self.run_dir.path), self.threads, environ,
-                self.config.heartbeat_timeout_s, to_parent,
-            )  # fmt: skip
+            arguments = (str(self.run_dir.path), self.threads, environ, to_parent)
             process = self._context.Process(target=_work, args=arguments)
             process.start()
             to_parent.close()
@@ -169,7 +169,7 @@ class Ranks:
             process.close()
         if self.run_dir.is_done:
             return Ended(self.run_dir, "done")
-        outcome, reason = self._worst(said, codes, attempt.ended_by_us)
+        outcome, reason = self._worst(said, codes, attempt)
         if outcome == "killed" and self._stop_at is not None:
             outcome = "interrupted"
         if outcome in {"killed", "stalled", "error", "out_of_memory"}:
@@ -180,20 +180,20 @@ class Ranks:
         self,
         said: list[tuple[Outcome, str | None]],
         codes: list[int | None],
-        by_us: tuple[Outcome, str] | None,
+        attempt: _Attempt,
     ) -> tuple[Outcome, str | None]:
         """Why the run ended: what somebody has to act on before what merely followed."""
-        if by_us is not None:
-            return by_us
+        if attempt.ended_by_us is not None:
+            return attempt.ended_by_us
         for kind in ("refused", "error", "out_of_memory"):
             for rank, (outcome, reason) in enumerate(said):
                 if outcome == kind:
                     where = "" if kind == "refused" else f"process {rank}: "
                     return outcome, f"{where}{reason}"
-        for rank, ((outcome, _), code) in enumerate(zip(said, codes, strict=True)):
-            if outcome is None and code not in (0, None):
-                by = f"signal {-code}" if code < 0 else f"exit status {code}"
-                return "killed", f"process {rank} ended by {by}"
+        if (rank := attempt.first_gone) is not None and said[rank][0] is None:
+            code = codes[rank] or 0
+            by = f"signal {-code}" if code < 0 else f"exit status {code}"
+            return "killed", f"process {rank} ended by {by}"
         outcome, reason = next((s for s in said if s[0] is not None), ("killed", "no word"))
         return outcome, reason
 
@@ -201,6 +201,18 @@ class Ranks:
         """The last step that is in a checkpoint or a result, as the log tells."""
         events, _ = read_events(self.run_dir.log_path, 0)
         return max((e["step"] for e in events if e["event"] == "checkpoint"), default=-1)
+
+
+def write_down(run_dir: RunDir, layout: Layout, config: LaunchConfig) -> None:
+    """What every process of the run has to know, on this machine or on another."""
+    record = {
+        "schema": 1,
+        "layout": layout.to_json(),
+        "checkpoint_s": config.checkpoint_s,
+        "stall_timeout_s": config.heartbeat_timeout_s,
+        "stability": config.stability.model_dump(),
+    }
+    write_json(run_dir.launch_path, record)
 
 
 def _said(report: Connection) -> tuple[Outcome | None, str | None]:

@@ -21,7 +21,7 @@ import platform
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ import torch
 import scalelab
 from scalelab.data.shards import Corpus, open_corpus
 from scalelab.data.stream import Stream, n_tokens_unique, validation_windows
-from scalelab.errors import DataError, RunError
+from scalelab.errors import DataError
 from scalelab.files import make_dir
 from scalelab.train import checkpoint
 from scalelab.train.checkpoint import Progress
@@ -54,8 +54,10 @@ class Diverged(Exception):
 class Launched:
     """How a launched run is trained, beyond its spec. Nothing here decides what it comes to."""
 
-    layout: Layout = Layout()
-    stability: Stability = Stability()
+    layout: Layout = field(default_factory=Layout)
+    stability: Stability = field(default_factory=Stability)
+    checkpoint_s: float | None = None
+    """Seconds between checkpoints; None: as often as saving costs little."""
     alive: Callable[[], None] = lambda: None
     """Called after every step, so that a watchdog knows."""
 
@@ -187,7 +189,7 @@ class _Run:
         if self.saver is not None and progress.step == 0:
             self._save()  # so that there is always somewhere to go back to
         clock = saved = time.monotonic()
-        wait, since_log, logged_step = checkpoint.seconds_until_next(0), clock, progress.step
+        wait, since_log, logged_step = self._until_next_save(0), clock, progress.step
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device.torch)
         norm = loss_sum
         try:
@@ -289,7 +291,7 @@ class _Run:
                 f"trouble at step {before.step} ({self._trouble}) after going back "
                 f"{len(returns)} times"
             )
-        again = any(i["to"] == progress.step for i in returns)
+        again = any(progress.step <= i["step"] for i in returns)
         progress.rate = before.rate * (rules.lower_rate if again else 1.0)
         progress.interventions = before.interventions
         progress.batches_passed = before.batches_passed + before.step + 1 - progress.step
@@ -363,7 +365,11 @@ class _Run:
             tensors = {**optimizer.weights(), **optimizer.moments()}
             checkpoint.save(self.dir.checkpoints, self.spec.digest, self.progress, tensors)
             self.dir.append("checkpoint", step=self.progress.step)
-        return checkpoint.seconds_until_next(time.monotonic() - begun)
+        return self._until_next_save(time.monotonic() - begun)
+
+    def _until_next_save(self, last_save_s: float) -> float:
+        asked = self.launched and self.launched.checkpoint_s
+        return asked or checkpoint.seconds_until_next(last_save_s)
 
     def _poll_saver(self, wait: bool = False) -> None:
         """Note a checkpoint that has come to be whole."""

@@ -5,6 +5,7 @@
       log.jsonl      one event a line, append-only, each with its time fixed as it is written
       checkpoints/   the newest two, while it runs
       model.safetensors  the final weights, fp32
+      launch.json    of a launched run: how it is spread over processes, and looked after
       result.json    written last and renamed into place: it exists, so the run is done
 
 Events of the log, each {"t": milliseconds since 1970, "event": ..., ...}:
@@ -15,6 +16,11 @@ Events of the log, each {"t": milliseconds since 1970, "event": ..., ...}:
     eval         step, n_tokens, loss, bpb
     checkpoint   step
     out_of_memory  micro_batch_tokens: what it was halved to
+    checkpoint_passed_over  reason: a newer checkpoint that was not whole
+    batch_skipped  step, loss, grad_norm: a batch that gave no number, and no update
+    went_back    step, to, rate: trouble, and the step that it was left for
+    forecast     step, expected, low, high: what the forecast says of the loss at this step
+    alarm        step, loss, low, high: the loss has left the forecast's band
     interrupted  step: stopped on request, to go on later
     lost         reason: the process ended without a word (written by whoever watched it)
     end          status, reason
@@ -70,6 +76,11 @@ class RunDir:
     def result_path(self) -> Path:
         """The done-marker and the result in one."""
         return self.path / "result.json"
+
+    @property
+    def launch_path(self) -> Path:
+        """How a launched run is spread and looked after; runs of a sweep have none."""
+        return self.path / "launch.json"
 
     @property
     def lock_path(self) -> Path:

@@ -25,7 +25,9 @@ from typing import Any
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch import Tensor
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.tensor import DTensor
 
 from scalelab.errors import RunError
 from scalelab.files import make_dir, write_json, writing
@@ -34,6 +36,40 @@ from scalelab.train.engine import Engine
 
 NAME = "sharded-"
 KEEP = 2
+
+
+class HostCopy:
+    """Copies what is to be saved to host memory, so that training can change it meanwhile.
+
+    torch's own copy takes the whole storage of every view, and ours are views.
+    """
+
+    should_synchronize_after_execute = False
+
+    def stage(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same names with tensors of their own."""
+        return {name: _on_host(tensor) for name, tensor in state_dict.items()}
+
+    def synchronize_staging(self) -> None:
+        """Nothing to wait for: the copy was made at once."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _on_host(tensor: Tensor) -> Tensor:
+    if not isinstance(tensor, DTensor):
+        return tensor.detach().to("cpu", copy=True)
+    if tensor.device.type != "cpu":
+        return tensor.detach().to("cpu")
+    return DTensor.from_local(
+        tensor.to_local().detach().clone(),
+        tensor.device_mesh,
+        tensor.placements,
+        run_check=False,
+        shape=tensor.shape,
+        stride=tensor.stride(),
+    )
 
 
 class Saver:
@@ -71,6 +107,7 @@ class Saver:
                 self.engine.state(),
                 storage_writer=FileSystemWriter(partial, single_file_per_rank=True),
                 process_group=self._group,
+                async_stager=HostCopy(),
             )
         self._writing = self._finisher.submit(self._finish, future, meta, partial, place)
 

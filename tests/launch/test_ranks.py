@@ -1,0 +1,198 @@
+"""A launched run: any layout, any number of kills, the same curve and the same loss."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from scalelab.launch.base import LaunchConfig
+from scalelab.launch.ranks import Ranks
+from scalelab.train.layout import Layout
+from scalelab.train.loop import train
+from scalelab.train.rundir import RunDir
+
+CONFIG = LaunchConfig(heartbeat_timeout_s=60, retries=2)
+LAYOUTS = [
+    Layout(replicate=2),
+    Layout(shard=2),
+    Layout(tensor=2),
+    Layout(pipeline=2, micro_batches=2),
+    Layout(shard=2, micro_batches=2, recompute=True),
+    Layout(replicate=2, shard=2),
+    Layout(replicate=2, tensor=2),
+    Layout(replicate=2, pipeline=2, micro_batches=2),
+    Layout(tensor=2, pipeline=2, micro_batches=2),
+]
+
+
+@pytest.fixture
+def run(tmp_path, tiny_spec):
+    """A function that makes a run directory ready to train."""
+
+    def make(where, **changes):
+        spec = tiny_spec(**changes)
+        run_dir = RunDir(tmp_path / where / spec.digest)
+        run_dir.create(spec)
+        return run_dir
+
+    return make
+
+
+def launch(run_dir, layout, tick=lambda: None, config=CONFIG):
+    ended = Ranks(run_dir, layout, config, threads=1, gpus=[]).to_the_end(tick)
+    assert ended.outcome in {"done", "interrupted"}, ended
+    return run_dir.result()
+
+
+def events(run_dir, kind):
+    return [event for event in run_dir.events() if event["event"] == kind]
+
+
+def test_one_launched_process_is_the_sweeps_own_run_to_the_last_bit(run):
+    alone = train(run("sweep"))
+    launched = launch(run("launched"), Layout())
+
+    assert launched.loss == alone.loss
+    assert launched.train_curve == alone.train_curve
+    assert launched.curve == alone.curve
+    assert launched.layout == Layout().to_json()
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """The curve of one process, made once for all layouts."""
+    return {}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_every_layout_gives_the_curve_of_one_process(run, straight, layout):
+    if not straight:
+        run_dir = run("one")
+        straight["result"] = train(run_dir)
+        straight["weights"] = load_file(run_dir.weights_path)
+    alone = straight["result"]
+    run_dir = run("many")
+    result = launch(run_dir, layout)
+
+    assert [p[:2] for p in result.train_curve] == [p[:2] for p in alone.train_curve]
+    ours, theirs = ([p[2] for p in r.train_curve] for r in (result, alone))
+    assert ours == pytest.approx(theirs, rel=2e-4)
+    assert [p[2] for p in result.curve] == pytest.approx([p[2] for p in alone.curve], rel=2e-4)
+    assert result.loss == pytest.approx(alone.loss, rel=2e-4)
+    assert result.loss_se == pytest.approx(alone.loss_se, rel=1e-2)
+    weights = load_file(run_dir.weights_path)
+    assert {k: v.shape for k, v in weights.items()} == {
+        k: v.shape for k, v in straight["weights"].items()
+    }
+    assert result.n_tokens == alone.n_tokens
+    assert result.flops == alone.flops
+
+
+FREQUENT = LaunchConfig(heartbeat_timeout_s=60, retries=10, checkpoint_s=0.2)
+
+
+class Killer:
+    """Ends one process of a run at random moments, so many times."""
+
+    def __init__(self, run_dir, kills, seed):
+        self.run_dir, self.kills, self.done = run_dir, kills, 0
+        self.random = random.Random(seed)
+        self.at = None
+
+    def __call__(self):
+        if self.done == self.kills or len(events(self.run_dir, "start")) <= self.done:
+            return
+        if self.at is None:
+            self.at = time.time() + self.random.uniform(0.0, 0.7)
+        if time.time() > self.at:
+            os.kill(self.random.choice(children()), signal.SIGKILL)
+            self.done, self.at = self.done + 1, None
+            time.sleep(0.3)
+
+
+def children():
+    """Processes of the launched run that is going on: children of the fork server."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (process / "cmdline").read_text()
+            grandparent = parent_of(parent_of(int(process.name)))
+        except (OSError, IndexError):
+            continue  # it has just ended
+        if "forkserver" in command and grandparent == os.getpid():
+            found.append(int(process.name))
+    return found
+
+
+def parent_of(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")")[1].split()[1])
+
+
+def test_killed_ten_times_under_two_processes_it_ends_with_the_same_loss(run):
+    straight = launch(run("straight", n_steps=400), Layout(shard=2))
+    run_dir = run("killed", n_steps=400)
+    killer = Killer(run_dir, 10, seed=0)
+    result = launch(run_dir, Layout(shard=2), killer, FREQUENT)
+
+    assert killer.done == 10
+    assert len(events(run_dir, "lost")) == 10
+    assert len(events(run_dir, "start")) == 11
+    assert result.n_resumes >= 1
+    assert result.loss == straight.loss
+    assert result.train_curve == straight.train_curve
+
+
+@pytest.mark.parametrize(
+    "later", [Layout(), Layout(tensor=2), Layout(replicate=2, pipeline=2, micro_batches=2)], ids=str
+)
+def test_it_goes_on_under_another_layout(run, later):
+    alone = train(run("alone", n_steps=240))
+    run_dir = run("moved", n_steps=240)
+    interrupt(run_dir, Layout(shard=2), step=80)
+    result = launch(run_dir, later)
+
+    assert events(run_dir, "resume")[-1]["step"] >= 80
+    assert result.layout == later.to_json()
+    assert result.n_resumes == 1
+    assert result.loss == pytest.approx(alone.loss, rel=2e-3)
+    assert [p[2] for p in result.train_curve] == pytest.approx(
+        [p[2] for p in alone.train_curve], rel=2e-3
+    )
+
+
+def interrupt(run_dir, layout, step):
+    """Launch a run and stop it gently once it has come past a step."""
+    ranks = Ranks(run_dir, layout, CONFIG, threads=1, gpus=[])
+
+    def tick():
+        if any(e["step"] >= step for e in events(run_dir, "step")) and ranks._stop_at is None:
+            ranks.stop()
+
+    ended = ranks.to_the_end(tick)
+    assert ended.outcome == "interrupted", ended
+
+
+@pytest.mark.parametrize("harm", ["truncate", "alter", "lose"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(run, harm):
+    alone = train(run("alone", n_steps=240))
+    run_dir = run("harmed", n_steps=240)
+    interrupt(run_dir, Layout(shard=2), step=40)
+    interrupt(run_dir, Layout(shard=2), step=120)
+    before, newest = sorted(run_dir.checkpoints.glob("sharded-*"))
+    file = sorted(newest.glob("*.distcp"))[0]
+    data = file.read_bytes()
+    if harm == "truncate":
+        file.write_bytes(data[: len(data) // 2])
+    elif harm == "alter":
+        file.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    else:
+        file.unlink()
+    result = launch(run_dir, Layout())
+
+    assert newest.name in events(run_dir, "checkpoint_passed_over")[0]["reason"]
+    assert events(run_dir, "resume")[-1]["step"] == int(before.name.removeprefix("sharded-"))
+    assert result.loss == pytest.approx(alone.loss, rel=2e-3)
