@@ -17,7 +17,7 @@ demo: $(VENV)/.core
 	$(BIN)/scalelab fit isoflop
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -166,7 +166,9 @@ def test_ctrl_c_while_the_corpus_is_prepared_is_no_traceback(worlds, tmp_path):
     world = worlds("early")
     world.environ["SCALELAB_CACHE"] = str(tmp_path / "cold")
     process = world.start("data", "journey.yaml", "--set", "recipe.data.source=pycode")
-    time.sleep(2.0)
+    while process.poll() is None and not list((tmp_path / "cold").rglob("*")):
+        time.sleep(0.01)
+    time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
 
