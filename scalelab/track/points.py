@@ -19,6 +19,8 @@ JOURNALED = {
     "step": {"loss": "train_loss", "lr": "lr", "grad_norm": "grad_norm",
              "tokens_per_s": "tokens_per_s", "mfu": "mfu"},
     "eval": {"loss": "val_loss"},
+    "forecast": {"expected": "forecast_loss", "low": "forecast_low", "high": "forecast_high"},
+    "alarm": {"loss": "alarm_loss"},
 }  # fmt: skip
 """Event, its field, the metric's name."""
 FINAL = (

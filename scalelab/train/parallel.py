@@ -37,6 +37,7 @@ from scalelab.model.tensor_cut import CUT_DIM, WIDTH_DIM, cut_network, parts
 from scalelab.model.transformer import Transformer
 from scalelab.model.transformer_net import TransformerNet, kind_of, starting_values
 from scalelab.train.device import Device
+from scalelab.train.divide import refuse_layout
 from scalelab.train.evaluate import summary, window_losses
 from scalelab.train.layout import Layout
 from scalelab.train.optim import ORDER
@@ -49,52 +50,6 @@ def join(timeout_s: float, device: Device) -> None:
     """Join the processes that the environment names (RANK, WORLD_SIZE, MASTER_ADDR, ...)."""
     backend = "gloo" if device.kind == "cpu" else "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
-
-
-def refuse_layout(layout: Layout, spec: RunSpec) -> None:
-    """Refuse a layout that cannot carry this run.
-
-    Raises:
-        LaunchError: Something does not divide; the message names it with its numbers.
-    """
-    model, rows = spec.model, spec.batch_tokens // spec.seq_len
-    data = layout.replicate * layout.shard
-    for problem, fix in (
-        (
-            layout.context > 1 and "context parallel is planned for, and not launched",
-            "use layouts with context 1",
-        ),
-        (
-            rows % (data * layout.micro_batches)
-            and f"a batch of {rows} windows does not divide into {data} processes x "
-            f"{layout.micro_batches} micro-batches",
-            "choose replicate x shard x micro_batches that divides the batch",
-        ),
-        (
-            model.d_model % layout.shard
-            and f"d_model {model.d_model} does not divide over {layout.shard} shards",
-            "choose a shard that divides d_model, and more replicas",
-        ),
-        (
-            (model.n_kv_heads % layout.tensor or model.d_ff % layout.tensor)
-            and f"{model.n_kv_heads} key-value heads and d_ff {model.d_ff} do not both divide "
-            f"over {layout.tensor} processes",
-            "choose a tensor degree that divides both",
-        ),
-        (
-            layout.pipeline > model.n_layers
-            and f"{model.n_layers} layers do not fill {layout.pipeline} pipeline stages",
-            "choose at most as many stages as there are layers",
-        ),
-        (
-            layout.pipeline > 1
-            and model.tied
-            and "a tied head lies in another pipeline stage than its embedding",
-            "choose pipeline 1, or a recipe whose head is not tied",
-        ),
-    ):
-        if problem:
-            raise LaunchError(problem, where=f"layout {layout}", fix=fix)
 
 
 class Parallel:

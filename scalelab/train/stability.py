@@ -7,8 +7,9 @@
 
 Going back means: the newest checkpoint from before the trouble, past the batches in between, as
 for PaLM (Chowdhery et al. 2022, section 5.1, arXiv:2204.02311). Going back again before the run
-has come past the earlier trouble also halves the rate, for the rest of the run. Whatever was done is recorded: the sweep
-was trained without it, so a forecast no longer speaks of quite the same recipe.
+has come past the earlier trouble also halves the rate, for the rest of the run. Whatever was
+done is recorded: the sweep was trained without it, so a forecast no longer speaks of quite the
+same recipe.
 
 Decisions depend on losses alone, which are the same in every process.
 """

@@ -38,7 +38,7 @@ def test_a_run_without_trouble_is_left_alone():
     quiet(Watch(Stability()), 500)
 
 
-@pytest.mark.parametrize("loss, norm", [(math.nan, 1.0), (3.0, math.inf), (math.inf, math.nan)])
+@pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (3.0, math.inf), (math.inf, math.nan)])
 def test_a_batch_that_gives_no_number_is_skipped_and_three_of_them_go_back(loss, norm):
     watch = Watch(Stability())
     quiet(watch)
