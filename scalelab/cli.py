@@ -52,6 +52,13 @@ def fit(args: argparse.Namespace) -> int:
     return fit_sweep(args, _root())
 
 
+def launch(args: argparse.Namespace) -> int:
+    """Train the final run of a plan, watched against its forecast; run it again to go on."""
+    from scalelab.report.launch_command import launch_plan
+
+    return launch_plan(args, _root())
+
+
 def simulate(args: argparse.Namespace) -> int:
     """Write a table of runs drawn from a known law, and tell the answer a fit must find."""
     from scalelab.report.simulated import run_simulate
@@ -129,6 +136,27 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--draws", action="store_true", help="write every bootstrap draw (draws.csv)")
     c.add_argument("--json", type=Path, help="write what was printed, for programs")
     c.add_argument("--out", type=Path, help="where figures and tables go (reports/NAME)")
+    c = command(launch, "plan", "--override", "--dry-run")
+    c.add_argument(
+        "--layout",
+        default="",
+        metavar="replicate=2,tensor=2",
+        help="processes to spread it over: replicate, shard, tensor, pipeline, micro_batches, "
+        "recompute, offload (the plan's own)",
+    )
+    c.add_argument(
+        "--prepare",
+        action="store_true",
+        help="write everything down for torchrun on several machines; start nothing",
+    )
+    c.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the launch: retries, checkpoint_s, heartbeat_timeout_s, stability.spike_nats ...",
+    )
+    c.add_argument("--out", type=Path, help="where the report goes (reports/NAME)")
     c = command(simulate)
     c.add_argument("out", metavar="OUT", type=Path, help="the table (.csv or .parquet)")
     c.add_argument("--law", default="chinchilla", help="the law that is true (chinchilla)")
@@ -173,6 +201,8 @@ ARGUMENTS = {
     "file": {"type": Path, "help": "a sweep file (YAML)"},
     "spec": {"type": Path, "help": "a spec.yaml, or the run directory that holds one"},
     "name": {"nargs": "?", "help": "a sweep's name; all of them without it"},
+    "plan": {"type": Path, "help": "a plan's directory, as `scalelab plan` wrote it"},
+    "--override": {"metavar": "REASON", "help": "go beyond where the forecast's gate refuses"},
     "source": {"nargs": "?", "help": "a sweep's name, or a table (.csv, .parquet)"},
     "--set": {
         "action": "append",

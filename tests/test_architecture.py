@@ -23,9 +23,9 @@ MAY = {  # in the order in which data flows
     "sweep": {"config", "model", "train"},
     "track": {"config", "train"},
     "laws": set(),
-    "plan": {"laws"},
-    "launch": {"config", "data", "model", "train", "sweep", "track"},
-    "report": {"track", "laws"},
+    "plan": {"config", "model", "train", "laws"},
+    "launch": {"config", "data", "model", "train", "sweep", "track", "plan"},
+    "report": {"config", "data", "model", "train", "sweep", "track", "laws", "plan", "launch"},
 }
 MAY["cli"] = set(MAY)  # the front door alone sees every room
 HOMES = {

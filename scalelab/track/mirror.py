@@ -290,15 +290,58 @@ def _log_fit(root: Path, sweep: str, out: Path, fit: dict[str, Any], key: str) -
     }
     forecast = fit.get("forecast") or {}
     values |= {f"forecast.{k}": forecast.get(k) for k in ("flops", "n_params", "n_tokens", "loss")}
+    tags = {"mlflow.note.content": str(forecast.get("verdict") or "no forecast")}
+    params = {"n_runs": str(fit["n_runs"]), "param_count": str(fit["param_count"])}
+    return _log_report(root, sweep, out, key, "fit", values, params, tags)
+
+
+def log_outcome(
+    root: Path, sweep: str, out: Path, digest: str, values: dict[str, float | None], words: str
+) -> str:
+    """Mirror what came true of a forecast: predicted and actual as metrics, the report's files.
+
+    Args:
+        root: Where all runs are.
+        sweep: The plan whose final run it is.
+        out: The folder of the report.
+        digest: Of the forecast.
+        values: By name, such as "predicted.loss" and "actual.loss"; None is unknown.
+        words: The outcome in a sentence.
+
+    Returns: MLflow's id of the run. The same outcome told again is the same run.
+
+    Raises:
+        TrackError: MLflow is not there, or did not take it.
+    """
+    tags = {"mlflow.note.content": words, "scalelab.forecast": digest}
+    try:
+        return insist(
+            lambda: _log_report(
+                root, sweep, out, f"outcome:{digest[:12]}", "outcome", values, {}, tags
+            ),
+            FIT_PATIENCE_S,
+        )
+    except (StoreDown, Refused) as error:
+        raise not_taken(root, error) from error
+
+
+def _log_report(
+    root: Path,
+    sweep: str,
+    out: Path,
+    key: str,
+    name: str,
+    values: dict[str, float | None],
+    params: dict[str, str],
+    tags: dict[str, str],
+) -> str:
     with the_only_writer(root, FIT_PATIENCE_S):
         store = open_store(root)
         experiment = store.experiment(sweep)
-        # Its time is the time of its first telling: the same fit told again adds no rows.
-        run = store.run(experiment, key, "fit", start_ms=time.time_ns() // 1_000_000)
+        # Its time is the time of its first telling: the same report told again adds no rows.
+        run = store.run(experiment, key, name, start_ms=time.time_ns() // 1_000_000)
         points = [Point(k, float(v), run.start_ms, 0) for k, v in values.items() if v is not None]
-        tags = {"scalelab.sweep": sweep, "scalelab.state": "finished"}
-        tags |= {"mlflow.note.content": str(forecast.get("verdict") or "no forecast")}
-        params = {"n_runs": str(fit["n_runs"]), "param_count": str(fit["param_count"])}
+        tags = {"scalelab.sweep": sweep, "scalelab.state": "finished", **tags}
         store.log(run.id, points=points, params=params, tags=tags)
         for path in sorted(out.iterdir()):
             if path.suffix in KEPT_WITH_A_FIT:

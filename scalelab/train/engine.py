@@ -44,6 +44,9 @@ class Engine(Protocol):
     def agree(self, loss: Tensor, *flags: bool) -> tuple[float, tuple[bool, ...]]:
         """The whole batch's loss, and whether any process raised each flag."""
 
+    def own_seconds(self) -> list[float]:
+        """How long every process takes for the same small piece of work, by rank."""
+
     def validate(self, windows: np.ndarray) -> tuple[float, float]:
         """Validation loss and its standard error over windows, nats per token."""
 

@@ -40,7 +40,7 @@ from scalelab.train.memory import first_micro_rows
 from scalelab.train.rundir import RunDir
 from scalelab.train.single import Single
 from scalelab.train.spec import RunResult, RunSpec
-from scalelab.train.stability import Stability, Watch
+from scalelab.train.stability import Stability, Stragglers, Watch
 
 WORSE_THAN_UNTRAINED = 1.0
 """Nats above ln(vocabulary) at which a run counts as diverged."""
@@ -98,6 +98,7 @@ class _Run:
         self.rows = spec.batch_tokens // spec.seq_len
         self.size = spec.model.size(spec.seq_len)
         self.watch = Watch(launched.stability) if launched else None
+        self.stragglers = Stragglers()
         self.engine: Engine
         self.engine, self.progress, self.saver = self._begin()
         self.windows = {
@@ -326,6 +327,9 @@ class _Run:
                 f"over {limit:.2f}: more than an untrained model's"
             )
         progress.train_curve.append([step, n_tokens, loss])
+        if self.launched is not None and self.launched.layout.devices > 1:
+            for rank, times in self.stragglers.told(self.engine.own_seconds()).items():
+                self._tell("straggler", step=step, rank=rank, times_slower=round(times, 2))
         self._tell(
             "step",
             step=step,

@@ -13,6 +13,7 @@ Not here: the loop (loop.py), checkpoints (sharded.py), which layout to choose (
 """
 
 import math
+import time
 from contextlib import nullcontext
 from datetime import timedelta
 
@@ -43,6 +44,7 @@ from scalelab.train.layout import Layout
 from scalelab.train.optim import ORDER
 from scalelab.train.spec import RunSpec
 
+PROBE_WIDTH = 256
 DIMENSIONS = ("pipeline", "replicate", "shard", "tensor")
 
 
@@ -212,6 +214,22 @@ class Parallel:
         dist.all_reduce(said)
         loss_everywhere, *raised = said.tolist()
         return loss_everywhere, tuple(value > 0 for value in raised)
+
+    def own_seconds(self) -> list[float]:
+        """How long every process takes for the same small piece of work, by rank.
+
+        The steps themselves do not tell: in them all wait for the slowest.
+        """
+        square = torch.ones(PROBE_WIDTH, PROBE_WIDTH, device=self.device.torch)
+        taken = []
+        for _ in range(3):
+            begun = time.perf_counter()
+            float((square @ square).sum())
+            taken.append(time.perf_counter() - begun)
+        every = torch.zeros(dist.get_world_size(), dtype=torch.float64, device=self.device.torch)
+        every[dist.get_rank()] = min(taken)
+        dist.all_reduce(every)
+        return every.tolist()
 
     def validate(self, windows: np.ndarray) -> tuple[float, float]:
         """Validation loss and its standard error over windows, the same in every process.

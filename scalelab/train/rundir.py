@@ -19,6 +19,7 @@ Events of the log, each {"t": milliseconds since 1970, "event": ..., ...}:
     checkpoint_passed_over  reason: a newer checkpoint that was not whole
     batch_skipped  step, loss, grad_norm: a batch that gave no number, and no update
     went_back    step, to, rate: trouble, and the step that it was left for
+    straggler    step, rank, times_slower: a process that holds the others up
     forecast     step, expected, low, high: what the forecast says of the loss at this step
     alarm        step, loss, low, high: the loss has left the forecast's band
     interrupted  step: stopped on request, to go on later

@@ -24,6 +24,8 @@ from scalelab.config import Config, Count, Fraction, Positive, Whole
 Action = Literal["go", "skip", "back"]
 
 HISTORY, ENOUGH = 128, 32
+SLOW, SLOW_IN_A_ROW = 1.5, 3
+"""A process is a straggler once it took so many times the median, so often in a row."""
 NORMAL = 1.4826
 """Standard deviations in a median absolute deviation of normal noise."""
 
@@ -72,3 +74,21 @@ class Watch:
         middle = statistics.median(self._losses)
         spread = NORMAL * statistics.median(abs(x - middle) for x in self._losses)
         return loss > middle + max(self.rules.spike_deviations * spread, self.rules.spike_nats)
+
+
+class Stragglers:
+    """Which processes hold the others up, by how long each takes for the same work."""
+
+    def __init__(self) -> None:
+        self._slow: dict[int, int] = {}
+
+    def told(self, seconds: list[float]) -> dict[int, float]:
+        """Processes that have just become stragglers, and how many times slower they are."""
+        middle = statistics.median(seconds)
+        found = {}
+        for rank, value in enumerate(seconds):
+            ratio = value / middle
+            self._slow[rank] = self._slow.get(rank, 0) + 1 if ratio > SLOW else 0
+            if self._slow[rank] == SLOW_IN_A_ROW:
+                found[rank] = ratio
+        return found

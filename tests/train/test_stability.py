@@ -8,7 +8,7 @@ from scalelab.train import loop, single
 from scalelab.train.layout import Layout
 from scalelab.train.loop import Launched, train
 from scalelab.train.rundir import RunDir
-from scalelab.train.stability import ENOUGH, Stability, Watch
+from scalelab.train.stability import ENOUGH, Stability, Stragglers, Watch
 
 ONE = Launched(Layout(), Stability(), checkpoint_s=0.05)
 
@@ -146,3 +146,11 @@ def batches(run_dir, engine):
     engine.seen.clear()
     assert len(set(keys)) == len(keys) == 60
     return keys
+
+
+def test_a_process_that_is_slow_three_times_in_a_row_is_named_once():
+    stragglers = Stragglers()
+    told = [stragglers.told([1.0, 1.1, slow, 0.9]) for slow in (2, 2, 1, 2, 2, 2.4, 2)]
+
+    assert [list(names) for names in told] == [[], [], [], [], [], [2], []]
+    assert told[5][2] == pytest.approx(2.4 / 1.05)

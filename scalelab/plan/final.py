@@ -1,0 +1,395 @@
+"""The concrete model of a plan, and the plan as a file.
+
+    model   the family's member nearest to the size wanted
+    D       C / f(model), in whole steps of the recipe's batch
+    Plan    what was decided and foretold, as plan.json; a launch reads nothing else but the
+            forecast beside it
+
+C training FLOPs of the budget; D training tokens; f FLOPs per training token of the model as
+built, in the study's own count (exact, or 6 N). So what rounding a size changes is made good
+in tokens: the budget is met to half a step. Planned and actual are kept side by side.
+
+Without a recipe there is no run, and what a model of that size takes in memory is read off an
+assumed shape in Llama's layout: width over depth near 128 with 8 query heads to a key-value
+head, as Llama 3 405B has (Grattafiori et al. 2024, arXiv:2407.21783, table 3); small models get
+a small vocabulary and smaller heads.
+
+Not here: what to train (allocate.py, constrained.py), what it costs (cost.py), the forecast
+(frozen.py).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from scalelab.config import Document
+from scalelab.errors import ConfigError, LaunchError, PlanError
+from scalelab.files import write_json
+from scalelab.laws.interval import Interval
+from scalelab.model.base import Architecture, ModelSize
+from scalelab.model.sizing import nearest
+from scalelab.model.transformer import Family, Transformer
+from scalelab.train.layout import Layout
+from scalelab.train.recipe import Recipe
+from scalelab.train.spec import RunSpec
+from scalelab.units import PARAM_COUNTS, sci, si
+
+SCHEMA = 1
+PLAN_FILE, FORECAST_FILE = "plan.json", "forecast.json"
+NEAR = 0.1  # share by which an assumed shape may miss the size it stands for
+SHAPES = (  # vocabulary, head size, query heads to a key-value head, d_ff over d_model
+    (128_256, 128, 8, 3.5),  # Llama 3
+    (32_000, 64, 1, 8 / 3),  # Llama 1, smaller heads
+    (1_024, 8, 1, 8 / 3),
+)
+ASPECTS = (128, 112, 144, 96, 160, 64, 32)  # d_model / n_layers, tried for the nearest size
+
+
+@dataclass(frozen=True)
+class FinalModel:
+    """One run of a recipe that meets a budget, planned and actual."""
+
+    spec: RunSpec
+    param_count: str
+    """Which count N is; a key of units.PARAM_COUNTS."""
+    flop_count: str
+    """Which count C is; a key of FLOP_COUNTS."""
+    planned: Mapping[str, float]
+    """What was asked for: n_params, n_tokens, flops."""
+
+    @property
+    def size(self) -> ModelSize:
+        """Every count of the model as built."""
+        return self.spec.model.size(self.spec.seq_len)
+
+    @property
+    def n_params(self) -> int:
+        """N in the plan's own count."""
+        return self.size.count(self.param_count)
+
+    @property
+    def n_tokens(self) -> int:
+        """D in whole steps."""
+        return self.spec.n_tokens
+
+    @property
+    def flops(self) -> float:
+        """C in the plan's own count."""
+        return flops_per_token(self.size, self.param_count, self.flop_count) * self.n_tokens
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON types."""
+        size, spec = self.size, self.spec
+        return {
+            "planned": dict(self.planned),
+            "actual": {"n_params": self.n_params, "n_tokens": self.n_tokens, "flops": self.flops},
+            "param_count": self.param_count,
+            "flop_count": self.flop_count,
+            **{f"n_params_{count}": size.count(count) for count in PARAM_COUNTS},
+            "flops_per_token": size.flops_per_token,
+            "flops": size.flops_per_token * spec.n_tokens,
+            "flops_6nd": 6.0 * size.n_params_total * spec.n_tokens,
+            "n_steps": spec.n_steps,
+            "batch_tokens": spec.batch_tokens,
+            "seq_len": spec.seq_len,
+            **phases(spec),
+            "optimizer": spec.optimizer.model_dump(mode="json"),
+            "shape": spec.model.model_dump(mode="json"),
+        }
+
+
+def final_model(
+    recipe: Recipe,
+    *,
+    n_params: float,
+    vocab_size: int,
+    data_digest: str,
+    seed: int,
+    flops: float | None = None,
+    n_tokens: float | None = None,
+    flop_count: str = "exact",
+) -> FinalModel:
+    """The run of a recipe nearest to a size, on a budget of FLOPs or on given tokens.
+
+    Args:
+        recipe: How models are made.
+        n_params: Wanted, in the recipe's own count.
+        vocab_size: Tokens of the vocabulary.
+        data_digest: Of the corpus.
+        seed: Of the weights and the order of the data.
+        flops: The budget, which decides the tokens; or
+        n_tokens: the tokens.
+        flop_count: Which count the budget is in.
+
+    Raises:
+        PlanError: Not exactly one of flops and n_tokens, or a figure is not positive.
+        ConfigError: The family has no such size, or the run would be too short.
+    """
+    if (flops is None) == (n_tokens is None):
+        raise PlanError(
+            "both or neither of flops and n_tokens are given",
+            where="the final run of the plan",
+            fix="name the budget or the tokens",
+        )
+    for name, value in (("n_params", n_params), ("flops", flops), ("n_tokens", n_tokens)):
+        if value is not None and not 0 < value < float("inf"):
+            raise PlanError(
+                f"{name} is {value}",
+                where="the final run of the plan",
+                fix=f"name a positive, finite {name}",
+            )
+    model = recipe.model_at(n_params, vocab_size)
+    per_token = flops_per_token(model.size(recipe.seq_len), recipe.param_count, flop_count)
+    wanted = flops / per_token if n_tokens is None else n_tokens
+    spec = recipe.spec(model, wanted, data_digest=data_digest, seed=seed)
+    planned = {
+        "n_params": float(n_params),
+        "n_tokens": float(wanted),
+        "flops": float(wanted * per_token if flops is None else flops),
+    }
+    return FinalModel(spec, recipe.param_count, flop_count, planned)
+
+
+def flops_per_token(size: ModelSize, param_count: str, flop_count: str) -> float:
+    """FLOPs of training on one token: every matrix product, or 6 N in the count of N."""
+    return size.flops_per_token if flop_count == "exact" else 6.0 * size.count(param_count)
+
+
+def phases(spec: RunSpec) -> dict[str, int | None]:
+    """Steps of warmup and of cooldown; None for a phase that the schedule does not have."""
+    shares = {name: getattr(spec.schedule, name, None) for name in ("warmup", "cooldown")}
+    return {
+        f"{name}_steps": None if share is None else round(share * spec.n_steps)
+        for name, share in shares.items()
+    }
+
+
+def described(final: FinalModel) -> list[str]:
+    """The concrete model for eyes, one thought a line."""
+    spec, size, asked = final.spec, final.size, final.planned
+    rates, steps = spec.optimizer, phases(spec)
+    counts = ", ".join(f"{size.count(c):,} {c}" for c in PARAM_COUNTS if c != "active")
+    parts = [f"{n:,} {name}" for name, n in _phase_words(steps).items()]
+    return [
+        f"{'':2}{'':3} {'planned':>10} {'actual':>10} {'miss':>7}",
+        *(
+            f"{'':2}{symbol:3} {write(asked[key]):>10} {write(actual):>10} "
+            f"{actual / asked[key] - 1:>+7.1%}  {unit}"
+            for symbol, key, actual, write, unit in (
+                ("N", "n_params", final.n_params, si, f"parameters ({final.param_count})"),
+                ("D", "n_tokens", final.n_tokens, si, "tokens"),
+                ("C", "flops", final.flops, sci, f"FLOPs ({final.flop_count})"),
+            )
+        ),
+        f"  shape {shape_words(spec.model)}, context {spec.seq_len}",
+        f"  N exactly: {counts}",
+        f"  {spec.n_steps:,} steps of {spec.batch_tokens:,} tokens"
+        + (f"; of these {', '.join(parts)}" if parts else ""),
+        f"  rates: matrices {rates.lr_matrix:.3g}, embedding {rates.lr_embedding:.3g}, "
+        f"head {rates.lr_head:.3g}, gains {rates.lr_vector:.3g}; "
+        f"weight decay {rates.weight_decay:g}; seed {spec.seed}",
+    ]
+
+
+def _phase_words(steps: Mapping[str, int | None]) -> dict[str, int]:
+    return {k.removesuffix("_steps"): n for k, n in steps.items() if n is not None}
+
+
+def shape_words(model: Architecture) -> str:
+    """A shape in a few words, as far as it is a transformer's."""
+    if not isinstance(model, Transformer):
+        return str(getattr(model, "kind", "model"))
+    return (
+        f"{model.n_layers} layers x {model.d_model}, {model.n_heads} heads of {model.head_size} "
+        f"({model.n_kv_heads} key-value), d_ff {model.d_ff}, vocabulary {model.vocab_size:,}"
+    )
+
+
+def assumed_model(n_params: float, param_count: str) -> Transformer | None:
+    """A shape in Llama's layout near a size, for memory alone; None where none comes near.
+
+    Args:
+        n_params: Of the model that it stands for.
+        param_count: Which count that is.
+    """
+    for vocab_size, head_size, sharing, ratio in SHAPES:
+        found = []
+        for aspect in ASPECTS:
+            family = Family(
+                head_size=head_size,
+                aspect_ratio=aspect,
+                heads_per_kv_head=sharing,
+                ff_ratio=ratio,
+                ff_multiple=head_size,
+            )
+            try:
+                model = nearest(family, n_params, param_count, vocab_size)
+            except ConfigError:
+                continue
+            found.append((abs(model.size(1).count(param_count) / n_params - 1), model))
+        near = [model for miss, model in found if miss <= NEAR]
+        # The customary proportions first; the nearest size where they miss it.
+        if near:
+            return near[0]
+    return None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to train, what it takes, how sure that is. JSON types, but for layout and run."""
+
+    name: str
+    target: Mapping[str, Any]
+    """flops, how the budget was said (words), and gpus, days, mfu where it was said in them."""
+    n_params: float
+    """As planned, before a model was built; in param_count."""
+    n_tokens: float
+    param_count: str
+    flop_count: str
+    cost: Mapping[str, Any]
+    """pf_days, gpu_hours, days, dollars, kwh, co2_kg, and parts; None is unknown."""
+    layout: Layout
+    loss: float | None = None
+    """Foretold, nats per token; None without a fit."""
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+    """Quoted: at each end the farther of noise and choice of law."""
+    statistical: Mapping[str, Interval] = field(default_factory=dict)
+    """From noise alone."""
+    level: float | None = None
+    regret: Mapping[str, float] = field(default_factory=dict)
+    """Share of the compute wasted by a size of so many times the best."""
+    near_optimal: Mapping[str, Any] | None = None
+    reach: float | None = None
+    """Compute as a multiple of the largest in evidence."""
+    memory: Mapping[str, Any] | None = None
+    """Bytes on one device, by part; None: the shape is not known."""
+    verdict: str | None = None
+    spec: RunSpec | None = None
+    """The run to be launched; None for a plan made without a recipe."""
+    model: Mapping[str, Any] | None = None
+    recipe_yaml: str | None = None
+    """The sweep file that the recipe stands in, whole."""
+    sweep: str | None = None
+    """The source of the evidence: a sweep's name or a table's."""
+    data_digest: str | None = None
+    accelerator: str | None = None
+    forecast: Mapping[str, str] | None = None
+    """digest and file of the frozen forecast."""
+    laws: tuple[Mapping[str, Any], ...] = ()
+    choices: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The constrained variants that were asked for."""
+    layouts: tuple[Mapping[str, Any], ...] = ()
+    """Ways to spread the run that were looked at, the cheapest that fits first."""
+    old_pipeline: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+    """What a reader must know."""
+    status: Mapping[str, str] = field(default_factory=dict)
+    """By key: measured, fitted, extrapolated, assumed or literature."""
+
+    @property
+    def tokens_per_param(self) -> float:
+        """D / N, a result."""
+        return self.n_tokens / self.n_params
+
+    @property
+    def forecast_digest(self) -> str | None:
+        """Of the frozen forecast; None without one."""
+        return None if self.forecast is None else self.forecast["digest"]
+
+    def to_json(self) -> dict[str, Any]:
+        """Schema 1 of `plan --json`, floats in full."""
+        same = {
+            f.name: _plain(getattr(self, f.name))
+            for f in fields(self)
+            if f.name not in {"layout", "spec", "recipe_yaml"}
+        }
+        return {
+            "schema": SCHEMA,
+            **same,
+            "tokens_per_param": self.tokens_per_param,
+            "layout": self.layout.to_json(),
+            "recipe": self.recipe_yaml,
+            "run": None if self.spec is None else self.spec.model_dump(mode="json"),
+        }
+
+    def write(self, out: Path) -> Path:
+        """Write plan.json whole into a directory; its path."""
+        path = out / PLAN_FILE
+        write_json(path, self.to_json())
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> "Plan":
+        """The plan in a directory, or in a plan.json.
+
+        Raises:
+            PlanError: There is none, it cannot be read, or it is of another schema.
+        """
+        file = path / PLAN_FILE if path.is_dir() else path
+        record = _read(file)
+        if record.get("schema") != SCHEMA:
+            raise PlanError(
+                f"{file.name} is no plan of schema {SCHEMA}",
+                where=f"{file}: schema {record.get('schema')!r}",
+                fix="name the directory that `scalelab plan` wrote, or plan again",
+            )
+        known = {f.name for f in fields(cls)} - {"layout", "spec", "recipe_yaml"}
+        try:
+            same = {name: record[name] for name in known}
+            for name in ("laws", "layouts", "notes"):
+                same[name] = tuple(same[name])
+            layout, recipe, run = Layout(**record["layout"]), record["recipe"], record["run"]
+        except (KeyError, TypeError, LaunchError) as error:
+            raise PlanError(
+                f"{file.name} cannot be read as a plan: {_in_a_line(error)}",
+                where=str(file),
+                fix="restore the file, or plan again",
+            ) from None
+        try:
+            spec = None if run is None else RunSpec.parse(Document(str(file), run))
+        except ConfigError as error:
+            raise PlanError(
+                f"the run of the plan cannot be read: {error.problem}",
+                where=error.where,
+                fix="restore the file, or plan again",
+            ) from None
+        return cls(**same, layout=layout, recipe_yaml=recipe, spec=spec)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PlanError(
+            "there is no plan here",
+            where=str(file),
+            fix="name the directory that `scalelab plan` wrote, or plan first: scalelab plan NAME",
+        ) from None
+    except (OSError, ValueError) as error:
+        raise PlanError(
+            f"{file.name} cannot be read as a plan: {error}",
+            where=str(file),
+            fix="restore the file, or plan again",
+        ) from None
+    if not isinstance(record, dict):
+        raise PlanError(
+            f"{file.name} holds no plan",
+            where=str(file),
+            fix="name the directory that `scalelab plan` wrote",
+        )
+    return record
+
+
+def _in_a_line(error: Exception) -> str:
+    if isinstance(error, LaunchError):
+        return error.problem
+    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and tuples as JSON has them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value
