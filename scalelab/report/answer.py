@@ -72,7 +72,7 @@ def _study(args: argparse.Namespace, seen: Evidence, target: float | None) -> St
     """The study of a table that has passed the track room's checks."""
     flop_count = "exact" if "flops" in seen.table and args.flop_count == "exact" else "6ND"
     return study(
-        _observations(seen.table, flop_count),
+        observations(seen.table, flop_count),
         target_flops=target,
         param_count=seen.param_count,
         flop_count=flop_count,
@@ -84,7 +84,7 @@ def _study(args: argparse.Namespace, seen: Evidence, target: float | None) -> St
     )
 
 
-def _observations(table: Any, flop_count: str) -> Observations:
+def observations(table: Any, flop_count: str) -> Observations:
     """The rows of a table as the laws room has them, C counted exactly or as 6 N D."""
 
     def column(name: str) -> np.ndarray | None:
@@ -115,7 +115,7 @@ def _conventions(args: argparse.Namespace, tables: dict[str, Any]) -> tuple[Row,
         if not any(table["n_params"].equals(other["n_params"]) for other in different.values()):
             different[count] = table
     counted = [
-        Convention(count, flop_count, sift(_observations(table, flop_count))[0])
+        Convention(count, flop_count, sift(observations(table, flop_count))[0])
         for count, table in different.items()
         for flop_count in ("exact", "6ND")
         if flop_count == "6ND" or "flops" in table

@@ -16,7 +16,7 @@ from scalelab.units import PARAM_COUNTS
 
 def fit_sweep(args: argparse.Namespace, root: Path) -> int:
     """Fit the sweep, print, write the report, mirror it to MLflow. Returns the exit code."""
-    sweep = args.source or _only_sweep(root)
+    sweep = args.source or only_sweep(root)
     manifest = SweepManifest.load(root, sweep)
     table = run_table(root, sweep)
     seen = evidence(table, args.param_count or manifest.param_count)
@@ -50,7 +50,8 @@ def fit_sweep(args: argparse.Namespace, root: Path) -> int:
     return 0
 
 
-def _only_sweep(root: Path) -> str:
+def only_sweep(root: Path) -> str:
+    """The name of the one sweep that there is. Raises ConfigError where there are more or none."""
     names = list_sweeps(root)
     if len(names) != 1:
         there = ", ".join(names) or "none"

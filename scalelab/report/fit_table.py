@@ -18,7 +18,7 @@ SIMULATED = "simulated: drawn from a known law, not trained"
 def fit_table(args: argparse.Namespace) -> int:
     """Fit the table, print, write the report. Returns the exit code."""
     path = Path(args.source)
-    raw = read_table(path, _columns(args.columns))
+    raw = read_table(path, columns_of(args.columns))
     seen = evidence(raw, args.param_count, str(path))
     counts = [c for c in PARAM_COUNTS if f"n_params_{c}" in raw and args.compare_conventions]
     counted = {c: evidence(raw, c, str(path)).table for c in counts}
@@ -35,7 +35,7 @@ def fit_table(args: argparse.Namespace) -> int:
     return 0
 
 
-def _columns(text: str) -> dict[str, str]:
+def columns_of(text: str) -> dict[str, str]:
     """`n_params=N,loss=L` as a dict from our names to the table's."""
     pairs = [pair.partition("=") for pair in text.split(",") if pair]
     if bad := ["".join(pair) for pair in pairs if not (pair[0] and pair[2])]:

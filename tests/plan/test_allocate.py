@@ -79,6 +79,19 @@ def test_isoflop_speaks_and_a_sound_surface_tells_the_waste(plan):
     assert (plan.law, plan.valley.law) == ("isoflop", "chinchilla")
 
 
+@pytest.mark.parametrize(
+    ("laws", "told"),
+    [
+        (("kaplan", "chinchilla"), "kaplan"),  # its own N* is the one that it tells the waste of
+        (("isoflop", "kaplan", "chinchilla"), "chinchilla"),  # the runs refute kaplan
+    ],
+)
+def test_whose_surface_tells_the_waste(slices, laws, told):
+    found = study(slices.runs, target_flops=3e20, param_count="total", replicates=0, laws=laws)
+
+    assert allocate(found).valley.law == told
+
+
 def test_near_optimal_sizes_waste_the_bound_at_their_ends(plan):
     low, high = plan.near_optimal["n_params"]
 
@@ -188,6 +201,18 @@ def test_a_surface_that_speaks_is_asked_at_the_model_itself(known):
     assert found.loss == pytest.approx(1.8 + 480 / 2e11**0.35 + 2100 / D**0.37, rel=1e-6)
     assert found.statistical is None
     assert found.quoted is None
+
+
+def test_the_spread_of_laws_moves_with_the_compute_of_the_model(hoffmann):
+    values, structural = hoffmann.forecast.values, hoffmann.forecast.structural["loss"]
+    D = 0.95 * values["n_tokens"]
+
+    found = expected(hoffmann, n_params=values["n_params"], n_tokens=D, flops=0.95 * 5.76e23)
+
+    moved = structural[0] * found.loss / values["loss"]
+    assert moved < found.statistical[0]
+    assert found.quoted[0] == pytest.approx(moved, rel=1e-12)
+    assert found.loss > values["loss"]
 
 
 def test_refuses_a_model_of_another_compute(slices):

@@ -137,6 +137,21 @@ def test_the_law_that_answers_says_how_it_differs_from_the_one_that_speaks(uncer
     assert any("isoflop, which speaks for the forecast" in said for said in found.assumptions)
 
 
+def test_laws_that_the_runs_refute_do_not_stand_beside(uncertain):
+    beside = study(
+        uncertain.runs,
+        target_flops=3e20,
+        param_count="total",
+        replicates=0,
+        laws=("chinchilla", "kaplan", "overtrained"),
+    )
+
+    found = at(beside, n_params=1e9, n_tokens=2e10)
+
+    assert set(found.by_law) == {"overtrained"}
+    assert found.by_law["overtrained"] == pytest.approx(found.loss, rel=0.01)
+
+
 def test_without_a_surface_nothing_is_said(uncertain):
     alone = study(
         uncertain.runs, target_flops=3e20, param_count="total", replicates=0, laws=("isoflop",)
@@ -457,6 +472,15 @@ def test_without_use_a_total_is_a_training_budget(known):
     found = served_within(known, demand=0, total=1e24)
 
     assert (found.n_params, found.n_tokens) == pytest.approx((N, D), rel=1e-5)
+
+
+def test_the_interval_of_a_total_without_use_is_that_of_the_optimum(uncertain):
+    best = uncertain.replicates["chinchilla"].optimum(3e20)
+
+    found = served_within(uncertain, demand=0, total=3e20)
+
+    assert found.intervals["loss"] == pytest.approx(middle(best.L), rel=1e-7)
+    assert found.intervals["n_params"] == pytest.approx(middle(best.N), rel=1e-4)
 
 
 def test_sized_for_use_in_every_replicate_it_has_these_intervals(uncertain, replicates):

@@ -1,5 +1,6 @@
 """A frozen forecast: what it holds, that it cannot be changed unseen, when it is refused."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -53,6 +54,17 @@ def test_it_foretells_the_model_to_be_launched_and_not_the_optimum(frozen, slice
     assert frozen.quoted[1] >= frozen.statistical[1]
 
 
+def test_the_band_ends_in_the_quoted_interval_and_not_in_the_noise_alone(hoffmann):
+    values = hoffmann.forecast.values
+    model = {"n_params": values["n_params"], "n_tokens": values["n_tokens"], "flops": 5.76e23}
+
+    found = frozen_of(hoffmann, **model, train_curves=curves())
+
+    assert found.quoted[0] < found.statistical[0]
+    for end in (found.stop_band.at(1.0), found.stop_train_band.at(1.0)):
+        assert end == pytest.approx((found.quoted[0], found.loss, found.quoted[1]))
+
+
 def test_it_says_from_what_it_was_made(frozen, slices):
     assert frozen.evidence["n_runs"] == 105
     assert frozen.evidence["flops"] == pytest.approx([1e18, 1e20])
@@ -102,6 +114,18 @@ def test_a_change_after_freezing_is_seen(frozen, tmp_path, change):
         FrozenForecast.load(path)
     assert refused.value.where == str(path)
     assert "restore the file" in refused.value.fix
+
+
+def test_another_set_of_fields_is_no_forecast_whatever_its_digest(frozen, tmp_path):
+    record = frozen.to_json()
+    del record["verdict"], record["digest"]
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+    record["digest"] = hashlib.sha256(text.encode()).hexdigest()
+    path = tmp_path / "forecast.json"
+    path.write_text(json.dumps(record))
+
+    with pytest.raises(PlanError, match="has been changed"):
+        FrozenForecast.load(path)
 
 
 def test_layout_of_the_file_is_no_change(frozen, tmp_path):
