@@ -76,9 +76,11 @@ def _train(run_dir: RunDir, threads: int | None) -> str:
 
         join(JOIN_TIMEOUT_S, find_device())
 
+    stacks = open(run_dir.path / f"stalled-{os.environ.get('RANK', '0')}.txt", "w")  # noqa: SIM115
+
     def alive() -> None:
-        # If no further step comes in time, every thread's stack is printed and the process ends.
-        faulthandler.dump_traceback_later(known["stall_timeout_s"], exit=True)
+        # If no further step comes in time, every thread's stack is written and the process ends.
+        faulthandler.dump_traceback_later(known["stall_timeout_s"], exit=True, file=stacks)
 
     alive()
     try:
@@ -87,6 +89,8 @@ def _train(run_dir: RunDir, threads: int | None) -> str:
         return "interrupted" if train(run_dir, asked_to_stop.is_set, launched) is None else "done"
     finally:
         faulthandler.cancel_dump_traceback_later()
+        stacks.close()
+        Path(stacks.name).unlink()
 
 
 def _peer_is_gone(error: BaseException) -> bool:

@@ -34,6 +34,8 @@ class _Attempt:
     reports: list[Connection]
     began: float = field(default_factory=time.monotonic)
     ended_by_us: tuple[Outcome, str] | None = None
+    silent_s: float = 0.0
+    """How long the log had not grown by then."""
     first_gone: int | None = None
     """The process that was found dead before we ended the others."""
 
@@ -122,7 +124,7 @@ class Ranks:
     def _end_where_needed(self, attempt: _Attempt, now: float, silent: float) -> None:
         gone = [i for i, p in enumerate(attempt.processes) if p.exitcode not in (None, 0)]
         if gone:
-            attempt.first_gone = gone[0]
+            attempt.first_gone, attempt.silent_s = gone[0], silent
             time.sleep(0.2)  # others may be telling why they fail
             self._kill(attempt)
         elif silent > self.config.heartbeat_timeout_s:
@@ -192,6 +194,9 @@ class Ranks:
                     return outcome, f"{where}{reason}"
         if (rank := attempt.first_gone) is not None and said[rank][0] is None:
             code = codes[rank] or 0
+            if code == 1 and attempt.silent_s > 0.8 * self.config.heartbeat_timeout_s:
+                stacks = self.run_dir.path / f"stalled-{rank}.txt"
+                return "stalled", f"no step for {attempt.silent_s:.0f} s; what it was at: {stacks}"
             by = f"signal {-code}" if code < 0 else f"exit status {code}"
             return "killed", f"process {rank} ended by {by}"
         outcome, reason = next((s for s in said if s[0] is not None), ("killed", "no word"))

@@ -3,14 +3,18 @@
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
+from scalelab.errors import LaunchError
 from scalelab.launch.base import LaunchConfig
-from scalelab.launch.ranks import Ranks
+from scalelab.launch.ranks import Ranks, write_down
+from scalelab.train.divide import refuse_layout
 from scalelab.train.layout import Layout
 from scalelab.train.loop import train
 from scalelab.train.rundir import RunDir
@@ -196,3 +200,60 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(run, harm):
     assert newest.name in events(run_dir, "checkpoint_passed_over")[0]["reason"]
     assert events(run_dir, "resume")[-1]["step"] == int(before.name.removeprefix("sharded-"))
     assert result.loss == pytest.approx(alone.loss, rel=2e-3)
+
+
+def test_torchrun_starts_the_same_processes(run):
+    alone = train(run("alone"))
+    run_dir = run("torchrun")
+    write_down(run_dir, Layout(shard=2), CONFIG)
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+            "--max-restarts", "0", "-m", "scalelab.launch.rank", str(run_dir.path),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert run_dir.result().loss == pytest.approx(alone.loss, rel=2e-4)
+
+
+def test_a_process_that_hangs_is_ended_with_every_stack_and_the_run_goes_on(run):
+    straight = launch(run("straight", n_steps=200), Layout(shard=2))
+    run_dir = run("hung", n_steps=200)
+    stopped = []
+
+    def hang():
+        if not stopped and len(events(run_dir, "step")) > 20:
+            stopped.append(children()[0])
+            os.kill(stopped[0], signal.SIGSTOP)
+
+    patient = LaunchConfig(heartbeat_timeout_s=3, retries=2, checkpoint_s=0.2)
+    result = launch(run_dir, Layout(shard=2), hang, patient)
+
+    lost = events(run_dir, "lost")[0]
+    assert lost["outcome"] == "stalled"
+    assert "no step for" in lost["reason"] or "logged nothing" in lost["reason"]
+    assert result.loss == straight.loss
+
+
+def test_a_layout_that_cannot_carry_the_run_is_refused_by_its_numbers(run):
+    spec = run("refused").spec()
+    for layout, words in (
+        (Layout(replicate=3), "8 windows does not divide into 3 processes"),
+        (Layout(shard=32, micro_batches=1), "does not divide"),
+        (Layout(tensor=4), "2 key-value heads"),
+        (Layout(pipeline=3), "2 layers do not fill 3"),
+        (Layout(context=2), "planned for, and not launched"),
+    ):
+        with pytest.raises(LaunchError, match=words) as refusal:
+            refuse_layout(layout, spec)
+        assert "fix:" in str(refusal.value)
+
+
+def test_too_few_gpus_are_refused(run):
+    with pytest.raises(LaunchError, match="asks for 2 GPUs, 1 are here"):
+        Ranks(run("gpus"), Layout(shard=2), CONFIG, threads=None, gpus=["0"])
