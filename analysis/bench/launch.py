@@ -23,7 +23,7 @@ from scalelab.train.loop import Launched, train
 from scalelab.train.rundir import RunDir
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "isoflop.yaml"
-N_PARAMS, N_TOKENS = 2e5, 6e5
+N_PARAMS, N_TOKENS = 2e5, 2.5e5
 LIMIT = 1.03
 
 
