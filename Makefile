@@ -1,5 +1,6 @@
 # Two commands do everything on a fresh machine: each makes its environment, then its job.
-#   make demo   train the embedded isoFLOP family, fit it, leave the figures in reports/isoflop
+#   make demo   train the embedded isoFLOP family, fit it, plan four times its largest budget,
+#               train that, and hold the forecast against what came true
 #   make test   run every test
 # A second call finds the environment ready. `make demo PYTHON=python3.13` chooses a Python.
 
@@ -15,6 +16,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 demo: $(VENV)/.core
 	$(BIN)/scalelab sweep sweeps/isoflop.yaml
 	$(BIN)/scalelab fit isoflop
+	$(BIN)/scalelab plan isoflop --budget 6.4e12 --out plans/isoflop
+	$(BIN)/scalelab launch plans/isoflop
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal
