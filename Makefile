@@ -16,8 +16,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 demo: $(VENV)/.core
 	$(BIN)/scalelab sweep sweeps/isoflop.yaml
 	$(BIN)/scalelab fit isoflop
-	$(BIN)/scalelab plan isoflop --budget 6.4e12 --out plans/isoflop
-	$(BIN)/scalelab launch plans/isoflop
+	$(BIN)/scalelab plan isoflop --budget 6.4e12
+	$(BIN)/scalelab launch plans/isoflop-6.4e12
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist worksteal

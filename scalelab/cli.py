@@ -30,7 +30,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def runs(args: argparse.Namespace) -> int:
-    """What exists: planned, running, interrupted, finished, diverged, failed."""
+    """What exists: planned, running, interrupted, finished, diverged, failed; or forecasts."""
+    if args.forecasts:
+        from scalelab.report.ledger_text import forecasts
+
+        print(forecasts(_root()))
+        return 0
     from scalelab.track.listing import listing
     from scalelab.track.table import every_run
     from scalelab.track.tablefile import write_table
@@ -50,6 +55,13 @@ def fit(args: argparse.Namespace) -> int:
     from scalelab.report.fit_sweep import fit_sweep
 
     return fit_sweep(args, _root())
+
+
+def plan(args: argparse.Namespace) -> int:
+    """Say what to train with a budget, what it takes and how sure that is; freeze a forecast."""
+    from scalelab.report.plan_command import run_plan
+
+    return run_plan(args, _root(), is_table=bool(args.source) and _is_table(args.source))
 
 
 def launch(args: argparse.Namespace) -> int:
@@ -117,7 +129,10 @@ def parser() -> argparse.ArgumentParser:
 
     command(sweep, "file", "--set", "--dry-run", "--json")
     command(run, "spec")
-    command(runs, "name", "--out")
+    c = command(runs, "name", "--out")
+    c.add_argument(
+        "--forecasts", action="store_true", help="every frozen forecast and what came true of it"
+    )
     c = command(fit, "source", "--target", "--law", "--param-count", "--columns")
     c.add_argument(
         "--flop-count", choices=("exact", "6ND"), default="exact", help="which count is C (exact)"
@@ -136,6 +151,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--draws", action="store_true", help="write every bootstrap draw (draws.csv)")
     c.add_argument("--json", type=Path, help="write what was printed, for programs")
     c.add_argument("--out", type=Path, help="where figures and tables go (reports/NAME)")
+    _plan_arguments(command(plan, "source", "--law", "--param-count", "--columns", "--override"))
     c = command(launch, "plan", "--override", "--dry-run")
     c.add_argument(
         "--layout",
@@ -195,6 +211,41 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("run_dir", type=Path, help="a run directory: runs/SWEEP/RUN")
     c.add_argument("out", type=Path, help="directory for the checkpoint")
     return root
+
+
+def _plan_arguments(c: argparse.ArgumentParser) -> None:
+    """The budget in one way of several, the constraints, what it is to run on."""
+    g = c.add_argument_group("the budget, in one way")
+    g.add_argument("--budget", metavar="C", help='FLOPs (1e21), or "300 PF-days"')
+    g.add_argument("--days", type=float, help="of --gpus devices of kind --gpu")
+    g.add_argument("--dollars", type=float, help="that rent devices of kind --gpu")
+    g.add_argument("--loss", type=float, metavar="L", help="to be reached, nats per token")
+    g = c.add_argument_group("the model, where something beside compute limits it")
+    g.add_argument(
+        "--params", type=float, metavar="N", help="given; with --tokens both, and no fit is needed"
+    )
+    g.add_argument("--tokens", type=float, metavar="D", help="given")
+    g.add_argument("--max-params", type=float, metavar="N", help="no more than fit in memory")
+    g.add_argument("--unique-tokens", type=float, metavar="U", help="that there are; then epochs")
+    g.add_argument("--token-price", type=float, help="dollars for one more unique token")
+    g.add_argument("--demand", type=float, metavar="T", help="tokens of use in the model's life")
+    g = c.add_argument_group("what it runs on")
+    g.add_argument("--gpu", metavar="KIND", help="h100, a100, rtx4090, tpu-v5e ...")
+    g.add_argument("--gpus", type=int, metavar="COUNT", help="how many (the fewest that hold it)")
+    g.add_argument("--mfu", type=float, help="share of the peak, 0 to 1 (the sweep's, measured)")
+    g.add_argument("--mfu-inference", type=float, help="in use; then --demand in dollars too")
+    g.add_argument("--region", help="whose grid: us, france, world ... (carbon unknown)")
+    g.add_argument("--rates", type=Path, metavar="FILE", help="prices and carbon, your own")
+    g.add_argument(
+        "--layout", default="", metavar="shard=8,tensor=2", help="(the cheapest that fits)"
+    )
+    g = c.add_argument_group("the plan")
+    g.add_argument("--recipe", type=Path, metavar="SWEEP.yaml", help="of a table's models")
+    g.add_argument("--seed", type=int, default=0, help="of the final run (0)")
+    g.add_argument("--trials", type=int, help="of the old pipeline beside this one (10)")
+    g.add_argument("--replicates", type=int, default=4000, help="bootstrap replicates (4000)")
+    g.add_argument("--json", type=Path, help="write plan.json there too")
+    g.add_argument("--out", type=Path, metavar="DIR", help="where the plan goes (plans/NAME-C)")
 
 
 ARGUMENTS = {

@@ -21,24 +21,6 @@ FLOP_COUNTS = {
     "6ND": "6 N D, without attention (Kaplan et al. 2020)",
 }
 
-# Dense bf16 peak with fp32 accumulation, FLOPs per second. Datasheets lead with numbers for
-# 2:4 sparsity, which no training run sees; these are the dense ones. The name is matched as
-# a part of what the driver calls the device, first match wins.
-PEAK_BF16_FLOPS_PER_S = {
-    "B200": 2.25e15,  # NVIDIA Blackwell datasheet, dense
-    "H200": 9.89e14,  # NVIDIA H200 datasheet: 1,979 TFLOP/s with sparsity
-    "H100 PCIe": 7.56e14,  # NVIDIA H100 datasheet, PCIe column, halved for density
-    "H100": 9.89e14,  # NVIDIA H100 datasheet, SXM column, halved for density
-    "A100": 3.12e14,  # NVIDIA A100 datasheet
-    "L40S": 3.62e14,  # NVIDIA L40S datasheet, halved for density
-    "MI300X": 1.307e15,  # AMD Instinct MI300X datasheet
-}
-
-
-def peak_flops_per_s(device: str) -> float | None:
-    """Dense bf16 peak of a device by its driver's name; None when we do not know it."""
-    return next((peak for name, peak in PEAK_BF16_FLOPS_PER_S.items() if name in device), None)
-
 
 def si(value: float | None, digits: int = 3) -> str:
     """A count for eyes: 163840 as "164k", 6.3e9 as "6.3B"; "unknown" for None."""

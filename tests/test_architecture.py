@@ -14,7 +14,7 @@ import pytest
 
 import scalelab
 
-CELLAR = {"errors", "units", "registry", "files", "screen"}
+CELLAR = {"accelerators", "errors", "units", "registry", "files", "screen"}
 MAY = {  # in the order in which data flows
     "config": set(),
     "data": {"config"},
@@ -40,7 +40,7 @@ HOMES = {
     "mlflow": {"track"},
     "matplotlib": {"report"},
     "rich": {"screen", "launch", "track"},
-    "pydantic": {"config", "data", "model", "train", "sweep", "launch"},
+    "pydantic": {"config", "data", "model", "train", "sweep", "plan", "launch"},
     "ruamel": {"config"},
 }
 HOUSE = Path(scalelab.__file__).parent

@@ -64,6 +64,9 @@ class LaunchConfig(Config):
     """A run that logs nothing for so long is taken for stuck. Compiling counts as silence."""
     wall_timeout_s: Positive | None = None
     """Longest time for one try of one run. None: as long as it takes."""
+    threads: Count = 1
+    """CPU threads of each process of a launched run. One, as in a sweep, gives the same last bit;
+    more are faster on an idle machine and far slower on a busy one: they wait for one another."""
     checkpoint_s: Positive | None = None
     """Seconds between the checkpoints of a launched run. None: as often as costs under 5%."""
     stability: Stability = Stability()

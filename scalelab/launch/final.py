@@ -11,7 +11,6 @@ Not here: the choice of N and D (the plan room), the page about what came true (
 """
 
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from scalelab.launch.ranks import Ranks, gpus_here, write_down
 from scalelab.launch.watch import FinalView
 from scalelab.plan.final import Plan
 from scalelab.plan.frozen import FrozenForecast
+from scalelab.plan.layout import words
 from scalelab.plan.ledger import enter
 from scalelab.track.manifest import PlannedRun, SweepManifest
 from scalelab.track.sync import Syncer
@@ -106,8 +106,7 @@ def launch(final: FinalRun, root: Path, config: LaunchConfig) -> FinalRun:
         syncer = Syncer.start(root, plan.name)
         devices = probe()
         gpus = gpus_here(devices)
-        cores = len(os.sched_getaffinity(0))
-        threads = None if gpus else max(1, cores // final.layout.devices)
+        threads = None if gpus else config.threads
         ranks = Ranks(run_dir, final.layout, config, threads, gpus)
         problem = f"run {run_dir.run} is being trained by another process"
         try:
@@ -158,22 +157,6 @@ def describe(final: FinalRun) -> str:
     ]
     lines += [f"warning: {warning}" for warning in frozen.warnings]
     return "\n".join(lines)
-
-
-def words(layout: Layout) -> str:
-    """A layout in words."""
-    named = {
-        "replicate": "data",
-        "shard": "sharded",
-        "tensor": "tensor",
-        "pipeline": "pipeline",
-        "context": "context",
-    }
-    axes = [f"{getattr(layout, k)} x {name}" for k, name in named.items() if getattr(layout, k) > 1]
-    text = ", ".join(axes) or "one process"
-    if layout.micro_batches > 1:
-        text += f", {layout.micro_batches} micro-batches"
-    return text + (", recomputing" * layout.recompute) + (", offloading" * layout.offload)
 
 
 def parse_layout(text: str, otherwise: Layout) -> Layout:

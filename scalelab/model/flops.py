@@ -10,7 +10,7 @@ Not:     embedding look-ups, norms, rotary, softmax, recomputation. Hence MFU, n
 Symbols: n_params_matmul weights that multiply tokens; d_attn query heads x head size;
          seq_len tokens of context.
 Source:  Chowdhery et al. 2022 (PaLM), appendix B, arXiv:2204.02311.
-Not here: device peaks (units.py), measured throughput (train/loop.py).
+Not here: device peaks (accelerators.py), measured throughput (train/loop.py).
 """
 
 

@@ -10,15 +10,16 @@ built, in the study's own count (exact, or 6 N). So what rounding a size changes
 in tokens: the budget is met to half a step. Planned and actual are kept side by side.
 
 Without a recipe there is no run, and what a model of that size takes in memory is read off an
-assumed shape in Llama's layout: width over depth near 128 with 8 query heads to a key-value
-head, as Llama 3 405B has (Grattafiori et al. 2024, arXiv:2407.21783, table 3); small models get
-a small vocabulary and smaller heads.
+assumed shape in Llama's layout: width over depth between 80 and 160 and 8 key-value heads, as
+Llama 3 has (Grattafiori et al. 2024, arXiv:2407.21783, table 3); small models get a smaller
+vocabulary and smaller heads.
 
 Not here: what to train (allocate.py, constrained.py), what it costs (cost.py), the forecast
 (frozen.py).
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -29,8 +30,7 @@ from scalelab.errors import ConfigError, LaunchError, PlanError
 from scalelab.files import write_json
 from scalelab.laws.interval import Interval
 from scalelab.model.base import Architecture, ModelSize
-from scalelab.model.sizing import nearest
-from scalelab.model.transformer import Family, Transformer
+from scalelab.model.transformer import Transformer
 from scalelab.train.layout import Layout
 from scalelab.train.recipe import Recipe
 from scalelab.train.spec import RunSpec
@@ -38,13 +38,26 @@ from scalelab.units import PARAM_COUNTS, sci, si
 
 SCHEMA = 1
 PLAN_FILE, FORECAST_FILE = "plan.json", "forecast.json"
-NEAR = 0.1  # share by which an assumed shape may miss the size it stands for
-SHAPES = (  # vocabulary, head size, query heads to a key-value head, d_ff over d_model
-    (128_256, 128, 8, 3.5),  # Llama 3
-    (32_000, 64, 1, 8 / 3),  # Llama 1, smaller heads
-    (1_024, 8, 1, 8 / 3),
+NEAR = 0.1  # of ln N, by which an assumed shape may miss the size that it stands for
+SHAPES = (
+    # vocabulary, head size, steps of width and of depth, d_ff over d_model, context, batch tokens
+    (128_256, 128, 1_024, 8, 3.5, 8_192, 2**24),  # Llama 3
+    (32_000, 64, 128, 2, 8 / 3, 2_048, 2**22),  # Llama 1, smaller heads
+    (1_024, 8, 32, 2, 8 / 3, 256, 2**14),
 )
-ASPECTS = (128, 112, 144, 96, 160, 64, 32)  # d_model / n_layers, tried for the nearest size
+WIDEST = 40  # steps of width that are tried
+ASPECTS = (80, 160)  # d_model / n_layers
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides the memory of a run: a model, its context and its batch."""
+
+    model: Architecture
+    seq_len: int
+    batch_tokens: int
+    is_assumed: bool
+    """Whether no recipe says so."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,12 @@ class FinalModel:
     def size(self) -> ModelSize:
         """Every count of the model as built."""
         return self.spec.model.size(self.spec.seq_len)
+
+    @property
+    def shape(self) -> Shape:
+        """What decides its memory."""
+        spec = self.spec
+        return Shape(spec.model, spec.seq_len, spec.batch_tokens, is_assumed=False)
 
     @property
     def n_params(self) -> int:
@@ -207,32 +226,34 @@ def shape_words(model: Architecture) -> str:
     )
 
 
-def assumed_model(n_params: float, param_count: str) -> Transformer | None:
-    """A shape in Llama's layout near a size, for memory alone; None where none comes near.
+def assumed_shape(n_params: float, param_count: str) -> Shape | None:
+    """The shape in Llama's layout nearest to a size, for memory alone; None where none is near.
 
     Args:
         n_params: Of the model that it stands for.
         param_count: Which count that is.
     """
-    for vocab_size, head_size, sharing, ratio in SHAPES:
+    for vocab_size, head_size, width_step, depth_step, ratio, seq_len, batch in SHAPES:
         found = []
-        for aspect in ASPECTS:
-            family = Family(
-                head_size=head_size,
-                aspect_ratio=aspect,
-                heads_per_kv_head=sharing,
-                ff_ratio=ratio,
-                ff_multiple=head_size,
-            )
-            try:
-                model = nearest(family, n_params, param_count, vocab_size)
-            except ConfigError:
-                continue
-            found.append((abs(model.size(1).count(param_count) / n_params - 1), model))
-        near = [model for miss, model in found if miss <= NEAR]
-        # The customary proportions first; the nearest size where they miss it.
-        if near:
-            return near[0]
+        for width in range(width_step, WIDEST * width_step + 1, width_step):
+            deepest, shallowest = width / ASPECTS[0], width / ASPECTS[1]
+            first = depth_step * max(1, math.ceil(shallowest / depth_step))
+            for depth in range(first, int(deepest) + 1, depth_step):
+                n_heads = width // head_size
+                model = Transformer(
+                    n_layers=depth,
+                    d_model=width,
+                    n_heads=n_heads,
+                    n_kv_heads=min(8, n_heads) if n_heads % 8 == 0 else n_heads,
+                    head_size=head_size,
+                    d_ff=round(ratio * width / head_size) * head_size,
+                    vocab_size=vocab_size,
+                )
+                size = model.size(1).count(param_count)
+                found.append((abs(math.log(size / n_params)), model))
+        miss, model = min(found, key=lambda pair: pair[0])
+        if miss <= NEAR:
+            return Shape(model, seq_len, batch, is_assumed=True)
     return None
 
 

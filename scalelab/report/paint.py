@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from scalelab.files import whole
-from scalelab.report import checks, drawing, figures
+from scalelab.report import checks, drawing, figures, plan_figures
 
 DRAW: dict[str, Callable[[Any], Figure]] = {
     "valleys": figures.draw_valleys,
@@ -19,6 +19,8 @@ DRAW: dict[str, Callable[[Any], Figure]] = {
     "surface": figures.draw_surface,
     "residuals": checks.draw_residuals,
     "conventions": checks.draw_conventions,
+    "regret": plan_figures.draw_regret,
+    "course": plan_figures.draw_course,
 }
 DPI = 150
 

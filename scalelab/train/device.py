@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import torch
 
-from scalelab.units import peak_flops_per_s
+from scalelab.accelerators import peak_flops_per_s
 
 OutOfMemory = torch.OutOfMemoryError
 """What a device's allocator raises when it is full."""

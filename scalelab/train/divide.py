@@ -41,6 +41,12 @@ def refuse_layout(layout: Layout, spec: RunSpec) -> None:
             "choose at most as many stages as there are layers",
         ),
         (
+            1 < layout.pipeline > layout.micro_batches
+            and f"{layout.micro_batches} micro-batches do not fill {layout.pipeline} pipeline "
+            "stages",
+            "choose micro_batches of at least as many as there are stages",
+        ),
+        (
             layout.pipeline > 1
             and model.tied
             and "a tied head lies in another pipeline stage than its embedding",

@@ -247,6 +247,7 @@ def test_a_layout_that_cannot_carry_the_run_is_refused_by_its_numbers(run):
         (Layout(shard=32, micro_batches=1), "does not divide"),
         (Layout(tensor=4), "2 key-value heads"),
         (Layout(pipeline=3), "2 layers do not fill 3"),
+        (Layout(pipeline=2), "1 micro-batches do not fill 2 pipeline stages"),
         (Layout(context=2), "planned for, and not launched"),
     ):
         with pytest.raises(LaunchError, match=words) as refusal:

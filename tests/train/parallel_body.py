@@ -1,4 +1,4 @@
-"""What each process of test_parallel.py does. Importable, because it runs in processes of its own."""
+"""What each process of test_parallel.py does. Importable, since it runs in its own processes."""
 
 import os
 import warnings

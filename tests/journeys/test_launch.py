@@ -1,0 +1,191 @@
+"""From a sweep to its final run, through the real command line: plan, launch, what came true."""
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import time
+
+import pytest
+
+BUDGET = "1.5e11"
+PLAN = ("plan", "journey", "--budget", BUDGET, "--law", "kaplan")
+"""Kaplan's law has no floor: three slices of so small a text do not show one."""
+
+
+@pytest.fixture(scope="module")
+def planned(undisturbed, worlds):
+    """A world with a finished sweep and a plan from it."""
+    world = worlds("planned")
+    shutil.copytree(undisturbed.runs, world.runs)
+    done = world(*PLAN, "--out", "plan")
+    assert done.returncode == 0, done.stderr
+    world.said = done.stdout
+    return world
+
+
+@pytest.fixture(scope="module")
+def launched(planned):
+    """The same world once the final run has come to its end."""
+    done = planned("launch", "plan", timeout=300)
+    assert done.returncode == 0, done.stderr + done.stdout
+    planned.launch_said = done.stdout
+    return planned
+
+
+def plan_of(world):
+    return json.loads((world.path / "plan" / "plan.json").read_text())
+
+
+def final_dir(world):
+    (path,) = world.runs.glob(f"{plan_of(world)['name']}/*/result.json")
+    return path.parent
+
+
+def copied(world, worlds, name):
+    """Another world with the same runs and the same plan."""
+    other = worlds(name)
+    shutil.copytree(world.runs, other.runs, dirs_exist_ok=True)
+    shutil.copytree(world.path / "plan", other.path / "plan")
+    return other
+
+
+def test_a_plan_says_what_to_train_and_freezes_its_forecast(planned):
+    plan = plan_of(planned)
+    forecast = json.loads((planned.path / "plan" / "forecast.json").read_text())
+
+    assert plan["schema"] == 1
+    assert plan["target"]["flops"] == float(BUDGET)
+    assert plan["reach"] == pytest.approx(1.5e11 / 3.5e10, rel=0.02)
+    assert plan["forecast"]["digest"] == forecast["digest"]
+    assert "next: scalelab launch plan" in planned.said
+    for name in ("README.md", "regret.png", "regret.svg"):
+        assert (planned.path / "plan" / name).exists(), name
+
+
+def test_the_same_plan_again_keeps_the_forecast_that_was_frozen(planned):
+    before = (planned.path / "plan" / "forecast.json").read_bytes()
+    again = planned(*PLAN, "--out", "plan")
+
+    assert again.returncode == 0, again.stderr
+    assert (planned.path / "plan" / "forecast.json").read_bytes() == before
+
+
+def test_a_dry_run_of_a_launch_trains_nothing(planned):
+    dry = planned("launch", "plan", "--dry-run")
+
+    assert dry.returncode == 0, dry.stderr
+    assert "EXTRAPOLATED" in dry.stdout
+    assert not list(planned.runs.glob(f"{plan_of(planned)['name']}/*/log.jsonl"))
+
+
+def test_a_launch_ends_with_predicted_and_actual(launched):
+    plan, result = plan_of(launched), json.loads((final_dir(launched) / "result.json").read_text())
+    out = launched.path / "reports" / plan["name"]
+    outcome = json.loads((out / "outcome.json").read_text())
+
+    assert result["status"] == "finished"
+    assert result["layout"]["replicate"] == 1
+    assert f"{result['loss']:.4f}" in launched.launch_said
+    assert "held" in launched.launch_said or "missed" in launched.launch_said
+    assert json.dumps(result["loss"]) in json.dumps(outcome)
+    assert (out / "README.md").exists()
+
+
+def test_the_outcome_is_in_the_ledger_and_in_mlflow(launched):
+    listed = launched("runs", "--forecasts")
+    with sqlite3.connect(launched.runs / "mlflow.db") as db:
+        rows = dict(
+            db.execute(
+                "select m.key, m.value from metrics m join runs r on r.run_uuid = m.run_uuid "
+                "where r.name = 'outcome'"
+            ).fetchall()
+        )
+    result = json.loads((final_dir(launched) / "result.json").read_text())
+
+    assert listed.returncode == 0, listed.stderr
+    assert plan_of(launched)["forecast"]["digest"][:12] in listed.stdout
+    assert "held" in listed.stdout or "missed" in listed.stdout
+    assert rows["actual.loss"] == result["loss"]
+    assert rows["predicted.loss"] == pytest.approx(plan_of(launched)["loss"], rel=0.05)
+
+
+def test_launched_again_it_trains_nothing_and_says_the_same(launched):
+    before = (final_dir(launched) / "log.jsonl").read_bytes()
+    again = launched("launch", "plan")
+
+    assert again.returncode == 0, again.stderr
+    assert "trained already" in again.stdout
+    assert (final_dir(launched) / "log.jsonl").read_bytes() == before
+
+
+def test_the_outcome_can_join_the_next_fit(launched):
+    table = launched("runs", plan_of(launched)["name"], "--out", "final.csv")
+    exported = launched("export", str(final_dir(launched)), "checkpoint")
+
+    assert table.returncode == 0, table.stderr
+    assert (launched.path / "final.csv").read_text().count("finished") == 1
+    assert exported.returncode == 0, exported.stderr
+    assert (launched.path / "checkpoint" / "model.safetensors").exists()
+
+
+def test_killed_and_launched_again_it_ends_with_the_same_loss(launched, planned, worlds):
+    world = copied(planned, worlds, "killed")
+    shutil.rmtree(world.runs / plan_of(world)["name"])
+    shutil.rmtree(world.runs / "forecasts")
+    command = ("launch", "plan", "--set", "checkpoint_s=0.3")
+    process = world.start(*command)
+    log = world.runs / plan_of(world)["name"]
+    while not any("checkpoint" in p.read_text() for p in log.glob("*/log.jsonl")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    time.sleep(1.0)
+    process = world.start(*command)
+    time.sleep(3.0)
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=120)
+    done = world(*command)
+
+    assert done.returncode == 0, done.stderr
+    ours, theirs = (
+        json.loads((final_dir(w) / "result.json").read_text()) for w in (world, launched)
+    )
+    assert ours["loss"] == theirs["loss"]
+
+
+def test_an_altered_forecast_is_refused(planned, worlds):
+    world = copied(planned, worlds, "altered")
+    path = world.path / "plan" / "forecast.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps(record | {"loss": record["loss"] * 1.01}))
+    refused = world("launch", "plan")
+
+    assert refused.returncode == 2
+    assert "changed after it was frozen" in refused.stderr
+    assert "fix:" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("plan", "journey", "--budget", "1e9"), "evidence"),
+        (("plan", "journey", "--gpus", "8", "--gpu", "h1000", "--days", "3"), "h1000"),
+        (("plan", "journey", "--budget", "1e15", "--law", "kaplan"), "beyond"),
+        (("plan", "journey", "--budget", "1e11", "--days", "3"), "--days"),
+        (("launch", "nowhere"), "no plan"),
+        (("launch", "plan", "--layout", "tensor=3"), "divide"),
+        (("launch", "plan", "--layout", "sideways=2"), "sideways"),
+        (("launch", "plan", "--set", "retrys=2"), "retries"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_three_lines(planned, argv, words):
+    refused = planned(*argv)
+
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    assert words in refused.stderr
+    assert "where:" in refused.stderr
+    assert "fix:" in refused.stderr
+    assert "Traceback" not in refused.stderr

@@ -1,0 +1,209 @@
+"""The concrete model hits its budget; a plan read back is the plan; every refusal is read."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from scalelab.errors import PlanError
+from scalelab.launch.sweepfile import SweepFile
+from scalelab.plan.final import (
+    Plan,
+    assumed_shape,
+    described,
+    final_model,
+    flops_per_token,
+    phases,
+)
+from scalelab.train.layout import Layout
+
+DEFAULT = Path(__file__).parents[2] / "sweeps" / "isoflop.yaml"
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    return SweepFile.load(DEFAULT).recipe
+
+
+@pytest.fixture
+def built(recipe):
+    def build(n_params=1e5, **wanted):
+        settings = {"vocab_size": 1024, "data_digest": "d", "seed": 0, "flops": 6.4e12} | wanted
+        return final_model(recipe, n_params=n_params, **settings)
+
+    return build
+
+
+@pytest.fixture
+def plan(built):
+    final = built()
+    return Plan(
+        name="ours",
+        target={"flops": 6.4e12, "words": "6.4e12 FLOPs"},
+        n_params=1e5,
+        n_tokens=9e6,
+        param_count="matmul",
+        flop_count="exact",
+        cost={"pf_days": 7.4e-8, "dollars": None},
+        layout=Layout(replicate=2),
+        loss=3.1,
+        intervals={"loss": [3.0, 3.2], "n_params": None},
+        level=0.8,
+        regret={"0.5": 0.16, "2": 0.16},
+        spec=final.spec,
+        model=final.to_json(),
+        recipe_yaml="name: x\n",
+        forecast={"digest": "abc", "file": "forecast.json"},
+        laws=({"law": "isoflop"},),
+        notes=("mind the gap",),
+    )
+
+
+@pytest.mark.parametrize("n_params", [3e4, 1e5, 2.5e5, 7e5])
+@pytest.mark.parametrize("flops", [2e12, 6.4e12, 3e13])
+def test_the_budget_is_met_to_half_a_step(built, n_params, flops):
+    final = built(n_params, flops=flops)
+
+    step = final.size.flops_per_token * final.spec.batch_tokens
+    assert abs(final.flops - flops) <= step / 2 * (1 + 1e-9)
+    assert final.flops == final.size.flops_per_token * final.n_tokens
+    assert final.planned["flops"] == flops
+
+
+def test_a_size_that_cannot_be_built_is_made_good_in_tokens(built):
+    final = built(1e5)
+
+    assert final.n_params == 104_448  # blocks and head of width 48
+    assert final.n_tokens == pytest.approx(6.4e12 / final.size.flops_per_token, rel=1e-3)
+    assert final.planned["n_params"] == 1e5
+
+
+def test_given_tokens_are_kept_and_the_budget_follows(built):
+    final = built(1e5, flops=None, n_tokens=8e6)
+
+    assert final.n_tokens == pytest.approx(8e6, abs=final.spec.batch_tokens / 2)
+    assert final.planned["flops"] == 8e6 * final.size.flops_per_token
+
+
+def test_compute_is_in_the_count_of_the_evidence(built):
+    by_6nd = built(1e5, flop_count="6ND")
+
+    assert by_6nd.flops == 6.0 * by_6nd.n_params * by_6nd.n_tokens
+    assert by_6nd.flops == pytest.approx(6.4e12, rel=1e-3)
+    size = by_6nd.size
+    assert flops_per_token(size, "total", "6ND") == 6.0 * size.n_params_total
+    assert flops_per_token(size, "total", "exact") == size.flops_per_token
+
+
+def test_the_rules_of_the_recipe_decide_rates_and_steps(built, recipe):
+    final = built(1e5)
+
+    assert final.spec.optimizer == recipe.optimizer.at(48, final.spec.batch_tokens)
+    assert final.spec.batch_tokens == recipe.batch.at(final.planned["n_tokens"], 64)
+    steps = phases(final.spec)
+    assert steps["warmup_steps"] == round(0.1 * final.spec.n_steps)
+    assert steps["warmup_steps"] + steps["cooldown_steps"] == final.spec.n_steps
+
+
+def test_every_count_is_told(built):
+    final = built(1e5)
+    told = "\n".join(described(final))
+
+    for count in ("total", "non_embedding", "matmul"):
+        assert f"{final.size.count(count):,} {count}" in told
+        assert final.to_json()[f"n_params_{count}"] == final.size.count(count)
+    assert "+4.4%" in told  # N as built against N as asked
+    assert f"{final.spec.n_steps:,} steps of {final.spec.batch_tokens:,} tokens" in told
+
+
+@pytest.mark.parametrize(
+    ("wanted", "problem"),
+    [
+        ({"n_tokens": 1e6}, "both or neither of flops and n_tokens"),
+        ({"flops": None}, "both or neither of flops and n_tokens"),
+        ({"n_params": -1.0}, "n_params is -1.0"),
+        ({"flops": float("inf")}, "flops is inf"),
+    ],
+)
+def test_refuses_what_is_no_target(built, wanted, problem):
+    with pytest.raises(PlanError, match=problem):
+        built(**wanted)
+
+
+@pytest.mark.parametrize(("n_params", "layers", "width"), [(8.03e9, 32, 4096), (70.6e9, 80, 8192)])
+def test_the_assumed_shape_of_a_known_size_is_llamas(n_params, layers, width):
+    """Llama 3 8B and 70B, Grattafiori et al. 2024, table 3."""
+    shape = assumed_shape(n_params, "total")
+
+    assert (shape.model.n_layers, shape.model.d_model) == (layers, width)
+    assert (shape.model.n_kv_heads, shape.model.d_ff) == (8, round(3.5 * width))
+    assert shape.is_assumed
+
+
+@pytest.mark.parametrize("n_params", [1e6, 1e7, 1e8, 1e9, 3e10, 4.05e11, 2e12])
+def test_an_assumed_shape_comes_within_a_tenth(n_params):
+    assert assumed_shape(n_params, "total").model.size(1).n_params_total == pytest.approx(
+        n_params, rel=0.11
+    )
+
+
+def test_no_shape_is_assumed_for_a_toy():
+    assert assumed_shape(100.0, "total") is None
+
+
+def test_a_plan_read_back_is_the_plan(plan, tmp_path):
+    plan.write(tmp_path)
+
+    assert Plan.load(tmp_path) == plan
+    assert Plan.load(tmp_path / "plan.json").spec.digest == plan.spec.digest
+    record = json.loads((tmp_path / "plan.json").read_text())
+    assert record["schema"] == 1
+    assert record["tokens_per_param"] == 90
+    assert record["layout"]["replicate"] == 2
+    assert record["run"]["n_steps"] == plan.spec.n_steps
+
+
+def test_a_plan_without_a_run_has_none(plan, tmp_path):
+    replace(plan, spec=None, forecast=None).write(tmp_path)
+
+    there = Plan.load(tmp_path)
+    assert there.spec is None
+    assert there.forecast_digest is None
+
+
+def test_there_must_be_a_plan(tmp_path):
+    with pytest.raises(PlanError, match="there is no plan here") as error:
+        Plan.load(tmp_path)
+
+    assert error.value.where == str(tmp_path / "plan.json")
+    assert "scalelab plan" in error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda r: r | {"schema": 7}, "no plan of schema 1"),
+        (lambda r: r | {"layout": {"replicate": 0}}, "replicate is 0"),
+        (lambda r: r | {"layout": {"sideways": 2}}, "sideways"),
+        (lambda r: {k: v for k, v in r.items() if k != "cost"}, "'cost' is missing"),
+        (lambda r: r | {"run": r["run"] | {"n_steps": -3}}, "the run of the plan cannot be read"),
+        (lambda r: [r], "holds no plan"),
+    ],
+)
+def test_a_broken_plan_is_told_in_three_lines(plan, tmp_path, change, problem):
+    path = plan.write(tmp_path)
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+    with pytest.raises(PlanError, match=problem) as error:
+        Plan.load(tmp_path)
+
+    assert str(path) in error.value.where
+    assert "plan" in error.value.fix
+
+
+def test_what_is_no_json_is_no_plan(tmp_path):
+    (tmp_path / "plan.json").write_text("{half")
+
+    with pytest.raises(PlanError, match="cannot be read as a plan"):
+        Plan.load(tmp_path)

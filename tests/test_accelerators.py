@@ -1,0 +1,104 @@
+"""The table of accelerators: names people and drivers use, dense peaks, what is not known."""
+
+import pytest
+
+from scalelab.accelerators import ACCELERATORS, accelerator, by_driver_name, peak_flops_per_s
+from scalelab.errors import PlanError
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("h100", "h100"),
+        ("H100", "h100"),
+        ("NVIDIA H200", "h200"),
+        ("a100", "a100-80"),
+        ("A100 40GB", "a100-40"),
+        ("A100 80", "a100-80"),
+        ("h100 pcie", "h100-pcie"),
+        ("RTX 4090", "rtx4090"),
+        ("GeForce RTX 3090", "rtx3090"),
+        ("TPU v5e", "tpu-v5e"),
+        ("MI300X", "mi300x"),
+    ],
+)
+def test_people_may_write_names_as_they_like(said, name):
+    assert accelerator(said).name == name
+
+
+@pytest.mark.parametrize(
+    ("driver", "name"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA H100 PCIe", "h100-pcie"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA H800", "h800"),
+        ("NVIDIA B200", "b200"),
+        ("NVIDIA A100-SXM4-40GB", "a100-40"),
+        ("NVIDIA A100-SXM4-80GB", "a100-80"),
+        ("NVIDIA L40S", "l40s"),
+        ("NVIDIA GeForce RTX 4090", "rtx4090"),
+        ("Tesla V100-SXM2-32GB", "v100"),
+        ("AMD Instinct MI300X", "mi300x"),
+    ],
+)
+def test_a_driver_names_its_device(driver, name):
+    assert by_driver_name(driver).name == name
+    assert peak_flops_per_s(driver) == ACCELERATORS[name].peak_flops_per_s
+
+
+@pytest.mark.parametrize(
+    "driver",
+    [
+        "AMD EPYC 9B14",
+        "NVIDIA GeForce RTX 3090 Ti",
+        "NVIDIA GeForce RTX 4090 Laptop GPU",
+        "NVIDIA H100 NVL",
+        "NVIDIA A100X",
+        "NVIDIA GH200 480GB",
+        "NVIDIA GB200",
+        "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
+    ],
+)
+def test_a_device_that_only_looks_alike_is_unknown(driver):
+    assert by_driver_name(driver) is None
+    assert peak_flops_per_s(driver) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "tflops"),
+    [("h100", 989), ("h200", 989), ("a100", 312), ("b200", 2250), ("mi300x", 1307), ("l40s", 362)],
+)
+def test_peaks_are_dense(name, tflops):
+    """Datasheets lead with twice as much, for 2:4 sparsity."""
+    assert accelerator(name).peak_flops_per_s == pytest.approx(tflops * 1e12)
+
+
+@pytest.mark.parametrize("one", ACCELERATORS.values(), ids=str)
+def test_every_row_is_whole_and_sourced(one):
+    assert one.source
+    assert one.dated[:4].isdigit()
+    assert 1e13 < one.peak_flops_per_s < 1e16
+    assert 1e10 < one.memory_bytes < 1e12
+    # Memory is faster than links, links of a node faster than 10 GB/s.
+    assert 1e10 < one.link_bytes_per_s < one.bandwidth_bytes_per_s < 1e13
+    assert one.power_w is None or 100 < one.power_w < 2000
+    assert set(one.unverified) <= set(vars(one))
+
+
+def test_an_unverified_peak_says_so():
+    assert str(accelerator("rtx3090")).endswith("(peak unverified)")
+    assert "unverified" not in str(accelerator("h100"))
+
+
+@pytest.mark.parametrize(("said", "hint"), [("h1000", "h100"), ("rtx", "rtx4090")])
+def test_an_unknown_name_is_answered_with_the_nearest(said, hint):
+    with pytest.raises(PlanError, match=f"unknown accelerator '{said}'; did you mean .*{hint}"):
+        accelerator(said)
+
+
+def test_a_name_like_no_other_is_answered_with_the_table():
+    with pytest.raises(PlanError, match="use one of: b200, h200") as refused:
+        accelerator("abacus")
+
+    assert "did you mean" not in str(refused.value)
