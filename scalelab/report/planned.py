@@ -13,15 +13,18 @@ Not here: flags (plan_command.py), words (plan_text.py).
 """
 
 import argparse
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 from scalelab.errors import PlanError
 from scalelab.laws.structural import QUANTITIES
 from scalelab.laws.study import Study
 from scalelab.laws.tokencost import TokenCost
+from scalelab.model.base import Architecture
 from scalelab.plan import constrained
 from scalelab.plan.allocate import Allocation, allocate, loss_of
 from scalelab.plan.band import Band, band
@@ -43,7 +46,6 @@ from scalelab.units import sci, si
 
 OPTIMUM = "optimum"
 UNIQUE = "unique tokens"
-SPARE = 1.005  # of the epochs that a run needs: whole steps may ask for a little more
 CLOSE = 0.01  # share of the budget that a model may miss before the laws are asked again
 
 
@@ -296,22 +298,48 @@ def _built(
     recipe = source.recipe
     if recipe is None:
         return None
-    by_tokens = args.tokens is not None
-    if chosen == UNIQUE and source.unique_tokens is not None:
-        needed = max(recipe.data.epochs, round(n_tokens / source.unique_tokens * SPARE + 0.005, 2))
-        recipe = recipe.model_copy(
-            update={"data": recipe.data.model_copy(update={"epochs": needed})}
-        )
+    size = n_params if args.max_params is None else _at_most(source, n_params, args.max_params)
     final = final_model(
         recipe,
-        n_params=n_params,
+        n_params=size,
         vocab_size=source.vocab_size,
         data_digest=source.data_digest,
         seed=args.seed,
-        **({"n_tokens": n_tokens} if by_tokens else {"flops": flops}),
+        **({"flops": flops} if args.tokens is None else {"n_tokens": n_tokens}),
     )
+    spec, there = final.spec, source.unique_tokens
+    if chosen == UNIQUE and there is not None:
+        # Repeats were asked for: the run may make as many passes as it needs.
+        needed = math.ceil(100 * final.n_tokens / there) / 100
+        data = spec.data.model_copy(update={"epochs": max(spec.data.epochs, needed)})
+        spec = spec.model_copy(update={"data": data})
     # Planned tokens are those of the choice; the model as built makes good what its size missed.
-    return replace(final, planned={"n_params": n_params, "n_tokens": n_tokens, "flops": flops})
+    planned = {"n_params": n_params, "n_tokens": n_tokens, "flops": flops}
+    return replace(final, spec=spec, planned=planned)
+
+
+def _at_most(source: Source, n_params: float, largest: float) -> float:
+    """The size to ask the family for, so that what it builds is no larger than may be.
+
+    Raises:
+        PlanError: Its smallest member is larger.
+    """
+    recipe = source.recipe
+
+    def count(model: Architecture) -> int:
+        return model.size(recipe.seq_len).count(recipe.param_count)
+
+    if count(recipe.model_at(n_params, source.vocab_size)) <= largest:
+        return n_params
+    members = recipe.model.members(source.vocab_size)
+    below = list(takewhile(lambda n: n <= largest, map(count, members)))
+    if not below:
+        raise PlanError(
+            f"the family has no model of at most {si(largest)} parameters ({recipe.param_count})",
+            where=f"recipe.model of {source.where}",
+            fix="allow more (--max-params)",
+        )
+    return float(below[-1])
 
 
 def _refuse_short(source: Source, final: FinalModel) -> None:

@@ -80,6 +80,19 @@ def test_a_dry_run_of_a_launch_trains_nothing(planned):
     assert not list(planned.runs.glob(f"{plan_of(planned)['name']}/*/log.jsonl"))
 
 
+def test_what_torchrun_needs_is_written_down_and_nothing_is_started(planned, worlds):
+    world = copied(planned, worlds, "prepared")
+    said = world("launch", "plan", "--prepare", "--layout", "shard=2", "--set", "checkpoint_s=9")
+    (path,) = world.runs.glob(f"{plan_of(world)['name']}/*/launch.json")
+    known = json.loads(path.read_text())
+
+    assert said.returncode == 0, said.stderr
+    assert f"-m scalelab.launch.rank runs/{path.parent.relative_to(world.runs)}" in said.stdout
+    assert known["layout"]["shard"] == 2
+    assert known["checkpoint_s"] == 9
+    assert not (path.parent / "log.jsonl").exists()
+
+
 def test_a_launch_ends_with_predicted_and_actual(launched):
     plan, result = plan_of(launched), json.loads((final_dir(launched) / "result.json").read_text())
     out = launched.path / "reports" / plan["name"]
