@@ -43,7 +43,7 @@ class Device:
 
     @property
     def peak_flops_per_s(self) -> float | None:
-        """Dense bf16 peak; None when unknown, as for any CPU."""
+        """Dense bf16 peak (fp16 on devices without bf16); None when unknown, as for any CPU."""
         return peak_flops_per_s(self.name) if self.kind == "cuda" else None
 
     def precision(self, asked: str) -> str:

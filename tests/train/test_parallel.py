@@ -12,7 +12,7 @@ from scalelab.train.device import find_device
 from scalelab.train.single import Single
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that other processes find the body too
-from parallel_body import LAYOUTS, body  # noqa: E402
+from parallel_body import LAYOUTS, body
 
 
 @pytest.mark.parametrize(("precision", "near"), [("fp32", 1e-5), ("bf16", 4e-3)])
