@@ -20,7 +20,7 @@ demo: $(VENV)/.core
 	$(BIN)/scalelab launch plans/isoflop-6.4e12
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

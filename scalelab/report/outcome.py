@@ -43,7 +43,7 @@ class Compared:
     unit: str
     predicted: float | None
     kind: str
-    """What the prediction is: extrapolated, planned, measured pace, assumed."""
+    """What the prediction is: extrapolated, planned, estimated, assumed."""
     actual: float | None
     write: Callable[[float], str]
 
@@ -152,6 +152,7 @@ def compared(
     seconds = result.train_s if finished else None
     dollars = None if price is None or seconds is None else price * devices * seconds / 3600
     pace = str(plan.status.get("cost", "assumed"))
+    pace = "estimated" if pace == "measured" else pace  # from a pace that was measured
     return [
         Compared(
             "loss", "loss", "nats per token", frozen.loss, "extrapolated",

@@ -150,11 +150,23 @@ def test_killed_ten_times_under_two_processes_it_ends_with_the_same_loss(run):
     assert result.train_curve == straight.train_curve
 
 
+@pytest.fixture(scope="module")
+def never_moved():
+    """What an undisturbed run of 240 steps comes to, trained once for all tests."""
+    return {}
+
+
+def undisturbed(run, never_moved):
+    if not never_moved:
+        never_moved["result"] = train(run("alone", n_steps=240))
+    return never_moved["result"]
+
+
 @pytest.mark.parametrize(
     "later", [Layout(), Layout(tensor=2), Layout(replicate=2, pipeline=2, micro_batches=2)], ids=str
 )
-def test_it_goes_on_under_another_layout(run, later):
-    alone = train(run("alone", n_steps=240))
+def test_it_goes_on_under_another_layout(run, never_moved, later):
+    alone = undisturbed(run, never_moved)
     run_dir = run("moved", n_steps=240)
     interrupt(run_dir, Layout(shard=2), step=80)
     result = launch(run_dir, later)
@@ -181,8 +193,8 @@ def interrupt(run_dir, layout, step):
 
 
 @pytest.mark.parametrize("harm", ["truncate", "alter", "lose"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(run, harm):
-    alone = train(run("alone", n_steps=240))
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(run, never_moved, harm):
+    alone = undisturbed(run, never_moved)
     run_dir = run("harmed", n_steps=240)
     interrupt(run_dir, Layout(shard=2), step=40)
     interrupt(run_dir, Layout(shard=2), step=120)
@@ -222,12 +234,12 @@ def test_torchrun_starts_the_same_processes(run):
 
 
 def test_a_process_that_hangs_is_ended_with_every_stack_and_the_run_goes_on(run):
-    straight = launch(run("straight", n_steps=200), Layout(shard=2))
-    run_dir = run("hung", n_steps=200)
+    straight = launch(run("straight", n_steps=120), Layout(shard=2))
+    run_dir = run("hung", n_steps=120)
     stopped = []
 
     def hang():
-        if not stopped and len(events(run_dir, "step")) > 20:
+        if not stopped and len(events(run_dir, "step")) > 10:
             stopped.append(children()[0])
             os.kill(stopped[0], signal.SIGSTOP)
 
