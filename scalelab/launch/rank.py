@@ -28,6 +28,7 @@ from scalelab.train.device import OutOfMemory, find_device, use_threads
 from scalelab.train.layout import Layout
 from scalelab.train.loop import Launched, train
 from scalelab.train.rundir import RunDir
+from scalelab.train.sharded import leave
 from scalelab.train.stability import Stability
 
 JOIN_TIMEOUT_S = 120.0
@@ -86,7 +87,9 @@ def _train(run_dir: RunDir, threads: int | None) -> str:
     try:
         rules = Stability.model_validate(known["stability"])
         launched = Launched(layout, rules, known["checkpoint_s"], alive)
-        return "interrupted" if train(run_dir, asked_to_stop.is_set, launched) is None else "done"
+        result = train(run_dir, asked_to_stop.is_set, launched)
+        leave()
+        return "interrupted" if result is None else "done"
     finally:
         faulthandler.cancel_dump_traceback_later()
         stacks.close()
@@ -121,7 +124,10 @@ def main(path: str) -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(sys.argv[1]))
+        code = main(sys.argv[1])
     except ScalelabError as refusal:
         print(f"error: {refusal}", file=sys.stderr)
-        sys.exit(2)
+        code = 2
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # everything is written; torch's own threads may abort an orderly end

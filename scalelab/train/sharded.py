@@ -143,6 +143,12 @@ class Saver:
         return progress.step
 
 
+def leave() -> None:
+    """Leave the group of processes: one that just ends may be aborted by its own threads."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def restore(folder: Path, spec_digest: str, engine: Engine) -> tuple[Progress | None, list[str]]:
     """Fill the engine from the newest whole checkpoint; say why newer ones were passed over.
 
