@@ -9,5 +9,7 @@ SOURCES = Registry(
         "text": "scalelab.data.text:Text",
         "hub": "scalelab.data.hub:Hub",
         "synthetic": "scalelab.data.synthetic:Synthetic",
+        "skills": "scalelab.data.skills:Skills",
+        "mix": "scalelab.data.mix:Mix",
     },
 )

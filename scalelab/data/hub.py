@@ -89,6 +89,12 @@ class Hub(TextSource):
                     fix="name the column that holds the text (field: ...)",
                 )
 
+    def records(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Where it stands, and each row whole, for readers of more than one column."""
+        commit = None if self._is_directory() else self._commit()
+        for number, row in enumerate(self._rows(commit), 1):
+            yield f"{self.name}, split {self.split}, row {number}", row
+
     def _rows(self, commit: str | None) -> Iterator[dict[str, Any]]:
         try:
             import datasets

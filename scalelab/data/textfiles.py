@@ -15,6 +15,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from scalelab.data.base import Skips
 from scalelab.data.hashing import unreadable
@@ -78,6 +79,24 @@ def lines_of_text(path: Path) -> Iterator[str]:
 
 def json_records(path: Path, field: str, skips: Skips) -> Iterator[tuple[str, str]]:
     """Name (file:line) and text of each object of a JSONL file; lines that are blank are none."""
+    for number, record in json_rows(path):
+        where = f"{path}:{number}"
+        if field not in record:
+            raise DataError(
+                f"the record has no field {field!r}",
+                where=where,
+                fix="name the field that holds the text (field: ...); there are: "
+                + (", ".join(map(str, record)) or "no keys"),
+            )
+        yield from _checked(record[field], f"{path.name}:{number}", where, skips)
+
+
+def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and object of each line of a JSONL file; lines that are blank are none.
+
+    Raises:
+        DataError: Naming the line that is not a JSON object.
+    """
     for number, line in enumerate(_lines(path), 1):
         where = f"{path}:{number}"
         if not line.strip():
@@ -90,18 +109,46 @@ def json_records(path: Path, field: str, skips: Skips) -> Iterator[tuple[str, st
                 where=where,
                 fix="mend or remove the line; JSONL holds one object a line",
             ) from None
-        if not isinstance(record, dict) or field not in record:
-            keys = ", ".join(map(str, record)) if isinstance(record, dict) else "no keys"
+        if not isinstance(record, dict):
             raise DataError(
-                f"the record has no field {field!r}",
+                f"the line holds {type(record).__name__}, not an object with fields",
                 where=where,
-                fix=f"name the field that holds the text (field: ...); there are: {keys}",
+                fix="mend or remove the line; JSONL holds one object a line",
             )
-        yield from _checked(record[field], f"{path.name}:{number}", where, skips)
+        yield number, record
+
+
+def rows_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where it stands, and each record, of a JSONL or parquet file, by its ending.
+
+    Raises:
+        DataError: The file is of another kind, or a record cannot be read.
+    """
+    bare = path.with_suffix("") if path.suffix in {".gz", ".zst"} else path
+    if bare.suffix in {".jsonl", ".ndjson"}:
+        yield from ((f"{path}:{number}", record) for number, record in json_rows(path))
+    elif path.suffix == ".parquet":
+        yield from ((f"{path}, row {row}", record) for row, record in parquet_rows(path, None))
+    else:
+        raise DataError(
+            f"{path.name} is neither JSONL nor parquet",
+            where=str(path),
+            fix="name files that end in .jsonl, .jsonl.gz, .jsonl.zst or .parquet",
+        )
 
 
 def parquet_records(path: Path, field: str, skips: Skips) -> Iterator[tuple[str, str]]:
     """Name (file:row) and text of each row of a parquet file."""
+    for row, record in parquet_rows(path, field):
+        yield from _checked(record[field], f"{path.name}:{row}", f"{path}, row {row}", skips)
+
+
+def parquet_rows(path: Path, field: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number, from 1, and record of each row of a parquet file; of one column, or of all.
+
+    Raises:
+        DataError: The file is not whole, has no such column, or pyarrow is not installed.
+    """
     try:
         import pyarrow
         from pyarrow import parquet
@@ -109,7 +156,7 @@ def parquet_records(path: Path, field: str, skips: Skips) -> Iterator[tuple[str,
         raise _needs("pyarrow", path) from None
     try:
         with parquet.ParquetFile(path) as file:
-            if field not in file.schema_arrow.names:
+            if field is not None and field not in file.schema_arrow.names:
                 raise DataError(
                     f"the table has no column {field!r}",
                     where=str(path),
@@ -117,10 +164,11 @@ def parquet_records(path: Path, field: str, skips: Skips) -> Iterator[tuple[str,
                     f" there are: {', '.join(file.schema_arrow.names)}",
                 )
             row = 0
-            for batch in file.iter_batches(batch_size=1024, columns=[field]):
-                for value in batch.column(0).to_pylist():
+            columns = None if field is None else [field]
+            for batch in file.iter_batches(batch_size=1024, columns=columns):
+                for record in batch.to_pylist():
                     row += 1
-                    yield from _checked(value, f"{path.name}:{row}", f"{path}, row {row}", skips)
+                    yield row, record
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise DataError(
             f"cannot read {path.name} as parquet: {str(error).splitlines()[0]}",

@@ -65,6 +65,17 @@ class TextTokenizer:
         """The text of tokens; an end-of-document token reads as its name."""
         return self._inner.decode([int(t) for t in tokens], skip_special_tokens=False)
 
+    def special(self, name: str) -> int | None:
+        """The token that a name stands for, where it is one token and never text."""
+        added = self._inner.get_added_tokens_decoder()
+        return next((i for i, t in added.items() if t.special and t.content == name), None)
+
+    def extended(self, names: Sequence[str]) -> "TextTokenizer":
+        """The same with a token for each name added behind the others, unless it is there."""
+        inner = Tokenizer.from_str(self._inner.to_str())
+        inner.add_special_tokens([AddedToken(name, special=True) for name in names])
+        return TextTokenizer(inner)
+
     def save(self, path: Path) -> None:
         """Write tokenizer.json."""
         write_text(path, self._inner.to_str(pretty=True))

@@ -101,17 +101,28 @@ def rotary_tables(seq_len: int, head_size: int, theta: float) -> tuple[Tensor, T
     return torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask_TT: Tensor | None) -> Tensor:
+def own_mask(segments_BT: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where a position may look, earlier and in its own segment, else -inf; (B, 1, T, T)."""
+    own = segments_BT[:, :, None] == segments_BT[:, None, :]
+    may_look = own.tril()
+    mask = torch.zeros(may_look.shape, dtype=dtype, device=segments_BT.device)
+    return mask.masked_fill_(~may_look, -math.inf)[:, None]
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Causal attention of rotated heads. All of shape (B, H, T, E), and so is the result.
 
-    With a mask (0 where a position may look, -inf where it may not) the scores are held in
-    memory, which is faster on the CPU in short contexts; without, torch chooses its kernel.
+    With a mask (T, T) (0 where a position may look, -inf where it may not) the scores are held
+    in memory, which is faster on the CPU in short contexts; without, and with a mask for each
+    row (B, 1, T, T), torch chooses its kernel.
     """
-    if mask_TT is None:
+    if mask is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    if mask.dim() == 4:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     B, H, T, E = q.shape
     q, k, v = (x.reshape(B * H, T, E) for x in (q, k, v))
-    mask_BTT = mask_TT.expand(B * H, T, T)
+    mask_BTT = mask.expand(B * H, T, T)
     scores = torch.baddbmm(mask_BTT, q, k.transpose(1, 2), alpha=1 / math.sqrt(E))
     return torch.bmm(torch.softmax(scores, dim=-1), v).view(B, H, T, E)
 

@@ -29,6 +29,7 @@ from scalelab.model.kernels import (
     CPU_ATTENTION_MAX_SEQ_LEN,
     attention,
     by_hand,
+    own_mask,
     rms_norm,
     rotary,
     rotary_tables,
@@ -71,7 +72,7 @@ class Block(nn.Module):
         c, (cos_TE, sin_TE, *mask) = self.config, tables
         H, K, E = c.n_heads, c.n_kv_heads, c.head_size
         qkv = linear(x_RC, self.cut.weight(self.qkv))
-        if mask and H == K and not c.qk_norm:
+        if mask and mask[0].dim() == 2 and H == K and not c.qk_norm:
             return short_attention(qkv, cos_TE, sin_TE, mask[0], batch)
         heads = qkv.view(batch, -1, H + 2 * K, E).transpose(1, 2)
         q, k, v = heads.split((H, K, K), dim=1)
@@ -122,23 +123,20 @@ class TransformerNet(nn.Module):
         """What each named parameter is."""
         return {name: kind_of(name) for name, _ in self.named_parameters()}
 
-    def forward(self, x: Tensor, targets_BT: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, targets_BT: Tensor | None = None, segments_BT: Tensor | None = None
+    ) -> Tensor:
         """Logits of shape (B, T, V); with targets, their mean loss in nats per token.
 
         Args:
             x: Tokens of shape (B, T); in a later stage what the stage before it gave.
             targets_BT: The tokens to predict.
+            segments_BT: Whose each token is: none sees those of another. None: all are one's.
 
         In a stage that is not the last: the residual stream, shape (B, T, C).
         """
         B, T = x.shape[:2]
-        x = self.cut.embed(x.reshape(-1), self.embedding) if self.is_first else x.flatten(0, 1)
-        tables = self._tables_for(T, x)
-        for block in self.blocks.values():
-            if self.recompute:
-                x = checkpoint(block, x, B, tables, use_reentrant=False)
-            else:
-                x = block(x, B, tables)
+        x = self._through(x, segments_BT)
         if not self.is_last:
             return x.view(B, T, -1)
         x = rms_norm(x, self.cut.weight(self.norm), self.config.norm_eps)
@@ -147,6 +145,26 @@ class TransformerNet(nn.Module):
         if targets_BT is None:
             return self.cut.whole_logits(logits, self.config.vocab_size).view(B, T, -1)
         return self.cut.loss(logits, targets_BT.reshape(-1), self.config.vocab_size)
+
+    def hidden(self, tokens_BT: Tensor) -> Tensor:
+        """What the head would see: the residual stream, normed, shape (B, T, C)."""
+        x = self._through(tokens_BT, None)
+        normed = rms_norm(x, self.cut.weight(self.norm), self.config.norm_eps)
+        return normed.view(*tokens_BT.shape, -1)
+
+    def _through(self, x: Tensor, segments_BT: Tensor | None) -> Tensor:
+        """The residual stream after the blocks that are here, shape (R, C)."""
+        B, T = x.shape[:2]
+        x = self.cut.embed(x.reshape(-1), self.embedding) if self.is_first else x.flatten(0, 1)
+        tables = self._tables_for(T, x)
+        if segments_BT is not None:
+            tables = (*tables[:2], own_mask(segments_BT, x.dtype))
+        for block in self.blocks.values():
+            if self.recompute:
+                x = checkpoint(block, x, B, tables, use_reentrant=False)
+            else:
+                x = block(x, B, tables)
+        return x
 
     def _tables_for(self, seq_len: int, x: Tensor) -> tuple[Tensor, ...]:
         """Cos and sin of shape (T, E), and on the CPU in short contexts the mask (T, T)."""

@@ -170,7 +170,7 @@ def test_a_file_that_is_not_text_is_named(tmp_path, data, what, unit):
     [
         ('{"text": "cut off', "not JSON: "),
         ('{"body": "b", "id": 3}', "no field 'text'"),
-        ('["text"]', "no field 'text'"),
+        ('["text"]', "the line holds list, not an object"),
         ('{"text": 7}', "the field holds int, not text: 7"),
         ('{"text": "\\ud800"}', "half of a surrogate pair"),
         ("\udcff", "not JSON: "),

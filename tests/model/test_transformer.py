@@ -219,3 +219,29 @@ def test_shapes_that_do_not_fit_together_are_refused():
         Transformer(vocab_size=9, **SHAPES["plain"] | {"head_size": 7})
     with pytest.raises(ValueError, match="either aspect_ratio or n_layers"):
         Family(head_size=8)
+
+
+@pytest.mark.parametrize("heads", [{"n_kv_heads": 4}, {"n_kv_heads": 2, "qk_norm": True}])
+def test_segments_side_by_side_are_as_if_alone(heads):
+    own = Transformer(n_layers=2, d_model=32, n_heads=4, head_size=8, d_ff=64, vocab_size=50,
+                      **heads)  # fmt: skip
+    net = shaken(own)
+    one, two = torch.tensor([[3, 4, 5]]), torch.tensor([[9, 8, 7, 6]])
+    both = torch.cat((one, two), dim=1)
+    owner = torch.tensor([[0, 0, 0, 1, 1, 1, 1]])
+
+    with torch.no_grad():
+        together = net(both, segments_BT=owner)
+        alone = torch.cat((net(one), net(two)), dim=1)
+        mixed = net(both)
+
+    assert torch.allclose(together, alone, atol=1e-5)
+    assert not torch.allclose(mixed[:, 3:], alone[:, 3:], atol=1e-3)
+
+
+def test_hidden_is_what_the_head_sees(config):
+    net, (x, _) = shaken(config), tokens(config)
+    head = net.embedding if config.tied else net.head
+
+    with torch.no_grad():
+        assert torch.allclose(net.hidden(x) @ head.T, net(x), atol=1e-5)
