@@ -1,34 +1,60 @@
 """What exists, for eyes: `scalelab runs`."""
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
+from scalelab.errors import RunError
+from scalelab.track.kinds import SWEEP, kinds_of
 from scalelab.track.manifest import PlannedRun, SweepManifest, list_sweeps
+from scalelab.track.stages import PlannedStage, StageEnd, StageManifest, list_posttrainings
+from scalelab.track.state import STATES, state_of
 from scalelab.track.table import run_table
 from scalelab.train.rundir import RunDir
 from scalelab.units import sci, si
 
-STATES = ("finished", "diverged", "failed", "interrupted", "running", "planned")
+UNREADABLE = "unreadable"
+"""State of a stage whose result is there and cannot be read."""
 
 
-def listing(root: Path, sweep: str | None) -> str:
-    """All sweeps in a line each; with a name, every run of that sweep."""
-    if sweep is not None:
-        return _one(root, sweep)
-    names = list_sweeps(root)
-    if not names:
+def listing(root: Path, name: str | None) -> str:
+    """All sweeps and post-trainings in a line each; with a name, its every run or stage.
+
+    Raises:
+        TrackError: There is neither a sweep nor a post-training of that name.
+        RunError: A run's result is there and cannot be read.
+    """
+    if name is not None:
+        parts = [
+            _one(root, name) if k == SWEEP else _stages(root, name) for k in kinds_of(root, name)
+        ]
+        return "\n\n".join(parts)
+    sweeps, posttrainings = list_sweeps(root), list_posttrainings(root)
+    if not sweeps and not posttrainings:
         return f"no sweeps in {root}; begin with: scalelab sweep sweeps/isoflop.yaml"
-    lines = [f"{'sweep':<24} {'runs':>5}  state"]
-    for name in names:
-        table = run_table(root, name)
-        lines.append(f"{name:<24} {len(table):>5}  {_counts(table)}")
-    return "\n".join([*lines, "", "every run of one: scalelab runs NAME"])
+    lines = []
+    if sweeps:
+        lines.append(f"{'sweep':<24} {'runs':>5}  state")
+        for sweep in sweeps:
+            table = run_table(root, sweep)
+            lines.append(f"{sweep:<24} {len(table):>5}  {_counts(table['status'])}")
+        lines.append("")
+    if posttrainings:
+        lines.append(f"{'post-training':<24} {'stages':>6}  state")
+        for posttraining in posttrainings:
+            states = [stage.state for stage in _standing(root, posttraining)]
+            lines.append(f"{posttraining:<24} {len(states):>6}  {_counts(states)}")
+        lines.append("")
+    each = " or ".join(["run"] * bool(sweeps) + ["stage"] * bool(posttrainings))
+    return "\n".join([*lines, f"every {each} of one: scalelab runs NAME"])
 
 
 def _one(root: Path, sweep: str) -> str:
     manifest, table = SweepManifest.load(root, sweep), run_table(root, sweep)
-    lines = [f"{sweep}: {manifest.question.strip()}", _counts(table), ""]
+    lines = [f"{sweep}: {manifest.question.strip()}", _counts(table["status"]), ""]
     lines.append(
         f"{'run':<12} {'state':<11} {'budget':>8} {'N':>7} {'D':>7} {'seed':>4} {'loss':>8} "
         f"{'bits/byte':>9} {'tokens/s':>8}  note"
@@ -58,6 +84,68 @@ def _note(root: Path, sweep: str, planned: PlannedRun, row: pd.Series) -> str:
     return ""
 
 
-def _counts(table: pd.DataFrame) -> str:
-    counts = table["status"].value_counts()
-    return ", ".join(f"{counts[state]} {state}" for state in STATES if state in counts)
+class _Standing(NamedTuple):
+    """How one stage stands."""
+
+    planned: PlannedStage
+    state: str
+    end: StageEnd | None
+    note: str
+    """What is to be said beside the numbers."""
+
+
+def _standing(root: Path, name: str) -> list[_Standing]:
+    """Every stage of a post-training. A result that cannot be read is a state of its own."""
+    rows = []
+    for planned in StageManifest.load(root, name).stages:
+        run_dir = RunDir(root / planned.dir)
+        try:
+            end = StageEnd.read(run_dir.path)
+        except RunError as error:
+            rows.append(_Standing(planned, UNREADABLE, None, error.problem))
+            continue
+        state, reason = state_of(run_dir, end)
+        note = reason.splitlines()[0] if reason else "" if end is None else end.main_metrics
+        if end is None and not reason and state != "planned":
+            steps = [event["step"] for event in run_dir.events() if event["event"] == "step"]
+            note = f"step {steps[-1]}" if steps else ""
+        rows.append(_Standing(planned, state, end, note))
+    return rows
+
+
+def _stages(root: Path, name: str) -> str:
+    manifest, rows = StageManifest.load(root, name), _standing(root, name)
+    base = ", ".join(f"{key} {value}" for key, value in manifest.base.items())
+    question = manifest.question.strip()
+    lines = [f"{name}: {question}" if question else name, f"base model: {base}"]
+    lines += [_counts([row.state for row in rows]), ""]
+    wide = max([5, *(len(row.planned.stage) for row in rows)])
+    kinds = max([4, *(len(row.planned.kind) for row in rows)])
+    noted = min(60, max([7, *(len(row.note) for row in rows)]))
+    lines.append(
+        f"{'stage':<{wide}} {'kind':<{kinds}} {'state':<11} {'tokens':>7} {'FLOPs':>8} "
+        f"{'seconds':>9}  {'metrics':<{noted}}  dir"
+    )
+    for planned, state, end, note in rows:
+        tokens, flops, seconds = ("", "", "") if end is None else _totals(end.record)
+        lines.append(
+            f"{planned.stage:<{wide}} {planned.kind:<{kinds}} {state:<11} {tokens:>7} {flops:>8} "
+            f"{seconds:>9}  {note:<{noted}}  {planned.dir}"
+        )
+    return "\n".join(lines)
+
+
+def _totals(record: dict[str, Any]) -> tuple[str, str, str]:
+    """Tokens, FLOPs and seconds of a stage, for eyes; what is unknown is blank."""
+    tokens, flops, seconds = (record[name] for name in ("n_tokens", "flops", "seconds"))
+    return (
+        "" if tokens is None else si(tokens),
+        "" if flops is None else sci(flops),
+        "" if seconds is None else f"{seconds:.1f}",
+    )
+
+
+def _counts(states: Iterable[str]) -> str:
+    counts = Counter(states)
+    there = [state for state in (*STATES, UNREADABLE) if counts[state]]
+    return ", ".join(f"{counts[state]} {state}" for state in there)

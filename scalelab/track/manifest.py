@@ -7,13 +7,11 @@ belongs here too, with the directory it lies in. Runs of an earlier plan of the 
 on the disk and belong to no table, because they may have another recipe.
 """
 
-import json
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
-from scalelab.errors import TrackError
-from scalelab.files import write_json
+from scalelab.track.kinds import SWEEP
 
 
 @dataclass(frozen=True)
@@ -58,12 +56,7 @@ class SweepManifest:
 
     def write(self, root: Path) -> None:
         """Write it, whole. The time of the first writing is kept, where it can be read."""
-        first = self.created_ms
-        if manifest_path(root, self.sweep).exists():
-            with suppress(TrackError):  # what cannot be read is mended by writing it anew
-                first = SweepManifest.load(root, self.sweep).created_ms
-        record = {"schema": 1, **asdict(replace(self, created_ms=first))}
-        write_json(manifest_path(root, self.sweep), record)
+        SWEEP.write(root, self.sweep, self, SweepManifest.load)
 
     @classmethod
     def load(cls, root: Path, sweep: str) -> "SweepManifest":
@@ -72,35 +65,22 @@ class SweepManifest:
         Raises:
             TrackError: There is no such sweep, or its manifest cannot be read.
         """
-        path = manifest_path(root, sweep)
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            runs = tuple(
-                PlannedRun(**{f.name: run[f.name] for f in fields(PlannedRun)})
-                for run in record["runs"]
-            )
-            rest = {f.name: record[f.name] for f in fields(cls) if f.name != "runs"}
-            return cls(**rest, runs=runs)
-        except FileNotFoundError:
-            there = ", ".join(list_sweeps(root)) or "none"
-            raise TrackError(
-                f"there is no sweep {sweep!r}",
-                where=f"{root}, which holds: {there}",
-                fix="name one of these, or train it: scalelab sweep FILE.yaml",
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TrackError(
-                f"the manifest of {sweep!r} cannot be read: {error}",
-                where=str(path),
-                fix="run `scalelab sweep` on its file again: it writes the manifest anew",
-            ) from None
+        return SWEEP.read(root, sweep, cls._from_record)
+
+    @classmethod
+    def _from_record(cls, record: dict[str, Any]) -> "SweepManifest":
+        runs = tuple(
+            PlannedRun(**{f.name: run[f.name] for f in fields(PlannedRun)})
+            for run in record["runs"]
+        )
+        return cls(**{f.name: record[f.name] for f in fields(cls) if f.name != "runs"}, runs=runs)
 
 
 def manifest_path(root: Path, sweep: str) -> Path:
     """Where a sweep's manifest lies."""
-    return root / sweep / "sweep.json"
+    return SWEEP.path(root, sweep)
 
 
 def list_sweeps(root: Path) -> list[str]:
     """Names of the sweeps that have a manifest, sorted."""
-    return sorted(path.parent.name for path in root.glob("*/sweep.json"))
+    return SWEEP.names(root)

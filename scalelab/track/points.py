@@ -5,7 +5,7 @@ that is a rule about the journal and nothing else, so a mirror made anew is the 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,16 +43,32 @@ class Point:
     step: int
 
 
-def journal_points(events: list[dict[str, Any]], seen: dict[str, int]) -> Iterator[Point]:
+def journal_points(events: Iterable[dict[str, Any]], seen: dict[str, int]) -> Iterator[Point]:
+    """Metrics of a run's journal; see first_points."""
+    return first_points(events, seen, _named)
+
+
+def _named(event: dict[str, Any]) -> dict[str, Any]:
+    """The metrics of one event by name."""
+    names = JOURNALED.get(event["event"], {})
+    return {name: event.get(key) for key, name in names.items()}
+
+
+def first_points(
+    events: Iterable[dict[str, Any]],
+    seen: dict[str, int],
+    metrics: Callable[[dict[str, Any]], Mapping[str, Any]],
+) -> Iterator[Point]:
     """Metrics of journal events, each step of each once; `seen` is brought forward.
 
     Args:
         events: In the order of the journal.
         seen: The last step of each metric in the journal before these events.
+        metrics: The metrics of an event by name; None is unknown. An event that has any has
+            a step.
     """
     for event in events:
-        for key, name in JOURNALED.get(event["event"], {}).items():
-            value = event.get(key)
+        for name, value in metrics(event).items():
             if value is not None and event["step"] > seen.get(name, -1):
                 seen[name] = event["step"]
                 yield Point(name, float(value), event["t"], event["step"])
@@ -103,14 +119,14 @@ def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
         yield prefix, str(value)
 
 
-def note(manifest: SweepManifest, results: dict[str, RunResult | None]) -> str:
+def note(manifest: SweepManifest, results: Mapping[str, RunResult | None]) -> str:
     """The sweep in Markdown: its question, what was expected, and what its runs came to."""
     head = (
         f"**{manifest.question.strip()}**\n\nExpected: {manifest.prediction.strip()}\n\n"
         f"| budget (FLOPs) | N ({manifest.param_count}) | D (tokens) | seed "
         "| loss (nats/token) | run |\n|---|---|---|---|---|---|\n"
     )
-    rows, room = [], LONGEST_NOTE - len(head)
+    rows = []
     for planned in manifest.runs:
         result, other = results[planned.run], Path(planned.dir).parent.name
         loss = "" if result is None or result.loss is None else f"{result.loss:.4f}"
@@ -120,17 +136,27 @@ def note(manifest: SweepManifest, results: dict[str, RunResult | None]) -> str:
             f"| {sci(planned.flops_planned)} | {si(planned.n_params)} | {si(planned.n_tokens)} "
             f"| {planned.seed} | {ended} | {planned.run}{shared} |\n"
         )
-        room -= len(rows[-1])
-    if room >= 0:
+    return fitted(head, rows, "a run")
+
+
+def fitted(head: str, rows: list[str], each: str) -> str:
+    """A note of as many rows as MLflow keeps; it says how many it leaves out.
+
+    Args:
+        head: What stands before the rows.
+        rows: Lines of a Markdown table.
+        each: What a row is, as "a run".
+    """
+    if len(head) + sum(map(len, rows)) <= LONGEST_NOTE:
         return head + "".join(rows)
     fit, space = 0, LONGEST_NOTE - len(head) - 60
     while fit < len(rows) and (space := space - len(rows[fit])) >= 0:
         fit += 1
-    return head + "".join(rows[:fit]) + f"\nand {len(rows) - fit} more, each a run below"
+    return head + "".join(rows[:fit]) + f"\nand {len(rows) - fit} more, each {each} below"
 
 
-def began_ms(run_dir: RunDir, result: RunResult | None) -> int | None:
-    """When a run's journal began; by its result where the journal is gone; None before it."""
+def began_ms(run_dir: RunDir, finished_ms: int | None) -> int | None:
+    """When a run's journal began; its end where the journal is gone; None before either."""
     try:
         with open(run_dir.log_path, "rb") as file:
             for line in file:
@@ -142,7 +168,7 @@ def began_ms(run_dir: RunDir, result: RunResult | None) -> int | None:
                     continue  # torn by a crash, and written over by the next try
     except FileNotFoundError:
         pass
-    return None if result is None else result.finished_ms
+    return finished_ms
 
 
 def last_heard_ms(run_dir: RunDir, began: int) -> int:

@@ -1,18 +1,18 @@
-"""The one process that writes to MLflow while a sweep runs, and `scalelab sync` after.
+"""The one process that writes to MLflow while something is trained, and `scalelab sync` after.
 
-    python -m scalelab.track.sync ROOT SWEEP            until standard input closes
-    python -m scalelab.track.sync ROOT SWEEP --once     one full pass
+    python -m scalelab.track.sync ROOT NAME            until standard input closes
+    python -m scalelab.track.sync ROOT NAME --once     one full pass
 
-It follows a sweep's journals until its standard input closes (the sweep has ended, or died),
-makes a last pass and leaves. Training never waits for it: a store that is down costs the
-mirror some delay and training nothing. Passes are taken in turn, under one lock for all the
-runs, so two sweeps, or a sweep and `scalelab sync`, never write at once.
+NAME stands for a sweep, a post-training or both: whatever has a manifest is mirrored. It follows
+their journals until its standard input closes (the driver has ended, or died), makes a last pass
+and leaves. Training never waits for it: a store that is down costs the mirror some delay and
+training nothing. Passes are taken in turn, under one lock for all the runs, so two sweeps, or a
+sweep and `scalelab sync`, never write at once.
 
 Exit status: 0 mirrored, 2 a person has to mend something, 3 the store was down to the end.
 """
 
 import argparse
-import fcntl
 import os
 import select
 import subprocess
@@ -35,8 +35,13 @@ from scalelab.track.access import (
     open_store,
     the_only_writer,
 )
-from scalelab.track.manifest import SweepManifest, list_sweeps
-from scalelab.track.mirror import Mirror, Passed
+from scalelab.track.journal_mirror import JournalMirror, Passed
+from scalelab.track.kinds import POSTTRAINING, SWEEP, Kind, every_name, kinds_of
+from scalelab.track.mirror import Mirror
+from scalelab.track.stage_mirror import StageMirror
+from scalelab.track.stages import StageManifest
+from scalelab.track.state import is_held
+from scalelab.train.rundir import RunDir
 
 if TYPE_CHECKING:
     from scalelab.track.mlflow_store import Store
@@ -46,25 +51,28 @@ PATIENCE_S = 10.0
 """How long the last pass keeps trying a store that takes nothing at all."""
 SYNC_PATIENCE_S = 10.0
 """The same for `scalelab sync`, where a person waits."""
+MIRRORS: dict[Kind, type[JournalMirror]] = {SWEEP: Mirror, POSTTRAINING: StageMirror}
+NOUNS = {SWEEP: "run", POSTTRAINING: "stage"}
+"""What each kind mirrors."""
 BEHIND = "MLflow is behind: scalelab sync catches up (the runs themselves are complete)"
 
 
 @dataclass
 class Syncer:
-    """A handle on the syncer process of one sweep."""
+    """A handle on the syncer process of one sweep or post-training."""
 
     _process: subprocess.Popen | None
     _log: Path
 
     @classmethod
-    def start(cls, root: Path, sweep: str) -> "Syncer":
-        """Start following a sweep. Without MLflow nothing is started, and finish says so."""
-        log = make_dir(root / sweep) / "sync.log"
+    def start(cls, root: Path, name: str) -> "Syncer":
+        """Start following a name. Without MLflow nothing is started, and finish says so."""
+        log = make_dir(root / name) / "sync.log"
         if not has_mlflow():
             return cls(None, log)
         with writing(log), open(log, "ab") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "scalelab.track.sync", str(root), sweep],
+                [sys.executable, "-m", "scalelab.track.sync", str(root), name],
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=out,
@@ -87,43 +95,57 @@ class Syncer:
         return None if code == 0 else f"{BEHIND}; why: {self._log}"
 
 
-def sync(root: Path, sweep: str | None) -> str:
-    """Bring MLflow up to date with one sweep, or with all. Returns what was done, in words.
+def sync(root: Path, name: str | None) -> str:
+    """Bring MLflow up to date with one name, or with all. Returns what was done, in words.
 
     Raises:
         TrackError: MLflow is not installed, the store does not answer, or no such sweep.
     """
-    names = list_sweeps(root) if sweep is None else [sweep]
+    names = every_name(root) if name is None else [name]
     if not names:
         return f"no sweeps in {root}: nothing to mirror"
-    lines, n_problems = [], 0
-    for name in names:
-        SweepManifest.load(root, name)
-        try:
-            done = catch_up(root, name, SYNC_PATIENCE_S, last=not _is_driven(root, name))
-        except StoreDown as error:
-            raise not_taken(root, error) from error
-        moved = "1 run" if done.moved == 1 else f"{done.moved} runs"
-        lines.append(f"{name}: {moved} brought up to date" if done.moved else f"{name}: up to date")
-        lines += done.problems
-        n_problems += len(done.problems)
-    if n_problems:
-        raise _not_all(n_problems, lines)
+    lines, problems = [], []
+    for each in names:
+        kinds = kinds_of(root, each)
+        for kind in kinds:
+            done = _brought_up(root, each, kind)
+            what = f"{each} ({kind.noun})" if len(kinds) > 1 else each
+            noun = NOUNS[kind] if done.moved == 1 else f"{NOUNS[kind]}s"
+            to_date = f"{done.moved} {noun} brought up to date" if done.moved else "up to date"
+            lines += [f"{what}: {to_date}", *done.problems]
+            problems += done.problems
+    if problems:
+        raise _not_all(problems, lines)
     return "\n".join(lines)
 
 
-def catch_up(root: Path, sweep: str, patience_s: float, *, last: bool) -> Passed:
-    """A full pass, begun again wherever the store drops it.
+def _brought_up(root: Path, name: str, kind: Kind) -> Passed:
+    """One kind's full pass, for a person who waits."""
+    try:
+        last = not _is_driven(root, name)
+        return _catch_up(root, name, kind, SYNC_PATIENCE_S, last=last)
+    except StoreDown as error:
+        raise not_taken(root, error) from error
+
+
+def catch_up(root: Path, name: str, patience_s: float, *, last: bool) -> Passed:
+    """A full pass over all that `name` stands for, begun again wherever the store drops it.
 
     Raises:
+        TrackError: `name` stands for nothing, or a manifest cannot be read.
         StoreDown: The store took nothing at all for `patience_s` seconds.
     """
+    done = [_catch_up(root, name, kind, patience_s, last=last) for kind in kinds_of(root, name)]
+    return Passed(sum(d.moved for d in done), tuple(p for d in done for p in d.problems))
+
+
+def _catch_up(root: Path, name: str, kind: Kind, patience_s: float, *, last: bool) -> Passed:
     moved, wait, deadline = 0, FIRST_WAIT_S, time.monotonic() + patience_s
     while True:
-        mirror: Mirror | None = None
+        mirror: JournalMirror | None = None
         try:
             with the_only_writer(root, patience_s):
-                mirror = Mirror(root, sweep, open_store(root))
+                mirror = MIRRORS[kind](root, name, open_store(root))
                 done = mirror.pass_over(last=last)
                 return Passed(moved + done.moved, done.problems)
         except (StoreDown, Refused) as error:
@@ -136,58 +158,59 @@ def catch_up(root: Path, sweep: str, patience_s: float, *, last: bool) -> Passed
             wait = min(2 * wait, LONGEST_WAIT_S)
 
 
-def _not_all(n_problems: int, lines: Sequence[str]) -> TrackError:
+def _not_all(problems: Sequence[str], lines: Sequence[str]) -> TrackError:
+    nouns = [f"{noun}s" for noun in NOUNS.values() if any(p.startswith(noun) for p in problems)]
     return TrackError(
-        f"{n_problems} runs could not be mirrored; all others are",
+        f"{len(problems)} {' and '.join(nouns)} could not be mirrored; all others are",
         where="\n         ".join(lines),
         fix="mend these, then: scalelab sync",
     )
 
 
-def _is_driven(root: Path, sweep: str) -> bool:
-    """Whether some process is training the sweep at this moment."""
-    try:
-        with open(root / sweep / "lock", "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
+def _is_driven(root: Path, name: str) -> bool:
+    """Whether some process is training what `name` stands for, or one of its stages, now."""
+    if is_held(root / name / "lock"):
         return True
-    return False
+    if not POSTTRAINING.path(root, name).exists():
+        return False
+    stages = StageManifest.load(root, name).stages
+    return any(is_held(RunDir(root / stage.dir).lock_path) for stage in stages)
 
 
-def follow(root: Path, sweep: str, patience_s: float) -> None:
+def follow(root: Path, name: str, patience_s: float) -> None:
     """Mirror until standard input closes, and then all that is left.
 
     Raises:
         TrackError: MLflow is not installed, or runs could not be mirrored.
         StoreDown: The store was down from the end on, for `patience_s` seconds.
     """
-    mirror: Mirror | None = None
+    mirrors: dict[Kind, JournalMirror] = {}
     opened: Store | None = None  # the first of this process: MLflow keeps its connection
     said, wait = None, 0.0
     while not _input_closed(wait):
         _start_over_if_gone(opened)
         try:
             with the_only_writer(root, POLL_S):
-                if mirror is None:
-                    mirror = Mirror(root, sweep, store := open_store(root))
+                if missing := [kind for kind in kinds_of(root, name) if kind not in mirrors]:
+                    store = open_store(root)
                     opened = opened or store
-                mirror.pass_over()
+                    mirrors |= {kind: MIRRORS[kind](root, name, store) for kind in missing}
+                for mirror in mirrors.values():
+                    mirror.pass_over()
             wait = POLL_S
         except (StoreDown, Refused) as error:
-            mirror, wait = None, min(max(2 * wait, POLL_S), LONGEST_WAIT_S)
+            mirrors, wait = {}, min(max(2 * wait, POLL_S), LONGEST_WAIT_S)
             if str(error) != said:
                 said = str(error)
                 print(f"{time.strftime('%F %T')} {said}", file=sys.stderr, flush=True)
     _start_over_if_gone(opened)
-    _finish(root, sweep, patience_s, last=True)
+    _finish(root, name, patience_s, last=True)
 
 
-def _finish(root: Path, sweep: str, patience_s: float, *, last: bool) -> None:
-    done = catch_up(root, sweep, patience_s, last=last)
+def _finish(root: Path, name: str, patience_s: float, *, last: bool) -> None:
+    done = catch_up(root, name, patience_s, last=last)
     if done.problems:
-        raise _not_all(len(done.problems), done.problems)
+        raise _not_all(done.problems, done.problems)
 
 
 def _start_over_if_gone(store: "Store | None") -> None:
@@ -205,17 +228,17 @@ def main() -> int:
     """The process. Returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m scalelab.track.sync", description=__doc__)
     parser.add_argument("root", type=Path)
-    parser.add_argument("sweep")
+    parser.add_argument("name")
     parser.add_argument("--once", action="store_true", help="one full pass")
     parser.add_argument("--patience", type=float, default=PATIENCE_S, metavar="SECONDS")
     args = parser.parse_args()
     os.nice(max(0, 10 - os.nice(0)))  # training comes first
     try:
         if args.once:
-            last = not _is_driven(args.root, args.sweep)
-            _finish(args.root, args.sweep, args.patience, last=last)
+            last = not _is_driven(args.root, args.name)
+            _finish(args.root, args.name, args.patience, last=last)
         else:
-            follow(args.root, args.sweep, args.patience)
+            follow(args.root, args.name, args.patience)
     except StoreDown as error:
         print(f"error: {not_taken(args.root, error)}", file=sys.stderr)
         return 3

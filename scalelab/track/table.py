@@ -11,15 +11,14 @@ Columns are those of RunResult and PlannedRun (units.py has the symbols), and
 Not here: which rows a law may be fitted to (evidence.py), files (tablefile.py).
 """
 
-import fcntl
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from scalelab.track.manifest import PlannedRun, SweepManifest, list_sweeps
+from scalelab.track.state import state_of
 from scalelab.train.rundir import RunDir
-from scalelab.train.spec import RunResult
 
 PLANNED = ("run", "flops_planned", "n_params_planned", "n_tokens_planned", "seed", "dir")
 RESULT = (
@@ -73,32 +72,3 @@ def _row(root: Path, sweep: str, planned: PlannedRun) -> dict[str, Any]:
     row = {"sweep": sweep, "status": status, "reason": reason}
     row |= {name: getattr(planned, name) for name in PLANNED}
     return row | {name: getattr(result, name) if result else None for name in RESULT}
-
-
-def state_of(run_dir: RunDir, result: RunResult | None) -> tuple[str, str | None]:
-    """Where a run stands, from its directory alone, and the reason where there is one."""
-    if result is not None:
-        return result.status, result.reason
-    if is_running(run_dir):
-        return "running", None
-    last = None
-    for event in run_dir.events():
-        if event["event"] in {"start", "interrupted", "lost", "end"}:
-            last = event
-    if last is None:
-        return "planned", None
-    if last["event"] == "lost":
-        return "failed", last["reason"]
-    return "interrupted", None
-
-
-def is_running(run_dir: RunDir) -> bool:
-    """Whether some process holds the run's lock at this moment."""
-    try:
-        with open(run_dir.lock_path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False

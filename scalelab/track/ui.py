@@ -26,7 +26,7 @@ from scalelab.track.access import (
     open_store,
     tracking_uri,
 )
-from scalelab.track.manifest import list_sweeps
+from scalelab.track.kinds import every_name
 
 STARTS_WITHIN_S = 90.0
 STOPS_WITHIN_S = 10.0
@@ -38,7 +38,7 @@ class Served:
 
     url: str
     links: dict[str, str]
-    """Sweep to the page of its experiment; sweeps that nobody mirrored have none."""
+    """Name to the page of its experiment; what nobody mirrored has none."""
     process: subprocess.Popen
 
 
@@ -52,8 +52,8 @@ def ui(root: Path, port: int) -> None:
     try:
         with serving(root, port) as served:
             print(f"MLflow is at {served.url}  (Ctrl-C stops it)")
-            for sweep, link in served.links.items():
-                print(f"  {sweep}: {link}")
+            for name, link in served.links.items():
+                print(f"  {name}: {link}")
             if not served.links:
                 print("  no sweep is mirrored there yet: scalelab sync")
             sys.stdout.flush()
@@ -110,12 +110,10 @@ def _links(root: Path, url: str) -> dict[str, str]:
     """Pages of the experiments. Makes the database, under its lock, where it is missing."""
     try:
         store = open_store(root)
-        found = {sweep: store.find_experiment(sweep) for sweep in list_sweeps(root)}
+        found = {name: store.find_experiment(name) for name in every_name(root)}
     except (StoreDown, Refused) as error:
         raise not_taken(root, error) from error
-    return {
-        sweep: f"{url}/#/experiments/{number}/runs" for sweep, number in found.items() if number
-    }
+    return {name: f"{url}/#/experiments/{number}/runs" for name, number in found.items() if number}
 
 
 def _refuse_taken(port: int) -> None:
