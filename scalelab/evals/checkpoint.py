@@ -1,0 +1,289 @@
+"""A model that can be asked: its weights, its tokenizer, its context, wherever it came from.
+
+    run directory of a sweep or a launch    spec.yaml, model.safetensors, the corpus's tokenizer
+    model directory of post-training        model.json, model.safetensors, tokenizer.json
+    exported checkpoint (Llama or Qwen3)    config.json, model.safetensors, tokenizer.json
+
+`Checkpoint.load` reads all three. Two questions are asked of a model: how likely are these
+tokens, and how would you go on. Everything else in this room is made of them.
+
+Units: log-probabilities in nats. `digest` names the weights: equal digests, equal models.
+Not here: how tokens are written one by one (model/decode.py), what conversations look like
+(data/chat.py).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from scalelab.data.chat import Chat
+from scalelab.data.hashing import sha256
+from scalelab.data.shards import open_corpus
+from scalelab.data.tokenizer import TextTokenizer
+from scalelab.errors import DataError, RunError
+from scalelab.model import ARCHITECTURES, NETWORKS
+from scalelab.model.base import Architecture
+from scalelab.model.decode import write
+from scalelab.model.export import from_hugging_face
+from scalelab.model.transformer_net import TransformerNet
+from scalelab.train.device import find_device
+from scalelab.train.rundir import RunDir
+
+LOGITS_AT_ONCE = 2**22
+"""Logits held at once, as a count: 16 MiB in fp32."""
+ROWS_WRITTEN_AT_ONCE = 256
+"""Prompts that are continued together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A model that can be asked."""
+
+    path: Path
+    config: Architecture
+    network: TransformerNet
+    """On its device, fp32, no gradients wanted."""
+    tokenizer: TextTokenizer
+    seq_len: int
+    """Tokens that it sees at once."""
+    digest: str
+    """Twelve hex digits of its weights file."""
+    corpus: str | None = None
+    """Digest of the corpus that its base was trained on; None where nobody wrote it down."""
+
+    @classmethod
+    def load(cls, path: Path) -> "Checkpoint":
+        """The model in a directory.
+
+        Raises:
+            RunError: There is none, it is not finished, or its weights do not fit its config.
+            DataError: Its tokenizer is missing or another one than it was trained with.
+        """
+        for is_here, read in (
+            (path / "model.json", _model_directory),
+            (path / "spec.yaml", _run_directory),
+            (path / "config.json", _exported),
+        ):
+            if is_here.exists():
+                return read(path)
+        raise RunError(
+            f"there is no model in {path}",
+            where=str(path.absolute()),
+            fix="name a finished run's directory, a post-training stage's, or an exported "
+            "checkpoint (config.json, model.safetensors, tokenizer.json)",
+        )
+
+    @cached_property
+    def chat(self) -> Chat | None:
+        """How it holds a conversation; None for a base model."""
+        has_markers = self.tokenizer.special("<|assistant|>") is not None
+        return Chat(self.tokenizer) if has_markers else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return next(self.network.parameters()).device
+
+    def logprobs(self, rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Log-probability of each token given those before it, nats.
+
+        Args:
+            rows: Tokens of each row, 2 to seq_len + 1 of them.
+
+        Returns: One fp64 array a row, one shorter than the row: its first token is only read.
+        """
+        found: list[np.ndarray] = [np.empty(0)] * len(rows)
+        for batch in self._batches([len(row) - 1 for row in rows]):
+            tokens = torch.nn.utils.rnn.pad_sequence(
+                [torch.tensor(rows[i]) for i in batch], batch_first=True
+            ).to(self.device)
+            taken = token_logprobs(self.network, tokens).double().cpu().numpy()
+            for i, row in zip(batch, taken, strict=True):
+                found[i] = row[: len(rows[i]) - 1].copy()
+        return found
+
+    def greedy_matches(self, rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Whether each token is the likeliest one given those before it; shapes as `logprobs`."""
+        found: list[np.ndarray] = [np.empty(0, bool)] * len(rows)
+        for batch in self._batches([len(row) - 1 for row in rows]):
+            tokens = torch.nn.utils.rnn.pad_sequence(
+                [torch.tensor(rows[i]) for i in batch], batch_first=True
+            ).to(self.device)
+            with torch.no_grad():
+                best = self.network(tokens[:, :-1]).argmax(-1)
+            taken = (best == tokens[:, 1:]).cpu().numpy()
+            for i, row in zip(batch, taken, strict=True):
+                found[i] = row[: len(rows[i]) - 1].copy()
+        return found
+
+    def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Rows of like length together, as many as memory allows, the longest first."""
+        if lengths and max(lengths) > self.seq_len:
+            raise DataError(
+                f"a row of {max(lengths) + 1} tokens is longer than the context of {self.seq_len}",
+                where=str(self.path),
+                fix="shorten the text, or cut it into windows",
+            )
+        order = np.argsort(lengths, kind="stable")[::-1]
+        batches, at = [], 0
+        while at < len(order):
+            width = max(1, lengths[order[at]])
+            n = max(1, LOGITS_AT_ONCE // (width * self.config.vocab_size))
+            batches.append([int(i) for i in order[at : at + n]])
+            at += n
+        return batches
+
+    def go_on(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        n_new: int,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[list[int]]:
+        """What the model writes after each prompt, its end token included where it wrote one.
+
+        Args:
+            prompts: Tokens of each.
+            n_new: Most new tokens.
+            temperature: 0 takes the likeliest token each time.
+            top_p: Draw only from the likeliest tokens that together have this probability.
+            seed: Decides what is drawn.
+
+        Raises:
+            DataError: A prompt leaves no room for n_new tokens in the context.
+        """
+        longest = max(map(len, prompts), default=0)
+        if longest + n_new > self.seq_len:
+            raise DataError(
+                f"a prompt of {longest} tokens and {n_new} new ones are more than the context "
+                f"of {self.seq_len}",
+                where=str(self.path),
+                fix="shorten the prompts, or ask for fewer new tokens",
+            )
+        generator = torch.Generator().manual_seed(seed)
+        never = self.chat.never_written if self.chat else ()
+        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+        found: list[list[int]] = [[] for _ in prompts]
+        for start in range(0, len(order), ROWS_WRITTEN_AT_ONCE):
+            batch = order[start : start + ROWS_WRITTEN_AT_ONCE]
+            written = write(
+                self.network,
+                [prompts[i] for i in batch],
+                n_new=n_new,
+                end=self.tokenizer.end,
+                temperature=temperature,
+                top_p=top_p,
+                generator=generator,
+                never=never,
+            )
+            for i, row in zip(batch, written.tokens, strict=True):
+                found[i] = row
+        return found
+
+
+def token_logprobs(network: TransformerNet, tokens_BT: Tensor) -> Tensor:
+    """Log-probability of each token after the first, nats, shape (B, T - 1); no gradients."""
+    with torch.no_grad():
+        logits = network(tokens_BT[:, :-1]).float()
+        return -torch.nn.functional.cross_entropy(
+            logits.transpose(1, 2), tokens_BT[:, 1:], reduction="none"
+        )
+
+
+def _model_directory(path: Path) -> Checkpoint:
+    try:
+        record = json.loads((path / "model.json").read_text(encoding="utf-8"))
+        config = ARCHITECTURES[record["architecture"]["kind"]].model_validate(
+            record["architecture"]
+        )
+        named, seq_len, corpus = record["tokenizer"], record["seq_len"], record["corpus"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"model.json cannot be read: {error}",
+            where=str(path / "model.json"),
+            fix="delete the stage's directory and run the same command again",
+        ) from error
+    tokenizer = TextTokenizer.load(path / "tokenizer.json")
+    if tokenizer.name != named:
+        raise DataError(
+            f"the tokenizer is {tokenizer.name}, the model was trained with {named}",
+            where=str(path / "tokenizer.json"),
+            fix="put the model's own tokenizer.json back",
+        )
+    return _checkpoint(path, config, _weights(path), tokenizer, seq_len, corpus)
+
+
+def _run_directory(path: Path) -> Checkpoint:
+    run_dir = RunDir(path)
+    spec, result = run_dir.spec(), run_dir.result()
+    if result is None or result.status != "finished":
+        raise RunError(
+            "the run has not finished, so it has no final weights",
+            where=str(path),
+            fix=f"finish it: scalelab run {path}",
+        )
+    corpus = open_corpus(spec.data_digest)
+    tokenizer = corpus.load_tokenizer()
+    if tokenizer is None:
+        raise DataError(
+            f"the model speaks {corpus.tokenizer}, which is no text",
+            where=str(path),
+            fix="name a model that was trained on text",
+        )
+    return _checkpoint(path, spec.model, _weights(path), tokenizer, spec.seq_len, corpus.digest)
+
+
+def _exported(path: Path) -> Checkpoint:
+    tokenizer = TextTokenizer.load(path / "tokenizer.json")
+    config, tensors, seq_len = from_hugging_face(path)
+    return _checkpoint(path, config, tensors, tokenizer, seq_len, None)
+
+
+def _checkpoint(
+    path: Path,
+    config: Architecture,
+    tensors: dict[str, Tensor],
+    tokenizer: TextTokenizer,
+    seq_len: int,
+    corpus: str | None,
+) -> Checkpoint:
+    if tokenizer.vocab_size > config.vocab_size:
+        raise DataError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}",
+            where=str(path),
+            fix="put the model's own tokenizer.json back",
+        )
+    network = NETWORKS[config.kind](config)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise RunError(
+            f"the weights do not fit the model: {str(error).splitlines()[-1].strip()}",
+            where=str(path / "model.safetensors"),
+            fix="put the model's own weights back",
+        ) from error
+    network.requires_grad_(False).eval().to(find_device().torch)
+    digest = sha256(path / "model.safetensors")[:12]
+    return Checkpoint(path, config, network, tokenizer, seq_len, digest, corpus)
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    file = path / "model.safetensors"
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"the weights cannot be read: {error}",
+            where=str(file),
+            fix="run the command that made them again",
+        ) from error
