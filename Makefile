@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine: each makes its environment, then its job.
 #   make demo   train the embedded isoFLOP family, fit it, plan four times its largest budget,
 #               train that, and hold the forecast against what came true
+#   make assistant   after that: SFT, preferences, a reward model, DPO and PPO, each graded
 #   make test   run every test
 # A second call finds the environment ready. `make demo PYTHON=python3.13` chooses a Python.
 
@@ -11,13 +12,16 @@ TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: demo test lint bench clean
+.PHONY: demo assistant test lint bench clean
 
 demo: $(VENV)/.core
 	$(BIN)/scalelab sweep sweeps/isoflop.yaml
 	$(BIN)/scalelab fit isoflop
 	$(BIN)/scalelab plan isoflop --budget 6.4e12
 	$(BIN)/scalelab launch plans/isoflop-6.4e12
+
+assistant: demo
+	$(BIN)/scalelab posttrain sweeps/assistant.yaml
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist loadfile
@@ -37,7 +41,7 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,text]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,text,post,eval]"
 	touch $@
 
 clean:

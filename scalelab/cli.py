@@ -71,6 +71,15 @@ def launch(args: argparse.Namespace) -> int:
     return launch_plan(args, _root())
 
 
+def posttrain(args: argparse.Namespace) -> int:
+    """Make an assistant of a base model, stage by stage, and grade it; run it again to go on."""
+    from scalelab.report.posttrain_command import run_posttrain
+
+    return run_posttrain(
+        args.file, args.set, _root(), dry_run=args.dry_run, out=args.out, json_out=args.json
+    )
+
+
 def simulate(args: argparse.Namespace) -> int:
     """Write a table of runs drawn from a known law, and tell the answer a fit must find."""
     from scalelab.report.simulated import run_simulate
@@ -172,6 +181,9 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="of the launch: retries, checkpoint_s, heartbeat_timeout_s, stability.spike_nats ...",
     )
+    c.add_argument("--out", type=Path, help="where the report goes (reports/NAME)")
+    c = command(posttrain, "file", "--set", "--dry-run")
+    c.add_argument("--json", type=Path, help="write the grades for programs")
     c.add_argument("--out", type=Path, help="where the report goes (reports/NAME)")
     c = command(simulate)
     c.add_argument("out", metavar="OUT", type=Path, help="the table (.csv or .parquet)")

@@ -25,22 +25,35 @@ MAY = {  # in the order in which data flows
     "laws": set(),
     "plan": {"config", "model", "train", "laws"},
     "launch": {"config", "data", "model", "train", "sweep", "track", "plan"},
-    "report": {"config", "data", "model", "train", "sweep", "track", "laws", "plan", "launch"},
+    "evals": {"config", "data", "model", "train", "laws"},
+    "posttrain": {
+        "config", "data", "model", "train", "track", "plan", "launch", "evals",
+    },
+    "report": {
+        "config", "data", "model", "train", "sweep", "track", "laws", "plan", "launch", "evals",
+        "posttrain",
+    },
 }
 MAY["cli"] = set(MAY)  # the front door alone sees every room
 HOMES = {
-    "torch": {"model", "train"},
+    "torch": {"model", "train", "evals", "posttrain"},
     "tokenizers": {"data"},
-    "datasets": {"data"},
+    "datasets": {"data", "evals", "posttrain"},
+    "lm_eval": {"evals"},
+    "trl": {"posttrain"},
+    "transformers": {"posttrain", "evals"},
+    "peft": {"posttrain"},
     "pyarrow": {"data"},
     "zstandard": {"data"},
-    "safetensors": {"model", "train"},
-    "scipy": {"laws", "plan", "report"},
+    "safetensors": {"model", "train", "evals", "posttrain"},
+    "scipy": {"laws", "plan", "evals", "report"},
     "pandas": {"track"},
     "mlflow": {"track"},
     "matplotlib": {"report"},
     "rich": {"screen", "launch", "track"},
-    "pydantic": {"config", "data", "model", "train", "sweep", "plan", "launch"},
+    "pydantic": {
+        "config", "data", "model", "train", "sweep", "plan", "launch", "evals", "posttrain",
+    },
     "ruamel": {"config"},
 }
 HOUSE = Path(scalelab.__file__).parent

@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from scalelab.files import whole
-from scalelab.report import checks, drawing, figures, plan_figures
+from scalelab.report import checks, drawing, figures, plan_figures, posttrain_figures
 
 DRAW: dict[str, Callable[[Any], Figure]] = {
     "valleys": figures.draw_valleys,
@@ -21,6 +21,10 @@ DRAW: dict[str, Callable[[Any], Figure]] = {
     "conventions": checks.draw_conventions,
     "regret": plan_figures.draw_regret,
     "course": plan_figures.draw_course,
+    "post_models": posttrain_figures.draw_models,
+    "post_series": posttrain_figures.draw_series,
+    "post_overreach": posttrain_figures.draw_overreach,
+    "post_looks": posttrain_figures.draw_looks,
 }
 DPI = 150
 

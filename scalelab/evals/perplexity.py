@@ -1,0 +1,559 @@
+"""Loss on named sets of documents: nats per token, perplexity, bits per byte, and how sure.
+
+    nats per token = sum of nats / sum of tokens           perplexity = exp(nats per token)
+    bits per byte  = sum of nats / ln 2 / sum of UTF-8 bytes
+
+A document is read as training reads it, after the token that ended another one, and its own
+end is scored as well:
+
+    row       END t_1 .. t_n END         n + 1 tokens are scored, each exactly once
+    window k  row[k*S .. k*S + T]        T tokens at once; scored are those no window scored yet
+
+Training has the other document before that END too; here it is END alone, so that a document
+costs the same whatever stands beside it. END costs nats and counts as a token, and has no
+bytes: the nats of a document are the length of a code that can be read back, whatever the
+tokenizer. So bits per byte compare models of different tokenizers, the other two never do.
+
+Symbols:  T seq_len; S = T - overlap, tokens by which windows move on; overlap, tokens that a
+          later window reads again before the first one that it scores.
+Source:   bits per byte as in Gao et al. 2020 (The Pile), arXiv:2101.00027;
+          intervals widened for few documents as in Hesterberg 2015, arXiv:1411.5279.
+Not here: the fixed windows that runs of a sweep are judged on (train/evaluate.py), whether a
+          model was trained on the documents (contamination.py).
+"""
+
+import hashlib
+import heapq
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+from scipy import stats
+
+from scalelab.config import Config, Count, Name, plugin
+from scalelab.data import SOURCES
+from scalelab.data.base import Document, Skips, SplitName, TokenSource
+from scalelab.data.hashing import U64, content_hash, mix
+from scalelab.data.shards import Corpus, open_corpus
+from scalelab.errors import DataError
+from scalelab.evals.checkpoint import Checkpoint
+from scalelab.units import si
+
+LEVEL = 0.95
+"""Share of intervals that should hold the truth."""
+MIN_DOCUMENTS = 10
+"""Fewer give no interval: their spread is too much one document's whim."""
+MIN_REPLICATES = 1000
+"""So that with few documents, where the ends lie far out, some nine draws are beyond each."""
+NO_FOLDER = "(no folder)"
+"""Domain of a document that lies in no folder, where others do."""
+_DRAW = U64(0x3C6EF372)  # sets this draw apart from every other use of the content hash
+_BATCH = 1_000_000  # characters encoded and scored at once
+_COUNTS_AT_ONCE = 2**22  # entries of the bootstrap's table of counts: 32 MiB
+
+
+class PerplexitySet(Config):
+    """A named set of documents to measure loss on."""
+
+    name: Name
+    """What tables and figures call it."""
+    source: plugin(SOURCES) = None
+    """Where its documents come from. None: see `corpus`."""
+    corpus: Literal["validation"] | None = None
+    """The held-out documents of the corpus that the checkpoint was trained on. Give this or
+    `source`. Checkpoints of different corpora are then measured on different documents."""
+    domain: str | None = Field(default=None, min_length=1)
+    """What all of its documents are; None: the first folder of each one's name, if there is one."""
+    max_documents: Count | None = None
+    """Most documents: drawn by the hash of their text, so that place and length have no say,
+    and the set for fewer is part of the set for more. None: all."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_not_given(cls, data: object) -> object:
+        if isinstance(data, dict) and data.get("source", "") is None:
+            return {key: value for key, value in data.items() if key != "source"}
+        return data
+
+    @model_validator(mode="after")
+    def _one_origin_of_text(self) -> Self:
+        if (self.source is None) == (self.corpus is None):
+            raise ValueError("give either source or corpus, and not both")
+        if isinstance(self.source, TokenSource):
+            raise ValueError(f"source {self.source.kind!r} is tokens without text")
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class DocumentSet:
+    """The documents of a set, and how they were chosen."""
+
+    name: str
+    documents: tuple[Document, ...]
+    domains: tuple[str, ...]
+    """Of each document; all empty where there is nothing to tell apart."""
+    n_there: int
+    """Documents with text that there are."""
+    n_planned: int | None
+    """Documents that were asked for; None: all."""
+    skips: dict[str, Any]
+    """What was left out, and why: reason to count and examples."""
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits of the texts in their order: equal digests, equal documents."""
+        named = (content_hash(d.text.encode("utf-8")).to_bytes(8, "little") for d in self.documents)
+        return hashlib.sha256(b"".join(named)).hexdigest()[:12]
+
+
+def read(config: PerplexitySet, checkpoint: Checkpoint) -> DocumentSet:
+    """The documents that a config names.
+
+    Raises:
+        DataError: They cannot be read, there are none, or the set is the checkpoint's held-out
+            text and that is unknown or is no text.
+    """
+    skips = Skips()
+    if config.source is not None:
+        documents: Iterator[Document] = config.source.documents(skips)
+    else:
+        documents = _held_out(checkpoint)
+    return _chosen(config.name, documents, config.domain, config.max_documents, skips)
+
+
+def of_texts(name: str, texts: Sequence[str], domain: str | None = None) -> DocumentSet:
+    """A set of texts that are in hand already; an empty one is left out and counted.
+
+    Raises:
+        DataError: None of them holds anything, or one of them is no text.
+    """
+    skips = Skips()
+    named = (Document(str(i), text) for i, text in enumerate(texts))
+    return _chosen(name, named, domain, None, skips)
+
+
+def corpus_texts(corpus: Corpus, split: SplitName) -> Iterator[str]:
+    """Every document of one side of a corpus, as text.
+
+    Raises:
+        DataError: The corpus is not made of text.
+    """
+    tokenizer = corpus.load_tokenizer()
+    if tokenizer is None:
+        raise DataError(
+            f"the corpus is made of {corpus.tokenizer}, which is no text",
+            where=f"corpus {corpus.digest} ({corpus.path})",
+            fix="name a set of text (source: ...)",
+        )
+    tokens, start = corpus.tokens(split), 0
+    for end in tokens.ends.tolist():
+        row = tokens.windows(np.array([start]), end - start)[0]
+        assert row[-1] == tokenizer.end
+        yield tokenizer.decode(row[:-1])
+        start = end
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One number, and where the documents' own spread says the truth may be."""
+
+    value: float
+    interval: tuple[float, float] | None
+    """At LEVEL; None where there are too few documents to say."""
+
+    def __str__(self) -> str:
+        if self.interval is None:
+            return f"{self.value:.4g}"
+        return "{:.4g} [{:.4g}, {:.4g}]".format(self.value, *self.interval)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What some documents cost together."""
+
+    n_documents: int
+    n_tokens: int
+    """Scored tokens, one END for each document among them."""
+    n_bytes: int
+    """UTF-8 bytes of the texts."""
+    nats: float
+    """Sum over all scored tokens."""
+    nats_of_ends: float
+    """The part of `nats` that the END tokens cost."""
+    nats_per_token: Estimate
+    perplexity: Estimate
+    bits_per_byte: Estimate
+    """END's cost included."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Mean cost of the tokens that were scored with a like number of tokens before them."""
+
+    first: int
+    last: int
+    """Tokens read before the scored one, END and the window's beginning counted: first to last."""
+    n_tokens: int
+    nats_per_token: float
+
+
+@dataclass(frozen=True, eq=False)
+class Perplexity:
+    """One checkpoint's loss on one set of documents."""
+
+    set_name: str
+    set_digest: str
+    """Of the texts: compare results only where it is equal."""
+    checkpoint: str
+    """Where the checkpoint lies."""
+    checkpoint_digest: str
+    tokenizer: str
+    seq_len: int
+    overlap: int
+    whole: Loss
+    domains: dict[str, Loss]
+    """Empty where the set has no domains."""
+    places: tuple[Place, ...]
+    """By the number of tokens read before, in powers of two. Long reading is found in long
+    documents alone, so a fall along it is not all the work of context."""
+    nats: np.ndarray
+    """Of each document, shape (n_documents,)."""
+    n_tokens: np.ndarray
+    n_bytes: np.ndarray
+    n_there: int
+    n_planned: int | None
+    skips: dict[str, Any]
+    replicates: int
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON types, the sums of each document included."""
+        as_they_are = (
+            "set_name set_digest checkpoint checkpoint_digest tokenizer seq_len overlap"
+            " n_there n_planned skips replicates seed"
+        )
+        return {
+            **{name: getattr(self, name) for name in as_they_are.split()},
+            "level": LEVEL,
+            "whole": _plain(self.whole),
+            "domains": {name: _plain(loss) for name, loss in self.domains.items()},
+            "places": [asdict(place) for place in self.places],
+            "documents": {
+                "nats": self.nats.tolist(),
+                "n_tokens": self.n_tokens.tolist(),
+                "n_bytes": self.n_bytes.tolist(),
+            },
+        }
+
+    def summary(self) -> str:
+        """The result in words."""
+        whole, planned = self.whole, "all" if self.n_planned is None else str(self.n_planned)
+        left_out = ", ".join(f"{entry['count']} {why}" for why, entry in self.skips.items())
+        lines = [
+            f"Loss on {self.set_name} ({self.set_digest}) [measured]",
+            f"  of {self.checkpoint} (weights {self.checkpoint_digest})",
+            f"  documents: {planned} planned, {self.n_there} there, {whole.n_documents} used"
+            + (f"; left out: {left_out}" if left_out else ""),
+            f"  {si(whole.n_tokens)} tokens of {self.tokenizer}, {si(whole.n_bytes)} bytes",
+            f"  bits per byte   {whole.bits_per_byte}",
+            f"  nats per token  {whole.nats_per_token}",
+            f"  perplexity      {whole.perplexity}",
+            f"  in brackets: {LEVEL:.0%} of {self.replicates} draws of whole documents"
+            if whole.bits_per_byte.interval
+            else f"  no intervals: fewer than {MIN_DOCUMENTS} documents",
+            "  END is included: it is a token, it has no bytes, and it costs "
+            f"{whole.nats_of_ends / whole.nats:.2%} of the nats",
+            "  Compare models of different tokenizers by bits per byte alone.",
+            f"  context: {self.seq_len} tokens; documents longer than it are read in windows that"
+            f" share {self.overlap}",
+        ]
+        for name, loss in self.domains.items():
+            lines.append(
+                f"  {name}: {loss.n_documents} documents, {si(loss.n_bytes)} bytes,"
+                f" bits per byte {loss.bits_per_byte}, nats per token {loss.nats_per_token}"
+            )
+        lines.append("  nats per token by tokens read before (count):")
+        lines += [
+            f"    {p.first}-{p.last}: {p.nats_per_token:.4g} ({si(p.n_tokens)})"
+            for p in self.places
+        ]
+        return "\n".join(lines)
+
+
+def perplexity(
+    checkpoint: Checkpoint,
+    documents: DocumentSet,
+    *,
+    overlap: int | None = None,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Perplexity:
+    """The loss of a checkpoint on a set of documents.
+
+    Args:
+        checkpoint: Whose tokenizer cuts the texts.
+        documents: From `read` or `of_texts`.
+        overlap: Tokens that a window shares with the one before it, 0 to seq_len - 1. More gives
+            tokens more to go by, and costs seq_len / (seq_len - overlap) times the work. None:
+            half of seq_len.
+        replicates: Draws of documents behind each interval, MIN_REPLICATES or more.
+        seed: Decides the draws.
+
+    Raises:
+        DataError: The overlap leaves no step, the draws are too few for an interval, or the
+            checkpoint has no tokenizer of text.
+    """
+    overlap = checkpoint.seq_len // 2 if overlap is None else overlap
+    if checkpoint.tokenizer is None:
+        raise DataError(
+            "the checkpoint has no tokenizer of text",
+            where=str(checkpoint.path),
+            fix="name a model that was trained on text",
+        )
+    if not 0 <= overlap < checkpoint.seq_len:
+        raise DataError(
+            f"windows of {checkpoint.seq_len} tokens cannot share {overlap}",
+            where="overlap",
+            fix=f"choose 0 to {checkpoint.seq_len - 1}",
+        )
+    if replicates < MIN_REPLICATES:
+        raise DataError(
+            f"{replicates} draws are too few: an interval's end would be one draw's whim",
+            where="replicates",
+            fix=f"ask for at least {MIN_REPLICATES}",
+        )
+    sums = _Sums(checkpoint.seq_len)
+    for batch in _batches(documents.documents):
+        sums.add(checkpoint, batch, overlap)
+    nats, ends = np.array(sums.nats), np.array(sums.nats_of_ends)
+    n_tokens, n_bytes = np.array(sums.n_tokens), np.array(sums.n_bytes)
+
+    def loss(chosen: np.ndarray, stream: int) -> Loss:
+        columns = np.stack([nats, n_tokens, n_bytes, ends], axis=1)[chosen]
+        return _loss(columns, replicates, (seed, stream))
+
+    domain_of, names = np.array(documents.domains), sorted(set(documents.domains) - {""})
+    return Perplexity(
+        documents.name,
+        documents.digest,
+        str(checkpoint.path),
+        checkpoint.digest,
+        checkpoint.tokenizer.name,
+        checkpoint.seq_len,
+        overlap,
+        loss(np.full(len(nats), True), 0),
+        {name: loss(domain_of == name, i) for i, name in enumerate(names, 1)},
+        sums.places(),
+        nats,
+        n_tokens,
+        n_bytes,
+        documents.n_there,
+        documents.n_planned,
+        documents.skips,
+        replicates,
+        seed,
+    )
+
+
+def windows(n_tokens: int, seq_len: int, overlap: int) -> Iterator[tuple[int, int, int]]:
+    """How a row is read: where each window begins, its first scored token, its last.
+
+    Every token but the row's first is scored once. What is before it in its window depends on
+    its place alone, never on how much text follows.
+
+    Args:
+        n_tokens: Of the row, 2 or more.
+        seq_len: Tokens that a model sees at once.
+        overlap: Tokens that a window shares with the one before it.
+    """
+    begin, scored = 0, 0
+    while scored < n_tokens - 1:
+        last = min(begin + seq_len, n_tokens - 1)
+        yield begin, scored + 1, last
+        begin, scored = begin + seq_len - overlap, last
+
+
+class _Sums:
+    """Grows document by document: what each costs, and what each place in the context costs."""
+
+    def __init__(self, seq_len: int):
+        self.nats: list[float] = []
+        self.nats_of_ends: list[float] = []
+        self.n_tokens: list[int] = []
+        self.n_bytes: list[int] = []
+        self._place_nats = np.zeros(seq_len + 1)
+        self._place_counts = np.zeros(seq_len + 1, np.int64)
+
+    def add(self, checkpoint: Checkpoint, batch: Sequence[Document], overlap: int) -> None:
+        end = np.array([checkpoint.tokenizer.end])
+        cut = checkpoint.tokenizer.encode([document.text for document in batch])
+        rows = [np.concatenate([end, tokens, end]) for tokens in cut]
+        read = [
+            (i, *window)
+            for i, row in enumerate(rows)
+            for window in windows(len(row), checkpoint.seq_len, overlap)
+        ]
+        found = checkpoint.logprobs([rows[i][begin : last + 1] for i, begin, _, last in read])
+        first_of_batch = len(self.nats)
+        for document, row in zip(batch, rows, strict=True):
+            self.nats.append(0.0)
+            self.nats_of_ends.append(0.0)
+            self.n_tokens.append(len(row) - 1)
+            self.n_bytes.append(len(document.text.encode("utf-8")))
+        for (i, begin, first, last), logprobs in zip(read, found, strict=True):
+            costs = -logprobs[first - begin - 1 :]
+            self.nats[first_of_batch + i] += float(costs.sum())
+            self.nats_of_ends[first_of_batch + i] = float(costs[-1])  # the last window's stays
+            self._place_nats[first - begin : last - begin + 1] += costs
+            self._place_counts[first - begin : last - begin + 1] += 1
+
+    def places(self) -> tuple[Place, ...]:
+        """In powers of two, those without a token left away."""
+        found, first = [], 1
+        while first < len(self._place_counts):
+            last = min(2 * first, len(self._place_counts)) - 1
+            n = int(self._place_counts[first : last + 1].sum())
+            if n:
+                nats = float(self._place_nats[first : last + 1].sum())
+                found.append(Place(first, last, n, nats / n))
+            first = last + 1
+        return tuple(found)
+
+
+def _loss(columns: np.ndarray, replicates: int, seed: tuple[int, int]) -> Loss:
+    """From the nats, tokens, bytes and END's nats of each document, shape (n_documents, 4)."""
+    nats, n_tokens, n_bytes, ends = columns.sum(0)
+    drawn = drawn_sums(columns[:, :3], replicates, seed)
+    per_token, bits = nats / n_tokens, nats / math.log(2) / n_bytes
+    spread = _interval(drawn[:, 0] / drawn[:, 1], len(columns))
+    spread_of_bits = _interval(drawn[:, 0] / math.log(2) / drawn[:, 2], len(columns))
+    return Loss(
+        len(columns),
+        int(n_tokens),
+        int(n_bytes),
+        float(nats),
+        float(ends),
+        Estimate(float(per_token), spread),
+        Estimate(_exp(per_token), spread and (_exp(spread[0]), _exp(spread[1]))),
+        Estimate(float(bits), spread_of_bits),
+    )
+
+
+def drawn_sums(columns: np.ndarray, replicates: int, seed: tuple[int, ...]) -> np.ndarray:
+    """Sums of the columns over as many documents, drawn with replacement, again and again.
+
+    Args:
+        columns: One row a document, shape (n, k).
+        replicates: Draws.
+        seed: Decides them.
+
+    Returns: Shape (replicates, k).
+    """
+    n, rng = len(columns), np.random.default_rng(seed)
+    at_once = max(1, _COUNTS_AT_ONCE // n)
+    sums = np.empty((replicates, columns.shape[1]))
+    for start in range(0, replicates, at_once):
+        rows = min(at_once, replicates - start)
+        drawn = rng.integers(n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n)
+        sums[start : start + rows] = counts @ columns
+    return sums
+
+
+def _interval(values: np.ndarray, n: int) -> tuple[float, float] | None:
+    """The middle of the values, widened for n documents; None for too few of them.
+
+    A bootstrap of n documents spreads by sqrt((n - 1) / n) too little and knows nothing of
+    Student's t: both are made up for by taking percentiles further out.
+    """
+    if n < MIN_DOCUMENTS:
+        return None
+    wanted = stats.t.ppf((1 - LEVEL) / 2, n - 1) * math.sqrt(n / (n - 1))
+    tail = float(stats.norm.cdf(wanted))
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _exp(nats: float) -> float:
+    """The perplexity; infinite beyond what a float holds."""
+    return math.exp(nats) if nats < 709 else math.inf
+
+
+def _held_out(checkpoint: Checkpoint) -> Iterator[Document]:
+    if checkpoint.corpus is None:
+        raise DataError(
+            "nobody wrote down which corpus the checkpoint was trained on",
+            where=str(checkpoint.path),
+            fix="name the documents with `source` in place of `corpus: validation`",
+        )
+    corpus = open_corpus(checkpoint.corpus)
+    for i, text in enumerate(corpus_texts(corpus, "validation")):
+        yield Document(f"validation document {i}", text)
+
+
+def _chosen(
+    name: str,
+    documents: Iterable[Document],
+    domain: str | None,
+    wanted: int | None,
+    skips: Skips,
+) -> DocumentSet:
+    """The documents with text, at most `wanted` of them, in the order in which they come."""
+    kept: list[tuple[int, int, Document]] = []
+    n_there = 0
+    for document in documents:
+        if not document.text:
+            skips.note("empty", document.name)
+            continue
+        try:
+            data = document.text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise DataError(
+                "the text holds half of a surrogate pair, which is no character",
+                where=f"set {name}, document {document.name}",
+                fix="mend or remove the document",
+            ) from None
+        rank = int(mix(np.array([content_hash(data)], U64) ^ _DRAW)[0])
+        heapq.heappush(kept, (-rank, -n_there, document))
+        n_there += 1
+        if wanted is not None and len(kept) > wanted:
+            heapq.heappop(kept)
+    if not kept:
+        raise DataError(
+            f"the set {name} holds no text",
+            where=f"set {name}; left out: {dict(skips.counts) or 'nothing'}",
+            fix="name documents that hold text",
+        )
+    used = tuple(d for _, _, d in sorted(kept, key=lambda entry: -entry[1]))
+    domains = tuple(_first_folder(d.name) if domain is None else domain for d in used)
+    if any(domains):
+        domains = tuple(one or NO_FOLDER for one in domains)
+    return DocumentSet(name, used, domains, n_there, wanted, skips.to_dict())
+
+
+def _first_folder(name: str) -> str:
+    """The first folder of a document's name; empty where it lies in none."""
+    parts = PurePosixPath(name).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def _batches(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
+    """Documents in their order, some _BATCH characters together."""
+    start, size = 0, 0
+    for i, document in enumerate(documents, 1):
+        size += len(document.text)
+        if size >= _BATCH or i == len(documents):
+            yield documents[start:i]
+            start, size = i, 0
+
+
+def _plain(loss: Loss) -> dict[str, Any]:
+    """A loss as JSON types."""
+    named = asdict(loss)
+    for estimate in (v for v in named.values() if isinstance(v, dict)):
+        estimate["interval"] = estimate["interval"] and list(estimate["interval"])
+    return named

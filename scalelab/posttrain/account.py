@@ -1,0 +1,59 @@
+"""What a method costs: FLOPs of each model it runs, bytes of all that it holds.
+
+    forward   flops_per_token / 3           of one token through one model
+    train     flops_per_token               forward and backward
+    sft       train                         on every token of every example
+    dpo       train, and forward once       policy and reference, on both answers
+    reward    train                         on both answers
+    ppo       write (forward a token) + reference + reward + critic: forward each,
+              then (policy + critic): train, times the epochs
+
+so that with N weights in products these are 6N, 6N + 2N, 6N, and 2N + 2N + 2N + 2N + 12N epochs.
+Counted on real tokens: padding is the machine's affair. All models of a method are taken to be
+of one size, which ours are.
+
+Symbols: flops_per_token as in model/flops.py, at the context of training, attention in full.
+Source: METHODS of RLHF accounting follow from the factor 6 (Kaplan et al. 2020, 2.1).
+Not here: money and time of a final run (the plan room).
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from scalelab.evals.checkpoint import Checkpoint
+
+ADAM_BYTES = 4 * 4
+"""Bytes a weight under the flat AdamW in fp32: weight, gradient, two moments."""
+
+
+@dataclass(frozen=True)
+class Price:
+    """FLOPs a token through one model."""
+
+    train: float
+
+    @classmethod
+    def of(cls, model: Checkpoint) -> "Price":
+        """Of a model at its own context."""
+        return cls(model.config.size(model.seq_len).flops_per_token)
+
+    @property
+    def forward(self) -> float:
+        """Without the way back."""
+        return self.train / 3
+
+
+def trained_bytes(module: nn.Module) -> int:
+    """Bytes of a module's weights under AdamW: weights, gradients and moments, fp32."""
+    return ADAM_BYTES * sum(p.numel() for p in module.parameters())
+
+
+def held_bytes(module: nn.Module) -> int:
+    """Bytes of a module that is only read, fp32."""
+    return 4 * sum(p.numel() for p in module.parameters())
+
+
+def activation_bytes(model: Checkpoint, n_tokens: int) -> int:
+    """Bytes that a batch leaves behind for the way back, at most, fp32."""
+    return model.config.activation_bytes_per_token(4) * n_tokens

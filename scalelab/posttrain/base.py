@@ -1,0 +1,250 @@
+"""What a stage of post-training is: what is asked for, what it is given, what it leaves.
+
+    file -> stages in order -> each: inputs by name -> work, step by step -> a stage directory
+
+A stage's id hashes everything that decides it: its settings, the ids of the stages it starts
+from, the base model's weights, the conversations, the seed. So the same work has the same name
+wherever it is asked for, and is never done twice.
+
+Units: flops in floating-point operations, tokens in tokens, *_bytes in bytes.
+Not here: the loop (loop.py), the order and the processes (flow.py).
+"""
+
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from scalelab.config import Config, Name, Positive
+from scalelab.data.chat import Message
+from scalelab.errors import DataError, RunError
+from scalelab.evals.checkpoint import Checkpoint
+from scalelab.files import write_json
+from scalelab.train.rundir import RunDir
+from scalelab.train.spec import AdamWSpec
+
+FORMAT = 1
+"""Version of everything that decides what a stage comes to. Raise it and all is done anew."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What an assistant is asked, and what is known about a right answer."""
+
+    messages: tuple[Message, ...]
+    reference: str | None = None
+    """A right answer, where one is known."""
+    task: Any = None
+    """What the source of the prompt needs to judge an answer."""
+
+
+class Conversations(Config):
+    """A source of conversations. Members add `kind: Literal[...]` and their settings."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Hex digits that change when any conversation does. Raises DataError: unreadable."""
+
+    @abstractmethod
+    def training(self, n: int | None, seed: int) -> list[tuple[Message, ...]]:
+        """Conversations with their answers; the first n of a fixed order.
+
+        Raises:
+            DataError: There are fewer than n, or a record is not a conversation.
+        """
+
+    @abstractmethod
+    def prompts(self, n: int, seed: int, purpose: str) -> list[Prompt]:
+        """Prompts without answers, other ones for every purpose where the source allows it."""
+
+    @abstractmethod
+    def tests(self, n: int) -> dict[str, list[Prompt]]:
+        """Held-out prompts by the name of their set, up to n of each."""
+
+    @abstractmethod
+    def gold(self, prompt: Prompt, answer: str) -> float | None:
+        """What an answer is worth by the source's own measure; None where it has none."""
+
+    @abstractmethod
+    def is_right(self, prompt: Prompt, answer: str) -> bool | None:
+        """Whether an answer is right; None where the source cannot tell."""
+
+
+class Rates(Config):
+    """AdamW for post-training: one rate for every weight, decaying after a warmup."""
+
+    lr: Positive
+    """Peak learning rate."""
+    beta2: Positive = 0.99
+    weight_decay: float = 0.0
+    grad_clip: Positive | None = 1.0
+
+    def spec(self) -> AdamWSpec:
+        """The same for the flat optimizer."""
+        return AdamWSpec(
+            lr_matrix=self.lr, lr_embedding=self.lr, lr_head=self.lr, lr_vector=self.lr,
+            beta2=self.beta2, weight_decay=self.weight_decay, grad_clip=self.grad_clip,
+        )  # fmt: skip
+
+
+class Stage(Config):
+    """One step of post-training. Members add `kind: Literal[...]` and their settings."""
+
+    name: Name
+    """What other stages and the report call it."""
+
+    @abstractmethod
+    def needs(self) -> tuple[str, ...]:
+        """Names of the stages (or "base") that it is given."""
+
+    def expand(self) -> "tuple[Stage, ...]":
+        """The stages that it stands for: itself, or a series."""
+        return (self,)
+
+    def most_rows(self) -> tuple[int | None, float]:
+        """Rows of text that the stage reads or writes at most, and how many times one goes
+        forward through a model, the way back counted as two. None: nobody can say yet.
+        """
+        return None, 0.0
+
+    @abstractmethod
+    def work(self, given: "Given") -> "Work":
+        """The work, ready to be done from step 0.
+
+        Raises:
+            DataError: The conversations or pairs cannot carry it.
+            RunError: An input is missing or damaged.
+        """
+
+
+class Stopped(Exception):
+    """A long step was stopped on request; the work has saved what it needs to go on."""
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a stage is given."""
+
+    stage: Stage
+    conversations: Conversations
+    seed: int
+    paths: Mapping[str, Path]
+    """The directory of each stage that it needs, and of the base model."""
+    out: Path
+    """Its own directory."""
+    stop: Callable[[], bool] = lambda: False
+    """Whether it is asked to save and stop. The loop asks after every step; work whose step is
+    long asks on the way too, saves what it needs, and raises Stopped."""
+    journal: Callable[..., None] = lambda event, **values: None
+    """Appends an event to the stage's journal, for work whose step is long."""
+
+    def model(self, name: str) -> Checkpoint:
+        """The model of an earlier stage."""
+        return Checkpoint.load(self.paths[name])
+
+    def assistant(self, name: str) -> Checkpoint:
+        """The same, where it has to be one that answers. Raises DataError: it is not."""
+        model = self.model(name)
+        if model.chat is None:
+            raise DataError(
+                f"the model {name!r} is a base model: it does not answer",
+                where=f"stage {self.stage.name}, {self.paths[name]}",
+                fix="put it through SFT first, and start from that stage",
+            )
+        return model
+
+
+class Work(Protocol):
+    """A stage being done. Step k depends on the seed and k, and on what was done before it."""
+
+    n_steps: int
+    eval_every: int | None
+    """Steps between two evaluations; None: only at the end."""
+
+    def step(self, k: int) -> dict[str, float]:
+        """Do step k. Numbers for the journal; `loss` ends the stage where it is no number.
+
+        `flops` and `tokens`, where they are given, are what the step cost; they are summed.
+        """
+
+    def evaluate(self) -> dict[str, float]:
+        """Numbers on held-out prompts, now."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a later process needs to go on."""
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from what tensors() gave."""
+
+    def finish(self, out: Path) -> dict[str, Any]:
+        """Write what the stage leaves into its directory, and say what it came to.
+
+        Returns:
+            metrics, name to number or None; tables, name to rows, for the report;
+            memory_bytes, part to bytes that the method holds, reckoned; versions of libraries;
+            flops and flops_by that no step has counted.
+        """
+
+
+Status = Literal["finished", "diverged"]
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage came to: result.json, written last."""
+
+    stage: str
+    kind: str
+    id: str
+    status: Status
+    reason: str | None
+    metrics: dict[str, float | None]
+    flops: float
+    """Spent by all its models, forward and backward; reckoned from tokens."""
+    flops_by: dict[str, float]
+    n_tokens: int
+    """Tokens that went through the trained model, forward and backward or written."""
+    memory_bytes: dict[str, int]
+    """What the method holds, by part, reckoned: weights, gradients, moments, references."""
+    seconds: float
+    device: str
+    n_resumes: int
+    versions: dict[str, str]
+    finished_ms: int
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Write the done-marker."""
+        write_json(path, {"schema": 1, **vars(self)})
+
+
+@dataclass(frozen=True)
+class StageDir:
+    """One stage on the disk. It has the paths and the journal of a run directory."""
+
+    run_dir: RunDir
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self.run_dir.path
+
+    def result(self) -> StageResult | None:
+        """What the stage came to; None while it has not. Raises RunError: it cannot be read."""
+        path = self.run_dir.result_path
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            record.pop("schema")
+            return StageResult(**record)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"result.json cannot be read: {error}",
+                where=str(path),
+                fix="delete it and run the same command again: it goes on from its checkpoint",
+            ) from None

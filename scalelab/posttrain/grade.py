@@ -1,0 +1,139 @@
+"""Grades: what every model of a post-training answers to every held-out set, all of it.
+
+    accuracy, gold, words    for each test set, greedy answers, and drawn ones where asked for
+    bpb                      bits per byte of the base's own validation text: what was forgotten
+
+A grade is a stage like others, so it is done once, goes on after a kill and stands in MLflow.
+Every answer is kept (answers.jsonl), so that models can be compared answer by answer.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from scalelab.config import Count, Switch, Whole
+from scalelab.data.shards import open_corpus
+from scalelab.data.stream import validation_windows
+from scalelab.errors import DataError
+from scalelab.files import whole
+from scalelab.posttrain.account import Price, held_bytes
+from scalelab.posttrain.base import Given, Stage, Work
+from scalelab.posttrain.judged import grade
+from scalelab.posttrain.starting import conversing
+from scalelab.train.evaluate import validation_loss
+
+ANSWERS = "answers.jsonl"
+FIELDS = ("accuracy", "accuracy_se", "gold", "gold_se", "words", "ended")
+
+
+class Grade(Stage):
+    """Grade one model."""
+
+    kind: Literal["grade"] = "grade"
+    """Names this method in STAGES."""
+    model: str
+    """The stage whose model is graded, or "base"."""
+    prompts: Count = 300
+    """Of each test set."""
+    sampled: Switch = True
+    """Grade drawn answers of the first test set too: they say what the whole model is like."""
+    retention_tokens: Whole = 131_072
+    """Tokens of the base's validation text; 0 for none."""
+
+    def needs(self) -> tuple[str, ...]:
+        """The model."""
+        return (self.model,)
+
+    def work(self, given: Given) -> Work:
+        """See Stage."""
+        return Grading(self, given)
+
+
+class Grading:
+    """One model being graded; a step is one set."""
+
+    def __init__(self, stage: Grade, given: Given):
+        self.stage, self.given = stage, given
+        self.model = conversing(given.model(stage.model), given.seed)
+        tests = given.conversations.tests(stage.prompts)
+        if not tests and not stage.retention_tokens:
+            raise DataError(
+                "there is nothing held out to grade on",
+                where=f"data: {given.conversations.model_dump_json()}",
+                fix="name test files (data.test), or ask for retention_tokens",
+            )
+        self.sets = [(name, prompts, 0.0) for name, prompts in tests.items()]
+        if stage.sampled and self.sets:
+            self.sets.append((f"{self.sets[0][0]}.sampled", self.sets[0][1], 1.0))
+        self.n_steps, self.eval_every = len(self.sets) + 1, None
+        self.price = Price.of(self.model)
+        self.rows: list[dict[str, Any]] = []
+        self.answers: list[dict[str, Any]] = []
+
+    def step(self, k: int) -> dict[str, float]:
+        """Grade one set; the last step reads the base's text."""
+        if k == len(self.sets):
+            return self._remember()
+        name, prompts, temperature = self.sets[k]
+        graded = grade(
+            self.given.conversations, self.model, prompts,
+            temperature=temperature, seed=self.given.seed,
+        )  # fmt: skip
+        numbers = graded.numbers()
+        self.rows.append({"set": name, "n": len(prompts), **{f: numbers.get(f) for f in FIELDS}})
+        for i, prompt in enumerate(prompts):
+            self.answers.append({
+                "set": name, "i": i, "prompt": prompt.messages[-1]["content"],
+                "answer": graded.answers[i], "reference": prompt.reference,
+                "right": graded.right[i], "gold": graded.gold[i], "ended": graded.ended[i],
+            })  # fmt: skip
+        n = sum(len(self.model.chat.prompt(p.messages)) for p in prompts)
+        n += sum(len(self.model.chat.answer(a)) for a in graded.answers)
+        return {"tokens": n, "flops": n * self.price.forward}
+
+    def _remember(self) -> dict[str, float]:
+        """Bits per byte of the text that the base was validated on."""
+        if not self.stage.retention_tokens or self.model.corpus is None:
+            return {}
+        corpus = open_corpus(self.model.corpus)
+        windows = validation_windows(corpus, self.model.seq_len, self.stage.retention_tokens)
+        loss, error = validation_loss(
+            self.model.network, windows, self.model.device, self.model.config.vocab_size
+        )
+        self.rows.append({
+            "set": "base text", "n": windows.size, "loss": loss, "loss_se": error,
+            "bpb": corpus.bpb(loss),
+        })  # fmt: skip
+        return {"tokens": windows.size, "flops": windows.size * self.price.forward}
+
+    def evaluate(self) -> dict[str, float]:
+        """Nothing to look at on the way."""
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is done so far, as bytes of JSON."""
+        text = json.dumps([self.rows, self.answers]).encode()
+        return {"so_far": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """See Work."""
+        self.rows, self.answers = json.loads(tensors["so_far"].numpy().tobytes())
+
+    def finish(self, out: Path) -> dict[str, Any]:
+        """Write every answer."""
+        with whole(out / ANSWERS, "w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in self.answers)
+        metrics = {
+            f"{row['set']}.{name}": row[name]
+            for row in self.rows
+            for name in (*FIELDS, "loss", "bpb")
+            if row.get(name) is not None
+        }
+        return {
+            "metrics": metrics,
+            "tables": {"sets": self.rows},
+            "memory_bytes": {"model": held_bytes(self.model.network)},
+        }

@@ -1,0 +1,165 @@
+"""One stage from wherever it stands to its result. The only loop of post-training.
+
+    work + newest checkpoint -> steps -> result.json, written last
+
+It can be stopped or killed at any moment and called again: step k depends on the seed and k,
+and all else is in the checkpoint, so on the same CPU the result is the same to the last bit.
+What it sees it appends to the stage's journal. Wall time that a killed process spent since its
+last checkpoint is not in `seconds`.
+
+Not here: what a step is (the stages), processes (flow.py).
+"""
+
+import math
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+import scalelab
+from scalelab.files import make_dir
+from scalelab.posttrain.base import Given, StageDir, StageResult, Status, Stopped, Work
+from scalelab.train import checkpoint
+from scalelab.train.checkpoint import Progress
+from scalelab.train.device import find_device
+
+COUNT = "count."
+"""Before the names of sums in a checkpoint."""
+SUMMED = ("flops", "tokens")
+POINTS = 100
+"""About how many steps of a stage are logged."""
+
+
+def do(stage_dir: StageDir, given: Given, stop: Callable[[], bool]) -> StageResult | None:
+    """Do one stage to its end, from its newest checkpoint if it has one.
+
+    Args:
+        stage_dir: Receives journal, checkpoints, outputs and result.
+        given: What the stage is given.
+        stop: Asked after every step; True saves and returns, to go on another time.
+
+    Returns: The result, also when it diverged; None when it was stopped.
+
+    Raises:
+        DataError, RunError: A person has to mend something first.
+    """
+    if (done := stage_dir.result()) is not None:
+        return done
+    return _Doing(stage_dir, given, given.stage.work(given)).to_the_end(stop)
+
+
+class _Doing:
+    def __init__(self, stage_dir: StageDir, given: Given, work: Work):
+        self.dir, self.given, self.work = stage_dir, given, work
+        self.id = stage_dir.run_dir.run.rpartition("-")[2]
+        self.progress, tensors, passed_over = checkpoint.newest(
+            stage_dir.run_dir.checkpoints, self.id
+        )
+        self.sums: Counter[str] = Counter()
+        resumed = self.progress is not None
+        if resumed:
+            counts = {k: v for k, v in tensors.items() if k.startswith(COUNT)}
+            self.sums.update({k.removeprefix(COUNT): float(v) for k, v in counts.items()})
+            work.restore({k: v for k, v in tensors.items() if k not in counts})
+        self.progress = self.progress or Progress()
+        self.progress.n_resumes += resumed
+        self._tell("start", pid=os.getpid(), device=find_device().name, n_steps=work.n_steps,
+                   threads=torch.get_num_threads())  # fmt: skip
+        for reason in passed_over:
+            self._tell("checkpoint_passed_over", reason=reason)
+        if resumed:
+            self._tell("resume", step=self.progress.step)
+
+    def _tell(self, event: str, **values: object) -> None:
+        self.dir.run_dir.append(event, **values)
+
+    def to_the_end(self, stop: Callable[[], bool]) -> StageResult | None:
+        work, progress = self.work, self.progress
+        make_dir(self.dir.run_dir.checkpoints)
+        every = max(1, work.n_steps // POINTS)
+        clock = saved = time.monotonic()
+        wait = checkpoint.seconds_until_next(0)
+        while progress.step < work.n_steps:
+            stopping = stop()
+            try:
+                numbers = work.step(progress.step)
+            except Stopped:
+                self._spent(clock)
+                self._save()
+                self._tell("interrupted", step=progress.step)
+                return None
+            progress.step += 1
+            for name in SUMMED:
+                self.sums[name] += numbers.pop(name, 0.0)
+            for name in [n for n in numbers if n.startswith("flops.")]:
+                self.sums[name] += numbers.pop(name)
+            if not math.isfinite(numbers.get("loss", 0.0)):
+                self._spent(clock)
+                reason = f"loss {numbers['loss']} at step {progress.step} of {work.n_steps}"
+                return self._conclude("diverged", reason, {})
+            if progress.step % every == 0 or progress.step == work.n_steps:
+                self._tell("step", step=progress.step, n_tokens=int(self.sums["tokens"]), **numbers)
+            if work.eval_every and progress.step % work.eval_every == 0:
+                self._tell("eval", step=progress.step, **work.evaluate())
+            clock = self._spent(clock)
+            if stopping or time.monotonic() - saved > wait:
+                wait = self._save()
+                clock = saved = time.monotonic()
+            if stopping:
+                self._tell("interrupted", step=progress.step)
+                return None
+        record = work.finish(self.dir.path)
+        self._spent(clock)
+        return self._conclude("finished", None, record)
+
+    def _spent(self, clock: float) -> float:
+        now = time.monotonic()
+        self.progress.train_s += now - clock
+        return now
+
+    def _save(self) -> float:
+        """Write a checkpoint; how long to wait for the next."""
+        began = time.monotonic()
+        counts = {
+            COUNT + name: torch.tensor(value, dtype=torch.float64)
+            for name, value in self.sums.items()
+        }
+        tensors: dict[str, Tensor] = self.work.tensors() | counts
+        checkpoint.save(self.dir.run_dir.checkpoints, self.id, self.progress, tensors)
+        self._tell("checkpoint", step=self.progress.step)
+        return checkpoint.seconds_until_next(time.monotonic() - began)
+
+    def _conclude(self, status: Status, reason: str | None, record: dict) -> StageResult:
+        by = {k.removeprefix("flops."): v for k, v in self.sums.items() if k.startswith("flops.")}
+        stage = self.given.stage
+        result = StageResult(
+            stage=stage.name,
+            kind=stage.kind,
+            id=self.id,
+            status=status,
+            reason=reason,
+            metrics=record.get("metrics", {}),
+            flops=self.sums["flops"] + record.get("flops", 0.0),
+            flops_by=by | record.get("flops_by", {}),
+            n_tokens=int(self.sums["tokens"]),
+            memory_bytes=record.get("memory_bytes", {}),
+            seconds=self.progress.train_s,
+            device=find_device().name,
+            n_resumes=self.progress.n_resumes,
+            versions={
+                "scalelab": scalelab.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+                **record.get("versions", {}),
+            },
+            finished_ms=time.time_ns() // 1_000_000,
+            tables=record.get("tables", {}),
+        )
+        result.write(self.dir.run_dir.result_path)
+        self._tell("end", status=status, reason=reason)
+        checkpoint.clear(self.dir.run_dir.checkpoints)
+        return result

@@ -1,0 +1,136 @@
+"""Pairs of a better and a worse answer, ready to be learned from.
+
+They come from a stage that collected them, or from a file with a pair a line:
+
+    {"prompt": text or messages, "chosen": text, "rejected": text}
+
+One side is held out by the prompt, so that no prompt is on both. Empty files, pairs whose two
+answers are the same and files in which one side always loses for its length alone are said or
+refused, never passed over.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scalelab.data.chat import Chat, Message
+from scalelab.data.skills import drawn_share
+from scalelab.data.textfiles import rows_of
+from scalelab.errors import DataError
+from scalelab.evals.checkpoint import Checkpoint
+from scalelab.posttrain.base import Given
+from scalelab.posttrain.files import as_messages
+from scalelab.posttrain.preferences import PAIRS
+
+HELD_OUT = 0.1
+"""Share of the prompts that are held out."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One prompt, a better answer and a worse one, as tokens."""
+
+    prompt: tuple[int, ...]
+    chosen: tuple[int, ...]
+    """With the end token."""
+    rejected: tuple[int, ...]
+    messages: tuple[Message, ...]
+    said: tuple[str, str]
+    """The two answers as text, the better one first."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """All of them, divided."""
+
+    train: Sequence[Pair]
+    held_out: Sequence[Pair]
+    n_undecided: int
+    """Comparisons without a winner, which train nothing."""
+
+
+def is_file(source: str) -> bool:
+    """Whether pairs come from a file, and not from a stage."""
+    return source.endswith((".jsonl", ".parquet", ".gz", ".zst"))
+
+
+def pairs_of(given: Given, source: str, start: Checkpoint, n: int | None) -> Pairs:
+    """The pairs of a stage or a file, as tokens of a model.
+
+    Args:
+        given: Of the stage that learns from them.
+        source: A stage's name, or a path that ends in .jsonl or .parquet.
+        start: The model whose tokens they become.
+        n: Most pairs of training; None takes all.
+
+    Raises:
+        DataError: There are none, fewer than n, one is longer than the context, or all are of
+            one class: nothing is preferred to anything.
+    """
+    path = Path(source) if is_file(source) else given.paths[source] / PAIRS
+    rows, undecided = [], 0
+    for where, row in rows_of(path):
+        for name in ("prompt", "chosen", "rejected"):
+            if name not in row:
+                raise DataError(
+                    f"the pair has no {name!r}",
+                    where=where,
+                    fix=f"give prompt, chosen and rejected; it has: {', '.join(row)}",
+                )
+        if row.get("verdict", 1.0) in (None, 0.5):
+            undecided += 1
+            continue
+        rows.append(_pair(where, row, start.chat))
+    if not rows:
+        raise DataError(
+            f"there is no decided pair, and {undecided} undecided",
+            where=str(path),
+            fix="collect more comparisons, or choose a judge that decides",
+        )
+    _refuse(rows, path, start.seq_len)
+    held = [drawn_share("held out " + repr(pair.messages), 0) < HELD_OUT for pair in rows]
+    train = [pair for pair, is_held in zip(rows, held, strict=True) if not is_held]
+    held_out = [pair for pair, is_held in zip(rows, held, strict=True) if is_held]
+    if not train or (n is not None and len(train) < n):
+        raise DataError(
+            f"{n or 1} pairs are asked for, and {len(train)} are there beside {len(held_out)} "
+            "held out",
+            where=str(path),
+            fix="ask for fewer, or collect more comparisons",
+        )
+    return Pairs(train[:n], held_out, undecided)
+
+
+def both_sides(pairs: Sequence[Pair]) -> list[tuple[int, ...]]:
+    """Every pair's better answer after its prompt, then every worse one."""
+    return [(*p.prompt, *p.chosen) for p in pairs] + [(*p.prompt, *p.rejected) for p in pairs]
+
+
+def _pair(where: str, row: dict, chat: Chat) -> Pair:
+    messages = as_messages(where, row["prompt"], "user")
+    said = []
+    for name in ("chosen", "rejected"):
+        answer = as_messages(where, row[name], "assistant")
+        said.append(answer[-1]["content"])
+    prompt = tuple(chat.prompt(messages))
+    chosen, rejected = (tuple(chat.answer(text)) for text in said)
+    return Pair(prompt, chosen, rejected, messages, (said[0], said[1]))
+
+
+def _refuse(rows: Sequence[Pair], path: Path, seq_len: int) -> None:
+    same = sum(pair.chosen == pair.rejected for pair in rows)
+    if same == len(rows):
+        raise DataError(
+            f"in all {same} pairs the better answer is the worse one: they are of one class",
+            where=str(path),
+            fix="draw the two answers with a higher temperature, or from two models",
+        )
+    longest = max(len(p.prompt) + max(len(p.chosen), len(p.rejected)) for p in rows)
+    if longest > seq_len + 1:
+        many = sum(len(p.prompt) + max(len(p.chosen), len(p.rejected)) > seq_len + 1 for p in rows)
+        raise DataError(
+            f"{many} of {len(rows)} pairs are longer than the context of {seq_len} tokens; the "
+            f"longest has {longest}",
+            where=str(path),
+            fix="leave them out, or start from a model with a longer context",
+        )

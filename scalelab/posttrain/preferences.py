@@ -1,0 +1,235 @@
+"""Preferences: two answers to each prompt, and which of them a judge prefers.
+
+    pairs.jsonl   {"prompt": [...], "chosen": text, "rejected": text, "verdict": 1, 0.5 or 0 ...}
+
+Answers are drawn from two models, or twice from one. Ties and verdicts that cannot be read are
+kept in the file and train nothing; both are counted. Every batch is on the disk before the next
+one is asked for, so that no verdict of a person is lost. Judges beside the first one say how far
+they agree with it.
+
+Source: Ouyang et al. 2022, arXiv:2203.02155 (comparisons); Zheng et al. 2023, arXiv:2306.05685
+(the order of answers sways a judge).
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from scalelab.config import Count, Positive, plugin
+from scalelab.errors import DataError
+from scalelab.evals.agreement import cohen_kappa, krippendorff_alpha, raw_agreement
+from scalelab.files import write_text, writing
+from scalelab.posttrain import JUDGES
+from scalelab.posttrain.account import Price, held_bytes
+from scalelab.posttrain.base import Given, Stage, Work
+from scalelab.posttrain.judged import ask
+from scalelab.units import si
+
+PAIRS = "pairs.jsonl"
+
+
+class Preferences(Stage):
+    """Collect comparisons of answers."""
+
+    kind: Literal["preferences"] = "preferences"
+    """Names this method in STAGES."""
+    first: str
+    """The stage whose model writes one answer."""
+    second: str | None = None
+    """The other answer's; None: the same model, drawn again."""
+    judge: plugin(JUDGES)
+    others: tuple[plugin(JUDGES), ...] = ()
+    """Further judges of the same answers, to see how far they agree. They decide nothing."""
+    prompts: Count = 1000
+    """Prompts to be answered twice."""
+    temperature: Positive = 1.0
+    """Of the draws."""
+    n_new: Count | None = None
+    """Most tokens of an answer; None: what the longest prompt leaves of the context."""
+    batch: Count = 128
+    """Prompts between two writes to the disk."""
+
+    def needs(self) -> tuple[str, ...]:
+        """The models, and what the judges are made from."""
+        models = (self.first, *([self.second] if self.second else []))
+        judges = [name for judge in (self.judge, *self.others) for name in judge.needs()]
+        return tuple(dict.fromkeys((*models, *judges)))
+
+    def most_rows(self) -> tuple[int | None, float]:
+        """See Stage."""
+        return 2 * self.prompts, 1.0
+
+    def work(self, given: Given) -> Work:
+        """See Stage."""
+        return Collecting(self, given)
+
+
+class Collecting:
+    """Preferences being collected."""
+
+    def __init__(self, stage: Preferences, given: Given):
+        self.stage, self.given = stage, given
+        self.first = given.assistant(stage.first)
+        self.second = self.first if stage.second is None else given.assistant(stage.second)
+        self.prompts = given.conversations.prompts(stage.prompts, given.seed, stage.name)
+        judges = (stage.judge, *stage.others)
+        self.courts = [j.court(given.conversations, given.paths, given.seed) for j in judges]
+        # What a person has said must not be lost with the batch that it was said in.
+        self.size = 1 if any(judge.kind == "person" for judge in judges) else stage.batch
+        self.n_steps = -(-len(self.prompts) // self.size)
+        self.eval_every = None
+        self.prices = (Price.of(self.first), Price.of(self.second))
+        self._path = given.out / PAIRS
+        self._done = _whole_batches(self._path)
+
+    def step(self, k: int) -> dict[str, float]:
+        """Answer, judge and write one batch; one that is on the disk is not asked again."""
+        if k in self._done:
+            rows = self._done.pop(k)
+            return self._numbers(rows)
+        size = self.size
+        prompts = self.prompts[k * size : (k + 1) * size]
+        how = {"n_new": self.stage.n_new, "temperature": self.stage.temperature}
+        seed = 2 * (self.given.seed * 1_000_003 + k)
+        one, _, tokens_one = ask(self.first, prompts, seed=seed, **how)
+        two, _, tokens_two = ask(self.second, prompts, seed=seed + 1, **how)
+        verdicts = [court(prompts, one, two, k * size) for court in self.courts]
+        rows = []
+        for i, prompt in enumerate(prompts):
+            said = verdicts[0][i]
+            is_first = said is not None and said >= 0.5
+            rows.append({
+                "step": k,
+                "of": len(prompts),
+                "prompt": list(prompt.messages),
+                "chosen": one[i] if is_first else two[i],
+                "rejected": two[i] if is_first else one[i],
+                "first_is_chosen": is_first,
+                "verdict": said,
+                "others": [other[i] for other in verdicts[1:]],
+                "tokens": [self._length(prompt, t) for t in (tokens_one[i], tokens_two[i])],
+            })  # fmt: skip
+        self._append(rows)
+        return self._numbers(rows)
+
+    def _length(self, prompt: Any, written: Sequence[int]) -> int:
+        return len(self.first.chat.prompt(prompt.messages)) + len(written)
+
+    def _append(self, rows: list[dict[str, Any]]) -> None:
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        with writing(self._path), open(self._path, "ab") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _numbers(self, rows: list[dict[str, Any]]) -> dict[str, float]:
+        lengths = np.array([row["tokens"] for row in rows]).sum(0)
+        written = sum(float(n) * p.forward for n, p in zip(lengths, self.prices, strict=True))
+        judging = len(rows) * sum(court.flops_per_verdict for court in self.courts)
+        return {
+            "decided": float(np.mean([row["verdict"] not in (None, 0.5) for row in rows])),
+            "tokens": float(lengths.sum()),
+            "flops": written + judging,
+            "flops.write": written,
+            "flops.judge": judging,
+        }
+
+    def evaluate(self) -> dict[str, float]:
+        """Nothing to look at on the way."""
+        return {}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All is in the file."""
+        return {}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """See Work."""
+        del tensors
+
+    def finish(self, out: Path) -> dict[str, Any]:
+        """Count what the file holds."""
+        rows = read_rows(out / PAIRS)
+        verdicts = [row["verdict"] for row in rows]
+        decided = sum(v not in (None, 0.5) for v in verdicts)
+        if decided == 0:
+            raise DataError(
+                f"the judge decided none of {len(rows)} comparisons",
+                where=str(out / PAIRS),
+                fix="draw with a higher temperature, compare two models that differ, or choose "
+                "another judge",
+            )
+        court = self.courts[0]
+        per_thousand = 1000 * court.seconds / max(court.n, 1)
+        dollars = court.dollars_per_verdict
+        metrics = {
+            "comparisons": len(rows),
+            "decided": decided,
+            "ties": sum(v == 0.5 for v in verdicts),
+            "unreadable": sum(v is None for v in verdicts),
+            "first_wins": float(np.mean([v for v in verdicts if v is not None])),
+            "judge_seconds_per_thousand": per_thousand if court.n else None,
+            "judge_flops_per_thousand": 1000 * court.flops_per_verdict,
+            "judge_dollars_per_thousand": None if dollars is None else 1000 * dollars,
+            "judge_same_in_both_orders": court.same / court.swapped if court.swapped else None,
+        }
+        for i, other in enumerate(self.stage.others):
+            both = np.array([[r["verdict"], r["others"][i]] for r in rows], dtype=float)
+            metrics |= {f"agreement.{other.kind}.{k}": v for k, v in _agreement(both).items()}
+        return {
+            "metrics": metrics,
+            "memory_bytes": {"models": held_bytes(self.first.network)},
+        }
+
+
+def _agreement(ratings: np.ndarray) -> dict[str, float]:
+    """How far two judges agree, shape (comparisons, 2); NaN where one gave no verdict."""
+    both = ratings[~np.isnan(ratings).any(1)]
+    measures = {"raw": raw_agreement, "cohen_kappa": cohen_kappa}
+    found = {name: measure(both, replicates=0).value for name, measure in measures.items()}
+    alpha = krippendorff_alpha(ratings, replicates=0).value
+    return found | {"krippendorff_alpha": alpha}
+
+
+def _whole_batches(path: Path) -> dict[int, list[dict[str, Any]]]:
+    """Batches that are on the disk. What a killed writer began and did not end is cut off."""
+    if not path.exists():
+        return {}
+    lines = path.read_bytes().split(b"\n")[:-1]
+    batches: dict[int, list[dict[str, Any]]] = {}
+    for line in lines:
+        row = json.loads(line)
+        batches.setdefault(row["step"], []).append(row)
+    torn = [k for k, rows in batches.items() if len(rows) < rows[0]["of"]]
+    for k in torn:
+        del batches[k]
+    whole = "".join(json.dumps(row) + "\n" for rows in batches.values() for row in rows)
+    if len(whole.encode()) != path.stat().st_size:
+        write_text(path, whole)
+    return batches
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Every row of a file of pairs. Raises DataError where it cannot be read."""
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"the pairs cannot be read: {error}",
+            where=str(path),
+            fix="delete the stage's directory and run the same command again",
+        ) from error
+
+
+def refuse_few(n: int, wanted: int, where: Path) -> None:
+    """Refuse fewer decided pairs than a stage asks for. Raises DataError."""
+    if n < wanted:
+        raise DataError(
+            f"{si(wanted)} decided pairs are asked for, and {n} are there",
+            where=str(where),
+            fix="ask for more prompts in the stage that collects them",
+        )

@@ -1,0 +1,172 @@
+"""A reward model: one number for an answer, learned from which of two was preferred.
+
+    P(chosen over rejected) = sigmoid(r_chosen - r_rejected)                    Bradley-Terry
+
+The trunk is that of a model that answers; the number is read at the answer's end token. On pairs
+that were held out the report says how often the better answer gets the higher number, and how
+far the probabilities that it states come true (calibration: expected error over ten bins, and
+the loss against that of a coin).
+
+Source: Bradley & Terry 1952; Ouyang et al. 2022, arXiv:2203.02155; Guo et al. 2017,
+arXiv:1706.04599 (expected calibration error).
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scalelab.config import Count, Fraction, Positive
+from scalelab.posttrain import losses
+from scalelab.posttrain.account import Price, activation_bytes, trained_bytes
+from scalelab.posttrain.base import Given, Rates, Stage, Work
+from scalelab.posttrain.networks import RewardModel, ScalarNet, Trainee, copied, padded
+from scalelab.posttrain.order import epochs_of
+from scalelab.posttrain.pairs import both_sides, is_file, pairs_of
+
+BINS = 10
+
+
+class Reward(Stage):
+    """Learn what is preferred, as a number."""
+
+    kind: Literal["reward"] = "reward"
+    """Names this method in STAGES."""
+    start: str
+    """The model whose trunk it begins with."""
+    pairs: str
+    """The stage that collected the pairs, or a file."""
+    examples: Count | None = None
+    """Pairs to learn from; None takes all that are not held out."""
+    epochs: Positive = 1.0
+    min_steps: Count = 1
+    """Updates at least."""
+    batch: Count = 32
+    """Pairs of an update."""
+    rates: Rates
+    warmup: Fraction = 0.1
+    backend: Literal["own", "trl"] = "own"
+    """trl: RewardTrainer of TRL does the steps (extra `post`)."""
+
+    def needs(self) -> tuple[str, ...]:
+        """The model, and the pairs."""
+        return (self.start, *(() if is_file(self.pairs) else (self.pairs,)))
+
+    def most_rows(self) -> tuple[int | None, float]:
+        """See Stage."""
+        if self.examples is None:
+            return None, 3.0
+        pairs = max(math.ceil(self.examples * self.epochs), self.min_steps * self.batch)
+        return 2 * pairs, 3.0
+
+    def work(self, given: Given) -> Work:
+        """See Stage."""
+        if self.backend == "trl":
+            from scalelab.posttrain.offline_trl import RewardByTrl
+
+            return RewardByTrl(self, given)
+        return Valuing(self, given)
+
+
+class Valuing:
+    """A reward model being learned."""
+
+    def __init__(self, stage: Reward, given: Given):
+        self.stage = stage
+        self.start = given.assistant(stage.start)
+        self.pairs = pairs_of(given, stage.pairs, self.start, stage.examples)
+        self.order = epochs_of(
+            len(self.pairs.train), stage.batch, stage.epochs, stage.min_steps, given.seed
+        )
+        self.n_steps = len(self.order)
+        self.eval_every = max(1, self.n_steps // 4)
+        self.net = ScalarNet(copied(self.start))
+        self.trainee = Trainee(self.net, self.net.kinds(), stage.rates, self.n_steps, stage.warmup)
+        self.price = Price.of(self.start)
+
+    def step(self, k: int) -> dict[str, float]:
+        """One update on the batch of step k."""
+        batch = [self.pairs.train[i] for i in self.order[k]]
+        rows = both_sides(batch)
+        chosen, rejected = last_values(self.net, rows, self.start.device).chunk(2)
+        loss = losses.reward(chosen, rejected)
+        loss.backward()
+        n = sum(map(len, rows))
+        return {
+            "loss": float(loss.detach()),
+            "accuracy": float((chosen > rejected).float().mean()),
+            "grad_norm": self.trainee.update(k),
+            "tokens": n,
+            "flops": n * self.price.train,
+        }
+
+    def evaluate(self) -> dict[str, float]:
+        """How held-out pairs come out."""
+        if not self.pairs.held_out:
+            return {}
+        model = RewardModel(self.net, self.start)
+        scores = model.score(both_sides(self.pairs.held_out))
+        chosen, rejected = scores.double().numpy().reshape(2, -1)
+        return {f"held_out.{k}": v for k, v in calibration(chosen - rejected).items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Weights and moments."""
+        return self.trainee.tensors("reward")
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """See Work."""
+        self.trainee.restore("reward", tensors)
+
+    def finish(self, out: Path) -> dict[str, Any]:
+        """Write the reward model."""
+        RewardModel(self.net, self.start).write(out)
+        longest = max(map(len, both_sides(self.pairs.train)))
+        return {
+            "metrics": {
+                **self.evaluate(),
+                "pairs": len(self.pairs.train),
+                "pairs_held_out": len(self.pairs.held_out),
+                "pairs_undecided": self.pairs.n_undecided,
+                "steps": self.n_steps,
+            },
+            "memory_bytes": {
+                "trained": trained_bytes(self.net),
+                "activations": activation_bytes(self.start, 2 * self.stage.batch * longest),
+            },
+        }
+
+
+def last_values(net: ScalarNet, rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """The number at the last token of each row, shape (n,), with gradients."""
+    tokens, mask = padded(rows, 0, device)
+    last = mask.sum(1).long() - 1
+    return net(tokens)[torch.arange(len(rows), device=device), last]
+
+
+def calibration(margins: np.ndarray) -> dict[str, float]:
+    """Accuracy, loss and expected calibration error of margins r_chosen - r_rejected, (n,).
+
+    The stated probability of the preferred answer is folded to at least one half: a margin of
+    either sign states how sure the model is of whichever answer it gives the higher number.
+    """
+    sure = 1 / (1 + np.exp(-np.abs(margins)))
+    right = np.where(margins == 0, 0.5, margins > 0).astype(float)
+    edges = np.clip(((sure - 0.5) * 2 * BINS).astype(int), 0, BINS - 1)
+    error = sum(
+        abs(sure[edges == b].mean() - right[edges == b].mean()) * (edges == b).mean()
+        for b in np.unique(edges)
+    )
+    n = len(margins)
+    found = {
+        "accuracy": float(right.mean()),
+        "loss": float(np.logaddexp(0, -margins).mean()),
+        "calibration_error": float(error),
+        "stated": float(sure.mean()),
+    }
+    if n > 1:
+        found["accuracy_se"] = float(right.std(ddof=1) / math.sqrt(n))
+    return found

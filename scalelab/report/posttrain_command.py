@@ -1,0 +1,228 @@
+"""`scalelab posttrain`: from a base model to an assistant, stage by stage, and its page.
+
+file -> base, stages -> plan and cost -> stages side by side -> grades -> page -> MLflow
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from scalelab.errors import TrackError
+from scalelab.files import locked, write_json
+from scalelab.posttrain.abreast import Abreast, Ended
+from scalelab.posttrain.flow import Planned, PosttrainFile, find_base, plan, write_down
+from scalelab.report.posttrain_page import text, write_page
+from scalelab.report.posttrained import gather, record
+from scalelab.track.mirror import log_evaluation
+from scalelab.track.sync import Syncer
+from scalelab.units import duration, sci, si
+
+
+def run_posttrain(
+    path: Path,
+    overrides: list[str],
+    root: Path,
+    *,
+    dry_run: bool,
+    out: Path | None,
+    json_out: Path | None,
+) -> int:
+    """Do what a post-training file asks for, and is not done yet. Returns the exit code."""
+    file = PosttrainFile.load(path, overrides)
+    base = find_base(file.base, root)
+    known = about(base, root)
+    stages = plan(file, base, root)
+    print(describe(file, stages, known))
+    if dry_run:
+        return 0
+    problem = f"the post-training {file.name!r} is being done by another process"
+    with locked(root / file.name / "posttrain.lock", problem, "wait for it, or stop it"):
+        write_down(file, stages, known, root)
+        syncer = Syncer.start(root, file.name)
+        slots, threads = places()
+        here = Abreast(slots, threads, is_asked_here)
+        try:
+            ended = here.to_the_end(stages, _tell)
+        finally:
+            behind = syncer.finish()
+    if behind is not None:
+        print(behind)
+    if ended.interrupted:
+        print("stopped; the same command goes on from here")
+        return 130
+    return _conclude(file, stages, known, ended, root, out, json_out)
+
+
+def _conclude(
+    file: PosttrainFile,
+    stages: Sequence[Planned],
+    known: Mapping[str, Any],
+    ended: Ended,
+    root: Path,
+    out: Path | None,
+    json_out: Path | None,
+) -> int:
+    why = {name: reason or outcome for name, (outcome, reason) in ended.outcomes.items()}
+    data = gather(file, stages, known, why)
+    folder = out or Path("reports") / file.name
+    page = write_page(data, folder)
+    if json_out is not None:
+        write_json(json_out, record(data))
+    print("\n" + text(data))
+    print(f"\nreport: {page}")
+    try:
+        log_evaluation(
+            root, file.name, folder, f"posttrain:{file.digest}:{file.seed}", _values(data),
+            f"grades of {len(data.models)} models",
+        )  # fmt: skip
+    except TrackError as error:
+        print(f"warning: the report is not in MLflow yet: {error.problem}", file=sys.stderr)
+        print(f"  fix:   {error.fix}", file=sys.stderr)
+    refused = {n: o for n, o in ended.bad.items() if not (o[1] or "").startswith("it needs")}
+    for name, (outcome, reason) in refused.items():
+        print(f"error: stage {name} ({outcome}): {reason}", file=sys.stderr)
+        trace = next((p.dir.path / "traceback.txt" for p in stages if p.name == name), None)
+        if outcome == "error" and trace is not None and trace.exists():
+            print(f"  {trace}", file=sys.stderr)
+    if not refused:
+        return 0
+    return 2 if all(outcome == "refused" for outcome, _ in refused.values()) else 1
+
+
+def describe(file: PosttrainFile, stages: Sequence[Planned], known: Mapping[str, Any]) -> str:
+    """What will be done, and what it takes at most, before anything is done."""
+    lines = [f"{file.name}: from {known['path']}"]
+    if known.get("n_params_total") is not None:
+        lines[0] += f" ({si(known['n_params_total'])} parameters, context {known['seq_len']})"
+    if file.question:
+        lines.append(f"question: {' '.join(file.question.split())}")
+    lines.append(f"  {'stage':<18}{'kind':<13}{'from':<22}{'state':<13}{'FLOPs at most':<14}")
+    for p in stages:
+        if p.spec.stage.kind == "grade":
+            continue
+        result = p.dir.result()
+        state = "to do" if result is None else result.status
+        if result is None and p.dir.run_dir.checkpoints.exists():
+            state = "begun"
+        cost = at_most(p, known)
+        lines.append(
+            f"  {p.name:<18}{p.spec.stage.kind:<13}{', '.join(p.spec.stage.needs()):<22}"
+            f"{state:<13}{'not known yet' if cost is None else sci(cost):<14}".rstrip()
+        )
+    grades = [p for p in stages if p.spec.stage.kind == "grade"]
+    if grades:
+        lines.append(
+            f"  and {len(grades)} models graded on {file.grades.prompts} prompts of each test set"
+        )
+    return "\n".join(lines)
+
+
+def at_most(planned: Planned, known: Mapping[str, Any]) -> float | None:
+    """FLOPs of a stage if every row filled the context; None where nobody can say yet."""
+    rows, passes = planned.spec.stage.most_rows()
+    per_token = known.get("flops_per_token")
+    if rows is None or per_token is None:
+        return None
+    return rows * known["seq_len"] * passes * per_token / 3
+
+
+def about(base: Path, root: Path) -> dict[str, Any]:
+    """What is known of the base model, from its directory; unknown is None."""
+    known: dict[str, Any] = {"path": str(base)}
+    if (base / "spec.yaml").exists():
+        from scalelab.track.table import every_run
+        from scalelab.train.rundir import RunDir
+
+        run_dir = RunDir(base)
+        spec, result = run_dir.spec(), run_dir.result()
+        size = spec.model.size(spec.seq_len)
+        known |= {
+            "run": run_dir.run,
+            "n_params_total": size.n_params_total,
+            "flops_per_token": size.flops_per_token,
+            "seq_len": spec.seq_len,
+            "loss": None if result is None else result.loss,
+            "bpb": None if result is None else result.bpb,
+            "flops": None if result is None else result.flops,
+            "n_tokens": None if result is None else result.n_tokens,
+        }
+        others = every_run(root, None)
+        before = others[
+            (others["data_digest"] == spec.data_digest) & (others["run"] != run_dir.run)
+        ]
+        known["flops_before"] = float(before.drop_duplicates("run")["flops"].sum())
+        return known
+    if (base / "model.json").exists():
+        from scalelab.model import ARCHITECTURES
+
+        record = json.loads((base / "model.json").read_text(encoding="utf-8"))
+        config = ARCHITECTURES[record["architecture"]["kind"]].model_validate(
+            record["architecture"]
+        )
+        size = config.size(record["seq_len"])
+        known |= {"seq_len": record["seq_len"]}
+    else:
+        from scalelab.model.export import config_of
+
+        config, seq_len = config_of(base)
+        size = config.size(seq_len)
+        known |= {"seq_len": seq_len}
+    return known | {
+        "n_params_total": size.n_params_total,
+        "flops_per_token": size.flops_per_token,
+    }
+
+
+def places() -> tuple[int, int | None]:
+    """Stages at once and threads of each: every core one on a CPU, one stage on a GPU."""
+    from scalelab.launch.final import probe
+
+    if any(device["kind"] == "cuda" for device in probe()):
+        return 1, None
+    return len(os.sched_getaffinity(0)), 1
+
+
+def is_asked_here(planned: Planned) -> bool:
+    """Whether a stage asks a person, who sits at this terminal."""
+    stage = planned.spec.stage
+    judges = [getattr(stage, "judge", None), *getattr(stage, "others", ())]
+    return any(judge is not None and judge.kind == "person" for judge in judges)
+
+
+def _tell(planned: Planned, what: str) -> None:
+    if planned.spec.stage.kind == "grade" and what in {"begun", "already"}:
+        return
+    if what != "done":
+        print(f"  {planned.name}: {what}", flush=True)
+        return
+    result = planned.dir.result()
+    shown = [
+        f"{name.removeprefix('held_out.')} {value:.3f}"
+        for name, value in result.metrics.items()
+        if isinstance(value, float) and name in SHOWN
+    ]
+    print(
+        f"  {planned.name}: done in {duration(result.seconds)}, {sci(result.flops)} FLOPs"
+        + (f": {', '.join(shown)}" if shown else ""),
+        flush=True,
+    )
+
+
+SHOWN = (
+    "held_out.accuracy", "held_out.gold", "held_out.preference_accuracy", "first_wins", "kl",
+    "gold_peak_n", "gold_peak", "gold_last", "same.accuracy", "same.gold",
+)  # fmt: skip
+"""Numbers of a stage that are told at once."""
+
+
+def _values(data: Any) -> dict[str, float | None]:
+    values: dict[str, float | None] = {"flops": data.flops, "seconds": data.seconds}
+    for model in data.models:
+        for name, row in model.sets.items():
+            for what in ("accuracy", "gold"):
+                values[f"{model.model}.{name}.{what}"] = row.get(what)
+        values[f"{model.model}.bpb"] = model.bpb
+    return values

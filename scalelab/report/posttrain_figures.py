@@ -1,0 +1,143 @@
+"""The figures of a post-training.
+
+models      accuracy and gold of every model on the first test set, with standard errors
+series      accuracy over examples of SFT
+overreach   proxy and gold over the distance from the start: where gold turns down
+looks       gold on held-out prompts on the way, by stage
+
+Not here: the numbers (posttrained.py).
+"""
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from scalelab.report.drawing import (
+    BLUE,
+    FAINT,
+    GREY,
+    INK,
+    LAWS,
+    MARKERS,
+    RED,
+    SMALL,
+    End,
+    canvas,
+    counts,
+    name_ends,
+    room,
+    styled,
+)
+from scalelab.report.posttrained import Posttrained
+
+
+@styled
+def draw_models(data: Posttrained) -> Figure:
+    """Accuracy on the left, gold on the right, a line a model."""
+    models = [m for m in data.models if m.sets]
+    names = [m.model for m in models]
+    height = 0.95 + 0.24 * len(models)
+    widest = max(map(len, names)) * 0.075 + 0.25
+    figure, axes = canvas((6.0, height), columns=2, left=widest, gap=0.35, sharey=True)
+    place = np.arange(len(models))[::-1]
+    for axis, what, colour in zip(axes[0], ("accuracy", "gold"), (BLUE, RED), strict=True):
+        for y, model in zip(place, models, strict=True):
+            row = next(iter(model.sets.values()))
+            if row.get(what) is None:
+                continue
+            error = row.get(f"{what}_se") or 0.0
+            axis.errorbar(
+                row[what], y, xerr=1.96 * error, fmt="o", ms=4, color=colour, capsize=2, lw=1
+            )
+        axis.set_xlabel(f"{what} [measured], bars 95%")
+        axis.grid(axis="x", color=FAINT, lw=0.5)
+        axis.set_axisbelow(True)
+    axes[0][0].set_yticks(place, names)
+    axes[0][0].set_ylim(-0.6, len(models) - 0.4)
+    axes[0][0].set_title("Held-out prompts, greedy answers")
+    return figure
+
+
+@styled
+def draw_series(data: Posttrained) -> Figure:
+    """Accuracy over examples."""
+    figure, ((axes,),) = canvas((4.6, 3.0))
+    for what, colour, marker in (("accuracy", BLUE, "o"), ("gold", RED, "s")):
+        known = [(x, row) for x, row in data.series if row.get(what) is not None]
+        if known:
+            axes.errorbar(
+                [x for x, _ in known],
+                [r[what] for _, r in known],
+                yerr=[1.96 * (r.get(f"{what}_se") or 0.0) for _, r in known],
+                color=colour, marker=marker, ms=4, capsize=2, lw=1.2, label=what,
+            )  # fmt: skip
+    axes.set_xscale("log")
+    counts(axes.xaxis)
+    axes.set_xlabel("examples of SFT")
+    axes.set_ylabel("on held-out prompts [measured]")
+    axes.set_title("Does more data help?")
+    axes.legend(frameon=False, fontsize=SMALL)
+    return figure
+
+
+@styled
+def draw_overreach(data: Posttrained) -> Figure:
+    """Proxy and gold over the square root of KL, a panel for each way of pushing."""
+    curves = data.curves
+    figure, axes = canvas((1.0 + 2.9 * len(curves), 3.2), columns=len(curves), gap=0.6)
+    for axis, curve in zip(axes[0], curves, strict=True):
+        x = np.sqrt(np.maximum(curve.kl, 0.0))
+        order = np.argsort(x)
+        for values, colour, marker, name in (
+            (curve.proxy, GREY, "s", "proxy"),
+            (curve.gold, RED, "o", "gold"),
+        ):
+            y = np.asarray(values)[order]
+            many = len(x) > 20
+            axis.plot(x[order], y, color=colour, marker=marker, ms=2.5 if many else 4,
+                      lw=0 if many else 1.3, alpha=0.55 if many else 1, label=name)  # fmt: skip
+            if many:
+                axis.plot(*smooth(x[order], y), color=colour, lw=1.6)
+        axis.axhline(0, color=FAINT, lw=0.6, zorder=0)
+        axis.set_xlabel("distance from the start: sqrt(KL), sqrt(nats)")
+        axis.set_title(curve.name)
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+    axes[0][0].set_ylabel("points [measured]")
+    axes[0][0].legend(frameon=False, fontsize=SMALL)
+    return figure
+
+
+@styled
+def draw_looks(data: Posttrained) -> Figure:
+    """Gold on the way, over the share of each stage that is done."""
+    told = {
+        name: [(e["step"], e.get("held_out.gold", e.get("held_out.accuracy"))) for e in events]
+        for name, events in data.journals.items()
+        if len(events) > 1 and ("held_out.gold" in events[0] or "held_out.accuracy" in events[0])
+    }
+    figure, ((axes,),) = canvas((5.6, 3.2))
+    beside = room(axes, list(told))
+    axes.set_xlim(0, 1 / (1 - beside))
+    ends = []
+    for k, (name, points) in enumerate(told.items()):
+        steps, values = np.array(points, float).T
+        colour = LAWS[k % len(LAWS)]
+        share = steps / steps.max()
+        axes.plot(share, values, color=colour, marker=MARKERS[k % len(MARKERS)], ms=3.5, lw=1.1)
+        ends.append(End(share[-1], values[-1], name, colour))
+    axes.set_xlabel("share of the stage that is done")
+    axes.set_ylabel("gold of held-out answers [measured]")
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
+    axes.set_title("On the way", color=INK)
+    name_ends(axes, ends)
+    return figure
+
+
+def smooth(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means over a tenth of the points around each, to guide the eye."""
+    half = max(1, len(x) // 20)
+    low = np.maximum(np.arange(len(x)) - half, 0)
+    high = np.minimum(np.arange(len(x)) + half + 1, len(x))
+    sums = [np.concatenate([[0.0], np.cumsum(v)]) for v in (x, y)]
+    mean = [(s[high] - s[low]) / (high - low) for s in sums]
+    return mean[0], mean[1]

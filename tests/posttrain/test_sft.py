@@ -1,0 +1,215 @@
+"""SFT: what counts, how rows are packed, that it learns, and what it refuses."""
+
+import json
+
+import pytest
+import torch
+
+from scalelab.data.chat import Example
+from scalelab.errors import DataError
+from scalelab.evals.checkpoint import Checkpoint
+from scalelab.posttrain.base import Given
+from scalelab.posttrain.files import Files
+from scalelab.posttrain.sft import Learning, Sft, laid, packed
+from scalelab.posttrain.skilled import Skilled
+
+
+def example(*tokens, answers=2):
+    marks = [False] * (len(tokens) - answers) + [True] * answers
+    return Example(tokens, tuple(marks))
+
+
+def learning(base, out, conversations=None, **changes):
+    stage = Sft.model_validate({"name": "sft", "examples": 16, "rates": {"lr": 1e-2}} | changes)
+    out.mkdir(exist_ok=True)
+    return Learning(stage, Given(stage, conversations or Skilled(), 0, {"base": base}, out))
+
+
+def test_packing_leaves_nothing_out_and_keeps_within_the_context():
+    examples = [example(*range(n)) for n in (5, 9, 3, 4, 8, 2, 7, 10)]
+
+    rows = packed(examples, seq_len=11)
+
+    flat = [e for row in rows for e in row]
+    assert sorted(map(id, flat)) == sorted(map(id, examples))
+    assert all(sum(len(e.tokens) for e in row) <= 12 for row in rows)
+    assert len(rows) < len(examples)
+
+
+def test_laid_rows_count_answers_only_and_keep_examples_apart():
+    rows = [(example(1, 2, 3, 4), example(5, 6, 7)), (example(8, 9, 10),)]
+
+    tokens, counts, segments = laid(rows, 0, torch.device("cpu"))
+
+    assert tokens.tolist() == [[1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 0, 0, 0, 0]]
+    assert counts.tolist() == [[0, 0, 1, 1, 0, 1, 1], [0, 1, 1, 0, 0, 0, 0]]
+    assert segments.tolist() == [[0, 0, 0, 0, 1, 1], [0, 0, 0, -1, -1, -1]]
+
+
+def test_a_packed_batch_has_the_loss_of_its_examples_alone(base, tmp_path):
+    plain = learning(base, tmp_path / "a", batch=16)
+    tight = learning(base, tmp_path / "b", batch=16, packing=True)
+    assert len(tight.rows) < len(plain.rows)
+
+    one, two = plain.step(0), tight.step(0)
+
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
+    assert two["tokens"] == one["tokens"]
+
+
+def test_it_learns_to_answer_as_it_was_shown(done, sft):
+    same = sft(examples=4, batch=4, min_steps=120, rates={"lr": 1e-2})
+
+    stage = done(same)["sft"]
+
+    losses = [e["loss"] for e in stage.dir.run_dir.events() if e["event"] == "step"]
+    assert losses[-1] < 0.2 < 2 < losses[0]
+    model = Checkpoint.load(stage.dir.path)
+    said = Skilled().training(4, 0)
+    prompts = [model.chat.prompt(talk[:-1]) for talk in said]
+    answers = [model.chat.read(row) for row in model.go_on(prompts, n_new=50)]
+    assert answers == [talk[-1]["content"] for talk in said]
+
+
+def test_one_batch_is_shown_with_its_mask(done, sft):
+    stage = done(sft())["sft"]
+
+    text = (stage.dir.path / "batch.txt").read_text()
+
+    question, answer = (m["content"] for m in Skilled().training(1, 0)[0])
+    assert f"<|user|> {question}<|assistant|>[ {answer}<|endoftext|>]" in text
+
+
+def test_low_rank_changes_leave_embedding_and_norms_alone(done, sft, base):
+    stage = done(sft(lora={"rank": 2}, min_steps=10))["sft"]
+
+    after, before = Checkpoint.load(stage.dir.path), Checkpoint.load(base)
+    for name, weight in after.network.state_dict().items():
+        old = before.network.state_dict()[name]
+        same = torch.equal(weight[: len(old)], old)
+        assert same == (name.rsplit(".")[-1] not in {"qkv", "out", "gate_up", "down"}), name
+        if not same:
+            assert torch.linalg.matrix_rank(weight - old, atol=1e-5) <= 2
+
+
+def test_low_rank_changes_begin_with_the_model_itself(base, tmp_path):
+    plain, low = learning(base, tmp_path / "a"), learning(base, tmp_path / "b", lora={"rank": 4})
+
+    assert low.step(0)["loss"] == pytest.approx(plain.step(0)["loss"], rel=1e-5)
+
+
+def test_a_series_is_a_stage_for_each_size(done, sft):
+    stages = done(sft(examples=None, sizes=[4, 8, 16]))
+
+    assert list(stages) == ["sft-4", "sft-8", "sft"]
+    assert [s.dir.result().metrics["examples"] for s in stages.values()] == [4, 8, 16]
+
+
+def test_the_tokenizer_goes_along_with_markers(done, sft, base):
+    model = Checkpoint.load(done(sft())["sft"].dir.path)
+
+    assert model.chat is not None
+    assert model.config.vocab_size == Checkpoint.load(base).config.vocab_size + 4
+
+
+def refused(call):
+    with pytest.raises(DataError) as error:
+        call()
+    return str(error.value)
+
+
+def jsonl(path, *records):
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    return Files(train=(str(path),))
+
+
+GOOD = {"prompt": "say a", "completion": "a"}
+
+
+def test_conversations_that_are_too_long_are_counted_and_named(base, tmp_path):
+    long = {"prompt": "x" * 200, "completion": "a"}
+    talks = jsonl(tmp_path / "a.jsonl", GOOD, long, GOOD, long)
+
+    said = refused(lambda: learning(base, tmp_path / "o", talks, examples=None))
+
+    assert "2 of 4 conversations are longer than the context of 128 tokens" in said
+    assert "where: conversations 2, 4" in said
+    assert "fix:" in said
+
+
+@pytest.mark.parametrize(
+    ("record", "what"),
+    [
+        ({"text": "x"}, "the record is no conversation"),
+        ({"prompt": "x", "completion": " "}, "does not end with an answer"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "does not end with an answer"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "not a message"),
+        ({"messages": []}, "no messages"),
+        ({"prompt": 3, "completion": "a"}, "no messages"),
+    ],
+)
+def test_a_record_that_is_no_conversation_is_named_with_its_line(base, tmp_path, record, what):
+    talks = jsonl(tmp_path / "a.jsonl", GOOD, record)
+
+    said = refused(lambda: learning(base, tmp_path / "o", talks, examples=None))
+
+    assert what in said
+    assert f"where: {tmp_path / 'a.jsonl'}:2" in said
+    assert "fix:" in said
+
+
+def test_more_conversations_than_there_are_is_refused(base, tmp_path):
+    talks = jsonl(tmp_path / "a.jsonl", GOOD)
+
+    said = refused(lambda: learning(base, tmp_path / "o", talks, examples=5))
+
+    assert "5 conversations are asked for, and 1 are there" in said
+
+
+def test_no_conversation_at_all_is_refused(base, tmp_path):
+    talks = jsonl(tmp_path / "a.jsonl")
+
+    assert "no conversations to learn from" in refused(
+        lambda: learning(base, tmp_path / "o", talks, examples=None)
+    )
+
+
+def test_all_labels_masked_is_refused():
+    from scalelab.posttrain.sft import refuse_unfit
+
+    nothing = Example((1, 2, 9), (False, False, False))
+
+    said = refused(lambda: refuse_unfit([nothing], 64, end=9))
+
+    assert "1 conversations have no token of an answer to learn from" in said
+
+
+def test_two_ends_for_one_answer_is_refused():
+    from scalelab.posttrain.sft import refuse_unfit
+
+    twice = Example((1, 9, 2, 9), (False, False, True, True))
+
+    assert "2 end tokens for 1 answers" in refused(lambda: refuse_unfit([twice], 64, end=9))
+
+
+def test_parquet_is_read_as_jsonl_is(base, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pyarrow.Table.from_pylist([GOOD, GOOD]), tmp_path / "a.parquet")
+
+    talks = Files(train=(str(tmp_path / "a.parquet"),))
+
+    assert talks.training(None, 0) == jsonl(tmp_path / "a.jsonl", GOOD, GOOD).training(None, 0)
+
+
+def test_a_test_file_is_held_out_and_judged_by_the_reference(tmp_path):
+    talks = Files(train=(str(tmp_path / "a.jsonl"),), test=(str(tmp_path / "b.jsonl"),))
+    jsonl(tmp_path / "a.jsonl", GOOD)
+    jsonl(tmp_path / "b.jsonl", {"prompt": "p", "completion": "one two"})
+
+    (prompt,) = talks.tests(10)["test"]
+
+    assert talks.is_right(prompt, " one  two ")
+    assert not talks.is_right(prompt, "one")
+    assert talks.gold(prompt, "one two") is None
