@@ -1,1 +1,25 @@
-"""Evaluation: what a finished model can do, measured the same way for every model."""
+"""Evaluation: what a finished model can do, measured the same way for every model.
+
+Conversations are where prompts and answers come from; judges say which of two answers is better.
+A member of either is one file and one line here.
+"""
+
+from scalelab.registry import Registry
+
+CONVERSATIONS = Registry(
+    "source of conversations",
+    {
+        "skills": "scalelab.evals.skilled:Skilled",
+        "files": "scalelab.evals.recorded:Files",
+        "hub": "scalelab.evals.recorded:HubRows",
+    },
+)
+JUDGES = Registry(
+    "judge",
+    {
+        "gold": "scalelab.evals.judges:Gold",
+        "reward": "scalelab.evals.judges:ByReward",
+        "model": "scalelab.evals.judges:ByModel",
+        "person": "scalelab.evals.judges:Person",
+    },
+)

@@ -88,6 +88,16 @@ class Checkpoint:
         return Chat(self.tokenizer) if has_markers else None
 
     @property
+    def train_flops(self) -> float:
+        """FLOPs a token, forward and backward, at its whole context."""
+        return self.config.size(self.seq_len).flops_per_token
+
+    @property
+    def forward_flops(self) -> float:
+        """FLOPs a token without the way back."""
+        return self.train_flops / 3
+
+    @property
     def device(self) -> torch.device:
         """Where it is."""
         return next(self.network.parameters()).device

@@ -35,6 +35,7 @@ RIDGE = 0.01
 C = 100 of a logistic regression."""
 
 NEWTON_STEPS = 100
+ENOUGH = 0.2  # of the climb that the slope promises, or the step is halved
 CONVERGED = 1e-12  # Newton's decrement: the last step was a millionth of a standard error
 CHUNK = 200_000  # numbers in one array while replicates are fitted: 1.6 MB stays in the cache
 
@@ -600,14 +601,16 @@ def _fit(z: Array, y: Array, weight: Array) -> tuple[Array, Array]:
         h0, h2 = h0 + ridge[:, 0], h2 + ridge[:, 0]
         across = np.stack([h2 * slope[:, 0], h0 * slope[:, 1]]) - h1 * slope.T[::-1]
         step = (across / (h0 * h2 - h1 * h1)).T
+        promised = np.sum(slope * step, axis=1)
         for _ in range(40):
             reached, p = climb(beta + step)
-            short = reached < height - 1e-9 * np.abs(height)
+            # Armijo's rule: merely to climb is not enough, far out all is flat.
+            short = reached < height + ENOUGH * promised - 1e-9 * np.abs(height)
             if not short.any():
                 break
-            step[short] /= 2
+            step[short], promised[short] = step[short] / 2, promised[short] / 2
         beta, height = beta + step, reached
-        if np.all(np.abs(np.sum(slope * step, axis=1)) < CONVERGED):
+        if np.all(np.abs(promised) < CONVERGED):
             return beta, separable
     raise AssertionError(f"Newton took {NEWTON_STEPS} steps on a likelihood with a maximum")
 

@@ -33,6 +33,7 @@ PRIOR_TIES = 0.5
 """Tied battles that the prior adds to a group of models, spread evenly over its compared pairs."""
 
 NEWTON_STEPS = 200
+ENOUGH = 0.2  # of the climb that the slope promises, or the step is halved
 CONVERGED = 1e-12  # Newton's decrement: the last step was a millionth of a standard error
 CHUNK = 2_000_000  # numbers in one array while replicates are fitted: 16 MB
 
@@ -480,8 +481,8 @@ def _prior_text() -> str:
 def _newton(wins: Array, together: Array) -> Array:
     """Logits that make wins (r, k, k) most likely; shape (r, k), mean 0 in every group.
 
-    Wins must satisfy Ford's condition in every group. Concave, and a step that does not climb
-    is halved, so it arrives from anywhere.
+    Wins must satisfy Ford's condition in every group. Concave, and a step that climbs too
+    little is halved, so it arrives from anywhere.
     """
     games = wins + np.swapaxes(wins, 1, 2)
     # The likelihood does not know the zero of a group; this pins it there without a pull.
@@ -503,13 +504,15 @@ def _newton(wins: Array, together: Array) -> Array:
         hessian[:, diagonal, diagonal] += information.sum(axis=2)
         slope = np.sum(wins * lost - np.swapaxes(wins, 1, 2) * p, axis=2)
         step = np.linalg.solve(hessian, slope[..., None])[..., 0]
+        promised = np.sum(slope * step, axis=1)
         for _ in range(40):
             reached, p = climb(theta + step)
-            short = reached < height - 1e-9 * np.abs(height)
+            # Armijo's rule: merely to climb is not enough, far out all is flat.
+            short = reached < height + ENOUGH * promised - 1e-9 * np.abs(height)
             if not short.any():
                 break
-            step[short] /= 2
+            step[short], promised[short] = step[short] / 2, promised[short] / 2
         theta, height = theta + step, reached
-        if np.all(np.abs(np.sum(slope * step, axis=1)) < CONVERGED):
+        if np.all(np.abs(promised) < CONVERGED):
             return theta
     raise AssertionError(f"Newton took {NEWTON_STEPS} steps on a likelihood with a maximum")

@@ -1,8 +1,7 @@
 """Post-training: from a base model to an assistant, stage by stage, each with its price.
 
 A stage is one file and one line here: its config says what it needs, its work is done step by
-step by the one loop (loop.py). Conversations are where prompts and answers come from; judges
-say which of two answers is better.
+step by the one loop (loop.py).
 """
 
 from scalelab.registry import Registry
@@ -19,22 +18,5 @@ STAGES = Registry(
         "grpo": "scalelab.posttrain.online_trl:Grpo",
         "best_of": "scalelab.posttrain.best_of:BestOf",
         "grade": "scalelab.posttrain.grade:Grade",
-    },
-)
-CONVERSATIONS = Registry(
-    "source of conversations",
-    {
-        "skills": "scalelab.posttrain.skilled:Skilled",
-        "files": "scalelab.posttrain.files:Files",
-        "hub": "scalelab.posttrain.files:HubRows",
-    },
-)
-JUDGES = Registry(
-    "judge",
-    {
-        "gold": "scalelab.posttrain.judges:Gold",
-        "reward": "scalelab.posttrain.judges:ByReward",
-        "model": "scalelab.posttrain.judges:ByModel",
-        "person": "scalelab.posttrain.judges:Person",
     },
 )

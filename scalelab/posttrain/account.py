@@ -17,31 +17,12 @@ Source: METHODS of RLHF accounting follow from the factor 6 (Kaplan et al. 2020,
 Not here: money and time of a final run (the plan room).
 """
 
-from dataclasses import dataclass
-
 from torch import nn
 
 from scalelab.evals.checkpoint import Checkpoint
 
 ADAM_BYTES = 4 * 4
 """Bytes a weight under the flat AdamW in fp32: weight, gradient, two moments."""
-
-
-@dataclass(frozen=True)
-class Price:
-    """FLOPs a token through one model."""
-
-    train: float
-
-    @classmethod
-    def of(cls, model: Checkpoint) -> "Price":
-        """Of a model at its own context."""
-        return cls(model.config.size(model.seq_len).flops_per_token)
-
-    @property
-    def forward(self) -> float:
-        """Without the way back."""
-        return self.train / 3
 
 
 def trained_bytes(module: nn.Module) -> int:

@@ -20,58 +20,15 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 from scalelab.config import Config, Name, Positive
-from scalelab.data.chat import Message
 from scalelab.errors import DataError, RunError
 from scalelab.evals.checkpoint import Checkpoint
+from scalelab.evals.conversations import Conversations
 from scalelab.files import write_json
 from scalelab.train.rundir import RunDir
 from scalelab.train.spec import AdamWSpec
 
 FORMAT = 1
 """Version of everything that decides what a stage comes to. Raise it and all is done anew."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What an assistant is asked, and what is known about a right answer."""
-
-    messages: tuple[Message, ...]
-    reference: str | None = None
-    """A right answer, where one is known."""
-    task: Any = None
-    """What the source of the prompt needs to judge an answer."""
-
-
-class Conversations(Config):
-    """A source of conversations. Members add `kind: Literal[...]` and their settings."""
-
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """Hex digits that change when any conversation does. Raises DataError: unreadable."""
-
-    @abstractmethod
-    def training(self, n: int | None, seed: int) -> list[tuple[Message, ...]]:
-        """Conversations with their answers; the first n of a fixed order.
-
-        Raises:
-            DataError: There are fewer than n, or a record is not a conversation.
-        """
-
-    @abstractmethod
-    def prompts(self, n: int, seed: int, purpose: str) -> list[Prompt]:
-        """Prompts without answers, other ones for every purpose where the source allows it."""
-
-    @abstractmethod
-    def tests(self, n: int) -> dict[str, list[Prompt]]:
-        """Held-out prompts by the name of their set, up to n of each."""
-
-    @abstractmethod
-    def gold(self, prompt: Prompt, answer: str) -> float | None:
-        """What an answer is worth by the source's own measure; None where it has none."""
-
-    @abstractmethod
-    def is_right(self, prompt: Prompt, answer: str) -> bool | None:
-        """Whether an answer is right; None where the source cannot tell."""
 
 
 class Rates(Config):

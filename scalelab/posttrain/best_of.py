@@ -23,10 +23,10 @@ from torch import Tensor
 
 from scalelab.config import Count, Positive
 from scalelab.errors import DataError
-from scalelab.posttrain.account import Price, held_bytes
+from scalelab.evals.asking import ask
+from scalelab.evals.reward_model import RewardModel
+from scalelab.posttrain.account import held_bytes
 from scalelab.posttrain.base import Given, Stage, Work
-from scalelab.posttrain.judged import ask
-from scalelab.posttrain.networks import RewardModel
 
 
 class BestOf(Stage):
@@ -77,7 +77,6 @@ class Choosing:
         )
         self.prompts = given.conversations.prompts(stage.prompts, given.seed, stage.name)
         self.n_steps, self.eval_every = stage.draws, None
-        self.price = Price.of(self.start)
         self.scores: list[list[list[float]]] = []
 
     def step(self, k: int) -> dict[str, float]:
@@ -103,7 +102,7 @@ class Choosing:
         self.scores.append([proxy, gold])
         n = sum(map(len, rows))
         return {"proxy": float(np.mean(proxy)), "gold": float(np.mean(gold)), "tokens": n,
-                "flops": 2 * n * self.price.forward}  # fmt: skip
+                "flops": 2 * n * self.start.forward_flops}  # fmt: skip
 
     def evaluate(self) -> dict[str, float]:
         """Nothing to look at on the way."""

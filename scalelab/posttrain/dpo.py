@@ -22,20 +22,13 @@ from torch import Tensor
 
 from scalelab.config import Count, Fraction, NonNegative, Positive
 from scalelab.evals.checkpoint import Checkpoint
+from scalelab.model.scalar_net import padded
 from scalelab.model.transformer_net import TransformerNet
 from scalelab.posttrain import losses
-from scalelab.posttrain.account import Price, activation_bytes, held_bytes, trained_bytes
+from scalelab.posttrain.account import activation_bytes, held_bytes, trained_bytes
 from scalelab.posttrain.base import Given, Rates, Stage, Work
 from scalelab.posttrain.judged import Judged
-from scalelab.posttrain.networks import (
-    Adapter,
-    Lora,
-    Trainee,
-    copied,
-    merged,
-    padded,
-    write_model,
-)
+from scalelab.posttrain.networks import Adapter, Lora, Trainee, copied, merged, write_model
 from scalelab.posttrain.order import epochs_of
 from scalelab.posttrain.pairs import Pair, both_sides, is_file, pairs_of
 
@@ -103,12 +96,11 @@ class Preferring:
         self.adapter = Adapter(self.network, stage.lora, given.seed) if stage.lora else None
         module = self.adapter or self.network
         self.trainee = Trainee(module, module.kinds(), stage.rates, self.n_steps, stage.warmup)
-        self.price = Price.of(self.start)
         # The reference never changes, so it is asked once.
         self.reference = self._logps_of(self.start, self.pairs.train)
         self._reference_held_out = self._logps_of(self.start, self.pairs.held_out)
         n = sum(map(len, both_sides([*self.pairs.train, *self.pairs.held_out])))
-        self._reference_flops = n * self.price.forward
+        self._reference_flops = n * self.start.forward_flops
 
     def step(self, k: int) -> dict[str, float]:
         """One update on the batch of step k."""
@@ -131,7 +123,7 @@ class Preferring:
             "logp_chosen_change": float((chosen.detach() - reference[:, 0]).mean()),
             "grad_norm": self.trainee.update(k),
             "tokens": n,
-            "flops": n * self.price.train,
+            "flops": n * self.start.train_flops,
         }
 
     def _sums(self, batch: Sequence[Pair]) -> tuple[Tensor, Tensor, int]:

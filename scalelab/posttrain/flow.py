@@ -22,8 +22,9 @@ from pydantic import Field, model_validator
 from scalelab.config import Config, Count, Name, Switch, Whole, plugin
 from scalelab.data.hashing import sha256
 from scalelab.errors import ConfigError, RunError
+from scalelab.evals import CONVERSATIONS
 from scalelab.files import make_dir, write_text
-from scalelab.posttrain import CONVERSATIONS, STAGES
+from scalelab.posttrain import STAGES
 from scalelab.posttrain.base import FORMAT, StageDir
 from scalelab.track.stages import PlannedStage, StageManifest
 from scalelab.train.rundir import RunDir

@@ -18,10 +18,10 @@ from scalelab.config import Count, Switch, Whole
 from scalelab.data.shards import open_corpus
 from scalelab.data.stream import validation_windows
 from scalelab.errors import DataError
+from scalelab.evals.asking import grade
 from scalelab.files import whole
-from scalelab.posttrain.account import Price, held_bytes
+from scalelab.posttrain.account import held_bytes
 from scalelab.posttrain.base import Given, Stage, Work
-from scalelab.posttrain.judged import grade
 from scalelab.posttrain.starting import conversing
 from scalelab.train.evaluate import validation_loss
 
@@ -69,7 +69,6 @@ class Grading:
         if stage.sampled and self.sets:
             self.sets.append((f"{self.sets[0][0]}.sampled", self.sets[0][1], 1.0))
         self.n_steps, self.eval_every = len(self.sets) + 1, None
-        self.price = Price.of(self.model)
         self.rows: list[dict[str, Any]] = []
         self.answers: list[dict[str, Any]] = []
 
@@ -92,7 +91,7 @@ class Grading:
             })  # fmt: skip
         n = sum(len(self.model.chat.prompt(p.messages)) for p in prompts)
         n += sum(len(self.model.chat.answer(a)) for a in graded.answers)
-        return {"tokens": n, "flops": n * self.price.forward}
+        return {"tokens": n, "flops": n * self.model.forward_flops}
 
     def _remember(self) -> dict[str, float]:
         """Bits per byte of the text that the base was validated on."""
@@ -107,7 +106,7 @@ class Grading:
             "set": "base text", "n": windows.size, "loss": loss, "loss_se": error,
             "bpb": corpus.bpb(loss),
         })  # fmt: skip
-        return {"tokens": windows.size, "flops": windows.size * self.price.forward}
+        return {"tokens": windows.size, "flops": windows.size * self.model.forward_flops}
 
     def evaluate(self) -> dict[str, float]:
         """Nothing to look at on the way."""

@@ -1,7 +1,6 @@
-"""The networks of post-training: one that is trained, one that gives a number, low-rank changes.
+"""The networks of post-training: one that is trained, and low-rank changes.
 
     Trainee     a network under the flat AdamW of pretraining, with a schedule
-    ScalarNet   a model's trunk and one number for each position: reward models, critics
     Adapter     W + (alpha / rank) B A on the blocks' matrices, where only A and B are trained
 
 Shapes: B rows, T positions, V vocabulary, C width.
@@ -10,22 +9,16 @@ Not here: losses (losses.py), what is trained on (the stages).
 """
 
 import copy
-import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from scalelab.config import Config, Count, Positive
-from scalelab.errors import RunError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.files import whole, write_json
-from scalelab.model import ARCHITECTURES
 from scalelab.model.base import Kind
 from scalelab.model.transformer_net import TransformerNet
 from scalelab.model.whole import Whole
@@ -82,25 +75,6 @@ class Trainee:
             if name.startswith(f"{prefix}/")
         }
         self.optimizer.restore(mine, mine)
-
-
-class ScalarNet(nn.Module):
-    """A trunk with one number for each position, zero everywhere before training."""
-
-    def __init__(self, trunk: TransformerNet):
-        super().__init__()
-        self.trunk = trunk
-        if not trunk.config.tied:
-            del self.trunk.head
-        self.score = nn.Parameter(torch.zeros(trunk.config.d_model, device=trunk.norm.device))
-
-    def forward(self, tokens_BT: Tensor) -> Tensor:
-        """One number for each position, fp32, shape (B, T)."""
-        return (self.trunk.hidden(tokens_BT) @ self.score).float()
-
-    def kinds(self) -> dict[str, Kind]:
-        """What each named parameter is."""
-        return {f"trunk.{n}": kind for n, kind in self.trunk.kinds().items()} | {"score": "head"}
 
 
 def copied(model: Checkpoint) -> TransformerNet:
@@ -181,68 +155,3 @@ def write_model(out: Path, like: Checkpoint, weights: dict[str, Tensor]) -> None
             "corpus": like.corpus,
         },
     )
-
-
-@dataclass(frozen=True, eq=False)
-class RewardModel:
-    """A model that gives a conversation one number: how good its last answer is."""
-
-    net: ScalarNet
-    like: Checkpoint
-    """The model that its trunk came from, for tokenizer and context."""
-
-    @classmethod
-    def load(cls, path: Path) -> "RewardModel":
-        """The reward model in a stage's directory. Raises RunError: there is none."""
-        try:
-            record = json.loads((path / "reward.json").read_text(encoding="utf-8"))
-            config = ARCHITECTURES["transformer"].model_validate(record["architecture"])
-            weights = load_file(path / "reward.safetensors")
-            like = Checkpoint.load(Path(record["like"]))
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise RunError(
-                f"the reward model cannot be read: {error}",
-                where=str(path / "reward.json"),
-                fix="name a finished stage of kind reward, or delete its directory and run the "
-                "same command again",
-            ) from error
-        net = ScalarNet(TransformerNet(config))
-        net.load_state_dict(weights)
-        net.requires_grad_(False).to(like.device)
-        return cls(net, like)
-
-    def write(self, out: Path) -> None:
-        """Write reward.json and reward.safetensors."""
-        weights = {n: p.detach().float().cpu().clone() for n, p in self.net.state_dict().items()}
-        with whole(out / "reward.safetensors") as file:
-            save_file(weights, file.name)
-        record = {
-            "schema": 1,
-            "architecture": self.like.config.model_dump(mode="json"),
-            "like": str(self.like.path),
-        }
-        write_json(out / "reward.json", record)
-
-    def score(self, rows: Sequence[Sequence[int]], at_once: int = 128) -> Tensor:
-        """The number at the last token of each row, fp32, on the CPU, shape (n,)."""
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        scores = torch.zeros(len(rows))
-        with torch.no_grad():
-            for start in range(0, len(order), at_once):
-                batch = order[start : start + at_once]
-                tokens, mask = padded([rows[i] for i in batch], 0, self.like.device)
-                last = mask.sum(1).long() - 1
-                values = self.net(tokens)
-                scores[batch] = values[torch.arange(len(batch)), last].cpu()
-        return scores
-
-
-def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Rows padded on the right to one length, and 1 where a token is real; shape (B, T) both."""
-    longest = max(map(len, rows))
-    tokens = torch.full((len(rows), longest), pad, dtype=torch.long)
-    mask = torch.zeros((len(rows), longest))
-    for i, row in enumerate(rows):
-        tokens[i, : len(row)] = torch.as_tensor(row)
-        mask[i, : len(row)] = 1
-    return tokens.to(device), mask.to(device)

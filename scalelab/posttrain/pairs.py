@@ -18,8 +18,8 @@ from scalelab.data.skills import drawn_share
 from scalelab.data.textfiles import rows_of
 from scalelab.errors import DataError
 from scalelab.evals.checkpoint import Checkpoint
+from scalelab.evals.recorded import as_messages
 from scalelab.posttrain.base import Given
-from scalelab.posttrain.files import as_messages
 from scalelab.posttrain.preferences import PAIRS
 
 HELD_OUT = 0.1

@@ -30,19 +30,15 @@ from scalelab.config import Count, Fraction, NonNegative, Positive
 from scalelab.data.hashing import key
 from scalelab.data.stream import permute
 from scalelab.errors import DataError
+from scalelab.evals.asking import ask
+from scalelab.evals.conversations import Prompt
+from scalelab.evals.reward_model import RewardModel
+from scalelab.model.scalar_net import ScalarNet, padded
 from scalelab.posttrain import losses
-from scalelab.posttrain.account import Price, activation_bytes, held_bytes, trained_bytes
-from scalelab.posttrain.base import Given, Prompt, Rates, Stage, Work
-from scalelab.posttrain.judged import Judged, ask
-from scalelab.posttrain.networks import (
-    RewardModel,
-    ScalarNet,
-    Trainee,
-    copied,
-    merged,
-    padded,
-    write_model,
-)
+from scalelab.posttrain.account import activation_bytes, held_bytes, trained_bytes
+from scalelab.posttrain.base import Given, Rates, Stage, Work
+from scalelab.posttrain.judged import Judged
+from scalelab.posttrain.networks import Trainee, copied, merged, write_model
 
 GOLD = "gold"
 COURSE = ("step", "kl", "proxy", "gold", "words")
@@ -137,7 +133,7 @@ class Improving:
             updates,
             stage.warmup,
         )
-        self.price, self.course = Price.of(self.start), []
+        self.course: list[list[float]] = []
 
     def step(self, k: int) -> dict[str, float]:
         """Write, judge, learn."""
@@ -252,7 +248,7 @@ class Improving:
 
     def _flops(self, n_tokens: int) -> dict[str, float]:
         """Of a step, by what they were spent on."""
-        forward, train = self.price.forward * n_tokens, self.price.train * n_tokens
+        forward, train = self.start.forward_flops * n_tokens, self.start.train_flops * n_tokens
         parts = {
             "write": forward,
             "policy": forward + self.stage.epochs * train,

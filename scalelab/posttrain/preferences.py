@@ -22,12 +22,12 @@ from torch import Tensor
 
 from scalelab.config import Count, Positive, plugin
 from scalelab.errors import DataError
+from scalelab.evals import JUDGES
 from scalelab.evals.agreement import cohen_kappa, krippendorff_alpha, raw_agreement
+from scalelab.evals.asking import ask
 from scalelab.files import write_text, writing
-from scalelab.posttrain import JUDGES
-from scalelab.posttrain.account import Price, held_bytes
+from scalelab.posttrain.account import held_bytes
 from scalelab.posttrain.base import Given, Stage, Work
-from scalelab.posttrain.judged import ask
 from scalelab.units import si
 
 PAIRS = "pairs.jsonl"
@@ -83,7 +83,7 @@ class Collecting:
         self.size = 1 if any(judge.kind == "person" for judge in judges) else stage.batch
         self.n_steps = -(-len(self.prompts) // self.size)
         self.eval_every = None
-        self.prices = (Price.of(self.first), Price.of(self.second))
+        self.prices = (self.first.forward_flops, self.second.forward_flops)
         self._path = given.out / PAIRS
         self._done = _whole_batches(self._path)
 
@@ -129,7 +129,7 @@ class Collecting:
 
     def _numbers(self, rows: list[dict[str, Any]]) -> dict[str, float]:
         lengths = np.array([row["tokens"] for row in rows]).sum(0)
-        written = sum(float(n) * p.forward for n, p in zip(lengths, self.prices, strict=True))
+        written = sum(float(n) * p for n, p in zip(lengths, self.prices, strict=True))
         judging = len(rows) * sum(court.flops_per_verdict for court in self.courts)
         return {
             "decided": float(np.mean([row["verdict"] not in (None, 0.5) for row in rows])),

@@ -21,10 +21,12 @@ import torch
 from torch import Tensor
 
 from scalelab.config import Count, Fraction, Positive
+from scalelab.evals.reward_model import RewardModel
+from scalelab.model.scalar_net import ScalarNet, padded
 from scalelab.posttrain import losses
-from scalelab.posttrain.account import Price, activation_bytes, trained_bytes
+from scalelab.posttrain.account import activation_bytes, trained_bytes
 from scalelab.posttrain.base import Given, Rates, Stage, Work
-from scalelab.posttrain.networks import RewardModel, ScalarNet, Trainee, copied, padded
+from scalelab.posttrain.networks import Trainee, copied
 from scalelab.posttrain.order import epochs_of
 from scalelab.posttrain.pairs import both_sides, is_file, pairs_of
 
@@ -86,7 +88,6 @@ class Valuing:
         self.eval_every = max(1, self.n_steps // 4)
         self.net = ScalarNet(copied(self.start))
         self.trainee = Trainee(self.net, self.net.kinds(), stage.rates, self.n_steps, stage.warmup)
-        self.price = Price.of(self.start)
 
     def step(self, k: int) -> dict[str, float]:
         """One update on the batch of step k."""
@@ -101,7 +102,7 @@ class Valuing:
             "accuracy": float((chosen > rejected).float().mean()),
             "grad_norm": self.trainee.update(k),
             "tokens": n,
-            "flops": n * self.price.train,
+            "flops": n * self.start.train_flops,
         }
 
     def evaluate(self) -> dict[str, float]:

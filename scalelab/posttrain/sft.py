@@ -25,11 +25,12 @@ from scalelab.data.chat import Chat, Example, show
 from scalelab.errors import DataError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.files import write_text
+from scalelab.model.scalar_net import padded
 from scalelab.posttrain import losses
-from scalelab.posttrain.account import Price, activation_bytes, trained_bytes
+from scalelab.posttrain.account import activation_bytes, trained_bytes
 from scalelab.posttrain.base import Given, Rates, Stage, Work
 from scalelab.posttrain.judged import Judged
-from scalelab.posttrain.networks import Adapter, Lora, Trainee, copied, merged, padded, write_model
+from scalelab.posttrain.networks import Adapter, Lora, Trainee, copied, merged, write_model
 from scalelab.posttrain.order import epochs_of
 from scalelab.posttrain.starting import conversing
 
@@ -120,7 +121,7 @@ class Learning:
         self.adapter = Adapter(self.network, stage.lora, given.seed) if stage.lora else None
         module = self.adapter or self.network
         self.trainee = Trainee(module, module.kinds(), stage.rates, self.n_steps, stage.warmup)
-        self.price, self.judged = Price.of(self.start), Judged(given, self.start)
+        self.judged = Judged(given, self.start)
 
     def step(self, k: int) -> dict[str, float]:
         """One update on the batch of step k."""
@@ -135,7 +136,7 @@ class Learning:
             "loss": float(loss.detach()),
             "grad_norm": norm,
             "tokens": n,
-            "flops": n * self.price.train,
+            "flops": n * self.start.train_flops,
         }
 
     def evaluate(self) -> dict[str, float]:

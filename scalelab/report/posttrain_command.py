@@ -39,7 +39,7 @@ def run_posttrain(
     if dry_run:
         return 0
     problem = f"the post-training {file.name!r} is being done by another process"
-    with locked(root / file.name / "posttrain.lock", problem, "wait for it, or stop it"):
+    with locked(root / file.name / "lock", problem, "wait for it, or stop it"):
         write_down(file, stages, known, root)
         syncer = Syncer.start(root, file.name)
         slots, threads = places()

@@ -39,9 +39,7 @@ from scalelab.track.journal_mirror import JournalMirror, Passed
 from scalelab.track.kinds import POSTTRAINING, SWEEP, Kind, every_name, kinds_of
 from scalelab.track.mirror import Mirror
 from scalelab.track.stage_mirror import StageMirror
-from scalelab.track.stages import StageManifest
 from scalelab.track.state import is_held
-from scalelab.train.rundir import RunDir
 
 if TYPE_CHECKING:
     from scalelab.track.mlflow_store import Store
@@ -168,13 +166,8 @@ def _not_all(problems: Sequence[str], lines: Sequence[str]) -> TrackError:
 
 
 def _is_driven(root: Path, name: str) -> bool:
-    """Whether some process is training what `name` stands for, or one of its stages, now."""
-    if is_held(root / name / "lock"):
-        return True
-    if not POSTTRAINING.path(root, name).exists():
-        return False
-    stages = StageManifest.load(root, name).stages
-    return any(is_held(RunDir(root / stage.dir).lock_path) for stage in stages)
+    """Whether some process is training what `name` stands for at this moment."""
+    return is_held(root / name / "lock")
 
 
 def follow(root: Path, name: str, patience_s: float) -> None:

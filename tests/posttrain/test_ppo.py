@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from scalelab.evals.checkpoint import Checkpoint
-from scalelab.posttrain.base import Conversations, Given, Prompt
+from scalelab.evals.conversations import Conversations, Prompt
+from scalelab.posttrain.base import Given
 from scalelab.posttrain.ppo import Ppo
 from scalelab.posttrain.starting import conversing
 
@@ -128,7 +129,7 @@ def test_an_answer_that_was_cut_off_loses_what_it_says(assistant, tmp_path):
 def test_flops_are_those_of_every_model_that_ran(assistant, tmp_path):
     work, numbers = trained(assistant, tmp_path, steps=1, epochs=3)
 
-    train = work.price.train
+    train = work.start.train_flops
     n = numbers[0]["tokens"]
     # write + policy (look, 3 x train) + critic (look, 3 x train) + reference
     assert numbers[0]["flops"] == pytest.approx(n * (4 * train / 3 + 6 * train))

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from scalelab.errors import DataError
-from scalelab.posttrain.base import Given, Prompt
+from scalelab.posttrain.base import Given
+from scalelab.evals.conversations import Prompt
 from scalelab.posttrain.best_of import best_of
-from scalelab.posttrain.judges import Court, Gold, Person, asked_of_person, read_letter
-from scalelab.posttrain.networks import RewardModel
+from scalelab.evals.judges import Court, Gold, Person, asked_of_person, read_letter
+from scalelab.evals.reward_model import RewardModel
 from scalelab.posttrain.pairs import pairs_of
 from scalelab.posttrain.preferences import PAIRS, _whole_batches, read_rows
 from scalelab.posttrain.reward import calibration
-from scalelab.posttrain.skilled import Skilled
+from scalelab.evals.skilled import Skilled
 
 PAIR_STAGE = {"kind": "preferences", "name": "pairs", "first": "sft", "judge": "gold",
               "prompts": 60, "batch": 16, "n_new": 16}  # fmt: skip
@@ -134,7 +135,7 @@ def test_a_person_sees_the_answers_in_drawn_order(monkeypatch):
         seen.append(one)
         return 1.0 if one == "good" else 0.0
 
-    monkeypatch.setattr("scalelab.posttrain.judges.asked_of_person", choose)
+    monkeypatch.setattr("scalelab.evals.judges.asked_of_person", choose)
     prompts = Skilled().prompts(40, 0, "x")
 
     verdicts = Person().court(Skilled(), {}, 0)(prompts, ["good"] * 40, ["bad"] * 40, 0)

@@ -9,9 +9,9 @@ from scalelab.data.chat import Example
 from scalelab.errors import DataError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.posttrain.base import Given
-from scalelab.posttrain.files import Files
+from scalelab.evals.recorded import Files
 from scalelab.posttrain.sft import Learning, Sft, laid, packed
-from scalelab.posttrain.skilled import Skilled
+from scalelab.evals.skilled import Skilled
 
 
 def example(*tokens, answers=2):

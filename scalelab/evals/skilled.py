@@ -6,7 +6,7 @@ from typing import Literal
 from scalelab.config import Whole
 from scalelab.data.chat import Message
 from scalelab.data.skills import SPLITS, Task, gold, is_right, styles, tasks
-from scalelab.posttrain.base import Conversations, Prompt
+from scalelab.evals.conversations import Conversations, Prompt
 
 
 class Skilled(Conversations):

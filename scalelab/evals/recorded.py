@@ -20,7 +20,7 @@ from scalelab.data.hashing import sha256
 from scalelab.data.hub import Hub
 from scalelab.data.textfiles import expand, rows_of
 from scalelab.errors import DataError
-from scalelab.posttrain.base import Conversations, Prompt
+from scalelab.evals.conversations import Conversations, Prompt
 
 Row = tuple[str, dict[str, Any]]
 """Where a record stands, and the record."""

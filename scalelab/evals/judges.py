@@ -23,10 +23,10 @@ from typing import Literal
 from scalelab.config import Config, Count, Fraction, NonNegative, Switch
 from scalelab.data.skills import drawn_share
 from scalelab.errors import DataError
+from scalelab.evals.asking import ask
 from scalelab.evals.checkpoint import Checkpoint
-from scalelab.posttrain.account import Price
-from scalelab.posttrain.base import Conversations, Prompt
-from scalelab.posttrain.networks import RewardModel
+from scalelab.evals.conversations import Conversations, Prompt
+from scalelab.evals.reward_model import RewardModel
 
 MOST_UNREADABLE = 0.5
 """Share of verdicts that cannot be read, beyond which a judge is refused."""
@@ -141,7 +141,7 @@ class ByReward(Judge):
             ]  # fmt: skip
             return [0.5 if a == b else float(a > b) for a, b in zip(*scores, strict=True)]
 
-        per_answer = Price.of(model.like).forward * model.like.seq_len
+        per_answer = model.like.forward_flops * model.like.seq_len
         return Court(decide, flops_per_verdict=2 * per_answer)
 
 
@@ -168,8 +168,6 @@ class ByModel(Judge):
     def court(self, conversations: Conversations, paths: Mapping[str, Path], seed: int) -> Court:
         """See Judge."""
         del conversations, seed
-        from scalelab.posttrain.judged import ask
-
         model = Checkpoint.load(paths.get(self.model) or Path(self.model))
 
         def verdicts(prompts, first, second):
@@ -196,7 +194,7 @@ class ByModel(Judge):
 
         orders = 2 if self.both_orders else 1
         dollars = None if self.dollars_per_thousand is None else self.dollars_per_thousand / 1000
-        flops = orders * Price.of(model).forward * model.seq_len
+        flops = orders * model.forward_flops * model.seq_len
         court = Court(decide, flops_per_verdict=flops, dollars_per_verdict=dollars)
         return court
 

@@ -1,0 +1,42 @@
+"""A trunk that says one number: reward models, critics; and rows of tokens as one tensor.
+
+Shapes: B rows, T positions.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from scalelab.model.base import Kind
+from scalelab.model.transformer_net import TransformerNet
+
+
+class ScalarNet(nn.Module):
+    """A trunk with one number for each position, zero everywhere before training."""
+
+    def __init__(self, trunk: TransformerNet):
+        super().__init__()
+        self.trunk = trunk
+        if not trunk.config.tied:
+            del self.trunk.head
+        self.score = nn.Parameter(torch.zeros(trunk.config.d_model, device=trunk.norm.device))
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """One number for each position, fp32, shape (B, T)."""
+        return (self.trunk.hidden(tokens_BT) @ self.score).float()
+
+    def kinds(self) -> dict[str, Kind]:
+        """What each named parameter is."""
+        return {f"trunk.{n}": kind for n, kind in self.trunk.kinds().items()} | {"score": "head"}
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows padded on the right to one length, and 1 where a token is real; shape (B, T) both."""
+    longest = max(map(len, rows))
+    tokens = torch.full((len(rows), longest), pad, dtype=torch.long)
+    mask = torch.zeros((len(rows), longest))
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)] = torch.as_tensor(row)
+        mask[i, : len(row)] = 1
+    return tokens.to(device), mask.to(device)

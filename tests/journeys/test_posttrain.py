@@ -1,0 +1,325 @@
+"""From a base model to graded assistants, through the real command line; killed on the way."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+
+from scalelab.cli import main
+from scalelab.data.hashing import sha256
+from scalelab.errors import DataError
+from scalelab.evals.checkpoint import Checkpoint
+
+FILE = """
+name: made
+question: Does it hold together?
+base: base
+data: skills
+grades: {prompts: 6, retention_tokens: 1024}
+stages:
+- {kind: sft, name: sft, sizes: [16, 64], batch: 8, epochs: 3, rates: {lr: 1e-2}}
+- {kind: preferences, name: pairs, first: sft, judge: gold, prompts: 60, batch: 10, n_new: 12}
+- {kind: reward, name: judge, start: sft, pairs: pairs, batch: 8, rates: {lr: 1e-2}}
+- {kind: dpo, name: dpo, start: sft, pairs: pairs, batch: 8, epochs: 2, rates: {lr: 1e-3}}
+- {kind: ppo, name: ppo, start: sft, reward: judge, steps: 8, batch: 16, n_new: 12,
+   rates: {lr: 1e-3}}
+- {kind: best_of, name: best, start: sft, proxy: judge, prompts: 6, draws: 4, n: [1, 2, 4],
+   n_new: 12}
+"""
+
+MAKE_BASE = """
+import sys
+from pathlib import Path
+
+import torch
+
+from scalelab.data.base import DataConfig
+from scalelab.data.shards import prepare
+from scalelab.evals.checkpoint import Checkpoint
+from scalelab.model import NETWORKS
+from scalelab.model.transformer import Transformer
+from scalelab.posttrain.networks import write_model
+
+corpus = prepare(DataConfig.model_validate({
+    "source": {"kind": "text", "paths": [sys.argv[1] + "/*.txt"]}, "tokenizer": {"kind": "bytes"},
+    "validation": 0.2, "epochs": 50,
+}))
+config = Transformer(
+    n_layers=1, d_model=16, n_heads=2, n_kv_heads=2, head_size=8, d_ff=32, vocab_size=257
+)
+network = NETWORKS["transformer"](config)
+network.reset(0)
+with torch.no_grad():
+    network.head.normal_(generator=torch.Generator().manual_seed(1), std=0.1)
+out = Path("base")
+out.mkdir()
+like = Checkpoint(out, config, network, corpus.load_tokenizer(), 128, "", corpus.digest)
+write_model(out, like, {n: p.detach().clone() for n, p in network.named_parameters()})
+"""
+
+
+@pytest.fixture(scope="module")
+def worlds_with_base(worlds, tiny_text):
+    """A function that makes worlds with a base model and a post-training file."""
+    made = []
+
+    def make(name):
+        world = worlds(name)
+        (world.path / "made.yaml").write_text(FILE)
+        if not made:
+            subprocess.run(
+                [sys.executable, "-c", MAKE_BASE, str(tiny_text)],
+                cwd=world.path, env=world.environ, check=True,
+            )  # fmt: skip
+            made.append(world.path / "base")
+        else:
+            subprocess.run(["cp", "-r", made[0], world.path / "base"], check=True)
+        return world
+
+    return make
+
+
+def everything(world):
+    """What was made, as far as it must not depend on what happened on the way."""
+    found = {}
+    for path in sorted((world.runs / "made").glob("*/result.json")):
+        result = json.loads(path.read_text())
+        metrics = {k: v for k, v in result["metrics"].items() if "seconds" not in k}
+        weights = [sha256(p) for p in sorted(path.parent.glob("*.safetensors"))]
+        found[path.parent.name] = (metrics, result["flops"], weights)
+    return found
+
+
+def mirrored(world):
+    """How many rows MLflow has of each stage and metric, and how many different steps."""
+    with sqlite3.connect(world.runs / "mlflow.db") as db:
+        return db.execute(
+            "select t.value, m.key, count(*), count(distinct m.step) "
+            "from tags t join metrics m on m.run_uuid = t.run_uuid "
+            "join runs r on r.run_uuid = t.run_uuid "
+            "where t.key = 'scalelab.key' and r.lifecycle_stage = 'active' "
+            "and m.key in ('loss', 'final.held_out.accuracy', 'gold', 'seconds') "
+            "group by t.value, m.key order by 1, 2"
+        ).fetchall()
+
+
+@pytest.fixture(scope="module")
+def made(worlds_with_base):
+    world = worlds_with_base("made")
+    done = world("posttrain", "made.yaml", "--json", "grades.json")
+    assert done.returncode == 0, done.stderr + done.stdout
+    world.said = done.stdout
+    return world
+
+
+def test_every_model_is_graded_and_the_page_is_there(made):
+    grades = json.loads((made.path / "grades.json").read_text())
+
+    assert [m["model"] for m in grades["models"]] == ["base", "sft-16", "sft", "dpo", "ppo"]
+    for model in grades["models"]:
+        assert list(model["sets"]) == ["same", "words", "longer", "wording", "same.sampled"]
+        assert model["bpb"] > 0
+    folder = made.path / "reports" / "made"
+    page = (folder / "README.md").read_text()
+    for name in ("models", "series", "overreach", "looks"):
+        assert f"]({name}.png)" in page
+        assert (folder / f"{name}.png").stat().st_size > 5000
+        assert (folder / f"{name}.svg").exists()
+    assert "measured" in made.said
+    assert "reckoned" in made.said
+    assert (folder / "posttrain.json").read_text() == (made.path / "grades.json").read_text()
+
+
+def test_the_plan_and_its_cost_come_first(made):
+    assert "FLOPs at most" in made.said
+    assert made.said.index("FLOPs at most") < made.said.index("begun")
+
+
+def test_the_same_command_again_does_nothing_again(made):
+    before = everything(made)
+    times = {p: p.stat().st_mtime_ns for p in made.runs.glob("made/*/result.json")}
+
+    again = made("posttrain", "made.yaml")
+
+    assert again.returncode == 0, again.stderr
+    assert "begun" not in again.stdout
+    assert everything(made) == before
+    assert {p: p.stat().st_mtime_ns for p in made.runs.glob("made/*/result.json")} == times
+
+
+def test_it_is_listed_and_mirrored_once(made):
+    listed = made("runs", "made").stdout
+    rows = mirrored(made)
+
+    for stage in ("sft-16", "sft", "pairs", "judge", "dpo", "ppo", "best", "grade.ppo"):
+        assert stage in listed
+    losses = [row for row in rows if row[1] == "loss"]
+    assert len(losses) == 5  # two of sft, judge, dpo, ppo
+    assert all(n == steps for _, _, n, steps in rows)
+    assert made("sync").returncode == 0
+    assert mirrored(made) == rows
+
+
+def test_a_dry_run_does_nothing(worlds_with_base):
+    world = worlds_with_base("dry")
+
+    dry = world("posttrain", "made.yaml", "--dry-run")
+
+    assert dry.returncode == 0, dry.stderr
+    assert "to do" in dry.stdout
+    assert not world.runs.exists()
+
+
+def test_killed_again_and_again_it_ends_the_same(made, worlds_with_base):
+    """The whole process group is killed whenever another stage has got under way."""
+    world, draw = worlds_with_base("killed"), random.Random(7)
+    for kind in ("sft", "dpo", "ppo"):
+        process = world.start("posttrain", "made.yaml")
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            if list(world.runs.glob(f"made/{kind}-*/log.jsonl")):
+                break
+            time.sleep(0.02)
+        time.sleep(draw.uniform(0, 0.3))
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.communicate()
+        _end_of_workers(world)
+
+    done = world("posttrain", "made.yaml")
+
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert everything(world) == everything(made)
+    assert mirrored(world) == mirrored(made)
+
+
+def _end_of_workers(world):
+    """Wait until nobody holds the lock of a stage: workers leave with their parent."""
+    import fcntl
+
+    deadline = time.monotonic() + 30
+    for lock in world.runs.glob("made/*/lock"):
+        with open(lock, "rb") as file:
+            while time.monotonic() < deadline:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    time.sleep(0.05)
+
+
+def test_an_interrupt_saves_and_the_same_command_goes_on(made, worlds_with_base):
+    world = worlds_with_base("interrupted")
+    process = world.start("posttrain", "made.yaml")
+    while not list(world.runs.glob("made/sft-*/log.jsonl")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+
+    if process.returncode == 130:  # else it was through already
+        assert "the same command goes on" in said
+    done = world("posttrain", "made.yaml")
+    assert done.returncode == 0, done.stderr
+    assert everything(world) == everything(made)
+
+
+@pytest.fixture
+def here(made, monkeypatch, capsys, tmp_path):
+    """The command line in this process, in a directory with the file and its base."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCALELAB_CACHE", made.environ["SCALELAB_CACHE"])
+    (tmp_path / "base").symlink_to(made.path / "base")
+    (tmp_path / "made.yaml").write_text(FILE)
+
+    def run(*argv):
+        code = main(list(argv))
+        return code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("change", "problem", "where"),
+    [
+        ("base=nowhere", "there is no model 'nowhere'", "where: base"),
+        ("stages.0.kind=stf", "unknown stage 'stf'; did you mean 'sft'?", "made.yaml:7: stages.0"),
+        ("stages.2.pairs=peers", "stage 'judge' needs 'peers', which is no stage before it", ""),
+        ("stages.1.judge=gald", "unknown judge 'gald'; did you mean 'gold'?", "stages.1"),
+        ("stages.0.rates={}", "'lr' is missing", "stages.0.rates.lr"),
+        ("stages.0.sizes=[64,16]", "sizes must rise without repeats", "made.yaml:7"),
+        ("data=hubb", "unknown source of conversations 'hubb'; did you mean 'hub'?", "--set"),
+        ("grades.promts=3", "unknown key 'promts'; did you mean 'prompts'?", "--set"),
+        ("stages.5.n=[1,8]", "the best of 8 cannot be chosen from 4 draws", "stages.5"),
+        ("stages.0.examples=3", "give examples or sizes, and not both", "made.yaml:7"),
+    ],
+)
+def test_a_mistake_in_the_file_is_answered_before_anything_is_done(
+    here, tmp_path, change, problem, where
+):
+    code, said = here("posttrain", "made.yaml", "--set", change)
+
+    assert code == 2
+    assert problem in said
+    assert where in said
+    assert "fix:" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_another_tokenizer_than_the_model_s_is_refused(here, tmp_path, made):
+    from scalelab.data.base import TokenizerConfig
+    from scalelab.data.tokenizer import train
+
+    (tmp_path / "base").unlink()
+    shutil.copytree(made.path / "base", tmp_path / "base")
+    config = TokenizerConfig(kind="bpe", vocab_size=257)
+    train(config, iter(["other words"])).save(tmp_path / "base" / "tokenizer.json")
+
+    with pytest.raises(DataError, match="the model was trained with") as refused:
+        Checkpoint.load(tmp_path / "base")
+
+    assert "fix:" in str(refused.value)
+
+
+def test_a_stage_that_is_refused_takes_only_what_needs_it(worlds_with_base):
+    world = worlds_with_base("partly")
+    (world.path / "long.jsonl").write_text('{"prompt": "' + "x" * 300 + '", "completion": "a"}\n')
+    (world.path / "made.yaml").write_text(
+        "name: made\nbase: base\ngrades: null\n"
+        "data: {kind: files, train: [long.jsonl]}\n"
+        "stages:\n"
+        "- {kind: sft, name: sft, rates: {lr: 1e-3}}\n"
+        "- {kind: dpo, name: dpo, start: sft, pairs: p.jsonl, rates: {lr: 1e-3}}\n"
+    )
+
+    done = world("posttrain", "made.yaml")
+
+    assert done.returncode == 2, done.stderr
+    assert "stage sft (refused): 1 of 1 conversations are longer than the context" in done.stderr
+    assert "not done: dpo: it needs sft, which is not there" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_trl_where_it_is_not_installed_says_what_to_install(worlds_with_base):
+    world = worlds_with_base("without")
+    (world.path / "hidden").mkdir()
+    (world.path / "hidden" / "trl.py").write_text("raise ImportError('not here')\n")
+    world.environ = world.environ | {
+        "PYTHONPATH": f"{world.path / 'hidden'}:{world.environ['PYTHONPATH']}"
+    }
+
+    done = world("posttrain", "made.yaml", "--set", "stages.0.backend=trl")
+
+    assert done.returncode == 2, done.stderr + done.stdout
+    assert "[post]" in done.stderr
+    assert "Traceback" not in done.stderr
