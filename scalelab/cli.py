@@ -80,6 +80,15 @@ def posttrain(args: argparse.Namespace) -> int:
     )
 
 
+def evaluate(args: argparse.Namespace) -> int:
+    """Measure what models can do: loss, tasks, win rates, contamination; run it again to go on."""
+    from scalelab.report.eval_command import run_eval
+
+    return run_eval(
+        args.file, args.set, _root(), dry_run=args.dry_run, out=args.out, json_out=args.json
+    )
+
+
 def simulate(args: argparse.Namespace) -> int:
     """Write a table of runs drawn from a known law, and tell the answer a fit must find."""
     from scalelab.report.simulated import run_simulate
@@ -127,9 +136,9 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="store_true", help="print the version and exit")
     commands = root.add_subparsers(metavar="command", dest="command")
 
-    def command(function, *names):
+    def command(function, *names, called=None):
         c = commands.add_parser(
-            function.__name__, help=function.__doc__, description=function.__doc__
+            called or function.__name__, help=function.__doc__, description=function.__doc__
         )
         c.set_defaults(run=function)
         for name in names:
@@ -184,6 +193,9 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--out", type=Path, help="where the report goes (reports/NAME)")
     c = command(posttrain, "file", "--set", "--dry-run")
     c.add_argument("--json", type=Path, help="write the grades for programs")
+    c.add_argument("--out", type=Path, help="where the report goes (reports/NAME)")
+    c = command(evaluate, "file", "--set", "--dry-run", called="eval")
+    c.add_argument("--json", type=Path, help="write the measurements for programs")
     c.add_argument("--out", type=Path, help="where the report goes (reports/NAME)")
     c = command(simulate)
     c.add_argument("out", metavar="OUT", type=Path, help="the table (.csv or .parquet)")
@@ -261,7 +273,7 @@ def _plan_arguments(c: argparse.ArgumentParser) -> None:
 
 
 ARGUMENTS = {
-    "file": {"type": Path, "help": "a sweep file (YAML)"},
+    "file": {"type": Path, "help": "a sweep, post-training or evaluation file (YAML)"},
     "spec": {"type": Path, "help": "a spec.yaml, or the run directory that holds one"},
     "name": {"nargs": "?", "help": "a sweep's name; all of them without it"},
     "plan": {"type": Path, "help": "a plan's directory, as `scalelab plan` wrote it"},

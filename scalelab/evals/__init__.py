@@ -23,3 +23,11 @@ JUDGES = Registry(
         "person": "scalelab.evals.judges:Person",
     },
 )
+TASKS = Registry(
+    "task",
+    {
+        "choice": "scalelab.evals.choice:ChoiceTask",
+        "generation": "scalelab.evals.choice:GenerationTask",
+        "known": "scalelab.evals.known:KnownTask",
+    },
+)

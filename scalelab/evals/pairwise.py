@@ -34,7 +34,11 @@ RIDGE = 0.01
 """Weight of theta^2 / 2 + phi^2 / 2 where no finite fit exists, beside 1 for each prompt; the
 C = 100 of a logistic regression."""
 
+LEAST_SPREAD = 0.05
+"""Least range of tanh(dlen / s): below it, equal lengths are 20 ranges away from all pairs."""
+
 NEWTON_STEPS = 100
+FLAT = 1e-12  # of what the curvature is the difference of: less is lost in rounding
 ENOUGH = 0.2  # of the climb that the slope promises, or the step is halved
 CONVERGED = 1e-12  # Newton's decrement: the last step was a millionth of a standard error
 CHUNK = 200_000  # numbers in one array while replicates are fitted: 1.6 MB stays in the cache
@@ -187,7 +191,8 @@ class LengthControlled:
             lines.append("  extrapolated: one side is longer in every pair, none of equal length")
         if self.ridge is not None:
             lines.append(
-                f"  length alone tells the verdicts apart: finite only by a ridge of {self.ridge}"
+                f"  length alone tells (all but) all verdicts apart: finite only by a ridge of "
+                f"{self.ridge}"
             )
         elif self.replicates_with_ridge:
             lines.append(
@@ -300,7 +305,7 @@ def length_controlled(
         coefficients, ridged = fit.again(sample.weight * counts[:, sample.index])
         drawn[row : row + len(counts)] = _sigmoid(coefficients[:, 0])
         row, n_ridge = row + len(counts), n_ridge + int(np.sum(ridged))
-    if fit.separable:
+    if fit.ridged:
         # A replicate of separable verdicts is separable: all its spread would be the ridge's.
         ends, method = None, "no finite fit"
     elif not replicates:
@@ -318,7 +323,7 @@ def length_controlled(
         length_unit=judgments.length_unit,
         mean_difference=fit.mean_difference,
         extrapolates=fit.extrapolates,
-        ridge=RIDGE if fit.separable else None,
+        ridge=RIDGE if fit.ridged else None,
         replicates=replicates,
         replicates_with_ridge=n_ridge,
         n_prompts=sample.n_prompts,
@@ -369,14 +374,14 @@ def verbosity(
         n_ridge += [int(np.sum(ridged)) for _, ridged in again]
     warnings = []
     for each, fit, ridged in zip(both, fits, n_ridge, strict=True):
-        if fit.separable:
+        if fit.ridged:
             warnings.append(f"{each.model}: no finite fit; LC rests on a ridge of {RIDGE}")
         elif ridged:
             warnings.append(f"{each.model}: {ridged} of {replicates} replicates took the ridge")
         if fit.extrapolates:
             warnings.append(f"{each.model}: LC is extrapolated, no pair is of equal length")
     values = [float(_sigmoid(fit.theta)) for fit in fits]
-    fitted = replicates > 0 and not any(fit.separable for fit in fits)
+    fitted = replicates > 0 and not any(fit.ridged for fit in fits)
     varied = replicates > 0 and np.ptp(gain) > 1e-12
     return Verbosity(
         concise=concise.model,
@@ -489,7 +494,7 @@ class _LengthFit:
     extrapolates: bool
     theta: float
     phi: float
-    separable: bool
+    ridged: bool
 
     @classmethod
     def of(cls, judgments: Judgments, sample: _Sample) -> "_LengthFit":
@@ -512,7 +517,14 @@ class _LengthFit:
             )
         scale = float(np.sqrt(square))
         z, y = np.tanh(difference / scale), judgments.preference
-        (coefficients,), (separable,) = _fit(z, y, sample.weight[None])
+        if np.ptp(z) < LEAST_SPREAD:
+            raise DataError(
+                f"the lengths differ by {difference.min():g} to {difference.max():g} "
+                f"{judgments.length_unit}: too alike, so far from 0, to say what length does",
+                where=where,
+                fix="report the raw win rate; judge against a baseline of a similar length",
+            )
+        (coefficients,), (ridged,) = _fit(z, y, sample.weight[None])
         return cls(
             z=z,
             y=y,
@@ -521,7 +533,7 @@ class _LengthFit:
             extrapolates=bool(difference.min() > 0 or difference.max() < 0),
             theta=float(coefficients[0]),
             phi=float(coefficients[1]),
-            separable=bool(separable),
+            ridged=bool(ridged),
         )
 
     def again(self, weight: Array) -> tuple[Array, Array]:
@@ -572,10 +584,20 @@ def _separable(z: Array, y: Array, weight: Array) -> Array:
 def _fit(z: Array, y: Array, weight: Array) -> tuple[Array, Array]:
     """Coefficients (r, 2) of soft labels y (n,) under weights (r, n), and which took the ridge.
 
-    Newton's method with halved steps: the likelihood is concave, so it arrives.
+    The ridge goes to separable labels, and to those so near to it that rounding hides the rest.
     """
-    separable = _separable(z, y, weight)
-    ridge = np.where(separable, RIDGE, 0.0)[:, None]
+    ridged = _separable(z, y, weight)
+    beta, arrived = _newton(z, y, weight, np.where(ridged, RIDGE, 0.0))
+    rest = np.flatnonzero(~arrived)
+    if rest.size:
+        ridged[rest] = True
+        beta[rest], arrived[rest] = _newton(z, y, weight[rest], np.full(len(rest), RIDGE))
+    assert arrived.all(), "a likelihood with a ridge is curved everywhere"
+    return beta, ridged
+
+
+def _newton(z: Array, y: Array, weight: Array, ridge: Array) -> tuple[Array, Array]:
+    """The most likely coefficients (r, 2) under a ridge (r,), and which were found; (r,)."""
     design = np.stack([np.ones_like(z), z], axis=1)
     moments = np.stack([np.ones_like(z), z, z * z], axis=1)
     won = (weight * y) @ design  # (r, 2), does not change from step to step
@@ -588,19 +610,22 @@ def _fit(z: Array, y: Array, weight: Array) -> tuple[Array, Array]:
         height = (
             np.sum(won * beta, axis=1)
             - np.einsum("rn,rn->r", weight, softplus)
-            - np.sum(ridge * beta**2, axis=1) / 2
+            - ridge * np.sum(beta**2, axis=1) / 2
         )
         return height, np.where(logit > 0, 1.0, small) / (1 + small)
 
     beta = np.zeros((len(weight), 2))
     height, p = climb(beta)
+    flat = np.zeros(len(weight), bool)
     for _ in range(NEWTON_STEPS):
         expected = weight * p
-        slope = won - expected @ design - ridge * beta
+        slope = won - expected @ design - ridge[:, None] * beta
         h0, h1, h2 = ((expected * (1 - p)) @ moments).T
-        h0, h2 = h0 + ridge[:, 0], h2 + ridge[:, 0]
+        h0, h2 = h0 + ridge, h2 + ridge
+        curvature = h0 * h2 - h1 * h1
+        flat |= curvature <= FLAT * h0 * h2  # stays where it is, and is not found
         across = np.stack([h2 * slope[:, 0], h0 * slope[:, 1]]) - h1 * slope.T[::-1]
-        step = (across / (h0 * h2 - h1 * h1)).T
+        step = (across / np.where(flat, np.inf, curvature)).T
         promised = np.sum(slope * step, axis=1)
         for _ in range(40):
             reached, p = climb(beta + step)
@@ -610,9 +635,10 @@ def _fit(z: Array, y: Array, weight: Array) -> tuple[Array, Array]:
                 break
             step[short], promised[short] = step[short] / 2, promised[short] / 2
         beta, height = beta + step, reached
-        if np.all(np.abs(promised) < CONVERGED):
-            return beta, separable
-    raise AssertionError(f"Newton took {NEWTON_STEPS} steps on a likelihood with a maximum")
+        found = np.abs(promised) < CONVERGED
+        if np.all(found):
+            break
+    return beta, found & ~flat
 
 
 def _sigmoid(x: Array) -> Array:

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from scalelab.errors import LaunchError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.exported import export_checkpoint
+from scalelab.files import writing
 from scalelab.posttrain.base import Given, Rates, Stopped
 from scalelab.posttrain.loop import POINTS
 from scalelab.posttrain.networks import Lora
@@ -133,7 +134,7 @@ class ByTrl(ABC):
         self.schedule = WSD(warmup=warmup, cooldown=1 - warmup)
         self.folder = given.out / FOLDER
         self.look_every = max(1, n_updates // 4)
-        self.is_trained, self.diverged_at = False, None
+        self.is_trained = self.is_stopped = self.is_diverged = False
         self.course: list[list[float]] = []
         """What is kept of TRL's log, a row a step."""
 
@@ -190,13 +191,16 @@ class ByTrl(ABC):
         place, passed_over = newest(self.folder)
         for reason in passed_over:
             self.given.journal("checkpoint_passed_over", reason=reason)
-        with quiet():
+        if place is not None:
+            self.given.journal("resume", step=_step_of(place))
+        with quiet(), writing(self.folder):
             trainer.train(resume_from_checkpoint=None if place is None else str(place))
         cost = self._cost(trainer.state)
-        if self.diverged_at is not None:
+        if self.is_diverged:
             shutil.rmtree(self.folder)
             return {"loss": math.nan, **cost}
         if trainer.state.global_step < self.n_updates:
+            assert self.is_stopped
             raise Stopped
         self.take(trainer.model)
         self.course = self._course(trainer.state)
@@ -218,7 +222,8 @@ class ByTrl(ABC):
         """The trained weights; until there are, all is in TRL's checkpoints."""
         if not self.is_trained:
             return {}
-        return dict(self.module.named_parameters()) | {COURSE: torch.tensor(self.course).double()}
+        course = torch.tensor(self.course, dtype=torch.float64)
+        return dict(self.module.named_parameters()) | {COURSE: course}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """See Work."""
@@ -375,9 +380,8 @@ def telling(work: ByTrl) -> Any:
                 return
             numbers = work._said(logs)
             if not math.isfinite(numbers.get("loss", 0.0)):
-                work.diverged_at = state.global_step
-                control.should_training_stop = True
-                numbers = {k: v for k, v in numbers.items() if math.isfinite(v)}
+                work.is_diverged = control.should_training_stop = True
+            numbers = {k: v for k, v in numbers.items() if math.isfinite(v)}
             n_tokens = work._n_tokens(state.global_step, logs)
             work.given.journal("step", step=state.global_step, n_tokens=n_tokens, **numbers)
 
@@ -391,7 +395,7 @@ def telling(work: ByTrl) -> Any:
             if stopping or self.asked - self.saved > self.wait:
                 control.should_save = True
             if stopping:
-                control.should_training_stop = True
+                work.is_stopped = control.should_training_stop = True
 
         def on_save(self, args, state, control, **_) -> None:
             self.saved = time.monotonic()
@@ -421,7 +425,7 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
 
     trainer_state.json is what is written last: where it cannot be read, a save was killed.
     """
-    places = sorted(folder.glob("checkpoint-*"), key=lambda p: -int(p.name.rpartition("-")[2]))
+    places = sorted(folder.glob("checkpoint-*"), key=_step_of, reverse=True)
     passed_over = []
     for place in places:
         try:
@@ -431,6 +435,10 @@ def newest(folder: Path) -> tuple[Path | None, list[str]]:
             continue
         return place, passed_over
     return None, passed_over
+
+
+def _step_of(place: Path) -> int:
+    return int(place.name.rpartition("-")[2])
 
 
 def low_rank(lora: Lora) -> Any:

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from scalelab.model.export import our_names
+from scalelab.model.scalar_net import padded
 from scalelab.posttrain.base import Given
 from scalelab.posttrain.by_trl import IGNORED, ByTrl, refuse_without_trl, said
 from scalelab.posttrain.dpo import Dpo, Preferring
-from scalelab.posttrain.networks import padded
 from scalelab.posttrain.pairs import both_sides
 from scalelab.posttrain.reward import Reward, Valuing
 from scalelab.posttrain.sft import Learning, Sft
@@ -64,7 +64,7 @@ class _OnRows(ByTrl):
 
     def _cost(self, state: "TrainerState") -> dict[str, float]:
         n = float(self._tokens[state.global_step - 1])
-        return {"tokens": n, "flops": n * self.own.price.train}
+        return {"tokens": n, "flops": n * self.own.start.train_flops}
 
     def evaluate(self) -> dict[str, float]:
         """As our own work does."""

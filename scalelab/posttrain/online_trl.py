@@ -32,12 +32,14 @@ from torch import Tensor, nn
 
 from scalelab.config import Count, Fraction, NonNegative, Positive
 from scalelab.errors import DataError
+from scalelab.evals.asking import room_for_answers
+from scalelab.evals.reward_model import RewardModel
 from scalelab.model.export import our_names
-from scalelab.posttrain.account import Price, activation_bytes, held_bytes, trained_bytes
+from scalelab.posttrain.account import activation_bytes, held_bytes, trained_bytes
 from scalelab.posttrain.base import Given, Rates, Stage, Work
 from scalelab.posttrain.by_trl import ByTrl, refuse_without_trl, said
-from scalelab.posttrain.judged import Judged, room_for_answers
-from scalelab.posttrain.networks import RewardModel, copied, merged, write_model
+from scalelab.posttrain.judged import Judged
+from scalelab.posttrain.networks import copied, merged, write_model
 from scalelab.posttrain.ppo import COURSE, GOLD, last_of_course, rows_of_course
 
 if TYPE_CHECKING:
@@ -148,7 +150,6 @@ class GroupsByTrl(ByTrl):
         self.rows = [start.chat.prompt(prompt.messages) for prompt in self.prompts]
         self.room = room_for_answers(start, self.rows, stage.n_new)
         self.network = copied(start)
-        self.price = Price.of(start)
 
     @property
     def module(self) -> nn.Module:
@@ -248,7 +249,9 @@ class GroupsByTrl(ByTrl):
 
     def _cost(self, state: "TrainerState") -> dict[str, float]:
         n = float(state.num_input_tokens_seen)
-        parts = {k: n * passes * self.price.forward for k, passes in self.stage.passes().items()}
+        parts = {
+            k: n * passes * self.start.forward_flops for k, passes in self.stage.passes().items()
+        }
         flops = {f"flops.{k}": v for k, v in parts.items()}
         return {"tokens": n, "flops": sum(parts.values()), **flops}
 

@@ -11,7 +11,7 @@ from scalelab.evals.pairwise import Judgments, length_controlled, positions, ver
 
 
 def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
+    return np.exp(-np.logaddexp(0, -x))
 
 
 def judged(n=805, theta=0.0, phi=1.2, longer=1.35, seed=0, soft=False, prompts=0):
@@ -141,6 +141,28 @@ def test_two_lengths_have_a_closed_form():
     assert fit.mean_difference == 0
 
 
+@pytest.mark.parametrize(
+    ("length", "verdict", "times"),
+    [
+        ([102, 241, 225], [0.0, 0.99, 0.003], [8, 187, 2]),
+        ([38, 280, 85, 46], [0.994, 0.0, 0.0, 0.488], [247, 4, 3, 2]),
+    ],
+)
+def test_expected_wins_equal_the_wins_where_full_newton_steps_run_away(length, verdict, times):
+    """The two conditions that define the fit: residuals sum to 0, alone and against z."""
+    length, verdict = (np.repeat(np.array(each, float), times) for each in (length, verdict))
+    difference = length - 150
+
+    fit = length_controlled(
+        plain(verdict, length=length, baseline_length=np.full(len(length), 150.0)), replicates=0
+    )
+
+    z = np.tanh(difference / difference.std(ddof=1))
+    left = verdict - sigmoid(fit.theta + fit.phi * z)
+    assert fit.ridge is None
+    assert [left.sum(), left @ z] == pytest.approx([0, 0], abs=1e-5)
+
+
 def test_agrees_with_a_binomial_glm():
     """Soft labels; HC1 is the sandwich that the bootstrap should come near."""
     glm = pytest.importorskip("statsmodels.api")
@@ -214,7 +236,7 @@ def test_verdicts_that_length_separates_take_the_ridge_and_say_so(longer_wins):
     assert fit.share.interval is None
     # At equal lengths, 10, all verdicts are those of the short answers.
     assert 0 < fit.share.value < 0.5 if longer_wins else 0.5 < fit.share.value < 1
-    assert "length alone tells the verdicts apart" in fit.summary()
+    assert "length alone tells (all but) all verdicts apart" in fit.summary()
     assert "no interval: no finite fit" in fit.summary()
 
 
@@ -240,6 +262,20 @@ def test_one_verdict_out_of_order_needs_no_ridge():
     # A replicate without that pair is separable: at least (19/20)^20 = .36 of them.
     assert fit.replicates_with_ridge / fit.replicates == pytest.approx(0.36, abs=0.06)
     assert f"{fit.replicates_with_ridge} of 1000 replicates had no finite fit" in fit.summary()
+
+
+def test_verdicts_that_rounding_makes_separable_take_the_ridge():
+    """Ten s out, tanh differs in the tenth digit between lengths of 1000 and 1010."""
+    difference = np.repeat([0.0, 1000.0, 1010.0], [396, 2, 2])
+    verdict = np.repeat([0.0, 0.3, 0.7], [396, 2, 2])
+
+    fit = length_controlled(
+        plain(verdict, length=100 + difference, baseline_length=np.full(400, 100.0)), replicates=0
+    )
+
+    assert fit.ridge == 0.01
+    left = verdict - sigmoid(fit.theta + fit.phi * np.tanh(difference / fit.scale))
+    assert left.sum() == pytest.approx(0.01 * fit.theta, abs=1e-6)  # the pull of the ridge
 
 
 def test_every_pair_won_takes_the_ridge():
@@ -335,6 +371,20 @@ def test_verbosity_hands_on_the_reservations_of_its_fits():
         "long: no finite fit; LC rests on a ridge of 0.01",
         "long: LC is extrapolated, no pair is of equal length",
     )
+
+
+def test_verbosity_counts_the_replicates_without_a_finite_fit():
+    length = np.arange(1.0, 21)
+    verdict = (length > 12).astype(float)
+    verdict[5] = 1  # without this pair, as in .36 of the replicates, length separates
+    concise = plain(verdict, length=length, baseline_length=np.full(20, 10.0))
+    verbose = replace(concise, model="long", verdict=np.arange(20) % 2, length=length + 1)
+
+    (warning,) = verbosity(concise, verbose).warnings
+
+    count = int(warning.removeprefix("m: ").split()[0])
+    assert count / 1000 == pytest.approx(0.36, abs=0.06)
+    assert warning.endswith("of 1000 replicates took the ridge")
 
 
 @pytest.mark.parametrize(
@@ -437,6 +487,8 @@ def test_pairs_that_cannot_be_read_are_refused(change, problem, fix):
         ({}, "no lengths of answers", "in characters or words"),
         (LENGTHS | {"length": np.array([9.0, 9.0])}, "differ by 3 characters in every pair",
          "raw win rate"),
+        ({"length": np.array([950.0, 1000.0]), "baseline_length": np.zeros(2)},
+         "differ by 950 to 1000 characters: too alike", "baseline of a similar length"),
     ],
 )  # fmt: skip
 def test_length_control_refuses_what_it_cannot_see(lengths, problem, fix):

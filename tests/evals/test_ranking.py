@@ -209,6 +209,7 @@ def test_a_model_that_won_everything_needs_a_prior_and_gets_no_interval():
     assert not np.isnan(ranking.interval[1:]).any()
     assert ranking.rank.tolist() == [1, 2, 3, 4]
     assert ranking.difference("a", "b")[1] is None
+    assert ranking.replicates_with_prior == 0  # the others are finite in every replicate
     assert "Rest on the prior, so no interval: a." in ranking.summary()
     assert "Added: 0.5 of a tied battle" in ranking.summary()
 

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -177,10 +178,10 @@ def test_a_dry_run_does_nothing(worlds_with_base):
     assert not world.runs.exists()
 
 
-def test_killed_again_and_again_it_ends_the_same(made, worlds_with_base):
-    """The whole process group is killed whenever another stage has got under way."""
+def test_interrupted_and_killed_again_and_again_it_ends_the_same(made, worlds_with_base):
+    """An interrupt asks to save; then the whole process group is killed, twice."""
     world, draw = worlds_with_base("killed"), random.Random(7)
-    for kind in ("sft", "dpo", "ppo"):
+    for kind, number in (("sft", signal.SIGINT), ("dpo", signal.SIGKILL), ("ppo", signal.SIGKILL)):
         process = world.start("posttrain", "made.yaml")
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
@@ -188,11 +189,14 @@ def test_killed_again_and_again_it_ends_the_same(made, worlds_with_base):
                 break
             time.sleep(0.02)
         time.sleep(draw.uniform(0, 0.3))
-        try:
-            os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        process.communicate()
+        if number == signal.SIGINT:
+            process.send_signal(number)
+        else:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+        said, _ = process.communicate(timeout=120)
+        if process.returncode == 130:
+            assert "the same command goes on" in said
         _end_of_workers(world)
 
     done = world("posttrain", "made.yaml")
@@ -217,23 +221,6 @@ def _end_of_workers(world):
                     time.sleep(0.05)
 
 
-def test_an_interrupt_saves_and_the_same_command_goes_on(made, worlds_with_base):
-    world = worlds_with_base("interrupted")
-    process = world.start("posttrain", "made.yaml")
-    while not list(world.runs.glob("made/sft-*/log.jsonl")):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
-
-    if process.returncode == 130:  # else it was through already
-        assert "the same command goes on" in said
-    done = world("posttrain", "made.yaml")
-    assert done.returncode == 0, done.stderr
-    assert everything(world) == everything(made)
-
-
 @pytest.fixture
 def here(made, monkeypatch, capsys, tmp_path):
     """The command line in this process, in a directory with the file and its base."""
@@ -253,15 +240,15 @@ def here(made, monkeypatch, capsys, tmp_path):
     ("change", "problem", "where"),
     [
         ("base=nowhere", "there is no model 'nowhere'", "where: base"),
-        ("stages.0.kind=stf", "unknown stage 'stf'; did you mean 'sft'?", "made.yaml:7: stages.0"),
+        ("stages.0.kind=stf", "unknown stage 'stf'; did you mean 'sft'?", "made.yaml:8: stages.0"),
         ("stages.2.pairs=peers", "stage 'judge' needs 'peers', which is no stage before it", ""),
         ("stages.1.judge=gald", "unknown judge 'gald'; did you mean 'gold'?", "stages.1"),
         ("stages.0.rates={}", "'lr' is missing", "stages.0.rates.lr"),
-        ("stages.0.sizes=[64,16]", "sizes must rise without repeats", "made.yaml:7"),
+        ("stages.0.sizes=[64,16]", "sizes must rise without repeats", "made.yaml:8"),
         ("data=hubb", "unknown source of conversations 'hubb'; did you mean 'hub'?", "--set"),
         ("grades.promts=3", "unknown key 'promts'; did you mean 'prompts'?", "--set"),
         ("stages.5.n=[1,8]", "the best of 8 cannot be chosen from 4 draws", "stages.5"),
-        ("stages.0.examples=3", "give examples or sizes, and not both", "made.yaml:7"),
+        ("stages.0.examples=3", "give examples or sizes, and not both", "made.yaml:8"),
     ],
 )
 def test_a_mistake_in_the_file_is_answered_before_anything_is_done(

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from scalelab.errors import DataError
-from scalelab.posttrain.base import Given
 from scalelab.evals.conversations import Prompt
-from scalelab.posttrain.best_of import best_of
 from scalelab.evals.judges import Court, Gold, Person, asked_of_person, read_letter
 from scalelab.evals.reward_model import RewardModel
+from scalelab.evals.skilled import Skilled
+from scalelab.posttrain.base import Given
+from scalelab.posttrain.best_of import best_of
 from scalelab.posttrain.pairs import pairs_of
 from scalelab.posttrain.preferences import PAIRS, _whole_batches, read_rows
 from scalelab.posttrain.reward import calibration
-from scalelab.evals.skilled import Skilled
 
 PAIR_STAGE = {"kind": "preferences", "name": "pairs", "first": "sft", "judge": "gold",
               "prompts": 60, "batch": 16, "n_new": 16}  # fmt: skip

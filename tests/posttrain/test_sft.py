@@ -8,10 +8,10 @@ import torch
 from scalelab.data.chat import Example
 from scalelab.errors import DataError
 from scalelab.evals.checkpoint import Checkpoint
-from scalelab.posttrain.base import Given
 from scalelab.evals.recorded import Files
-from scalelab.posttrain.sft import Learning, Sft, laid, packed
 from scalelab.evals.skilled import Skilled
+from scalelab.posttrain.base import Given
+from scalelab.posttrain.sft import Learning, Sft, laid, packed
 
 
 def example(*tokens, answers=2):
