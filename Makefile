@@ -21,7 +21,7 @@ demo: $(VENV)/.core
 	$(BIN)/scalelab launch plans/isoflop-6.4e12
 
 assistant: demo
-	$(BIN)/scalelab posttrain sweeps/assistant.yaml
+	$(BIN)/scalelab posttrain sweeps/posttrain/assistant.yaml
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist loadfile

@@ -9,7 +9,7 @@ is the end token a mask hides the real end, and a model that never saw it never 
 A text follows its marker after one space, so that a word begins as it does inside a sentence.
 
 Source: the generation marks of TEMPLATE are those that transformers and TRL ask for.
-Not here: which conversations (the posttrain room), the tokens of a corpus (shards.py).
+Not here: which conversations (the evals room), the tokens of a corpus (shards.py).
 """
 
 from collections.abc import Mapping, Sequence

@@ -10,9 +10,10 @@ is right and then what is short, and so does `gold`:
 
     gold(answer) = 1 if right, else 0;  less 0.05 for each word
 
-Held-out sets say how far a skill goes: words never seen in training, longer lists, a wording
-never seen. Training answers come in three styles, one bare and two wordy, so that a preference
-for short answers has something to choose from.
+Held-out sets say how far a skill goes: as in training, words never seen there, longer lists, a
+wording never seen. No question of theirs is one of training: questions of the training kind fall
+on one side or the other by their hash. Training answers come in three styles, one bare and two
+wordy, so that a preference for short answers has something to choose from.
 
 As a source, `skills` hands out documents in notation, to be mixed with other text (mix.py), so
 that a base model has something to elicit.
@@ -42,6 +43,8 @@ UNSEEN = ("host", "mode", "state", "level", "group", "token", "field", "order")
 """Words of the held-out set `words`."""
 SPLITS = ("same", "words", "longer", "wording")
 """Test sets: as in training; unseen words; longer lists; an unseen wording."""
+HELD_OUT = 0.1
+"""Share of the questions of the training kind that are kept for the test set `same`."""
 STYLES = ("{}", "the answer is {} .", "ok , i say {} now .")
 NOTHING = "nothing given"
 
@@ -107,8 +110,7 @@ def tasks(n: int, *, split: str = "train", seed: int | str = 0) -> list[Task]:
 
     Args:
         n: How many.
-        split: "train", or one of SPLITS. "same" draws as "train" does, from another seed; of
-            short lists some coincide by chance.
+        split: "train", or one of SPLITS.
         seed: Decides which.
     """
     draw = _Draw(f"{split}-{seed}")
@@ -116,18 +118,29 @@ def tasks(n: int, *, split: str = "train", seed: int | str = 0) -> list[Task]:
 
 
 def _task(draw: "_Draw", split: str) -> Task:
-    skill = draw.choice(tuple(SKILLS))
-    words, number = _list(draw, skill, split)
-    wording = SKILLS[skill].wordings[3 if split == "wording" else draw.below(3)]
-    question = wording.format(w=" ".join(words), n=number)
+    while True:
+        skill = draw.choice(tuple(SKILLS))
+        words, number = _list(draw, skill, split)
+        wording = SKILLS[skill].wordings[3 if split == "wording" else draw.below(3)]
+        question = wording.format(w=" ".join(words), n=number)
+        if _belongs(skill, question, split):
+            break
     return Task(skill, question, " ".join(SKILLS[skill].answer(words, number)), words, number)
+
+
+def _belongs(skill: str, question: str, split: str) -> bool:
+    """Whether a question may stand in a split. `refuse` has three questions, all of training."""
+    if split not in {"train", "same"}:
+        return skill != "refuse" or split == "wording"
+    is_held_out = drawn_share(f"question {question}", 0) < HELD_OUT
+    return is_held_out == (split == "same") if skill != "refuse" else split == "train"
 
 
 def _list(draw: "_Draw", skill: str, split: str) -> tuple[Words, int]:
     if skill == "refuse":
         return (), 0
     if skill == "add":
-        low, high = (5, 9) if split in {"words", "longer"} else (1, 5)
+        low, high = (6, 9) if split in {"words", "longer"} else (1, 5)
         return tuple(str(low + draw.below(high - low + 1)) for _ in range(2)), 0
     n = 5 + draw.below(2) if split == "longer" else 2 + draw.below(3)
     pool = UNSEEN if split == "words" else WORDS

@@ -63,7 +63,7 @@ def ask(
     Args:
         model: One that can converse.
         prompts: What it is asked.
-        n_new: Most tokens of an answer; None: what the longest prompt leaves of the context.
+        n_new: Most tokens of an answer; None: what its prompt leaves of the context.
         temperature: 0 takes the likeliest token each time.
         seed: Decides what is drawn.
 
@@ -77,8 +77,8 @@ def ask(
             fix="put it through SFT first",
         )
     rows = [model.chat.prompt(prompt.messages) for prompt in prompts]
-    room = room_for_answers(model, rows, n_new)
-    written = model.go_on(rows, n_new=room, temperature=temperature, seed=seed)
+    room_for_answers(model, rows, n_new)  # refuses prompts that leave none
+    written = model.go_on(rows, n_new=n_new, temperature=temperature, seed=seed)
     ended = [row[-1:] == [model.tokenizer.end] for row in written]
     return [model.chat.read(row) for row in written], ended, written
 

@@ -7,11 +7,12 @@
 `Checkpoint.load` reads all three. Two questions are asked of a model: how likely are these
 tokens, and how would you go on. Everything else in this room is made of them.
 
-Units: log-probabilities in nats. `digest` names the weights: equal digests, equal models.
+Units: log-probabilities in nats.
 Not here: how tokens are written one by one (model/decode.py), what conversations look like
 (data/chat.py).
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,10 +25,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from scalelab.config import read
 from scalelab.data.chat import Chat
 from scalelab.data.hashing import sha256
 from scalelab.data.shards import open_corpus
-from scalelab.data.tokenizer import TextTokenizer
+from scalelab.data.tokenizer import END, TextTokenizer
 from scalelab.errors import DataError, RunError
 from scalelab.model import ARCHITECTURES, NETWORKS
 from scalelab.model.base import Architecture
@@ -55,7 +57,7 @@ class Checkpoint:
     seq_len: int
     """Tokens that it sees at once."""
     digest: str
-    """Twelve hex digits of its weights file."""
+    """Twelve hex digits of weights, config and tokenizer: equal digests, equal models."""
     corpus: str | None = None
     """Digest of the corpus that its base was trained on; None where nobody wrote it down."""
 
@@ -67,13 +69,13 @@ class Checkpoint:
             RunError: There is none, it is not finished, or its weights do not fit its config.
             DataError: Its tokenizer is missing or another one than it was trained with.
         """
-        for is_here, read in (
+        for is_here, load in (
             (path / "model.json", _model_directory),
             (path / "spec.yaml", _run_directory),
             (path / "config.json", _exported),
         ):
             if is_here.exists():
-                return read(path)
+                return load(path)
         raise RunError(
             f"there is no model in {path}",
             where=str(path.absolute()),
@@ -155,7 +157,7 @@ class Checkpoint:
         self,
         prompts: Sequence[Sequence[int]],
         *,
-        n_new: int,
+        n_new: int | None,
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
@@ -164,18 +166,18 @@ class Checkpoint:
 
         Args:
             prompts: Tokens of each.
-            n_new: Most new tokens.
+            n_new: Most new tokens; None: what each prompt leaves of the context.
             temperature: 0 takes the likeliest token each time.
             top_p: Draw only from the likeliest tokens that together have this probability.
             seed: Decides what is drawn.
 
         Raises:
-            DataError: A prompt leaves no room for n_new tokens in the context.
+            DataError: A prompt leaves no room for n_new tokens, or for any, in the context.
         """
-        longest = max(map(len, prompts), default=0)
-        if longest + n_new > self.seq_len:
+        longest, wanted = max(map(len, prompts), default=0), 1 if n_new is None else n_new
+        if longest + wanted > self.seq_len:
             raise DataError(
-                f"a prompt of {longest} tokens and {n_new} new ones are more than the context "
+                f"a prompt of {longest} tokens and {wanted} new are more than the context "
                 f"of {self.seq_len}",
                 where=str(self.path),
                 fix="shorten the prompts, or ask for fewer new tokens",
@@ -189,7 +191,8 @@ class Checkpoint:
             written = write(
                 self.network,
                 [prompts[i] for i in batch],
-                n_new=n_new,
+                n_new=self.seq_len - len(prompts[batch[0]]) if n_new is None else n_new,
+                longest_row=self.seq_len,
                 end=self.tokenizer.end,
                 temperature=temperature,
                 top_p=top_p,
@@ -235,6 +238,12 @@ def _model_directory(path: Path) -> Checkpoint:
 
 def _run_directory(path: Path) -> Checkpoint:
     run_dir = RunDir(path)
+    if "stage" in read(run_dir.spec_path).data:
+        raise RunError(
+            "the stage has left no model that answers",
+            where=str(path),
+            fix="finish it, or name a stage of kind sft, dpo, ppo, rloo or grpo",
+        )
     spec, result = run_dir.spec(), run_dir.result()
     if result is None or result.status != "finished":
         raise RunError(
@@ -283,8 +292,30 @@ def _checkpoint(
             fix="put the model's own weights back",
         ) from error
     network.requires_grad_(False).eval().to(find_device().torch)
-    digest = sha256(path / "model.safetensors")[:12]
-    return Checkpoint(path, config, network, tokenizer, seq_len, digest, corpus)
+    if tokenizer.end is None:
+        raise DataError(
+            f"the tokenizer has no token {END}, which ends a document",
+            where=str(path / "tokenizer.json"),
+            fix="name a model whose tokenizer was made here, or add the token and train it",
+        )
+    return Checkpoint(path, config, network, tokenizer, seq_len, model_digest(path), corpus)
+
+
+def model_digest(path: Path) -> str:
+    """Twelve hex digits of a model: its weights, what they are weights of, and its tokenizer.
+
+    Raises:
+        DataError: The weights cannot be read.
+    """
+    said = [sha256(path / "model.safetensors")]
+    said += [
+        sha256(path / name)
+        for name in ("model.json", "config.json", "tokenizer.json")
+        if (path / name).exists()
+    ]
+    if (path / "spec.yaml").exists() and not (path / "model.json").exists():
+        said.append(path.name)  # a run's directory is named by its spec
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()[:12]
 
 
 def _weights(path: Path) -> dict[str, Tensor]:

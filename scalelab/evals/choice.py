@@ -71,6 +71,10 @@ class ChoiceTask(Config):
             raise ValueError("a mode is named twice")
         return self
 
+    def files(self) -> tuple[str, ...]:
+        """Files that it names: their contents decide what is measured."""
+        return tuple(rows for rows in (self.rows, self.shot_rows) if isinstance(rows, str))
+
     def questions(self, mode: Mode, rows: Sequence[Row]) -> list["Question"]:
         """The rows as questions of one mode. Raises DataError naming the first bad row."""
         template = self.template if mode == "full" else self.letters_template
@@ -133,6 +137,10 @@ class GenerationTask(Config):
     @classmethod
     def _can_be_filled(cls, template: str) -> str:
         return checked_template(template)
+
+    def files(self) -> tuple[str, ...]:
+        """Files that it names: their contents decide what is measured."""
+        return tuple(rows for rows in (self.rows, self.shot_rows) if isinstance(rows, str))
 
     def normalised(self, text: str) -> str:
         """The text as it is compared."""

@@ -6,7 +6,7 @@
     tasks: [{kind: choice, name: facts, rows: facts.jsonl, modes: [full, letter]}]
     pairwise: {baseline: sft, data: skills, judge: gold}
     contamination: [{name: facts, rows: facts.jsonl, field: question}]
-    prediction: {sweep: isoflop, task: facts, flops: 6.4e12}
+    prediction: [{sweep: isoflop, task: facts, flops: 6.4e12}]
 
 Every section may be left out. Not here: the measurements themselves, each in its own file.
 """
@@ -31,6 +31,8 @@ class PairwiseSpec(Config):
     prompts: Count = 200
     temperature: float = Field(0.0, ge=0)
     """0: the likeliest answers."""
+    level: Fraction = 0.95
+    """Of the intervals of win rates and rankings."""
     swapped: Switch = False
     """Ask the judge in the other order too, and say how far it holds to its verdict."""
     concise: str | None = None
@@ -102,7 +104,6 @@ class EvalFile(Config):
     pairwise: PairwiseSpec | None = None
     contamination: tuple[ContaminationSpec, ...] = ()
     prediction: tuple[PredictionSpec, ...] = ()
-    level: Fraction = 0.95
     seed: Whole = 0
 
     @model_validator(mode="after")

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import field_validator
+
 from scalelab.config import Config, Count, Fraction, NonNegative, Switch
 from scalelab.data.skills import drawn_share
 from scalelab.errors import DataError
@@ -40,15 +42,17 @@ class Court:
 
     decide: Callable[[Sequence[Prompt], Sequence[str], Sequence[str], int], list[float | None]]
     """Verdicts on prompts, first and second answers; the number is how many were judged before."""
-    flops_per_verdict: float = 0.0
+    flops: float = 0.0
+    """Spent so far, on real tokens; reckoned."""
+    may_pass: bool = False
+    """Whether no verdict is an answer too, and not a judge that cannot be read."""
     dollars_per_verdict: float | None = None
     n: int = 0
     unreadable: int = 0
     seconds: float = 0.0
-    swapped: int = 0
-    """Comparisons that were asked in both orders."""
-    same: int = 0
-    """Of these, how many had one verdict, whichever answer stood first."""
+    same: list[bool | None] | None = None
+    """Of the last comparisons: whether the verdict was one, whichever answer stood first. None:
+    not asked, or not to be read."""
 
     def __call__(
         self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str], before: int
@@ -63,7 +67,8 @@ class Court:
         self.seconds += time.monotonic() - began
         self.n += len(verdicts)
         self.unreadable += sum(v is None for v in verdicts)
-        if self.n >= FEWEST_TRIED and self.unreadable > MOST_UNREADABLE * self.n:
+        many = self.n >= FEWEST_TRIED and not self.may_pass
+        if many and self.unreadable > MOST_UNREADABLE * self.n:
             raise DataError(
                 f"{self.unreadable} of the judge's {self.n} verdicts cannot be read",
                 where="the judge",
@@ -78,6 +83,14 @@ class Judge(Config):
     def needs(self) -> tuple[str, ...]:
         """Names of the stages that it is made from."""
         return ()
+
+    def files(self) -> tuple[str, ...]:
+        """Checkpoint directories that it names by path."""
+        return ()
+
+    def passes(self) -> int:
+        """Rows of text that a verdict takes through a model."""
+        return 0
 
     @abstractmethod
     def court(self, conversations: Conversations, paths: Mapping[str, Path], seed: int) -> Court:
@@ -126,23 +139,29 @@ class ByReward(Judge):
         """The reward model's stage."""
         return (self.model,)
 
+    def passes(self) -> int:
+        """Both answers are read."""
+        return 2
+
     def court(self, conversations: Conversations, paths: Mapping[str, Path], seed: int) -> Court:
         """See Judge."""
         del conversations, seed
         model = RewardModel.load(paths[self.model])
-        chat = model.like.chat
+        chat = model.chat
 
         def decide(prompts, first, second, before):
             del before
-            scores = [
-                model.score([chat.prompt(p.messages) + chat.answer(a) for p, a in zip(
-                    prompts, answers, strict=True)])
+            sides = [
+                [chat.prompt(p.messages) + chat.answer(a) for p, a in zip(
+                    prompts, answers, strict=True)]
                 for answers in (first, second)
             ]  # fmt: skip
+            court.flops += sum(map(len, sides[0] + sides[1])) * model.forward_flops
+            scores = [model.score(rows) for rows in sides]
             return [0.5 if a == b else float(a > b) for a, b in zip(*scores, strict=True)]
 
-        per_answer = model.like.forward_flops * model.like.seq_len
-        return Court(decide, flops_per_verdict=2 * per_answer)
+        court = Court(decide)
+        return court
 
 
 class ByModel(Judge):
@@ -161,9 +180,29 @@ class ByModel(Judge):
     dollars_per_thousand: NonNegative | None = None
     """What a thousand verdicts cost. None: not known, and not shown."""
 
+    @field_validator("ask")
+    @classmethod
+    def _has_its_places(cls, ask: str) -> str:
+        try:
+            filled = ask.format(question="", a="", b="")
+        except (KeyError, IndexError, ValueError) as error:
+            raise ValueError(f"cannot be filled in: {error!r}; write {{{{ for a brace") from None
+        del filled
+        if missing := [p for p in ("{question}", "{a}", "{b}") if p not in ask]:
+            raise ValueError(f"must show {', '.join(missing)}")
+        return ask
+
     def needs(self) -> tuple[str, ...]:
         """Its stage; a path needs none."""
         return () if "/" in self.model else (self.model,)
+
+    def passes(self) -> int:
+        """Both answers stand in one question; it is asked again with the answers swapped."""
+        return 2 if self.both_orders else 1
+
+    def files(self) -> tuple[str, ...]:
+        """The directory, where it is one."""
+        return (self.model,) if "/" in self.model else ()
 
     def court(self, conversations: Conversations, paths: Mapping[str, Path], seed: int) -> Court:
         """See Judge."""
@@ -173,10 +212,12 @@ class ByModel(Judge):
         def verdicts(prompts, first, second):
             asked = [
                 Prompt(({"role": "user", "content": self.ask.format(
-                    question=p.messages[-1]["content"], a=a, b=b)},))
+                    question=asked_in(p), a=a, b=b)},))
                 for p, a, b in zip(prompts, first, second, strict=True)
             ]  # fmt: skip
-            replies, _, _ = ask(model, asked, n_new=self.n_new)
+            replies, _, written = ask(model, asked, n_new=self.n_new)
+            n = sum(len(model.chat.prompt(p.messages)) for p in asked) + sum(map(len, written))
+            court.flops += n * model.forward_flops
             return [read_letter(reply) for reply in replies]
 
         def decide(prompts, first, second, before):
@@ -185,17 +226,17 @@ class ByModel(Judge):
             if not self.both_orders:
                 return found
             swapped = verdicts(prompts, second, first)
-            court.swapped += len(found)
-            court.same += sum(a + b == 1 for a, b in _readable(found, swapped))
+            court.same = [
+                None if a is None or b is None else a + b == 1
+                for a, b in zip(found, swapped, strict=True)
+            ]
             return [
                 None if a is None or b is None else (a + 1 - b) / 2
                 for a, b in zip(found, swapped, strict=True)
             ]
 
-        orders = 2 if self.both_orders else 1
         dollars = None if self.dollars_per_thousand is None else self.dollars_per_thousand / 1000
-        flops = orders * model.forward_flops * model.seq_len
-        court = Court(decide, flops_per_verdict=flops, dollars_per_verdict=dollars)
+        court = Court(decide, dollars_per_verdict=dollars)
         return court
 
 
@@ -227,12 +268,14 @@ class Person(Judge):
                 verdicts.append(said if said is None or not swap else 1 - said)
             return verdicts
 
-        return Court(decide)
+        return Court(decide, may_pass=True)
 
 
-def _readable(one: Sequence[float | None], two: Sequence[float | None]):
-    """Pairs of verdicts of which both can be read."""
-    return ((a, b) for a, b in zip(one, two, strict=True) if a is not None and b is not None)
+def asked_in(prompt: Prompt) -> str:
+    """All that was said before the answer; who said it, where there was more than one turn."""
+    if len(prompt.messages) == 1:
+        return prompt.messages[0]["content"]
+    return "\n".join(f"{m['role']}: {m['content']}" for m in prompt.messages)
 
 
 def read_letter(reply: str) -> float | None:
@@ -243,9 +286,12 @@ def read_letter(reply: str) -> float | None:
 
 def asked_of_person(prompt: Prompt, one: str, two: str) -> float | None:
     """What somebody types; asked again until it can be read. `s` passes the question over."""
-    print(f"\n{prompt.messages[-1]['content']}\n  a: {one}\n  b: {two}")
+    print(f"\n{asked_in(prompt)}\n  a: {one}\n  b: {two}")
     while True:
-        said = input("better: a, b, or = for neither (s passes over)? ").strip().lower()
+        try:
+            said = input("better: a, b, or = for neither (s passes over)? ").strip().lower()
+        except EOFError:
+            raise KeyboardInterrupt from None  # nobody is there any more
         if said in {"a", "b", "=", "s"}:
             return {"a": 1.0, "b": 0.0, "=": 0.5, "s": None}[said]
         print("type a, b, = or s")

@@ -70,6 +70,11 @@ class KnownTask(Config):
             raise ValueError("a copy of mmlu holds one subject: say which")
         return self
 
+    def files(self) -> tuple[str, ...]:
+        """Files that it names: their contents decide what is measured."""
+        named = self.data_files and (self.data_files.test, self.data_files.shots)
+        return tuple(path for path in named or () if path is not None)
+
     def own_tasks(self) -> list[tuple[NamedTask | OwnTask, str, str]]:
         """The task, its mode and its template.
 

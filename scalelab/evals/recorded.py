@@ -81,8 +81,11 @@ class Files(_Recorded):
 
     def fingerprint(self) -> str:
         """Over the contents of every file."""
-        said = [sha256(path) for _, path in (*expand(self.train), *self._test_files())]
-        return hashlib.sha256("\n".join(said).encode()).hexdigest()
+        said = [
+            [sha256(path) for _, path in files]
+            for files in (expand(self.train), self._test_files())
+        ]
+        return hashlib.sha256(repr(said).encode()).hexdigest()
 
     def _test_files(self) -> list:
         return expand(self.test) if self.test else []
@@ -119,8 +122,9 @@ class HubRows(_Recorded):
     """Commit, tag or branch. None: the newest, which is looked up and named in the fingerprint."""
 
     def fingerprint(self) -> str:
-        """Over the commit, or over the files of a directory."""
-        return self._source(self.train, None).fingerprint(sha256)
+        """Over the commit, or over the files of a directory, and which splits are meant."""
+        found = self._source(self.train, None).fingerprint(sha256)
+        return hashlib.sha256(f"{found} {self.train} {self.test}".encode()).hexdigest()
 
     def rows(self, split: str, n: int | None) -> Iterator[Row]:
         """Records of a split, in their order."""
@@ -162,6 +166,12 @@ def conversation(where: str, record: dict[str, Any]) -> tuple[Message, ...]:
             "the conversation does not end with an answer",
             where=where,
             fix="let its last message be the assistant's, and not empty",
+        )
+    if len(messages) < 2:
+        raise DataError(
+            "the conversation is an answer to nothing",
+            where=where,
+            fix="let a message of the user come before the assistant's",
         )
     return messages
 

@@ -1,7 +1,8 @@
 """A model that says how good an answer is, as one number.
 
-    reward.json         what its trunk is, and the model that it came from
+    reward.json         what its trunk is, and its context
     reward.safetensors  its weights, the trunk's and the one row that reads the number
+    tokenizer.json      of the model that it came from
 
 Not here: how it is learned (posttrain/reward.py).
 """
@@ -16,12 +17,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from scalelab.data.chat import Chat
+from scalelab.data.tokenizer import TextTokenizer
 from scalelab.errors import RunError
-from scalelab.evals.checkpoint import Checkpoint
 from scalelab.files import whole, write_json
 from scalelab.model import ARCHITECTURES
 from scalelab.model.scalar_net import ScalarNet, padded
 from scalelab.model.transformer_net import TransformerNet
+from scalelab.train.device import find_device
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,17 +32,31 @@ class RewardModel:
     """A model that gives a conversation one number: how good its last answer is."""
 
     net: ScalarNet
-    like: Checkpoint
-    """The model that its trunk came from, for tokenizer and context."""
+    chat: Chat
+    seq_len: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.net.score.device
+
+    @property
+    def forward_flops(self) -> float:
+        """FLOPs a token, at its whole context."""
+        return self.net.trunk.config.size(self.seq_len).flops_per_token / 3
 
     @classmethod
     def load(cls, path: Path) -> "RewardModel":
-        """The reward model in a stage's directory. Raises RunError: there is none."""
+        """The reward model in a stage's directory.
+
+        Raises:
+            RunError: There is none.
+            DataError: Its tokenizer cannot be read.
+        """
         try:
             record = json.loads((path / "reward.json").read_text(encoding="utf-8"))
             config = ARCHITECTURES["transformer"].model_validate(record["architecture"])
-            weights = load_file(path / "reward.safetensors")
-            like = Checkpoint.load(Path(record["like"]))
+            weights, seq_len = load_file(path / "reward.safetensors"), record["seq_len"]
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise RunError(
                 f"the reward model cannot be read: {error}",
@@ -49,19 +66,17 @@ class RewardModel:
             ) from error
         net = ScalarNet(TransformerNet(config))
         net.load_state_dict(weights)
-        net.requires_grad_(False).to(like.device)
-        return cls(net, like)
+        net.requires_grad_(False).to(find_device().torch)
+        return cls(net, Chat(TextTokenizer.load(path / "tokenizer.json")), seq_len)
 
     def write(self, out: Path) -> None:
-        """Write reward.json and reward.safetensors."""
+        """Write its files."""
         weights = {n: p.detach().float().cpu().clone() for n, p in self.net.state_dict().items()}
+        self.chat.tokenizer.save(out / "tokenizer.json")
         with whole(out / "reward.safetensors") as file:
             save_file(weights, file.name)
-        record = {
-            "schema": 1,
-            "architecture": self.like.config.model_dump(mode="json"),
-            "like": str(self.like.path),
-        }
+        architecture = self.net.trunk.config.model_dump(mode="json")
+        record = {"schema": 1, "architecture": architecture, "seq_len": self.seq_len}
         write_json(out / "reward.json", record)
 
     def score(self, rows: Sequence[Sequence[int]], at_once: int = 128) -> Tensor:
@@ -71,7 +86,7 @@ class RewardModel:
         with torch.no_grad():
             for start in range(0, len(order), at_once):
                 batch = order[start : start + at_once]
-                tokens, mask = padded([rows[i] for i in batch], 0, self.like.device)
+                tokens, mask = padded([rows[i] for i in batch], 0, self.device)
                 last = mask.sum(1).long() - 1
                 values = self.net(tokens)
                 scores[batch] = values[torch.arange(len(batch)), last].cpu()

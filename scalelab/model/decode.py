@@ -43,6 +43,7 @@ def write(
     top_p: float = 1.0,
     generator: torch.Generator | None = None,
     never: Sequence[int] = (),
+    longest_row: int | None = None,
 ) -> Written:
     """Continue prompts, all in one batch.
 
@@ -55,6 +56,7 @@ def write(
         top_p: Draw only from the likeliest tokens that together have this probability.
         generator: Decides the draws; on the CPU, whatever the device.
         never: Tokens that are not written, such as padding.
+        longest_row: Most tokens of a prompt and what follows it; None: no limit but n_new.
     """
     device = next(network.parameters()).device
     longest = max(map(len, prompts))
@@ -77,7 +79,10 @@ def write(
         logits = cache.read(new[-1][:, None].to(device))
     rows = torch.stack(new, dim=1).tolist() if new else [[] for _ in prompts]
     cut = [row[: row.index(end) + 1] if end in row else row for row in rows]
-    return Written(cut, [end in row for row in rows])
+    if longest_row is not None:
+        # A short prompt beside a long one has more room, and none is written beyond its own.
+        cut = [row[: longest_row - len(p)] for row, p in zip(cut, prompts, strict=True)]
+    return Written(cut, [row[-1:] == [end] for row in cut])
 
 
 def _choose(

@@ -125,10 +125,16 @@ class Abreast:
         from scalelab.errors import ScalelabError
         from scalelab.posttrain.worker import outcome_of
 
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             outcome = outcome_of(planned.dir, lambda: self._stopping)
         except ScalelabError as error:
             return "refused", str(error)
+        except KeyboardInterrupt:  # what was said so far is on the disk
+            self.stop()
+            return "interrupted", None
+        finally:
+            signal.signal(signal.SIGINT, handler)
         result = planned.dir.result()
         return (outcome, None) if result is None else _outcome_of(result)
 
@@ -145,6 +151,8 @@ class Abreast:
                 running.planned.dir.run_dir.append("lost", reason=reason)
             running.process.join()
             del self._running[name]
+            if outcome == "interrupted" and not self._stopping:
+                outcome, reason = "killed", "its process was asked to stop by nobody here"
             if outcome == "done":
                 outcome, reason = _outcome_of(running.planned.dir.result())
             if outcome in RETRIED and running.tries < TRIES and not self._stopping:

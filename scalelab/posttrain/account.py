@@ -5,8 +5,9 @@
     sft       train                         on every token of every example
     dpo       train, and forward once       policy and reference, on both answers
     reward    train                         on both answers
-    ppo       write (forward a token) + reference + reward + critic: forward each,
-              then (policy + critic): train, times the epochs
+    rloo      write + reference + reward: forward each, then policy: look, train; grpo: train
+    ppo       write + policy + reference + reward + critic: forward each, then policy and critic:
+              train, times the epochs
 
 so that with N weights in products these are 6N, 6N + 2N, 6N, and 2N + 2N + 2N + 2N + 12N epochs.
 Counted on real tokens: padding is the machine's affair. All models of a method are taken to be

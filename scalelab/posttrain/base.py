@@ -2,9 +2,9 @@
 
     file -> stages in order -> each: inputs by name -> work, step by step -> a stage directory
 
-A stage's id hashes everything that decides it: its settings, the ids of the stages it starts
-from, the base model's weights, the conversations, the seed. So the same work has the same name
-wherever it is asked for, and is never done twice.
+A stage's id hashes everything that decides it: its settings and name, the ids of the stages it
+starts from, the base model, files that it names, the conversations, the seed. Where they lie is
+not hashed. So within one post-training nothing is done twice, and nothing stale is taken for done.
 
 Units: flops in floating-point operations, tokens in tokens, *_bytes in bytes.
 Not here: the loop (loop.py), the order and the processes (flow.py).
@@ -57,6 +57,10 @@ class Stage(Config):
     @abstractmethod
     def needs(self) -> tuple[str, ...]:
         """Names of the stages (or "base") that it is given."""
+
+    def files(self) -> tuple[str, ...]:
+        """Files and checkpoint directories that it names by path: their contents decide too."""
+        return ()
 
     def expand(self) -> "tuple[Stage, ...]":
         """The stages that it stands for: itself, or a series."""
@@ -121,6 +125,8 @@ class Work(Protocol):
     n_steps: int
     eval_every: int | None
     """Steps between two evaluations; None: only at the end."""
+    updates_within: int
+    """Updates that a step makes, where it makes many and tells of them itself; else 1."""
 
     def step(self, k: int) -> dict[str, float]:
         """Do step k. Numbers for the journal; `loss` ends the stage where it is no number.
@@ -129,7 +135,11 @@ class Work(Protocol):
         """
 
     def evaluate(self) -> dict[str, float]:
-        """Numbers on held-out prompts, now."""
+        """Numbers on held-out prompts, now; `flops` and `tokens` are summed with the steps'.
+
+        The loop looks at every `eval_every` steps and before finish; the last look is among the
+        metrics.
+        """
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a later process needs to go on."""

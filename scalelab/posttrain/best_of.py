@@ -45,10 +45,12 @@ class BestOf(Stage):
     prompts: Count = 200
     temperature: Positive = 1.0
     n_new: Count | None = None
-    """Most tokens of an answer; None: what the longest prompt leaves of the context."""
+    """Most tokens of an answer; None: what its prompt leaves of the context."""
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
+        if list(self.n) != sorted(set(self.n)):
+            raise ValueError("n must rise without repeats")
         if max(self.n) > self.draws:
             raise ValueError(f"the best of {max(self.n)} cannot be chosen from {self.draws} draws")
         return self
@@ -68,6 +70,8 @@ class BestOf(Stage):
 
 class Choosing:
     """Answers being drawn and scored; a step draws one answer to every prompt."""
+
+    updates_within = 1
 
     def __init__(self, stage: BestOf, given: Given):
         self.stage, self.given = stage, given
@@ -144,6 +148,8 @@ class Choosing:
 def named(name: str, values: Sequence[float]) -> dict[str, float]:
     """Mean over prompts and its standard error."""
     values = np.asarray(values)
+    if len(values) < 2:
+        return {name: float(values.mean())}
     return {
         name: float(values.mean()),
         f"{name}_se": float(values.std(ddof=1) / len(values) ** 0.5),

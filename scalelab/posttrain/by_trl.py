@@ -130,7 +130,7 @@ class ByTrl(ABC):
         lora: Lora | None = None,
     ):
         self.given, self.start, self.rates, self.lora = given, start, rates, lora
-        self.batch, self.n_updates = batch, n_updates
+        self.batch, self.n_updates, self.updates_within = batch, n_updates, n_updates
         self.schedule = WSD(warmup=warmup, cooldown=1 - warmup)
         self.folder = given.out / FOLDER
         self.look_every = max(1, n_updates // 4)
@@ -389,7 +389,10 @@ def telling(work: ByTrl) -> Any:
             step = state.global_step
             if step % work.look_every == 0:
                 work.take(model)
-                work.given.journal("eval", step=step, **work.evaluate())
+                # What looks on the way cost is not summed: the loop sees only the last one.
+                numbers = work.evaluate()
+                numbers.pop("flops", None)
+                work.given.journal("eval", step=step, **numbers)
             self.asked = time.monotonic()
             stopping = work.given.stop()
             if stopping or self.asked - self.saved > self.wait:

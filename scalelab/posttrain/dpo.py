@@ -64,6 +64,10 @@ class Dpo(Stage):
         """The model, and the pairs."""
         return (self.start, *(() if is_file(self.pairs) else (self.pairs,)))
 
+    def files(self) -> tuple[str, ...]:
+        """The file of pairs, where they come from one."""
+        return (self.pairs,) if is_file(self.pairs) else ()
+
     def most_rows(self) -> tuple[int | None, float]:
         """See Stage."""
         if self.examples is None:
@@ -82,6 +86,8 @@ class Dpo(Stage):
 
 class Preferring:
     """DPO being done."""
+
+    updates_within = 1
 
     def __init__(self, stage: Dpo, given: Given):
         self.stage, self.start = stage, given.assistant(stage.start)
@@ -137,6 +143,8 @@ class Preferring:
         found = self.judged.quick(self.judged.of(self.network))
         if self.pairs.held_out:
             now = self._logps_of(self.judged.of(self.network), self.pairs.held_out)
+            n = sum(map(len, both_sides(self.pairs.held_out)))
+            found["flops"] = found.get("flops", 0.0) + n * self.start.forward_flops
             before = self._reference_held_out
             margin = (now - before)[:, 0] - (now - before)[:, 1]
             found |= {
@@ -168,10 +176,7 @@ class Preferring:
         longest = max(len(p.prompt) + max(len(p.chosen), len(p.rejected)) for p in self.pairs.train)
         return {
             "metrics": {
-                **self.evaluate(),
-                "pairs": len(self.pairs.train),
-                "pairs_held_out": len(self.pairs.held_out),
-                "pairs_undecided": self.pairs.n_undecided,
+                **self.pairs.counts(),
                 "steps": self.n_steps,
             },
             "flops": self._reference_flops,

@@ -23,9 +23,11 @@ from scalelab.config import Config, Count, Name, Switch, Whole, plugin
 from scalelab.data.hashing import sha256
 from scalelab.errors import ConfigError, RunError
 from scalelab.evals import CONVERSATIONS
+from scalelab.evals.checkpoint import model_digest
 from scalelab.files import make_dir, write_text
 from scalelab.posttrain import STAGES
 from scalelab.posttrain.base import FORMAT, StageDir
+from scalelab.posttrain.pairs import is_file
 from scalelab.track.stages import PlannedStage, StageManifest
 from scalelab.train.rundir import RunDir
 
@@ -103,6 +105,12 @@ class StageSpec(Config):
         """Twelve hex digits of all that decides the stage. Where its inputs lie does not."""
         said = self.model_dump(mode="json")
         said["given"] = {name: source["id"] for name, source in said["given"].items()}
+        del said["data"]  # its digest says what it holds; where that lies decides nothing
+        for judge in [said["stage"].get("judge"), *(said["stage"].get("others") or ())]:
+            if judge and "/" in str(judge.get("model")):
+                del judge["model"]
+        if is_file(str(said["stage"].get("pairs"))):
+            del said["stage"]["pairs"]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -134,7 +142,7 @@ def plan(file: PosttrainFile, base: Path, root: Path) -> list[Planned]:
             fix="finish its run, or name another base",
         )
     digest = file.data.fingerprint()
-    sources = {BASE: Source(path=str(base), id=sha256(weights)[:12])}
+    sources = {BASE: Source(path=str(base), id=contents(base))}
     found: list[Planned] = []
     for stage in _with_grades(file):
         spec = StageSpec(
@@ -142,7 +150,8 @@ def plan(file: PosttrainFile, base: Path, root: Path) -> list[Planned]:
             data=file.data,
             data_digest=digest,
             seed=file.seed,
-            given={name: sources[name] for name in stage.needs()},
+            given={name: sources[name] for name in stage.needs()}
+            | {place: Source(path=place, id=contents(Path(place))) for place in stage.files()},
         )
         path = root / file.name / f"{stage.name}-{spec.id}"
         sources[stage.name] = Source(path=str(path), id=spec.id)
@@ -184,8 +193,23 @@ def write_down(
     ).write(root)  # fmt: skip
     for planned in stages:
         make_dir(planned.dir.path)
-        if not planned.dir.run_dir.spec_path.exists():
-            write_text(planned.dir.run_dir.spec_path, planned.spec.to_yaml())
+        place, text = planned.dir.run_dir.spec_path, planned.spec.to_yaml()
+        # The id says that it is the same work; where its inputs lie may have changed since.
+        if not place.exists() or place.read_text(encoding="utf-8") != text:
+            write_text(place, text)
+
+
+def contents(path: Path) -> str:
+    """Twelve hex digits of a file, or of a model: its weights, its config and its tokenizer.
+
+    Raises:
+        DataError: It is not there, or cannot be read.
+    """
+    if not path.is_dir():
+        return sha256(path)[:12]
+    if (path / "reward.safetensors").exists():
+        return sha256(path / "reward.safetensors")[:12]
+    return model_digest(path)
 
 
 def find_base(said: str, root: Path) -> Path:

@@ -55,11 +55,13 @@ class Grade(Stage):
 class Grading:
     """One model being graded; a step is one set."""
 
+    updates_within = 1
+
     def __init__(self, stage: Grade, given: Given):
         self.stage, self.given = stage, given
         self.model = conversing(given.model(stage.model), given.seed)
         tests = given.conversations.tests(stage.prompts)
-        if not tests and not stage.retention_tokens:
+        if not tests and not (stage.retention_tokens and self.model.corpus):
             raise DataError(
                 "there is nothing held out to grade on",
                 where=f"data: {given.conversations.model_dump_json()}",

@@ -41,4 +41,7 @@ class Judged:
         if not self._prompts:
             return {}
         graded = grade(self.given.conversations, model, self._prompts)
-        return {f"held_out.{k}": v for k, v in graded.numbers().items() if k != "ended_se"}
+        n = sum(len(model.chat.prompt(p.messages)) for p in self._prompts)
+        n += sum(len(model.chat.answer(answer)) for answer in graded.answers)
+        numbers = {f"held_out.{k}": v for k, v in graded.numbers().items() if k != "ended_se"}
+        return numbers | {"flops": n * model.forward_flops}

@@ -27,8 +27,9 @@ from scalelab.train import checkpoint
 from scalelab.train.checkpoint import Progress
 from scalelab.train.device import find_device
 
-COUNT = "count."
-"""Before the names of sums in a checkpoint."""
+COUNT, LOOK = "count.", "look."
+"""Before the names of sums, and of the last look's numbers, in a checkpoint."""
+LOOKED_AT = "at step"
 SUMMED = ("flops", "tokens")
 POINTS = 100
 """About how many steps of a stage are logged."""
@@ -60,19 +61,30 @@ class _Doing:
             stage_dir.run_dir.checkpoints, self.id
         )
         self.sums: Counter[str] = Counter()
+        self.looked: dict[str, float] = {}
         resumed = self.progress is not None
         if resumed:
-            counts = {k: v for k, v in tensors.items() if k.startswith(COUNT)}
-            self.sums.update({k.removeprefix(COUNT): float(v) for k, v in counts.items()})
-            work.restore({k: v for k, v in tensors.items() if k not in counts})
+            self.sums.update(_named(tensors, COUNT))
+            self.looked = _named(tensors, LOOK)
+            ours = (COUNT, LOOK)
+            work.restore({k: v for k, v in tensors.items() if not k.startswith(ours)})
         self.progress = self.progress or Progress()
         self.progress.n_resumes += resumed
-        self._tell("start", pid=os.getpid(), device=find_device().name, n_steps=work.n_steps,
-                   threads=torch.get_num_threads())  # fmt: skip
+        self._tell(
+            "start",
+            pid=os.getpid(),
+            device=find_device().name,
+            n_steps=work.n_steps * work.updates_within,
+            threads=torch.get_num_threads(),
+        )
         for reason in passed_over:
             self._tell("checkpoint_passed_over", reason=reason)
         if resumed:
-            self._tell("resume", step=self.progress.step)
+            self._tell("resume", step=self._at())
+
+    def _at(self) -> int:
+        """Updates made so far, as the journal counts them."""
+        return self.progress.step * self.work.updates_within
 
     def _tell(self, event: str, **values: object) -> None:
         self.dir.run_dir.append(event, **values)
@@ -90,7 +102,7 @@ class _Doing:
             except Stopped:
                 self._spent(clock)
                 self._save()
-                self._tell("interrupted", step=progress.step)
+                self._tell("interrupted", step=self._at())
                 return None
             progress.step += 1
             for name in SUMMED:
@@ -101,20 +113,37 @@ class _Doing:
                 self._spent(clock)
                 reason = f"loss {numbers['loss']} at step {progress.step} of {work.n_steps}"
                 return self._conclude("diverged", reason, {})
-            if progress.step % every == 0 or progress.step == work.n_steps:
-                self._tell("step", step=progress.step, n_tokens=int(self.sums["tokens"]), **numbers)
+            told = progress.step % every == 0 or progress.step == work.n_steps
+            if told and work.updates_within == 1:
+                self._tell("step", step=self._at(), n_tokens=int(self.sums["tokens"]), **numbers)
             if work.eval_every and progress.step % work.eval_every == 0:
-                self._tell("eval", step=progress.step, **work.evaluate())
+                self._look()
             clock = self._spent(clock)
             if stopping or time.monotonic() - saved > wait:
                 wait = self._save()
                 clock = saved = time.monotonic()
             if stopping:
-                self._tell("interrupted", step=progress.step)
+                self._tell("interrupted", step=self._at())
                 return None
+        if self.looked.get(LOOKED_AT) != progress.step:
+            self._look()
         record = work.finish(self.dir.path)
+        looked = {name: value for name, value in self.looked.items() if name != LOOKED_AT}
+        record["metrics"] = looked | record.get("metrics", {})
         self._spent(clock)
         return self._conclude("finished", None, record)
+
+    def _look(self) -> None:
+        """Take numbers on held-out prompts, into the journal and with their cost into the sums."""
+        numbers = self.work.evaluate()
+        for name in SUMMED:
+            spent = numbers.pop(name, 0.0)
+            self.sums[name] += spent
+            if name == "flops" and spent:
+                self.sums["flops.looks"] += spent
+        if numbers:
+            self._tell("eval", step=self._at(), **numbers)
+        self.looked = numbers | {LOOKED_AT: float(self.progress.step)}
 
     def _spent(self, clock: float) -> float:
         now = time.monotonic()
@@ -125,12 +154,13 @@ class _Doing:
         """Write a checkpoint; how long to wait for the next."""
         began = time.monotonic()
         counts = {
-            COUNT + name: torch.tensor(value, dtype=torch.float64)
-            for name, value in self.sums.items()
+            prefix + name: torch.tensor(value, dtype=torch.float64)
+            for prefix, numbers in ((COUNT, self.sums), (LOOK, self.looked))
+            for name, value in numbers.items()
         }
         tensors: dict[str, Tensor] = self.work.tensors() | counts
         checkpoint.save(self.dir.run_dir.checkpoints, self.id, self.progress, tensors)
-        self._tell("checkpoint", step=self.progress.step)
+        self._tell("checkpoint", step=self._at())
         return checkpoint.seconds_until_next(time.monotonic() - began)
 
     def _conclude(self, status: Status, reason: str | None, record: dict) -> StageResult:
@@ -163,3 +193,8 @@ class _Doing:
         self._tell("end", status=status, reason=reason)
         checkpoint.clear(self.dir.run_dir.checkpoints)
         return result
+
+
+def _named(tensors: dict[str, Tensor], prefix: str) -> dict[str, float]:
+    """Numbers that a checkpoint holds under a prefix."""
+    return {k.removeprefix(prefix): float(v) for k, v in tensors.items() if k.startswith(prefix)}

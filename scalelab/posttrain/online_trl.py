@@ -266,7 +266,6 @@ class GroupsByTrl(ByTrl):
             "metrics": {
                 "steps": self.n_updates,
                 **last_of_course(self.course),
-                **self.evaluate(),
             },
             "tables": {"course": rows_of_course(self.course)},
             "memory_bytes": {

@@ -4,9 +4,9 @@ They come from a stage that collected them, or from a file with a pair a line:
 
     {"prompt": text or messages, "chosen": text, "rejected": text}
 
-One side is held out by the prompt, so that no prompt is on both. Empty files, pairs whose two
-answers are the same and files in which one side always loses for its length alone are said or
-refused, never passed over.
+Answers that a stage collected are learned token by token as they were written: one that was cut
+off has no end to be learned. A share is held out by the prompt, so that no prompt is on both
+sides. Undecided pairs and pairs of equal answers teach nothing: they are left out and counted.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,20 @@ class Pairs:
     train: Sequence[Pair]
     held_out: Sequence[Pair]
     n_undecided: int
-    """Comparisons without a winner, which train nothing."""
+    """Comparisons without a winner, which are left out."""
+    n_equal: int
+    """Pairs whose answers are the same, which are left out."""
+
+    def counts(self) -> dict[str, float]:
+        """How many there are of each kind, and how often the longer answer is the worse one."""
+        every = [*self.train, *self.held_out]
+        return {
+            "pairs": len(self.train),
+            "pairs_held_out": len(self.held_out),
+            "pairs_undecided": self.n_undecided,
+            "pairs_equal": self.n_equal,
+            "longer_loses": sum(len(p.rejected) > len(p.chosen) for p in every) / len(every),
+        }
 
 
 def is_file(source: str) -> bool:
@@ -87,7 +100,9 @@ def pairs_of(given: Given, source: str, start: Checkpoint, n: int | None) -> Pai
             where=str(path),
             fix="collect more comparisons, or choose a judge that decides",
         )
+    n_equal = sum(pair.chosen == pair.rejected for pair in rows)
     _refuse(rows, path, start.seq_len)
+    rows = [pair for pair in rows if pair.chosen != pair.rejected]
     held = [drawn_share("held out " + repr(pair.messages), 0) < HELD_OUT for pair in rows]
     train = [pair for pair, is_held in zip(rows, held, strict=True) if not is_held]
     held_out = [pair for pair, is_held in zip(rows, held, strict=True) if is_held]
@@ -98,7 +113,7 @@ def pairs_of(given: Given, source: str, start: Checkpoint, n: int | None) -> Pai
             where=str(path),
             fix="ask for fewer, or collect more comparisons",
         )
-    return Pairs(train[:n], held_out, undecided)
+    return Pairs(train[:n], held_out, undecided, n_equal)
 
 
 def both_sides(pairs: Sequence[Pair]) -> list[tuple[int, ...]]:
@@ -113,7 +128,12 @@ def _pair(where: str, row: dict, chat: Chat) -> Pair:
         answer = as_messages(where, row[name], "assistant")
         said.append(answer[-1]["content"])
     prompt = tuple(chat.prompt(messages))
-    chosen, rejected = (tuple(chat.answer(text)) for text in said)
+    name = chat.tokenizer.name
+    if row.get("tokenizers") == [name, name]:
+        one, two = (tuple(tokens) for tokens in row["written"])
+        chosen, rejected = (one, two) if row["first_is_chosen"] else (two, one)
+    else:
+        chosen, rejected = (tuple(chat.answer(text)) for text in said)
     return Pair(prompt, chosen, rejected, messages, (said[0], said[1]))
 
 

@@ -20,10 +20,11 @@ reward); Huang et al. 2024, arXiv:2403.17031 (details); Gao et al. 2022, arXiv:2
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from scalelab.config import Count, Fraction, NonNegative, Positive
@@ -72,11 +73,19 @@ class Ppo(Stage):
     cut_off: NonNegative = 1.0
     """What an answer loses that was cut off."""
     n_new: Count | None = None
-    """Most tokens of an answer; None: what the longest prompt leaves of the context."""
+    """Most tokens of an answer; None: what its prompt leaves of the context."""
     rates: Rates
     critic_rates: Rates | None = None
     """The critic's; None: the policy's."""
     warmup: Fraction = 0.05
+
+    @model_validator(mode="after")
+    def _minibatches_are_full(self) -> Self:
+        if self.batch % self.minibatches:
+            raise ValueError(
+                f"{self.batch} answers cannot be cut into {self.minibatches} equal minibatches"
+            )
+        return self
 
     def needs(self) -> tuple[str, ...]:
         """The model, and the reward model where there is one."""
@@ -109,6 +118,8 @@ class Rollout:
 
 class Improving:
     """PPO being done."""
+
+    updates_within = 1
 
     def __init__(self, stage: Ppo, given: Given):
         self.stage, self.given = stage, given

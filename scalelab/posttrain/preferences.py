@@ -50,7 +50,7 @@ class Preferences(Stage):
     temperature: Positive = 1.0
     """Of the draws."""
     n_new: Count | None = None
-    """Most tokens of an answer; None: what the longest prompt leaves of the context."""
+    """Most tokens of an answer; None: what its prompt leaves of the context."""
     batch: Count = 128
     """Prompts between two writes to the disk."""
 
@@ -60,9 +60,14 @@ class Preferences(Stage):
         judges = [name for judge in (self.judge, *self.others) for name in judge.needs()]
         return tuple(dict.fromkeys((*models, *judges)))
 
+    def files(self) -> tuple[str, ...]:
+        """What its judges name by path."""
+        return tuple(f for judge in (self.judge, *self.others) for f in judge.files())
+
     def most_rows(self) -> tuple[int | None, float]:
         """See Stage."""
-        return 2 * self.prompts, 1.0
+        judged = sum(judge.passes() for judge in (self.judge, *self.others))
+        return (2 + judged) * self.prompts, 1.0
 
     def work(self, given: Given) -> Work:
         """See Stage."""
@@ -71,6 +76,8 @@ class Preferences(Stage):
 
 class Collecting:
     """Preferences being collected."""
+
+    updates_within = 1
 
     def __init__(self, stage: Preferences, given: Given):
         self.stage, self.given = stage, given
@@ -96,9 +103,11 @@ class Collecting:
         prompts = self.prompts[k * size : (k + 1) * size]
         how = {"n_new": self.stage.n_new, "temperature": self.stage.temperature}
         seed = 2 * (self.given.seed * 1_000_003 + k)
-        one, _, tokens_one = ask(self.first, prompts, seed=seed, **how)
-        two, _, tokens_two = ask(self.second, prompts, seed=seed + 1, **how)
+        one, ended_one, tokens_one = ask(self.first, prompts, seed=seed, **how)
+        two, ended_two, tokens_two = ask(self.second, prompts, seed=seed + 1, **how)
+        judged_before = sum(court.flops for court in self.courts)
         verdicts = [court(prompts, one, two, k * size) for court in self.courts]
+        same = self.courts[0].same
         rows = []
         for i, prompt in enumerate(prompts):
             said = verdicts[0][i]
@@ -113,7 +122,15 @@ class Collecting:
                 "verdict": said,
                 "others": [other[i] for other in verdicts[1:]],
                 "tokens": [self._length(prompt, t) for t in (tokens_one[i], tokens_two[i])],
+                # As they were written: text alone would not say whether an answer had ended.
+                "written": [tokens_one[i], tokens_two[i]],
+                "ended": [ended_one[i], ended_two[i]],
+                "tokenizers": [self.first.tokenizer.name, self.second.tokenizer.name],
+                "same_in_both_orders": None if same is None else same[i],
             })  # fmt: skip
+        judging = sum(court.flops for court in self.courts) - judged_before
+        for row in rows:
+            row["judge_flops"] = judging / len(rows)
         self._append(rows)
         return self._numbers(rows)
 
@@ -129,8 +146,8 @@ class Collecting:
 
     def _numbers(self, rows: list[dict[str, Any]]) -> dict[str, float]:
         lengths = np.array([row["tokens"] for row in rows]).sum(0)
+        judging = sum(row["judge_flops"] for row in rows)
         written = sum(float(n) * p for n, p in zip(lengths, self.prices, strict=True))
-        judging = len(rows) * sum(court.flops_per_verdict for court in self.courts)
         return {
             "decided": float(np.mean([row["verdict"] not in (None, 0.5) for row in rows])),
             "tokens": float(lengths.sum()),
@@ -171,28 +188,44 @@ class Collecting:
             "decided": decided,
             "ties": sum(v == 0.5 for v in verdicts),
             "unreadable": sum(v is None for v in verdicts),
+            "cut_off": sum(not ended for row in rows for ended in row["ended"]),
             "first_wins": float(np.mean([v for v in verdicts if v is not None])),
             "judge_seconds_per_thousand": per_thousand if court.n else None,
-            "judge_flops_per_thousand": 1000 * court.flops_per_verdict,
+            "judge_flops_per_thousand": 1000 * sum(r["judge_flops"] for r in rows) / len(rows),
             "judge_dollars_per_thousand": None if dollars is None else 1000 * dollars,
-            "judge_same_in_both_orders": court.same / court.swapped if court.swapped else None,
+            "judge_same_in_both_orders": _mean_of([row["same_in_both_orders"] for row in rows]),
         }
-        for i, other in enumerate(self.stage.others):
-            both = np.array([[r["verdict"], r["others"][i]] for r in rows], dtype=float)
-            metrics |= {f"agreement.{other.kind}.{k}": v for k, v in _agreement(both).items()}
+        for i, other in enumerate(self.stage.others, 1):
+            both = np.array([[r["verdict"], r["others"][i - 1]] for r in rows], dtype=float)
+            metrics |= {f"agreement.{i}-{other.kind}.{k}": v for k, v in _agreement(both).items()}
         return {
             "metrics": metrics,
             "memory_bytes": {"models": held_bytes(self.first.network)},
         }
 
 
-def _agreement(ratings: np.ndarray) -> dict[str, float]:
-    """How far two judges agree, shape (comparisons, 2); NaN where one gave no verdict."""
+def _agreement(ratings: np.ndarray) -> dict[str, float | None]:
+    """How far two judges agree, shape (comparisons, 2); NaN where one gave no verdict.
+
+    None where a measure is not defined, such as where both said one thing throughout.
+    """
     both = ratings[~np.isnan(ratings).any(1)]
-    measures = {"raw": raw_agreement, "cohen_kappa": cohen_kappa}
-    found = {name: measure(both, replicates=0).value for name, measure in measures.items()}
-    alpha = krippendorff_alpha(ratings, replicates=0).value
-    return found | {"krippendorff_alpha": alpha}
+    found: dict[str, float | None] = {}
+    for name, measure, given in (
+        ("raw", raw_agreement, both),
+        ("cohen_kappa", cohen_kappa, both),
+        ("krippendorff_alpha", krippendorff_alpha, ratings),
+    ):
+        try:
+            found[name] = measure(given, replicates=0).value
+        except DataError:
+            found[name] = None
+    return found
+
+
+def _mean_of(values: Sequence[bool | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _whole_batches(path: Path) -> dict[int, list[dict[str, Any]]]:

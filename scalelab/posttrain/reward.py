@@ -58,6 +58,10 @@ class Reward(Stage):
         """The model, and the pairs."""
         return (self.start, *(() if is_file(self.pairs) else (self.pairs,)))
 
+    def files(self) -> tuple[str, ...]:
+        """The file of pairs, where they come from one."""
+        return (self.pairs,) if is_file(self.pairs) else ()
+
     def most_rows(self) -> tuple[int | None, float]:
         """See Stage."""
         if self.examples is None:
@@ -76,6 +80,8 @@ class Reward(Stage):
 
 class Valuing:
     """A reward model being learned."""
+
+    updates_within = 1
 
     def __init__(self, stage: Reward, given: Given):
         self.stage = stage
@@ -109,10 +115,15 @@ class Valuing:
         """How held-out pairs come out."""
         if not self.pairs.held_out:
             return {}
-        model = RewardModel(self.net, self.start)
+        model = self._model()
         scores = model.score(both_sides(self.pairs.held_out))
         chosen, rejected = scores.double().numpy().reshape(2, -1)
-        return {f"held_out.{k}": v for k, v in calibration(chosen - rejected).items()}
+        n = sum(map(len, both_sides(self.pairs.held_out)))
+        numbers = {f"held_out.{k}": v for k, v in calibration(chosen - rejected).items()}
+        return numbers | {"flops": n * self.start.forward_flops}
+
+    def _model(self) -> RewardModel:
+        return RewardModel(self.net, self.start.chat, self.start.seq_len)
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights and moments."""
@@ -124,14 +135,11 @@ class Valuing:
 
     def finish(self, out: Path) -> dict[str, Any]:
         """Write the reward model."""
-        RewardModel(self.net, self.start).write(out)
+        self._model().write(out)
         longest = max(map(len, both_sides(self.pairs.train)))
         return {
             "metrics": {
-                **self.evaluate(),
-                "pairs": len(self.pairs.train),
-                "pairs_held_out": len(self.pairs.held_out),
-                "pairs_undecided": self.pairs.n_undecided,
+                **self.pairs.counts(),
                 "steps": self.n_steps,
             },
             "memory_bytes": {

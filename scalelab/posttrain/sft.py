@@ -6,6 +6,7 @@ refused by number, not cut. Rows may be packed: several examples side by side, e
 itself alone.
 
     sizes: [500, 2000, 8000]    trains a series on growing shares, to see whether more data helps
+    replay: 0.25                windows of the base's own text a row: else that is forgotten
 
 Source: LIMA, Zhou et al. 2023, arXiv:2305.11206, for the question; chat loss on answers only as
 in common practice (TRL's assistant_only_loss, against which the loss is tested).
@@ -20,8 +21,10 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
-from scalelab.config import Count, Fraction, Positive, Switch
+from scalelab.config import Count, Fraction, NonNegative, Positive, Switch
 from scalelab.data.chat import Chat, Example, show
+from scalelab.data.shards import open_corpus
+from scalelab.data.stream import Stream
 from scalelab.errors import DataError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.files import write_text
@@ -43,7 +46,8 @@ class Sft(Stage):
     start: str = "base"
     """The model that it begins with."""
     examples: Count | None = None
-    """Conversations to learn from; None takes all that there are."""
+    """Conversations to learn from; None takes all that there are, and of those that are made by
+    program 10,000."""
     sizes: tuple[Count, ...] = ()
     """Instead of `examples`: a series of models, each on the first so many. The last one, named
     as the stage is, goes on to the next stages."""
@@ -56,6 +60,9 @@ class Sft(Stage):
     rates: Rates
     warmup: Fraction = 0.1
     """Share of the updates over which the rate rises."""
+    replay: NonNegative = 0.0
+    """Windows of the base's training text beside each row, learned as pretraining learned them:
+    without them what the base knew is forgotten. Their loss counts as much as the answers'."""
     packing: Switch = False
     """Put several examples into one row, each seen by itself alone."""
     lora: Lora | None = None
@@ -65,6 +72,8 @@ class Sft(Stage):
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
+        if self.replay and self.backend == "trl":
+            raise ValueError("TRL's trainer knows no replay: leave it out, or take backend: own")
         if self.sizes and self.examples is not None:
             raise ValueError("give examples or sizes, and not both")
         if list(self.sizes) != sorted(set(self.sizes)):
@@ -104,6 +113,8 @@ class Sft(Stage):
 class Learning:
     """SFT being done."""
 
+    updates_within = 1
+
     def __init__(self, stage: Sft, given: Given):
         self.stage, self.given = stage, given
         self.start = conversing(given.model(stage.start), given.seed)
@@ -122,6 +133,7 @@ class Learning:
         module = self.adapter or self.network
         self.trainee = Trainee(module, module.kinds(), stage.rates, self.n_steps, stage.warmup)
         self.judged = Judged(given, self.start)
+        self.replay = replayed(self.start, stage, given.seed)
 
     def step(self, k: int) -> dict[str, float]:
         """One update on the batch of step k."""
@@ -130,14 +142,20 @@ class Learning:
         logits = self.network(tokens[:, :-1], segments_BT=segments)
         loss = losses.sft(losses.token_logps(logits, tokens[:, 1:]), counts[:, 1:])
         loss.backward()
-        norm = self.trainee.update(k)
         n = sum(len(example.tokens) for row in batch for example in row)
-        return {
-            "loss": float(loss.detach()),
-            "grad_norm": norm,
-            "tokens": n,
-            "flops": n * self.start.train_flops,
-        }
+        numbers = {"loss": float(loss.detach())}
+        if self.replay is not None:
+            windows = self.replay.batch(k, round(self.stage.replay * self.stage.batch))
+            n += windows.size
+            numbers["replay_loss"] = self._again(torch.from_numpy(windows).to(self.start.device))
+        numbers["grad_norm"] = self.trainee.update(k)
+        return numbers | {"tokens": n, "flops": n * self.start.train_flops}
+
+    def _again(self, windows: Tensor) -> float:
+        """Add the gradient of some of the base's own text; its loss."""
+        loss = self.network(windows[:, :-1], windows[:, 1:])
+        loss.backward()
+        return float(loss.detach())
 
     def evaluate(self) -> dict[str, float]:
         """Held-out loss and accuracy."""
@@ -160,7 +178,6 @@ class Learning:
         n_tokens = self.stage.batch * max(len(e.tokens) for e in self.examples)
         return {
             "metrics": {
-                **self.judged.quick(self._now()),
                 "examples": len(self.examples),
                 "steps": self.n_steps,
                 "answer_tokens": sum(sum(e.is_answer) for e in self.examples),
@@ -170,6 +187,29 @@ class Learning:
                 "activations": activation_bytes(self.start, n_tokens),
             },
         }
+
+
+def replayed(start: Checkpoint, stage: Sft, seed: int) -> Stream | None:
+    """The base's training text in shuffled windows; None where none is asked for.
+
+    Raises:
+        DataError: Nobody knows what the base was trained on, or the share gives no whole window.
+    """
+    if not stage.replay:
+        return None
+    if round(stage.replay * stage.batch) < 1:
+        raise DataError(
+            f"replay {stage.replay} of {stage.batch} rows is not one window",
+            where=f"stage {stage.name}",
+            fix=f"ask for at least {1 / stage.batch:.3g}, or for none",
+        )
+    if start.corpus is None:
+        raise DataError(
+            "nobody wrote down which text the base was trained on",
+            where=str(start.path),
+            fix="start from a run of ours, or leave replay out",
+        )
+    return Stream(open_corpus(start.corpus).tokens("train"), start.seq_len, seed)
 
 
 def prepared(start: Checkpoint, given: Given, n: int | None) -> list[Example]:

@@ -47,13 +47,14 @@ def run_eval(
     file = EvalFile.load(path, overrides)
     models = {name: find_model(said, root) for name, said in file.models.items()}
     runs = {asked.sweep: finished_runs(root, asked.sweep) for asked in file.prediction}
+    judges = judges_of(file, models, root)
     print(describe(file, models, runs))
     if dry_run:
         return 0
     problem = f"the evaluation {file.name!r} is being made by another process"
     with locked(root / file.name / "eval.lock", problem, "wait for it, or stop it"):
         measuring = Measuring(
-            file, models, make_dir(root / file.name / "evals"),
+            file, models, judges, make_dir(root / file.name / "evals"),
             lambda said: print(f"  measured: {said}", flush=True),
         )  # fmt: skip
         found = measuring.everything(runs)
@@ -95,10 +96,27 @@ def find_model(said: str, root: Path) -> Path:
     return find_base(said, root)
 
 
+def judges_of(file: EvalFile, models: Mapping[str, Path], root: Path) -> dict[str, Path]:
+    """What the judge of a file is made from, by its own name for it. Raises ConfigError."""
+    if file.pairwise is None:
+        return {}
+    judge = file.pairwise.judge
+    return {
+        name: models.get(name) or find_model(name, root)
+        for name in (*judge.needs(), *judge.files())
+    }
+
+
 def finished_runs(root: Path, sweep: str) -> list[dict[str, Any]]:
     """Finished runs of a sweep, for predictions."""
     table = run_table(root, sweep)
     done = table[table["status"] == "finished"]
+    if done.empty:
+        raise ConfigError(
+            f"the sweep {sweep!r} has no finished run to predict from",
+            where="prediction",
+            fix=f"train it: scalelab sweep on its file; scalelab runs {sweep} says where it stands",
+        )
     return [
         {
             "path": root / row["dir"],

@@ -6,7 +6,7 @@ The id hashes what decides it: the settings, the model's weights, the seed. So a
 made once, a killed evaluation goes on behind the last one that was kept, and a model that changed
 is measured anew.
 
-Not here: the measurements themselves (the evals room), the page (eval_page.py).
+Not here: the measurements themselves (the evals room), the page (eval_command.py).
 """
 
 import hashlib
@@ -35,6 +35,7 @@ from scalelab.evals.perplexity import PerplexitySet, perplexity, read
 from scalelab.evals.predict import Target, predict
 from scalelab.evals.ranking import Battles, bradley_terry, elo
 from scalelab.files import write_json
+from scalelab.posttrain.flow import contents
 
 FORMAT = 1
 """Raise it where a measurement would come out otherwise: all are made anew."""
@@ -63,6 +64,7 @@ class Measuring:
     Args:
         file: What is asked for.
         paths: Directory of each model.
+        judges: Directory of each model that the judge is made from, by the judge's name for it.
         folder: Where measurements are kept.
         tell: Hears of each measurement that is made.
     """
@@ -71,10 +73,12 @@ class Measuring:
         self,
         file: EvalFile,
         paths: Mapping[str, Path],
+        judges: Mapping[str, Path],
         folder: Path,
         tell: Callable[[str], None] = lambda said: None,
     ):
         self.file, self.paths, self.folder, self.tell = file, paths, folder, tell
+        self.judges = judges
         self._loaded: dict[Path, Checkpoint] = {}
 
     def model(self, path: Path) -> Checkpoint:
@@ -120,6 +124,11 @@ class Measuring:
     def _perplexity(self, name: str, path: Path, asked: PerplexitySet) -> Measured:
         def make() -> Iterator[Measured]:
             model = self.model(path)
+            if asked.source is None and model.corpus is None:
+                yield Measured("perplexity", asked.name, name, {},
+                               f"{asked.name}: not measured, nobody wrote down which text {name} "
+                               "was trained on")  # fmt: skip
+                return
             result = perplexity(model, read(asked, model), seed=self.file.seed)
             values: dict[str, float | None] = {}
             for what in ("nats_per_token", "perplexity", "bits_per_byte"):
@@ -162,7 +171,7 @@ class Measuring:
                     )  # fmt: skip
 
         settings = self.file.model_dump_json(include={"tasks", "chat", "limit", "seed", "exported"})
-        rows = [_contents(task.rows) for task in self.file.tasks if hasattr(task, "rows")]
+        rows = [contents(Path(file)) for task in self.file.tasks for file in task.files()]
         return self._kept(["tasks", name, self.digest(path), settings, rows], make)
 
     def _ways(self, model: Checkpoint) -> list[bool]:
@@ -212,7 +221,11 @@ class Measuring:
                 "contamination", f"{asked.name}.order", name, {"p": order.p, "z": order.z},
                 order.summary(),
             )  # fmt: skip
-            if model.corpus is not None:
+            if model.corpus is None:
+                yield Measured("contamination", f"{asked.name}.overlap", name, {},
+                               f"n-grams of {asked.name}: not looked for, nobody wrote down which "
+                               f"text {name} was trained on")  # fmt: skip
+            else:
                 found = overlap(items, open_corpus(model.corpus), n=asked.n, unit=asked.unit)
                 values = {
                     "share_of_items": found.share_of_items,
@@ -229,11 +242,12 @@ class Measuring:
     def _pairwise(self) -> list[Measured]:
         digests = {name: self.digest(path) for name, path in self.paths.items()}
         spec = self.file.pairwise
-        what = ["pairwise", digests, spec.model_dump_json(), spec.data.fingerprint()]
-        return self._kept([*what, self.file.level, self.file.seed], self._compare)
+        judges = {name: contents(path) for name, path in self.judges.items()}
+        what = ["pairwise", digests, judges, spec.model_dump_json(), spec.data.fingerprint()]
+        return self._kept([*what, self.file.seed], self._compare)
 
     def _compare(self) -> Iterator[Measured]:
-        spec, level = self.file.pairwise, self.file.level
+        spec, level = self.file.pairwise, self.file.pairwise.level
         prompts = next(iter(spec.data.tests(spec.prompts).values()), [])
         if not prompts:
             raise DataError(
@@ -241,8 +255,20 @@ class Measuring:
                 where=f"pairwise.data: {spec.data.model_dump_json()}",
                 fix="name test files (test: [...])",
             )
-        court = spec.judge.court(spec.data, self.paths, self.file.seed)
-        answers = {name: self._answers(name, prompts) for name in self.paths}
+        court = spec.judge.court(spec.data, self.judges, self.file.seed)
+        silent = [n for n, path in self.paths.items() if self.model(path).chat is None]
+        for name in silent:
+            yield Measured("pairwise", name, None, {},
+                           f"{name} does not converse, so it is held against nobody")  # fmt: skip
+        speaking = [name for name in self.paths if name not in silent]
+        if spec.baseline in silent or len(speaking) < 2:
+            raise DataError(
+                f"{len(speaking)} of {len(self.paths)} models converse, and the baseline "
+                + ("does not" if spec.baseline in silent else "is one of them"),
+                where="pairwise",
+                fix="name at least two models that have been through SFT, the baseline among them",
+            )
+        answers = {name: self._answers(name, prompts) for name in speaking}
 
         def judged(one: str, other: str, ours: Sequence[str], theirs: Sequence[str]) -> Judgments:
             verdict = court(prompts, ours, theirs, 0)
@@ -260,7 +286,7 @@ class Measuring:
             )  # fmt: skip
 
         battles: list[tuple[str, str, float]] = []
-        for one, other in combinations(self.paths, 2):
+        for one, other in combinations(speaking, 2):
             first, second = (other, one) if one == spec.baseline else (one, other)
             judgments = judged(first, second, answers[first], answers[second])
             battles += [(first, second, float(v)) for v in judgments.preference]
@@ -273,17 +299,20 @@ class Measuring:
                                     "first_place": seen.first_share.value},
                                    seen.summary())  # fmt: skip
         if spec.concise is not None:
-            yield from self._verbosity(prompts, judged, answers[spec.baseline])
-        if len(self.paths) > 1:
+            yield from self._verbosity(prompts, judged, answers)
+        if battles:
             yield from _ranked(battles, level, self.file.seed)
         if court.unreadable:
             yield Measured("judge", "unreadable", None, {"unreadable": court.unreadable},
                            f"{court.unreadable} of {court.n} verdicts could not be read and are "
                            "left out [measured]")  # fmt: skip
 
-    def _verbosity(self, prompts: Sequence[Prompt], judged: Any, baseline: Sequence[str]):
-        spec = self.file.pairwise
-        for name in self.paths:
+    def _verbosity(
+        self, prompts: Sequence[Prompt], judged: Any, answers: Mapping[str, Sequence[str]]
+    ) -> Iterator[Measured]:
+        """The same model told to be brief and to be wordy, against the baseline."""
+        spec, baseline = self.file.pairwise, answers[self.file.pairwise.baseline]
+        for name in answers:
             if name == spec.baseline:
                 continue
             both = []
@@ -295,7 +324,7 @@ class Measuring:
                 ours = self._answers(name, asked)
                 both.append(judged(f"{name}, told {said!r}", spec.baseline, ours, baseline))
             try:
-                found = verbosity(*both, level=self.file.level)
+                found = verbosity(*both, level=spec.level)
             except DataError as error:
                 # A model may not heed the instruction: that is a finding, not a mistake.
                 yield Measured("verbosity", name, None, {}, f"{name}: {error.problem}")
@@ -323,7 +352,7 @@ class Measuring:
             rows, chance = [], 0.0
             for run in runs:
                 scores = evaluate(
-                    self.model(run["path"]), [task], limit=self.file.limit, chat=False,
+                    Checkpoint.load(run["path"]), [task], limit=self.file.limit, chat=False,
                     seed=self.file.seed,
                 )  # fmt: skip
                 score = next((s for s in scores if s.mode == "full"), None)
@@ -353,7 +382,8 @@ class Measuring:
             )  # fmt: skip
 
         what = ["prediction", asked.model_dump_json(), task.model_dump_json()]
-        what += [[str(run["path"]) for run in runs], _contents(getattr(task, "rows", ()))]
+        what += [[contents(run["path"]) for run in runs]]
+        what += [[contents(Path(file)) for file in task.files()]]
         return self._kept([*what, self.file.limit, self.file.seed], make)[0]
 
 
@@ -414,7 +444,8 @@ def aggregates(found: Sequence[Measured]) -> list[Measured]:
             scores.setdefault(one.name, {})[one.model] = one.values["accuracy"]
             chance[one.name] = one.chance or 0.0
         elif one.kind == "perplexity":
-            scores.setdefault(one.name, {})[one.model] = one.values["bits_per_byte"]
+            if one.values:
+                scores.setdefault(one.name, {})[one.model] = one.values["bits_per_byte"]
             lower.add(one.name)
     models = list(dict.fromkeys(one.model for one in found if one.model is not None))
     made = []
@@ -454,10 +485,3 @@ def _items(asked: ContaminationSpec) -> list[str]:
             )
         items.append(text)
     return items
-
-
-def _contents(rows: Any) -> Any:
-    """What decides rows: themselves, or the digest of their file."""
-    if isinstance(rows, str):
-        return sha256(Path(rows))
-    return rows

@@ -45,11 +45,12 @@ def draw_models(data: Posttrained) -> Figure:
             row = next(iter(model.sets.values()))
             if row.get(what) is None:
                 continue
-            error = row.get(f"{what}_se") or 0.0
+            error = row.get(f"{what}_se") or np.nan  # no bar where there is none
             axis.errorbar(
                 row[what], y, xerr=1.96 * error, fmt="o", ms=4, color=colour, capsize=2, lw=1
             )
         axis.set_xlabel(f"{what} [measured], bars 95%")
+        axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.grid(axis="x", color=FAINT, lw=0.5)
         axis.set_axisbelow(True)
     axes[0][0].set_yticks(place, names)
@@ -68,7 +69,7 @@ def draw_series(data: Posttrained) -> Figure:
             axes.errorbar(
                 [x for x, _ in known],
                 [r[what] for _, r in known],
-                yerr=[1.96 * (r.get(f"{what}_se") or 0.0) for _, r in known],
+                yerr=[1.96 * (r.get(f"{what}_se") or np.nan) for _, r in known],
                 color=colour, marker=marker, ms=4, capsize=2, lw=1.2, label=what,
             )  # fmt: skip
     axes.set_xscale("log")
@@ -86,6 +87,7 @@ def draw_overreach(data: Posttrained) -> Figure:
     curves = data.curves
     figure, axes = canvas((1.0 + 2.9 * len(curves), 3.2), columns=len(curves), gap=0.6)
     for axis, curve in zip(axes[0], curves, strict=True):
+        # An estimate of a KL near zero may fall below it: it is drawn at zero.
         x = np.sqrt(np.maximum(curve.kl, 0.0))
         order = np.argsort(x)
         for values, colour, marker, name in (
@@ -110,13 +112,14 @@ def draw_overreach(data: Posttrained) -> Figure:
 @styled
 def draw_looks(data: Posttrained) -> Figure:
     """Gold on the way, over the share of each stage that is done."""
+    what = "held_out.gold" if _is_gold(data) else "held_out.accuracy"
     told = {
-        name: [(e["step"], e.get("held_out.gold", e.get("held_out.accuracy"))) for e in events]
+        name: [(e["step"], e[what]) for e in events]
         for name, events in data.journals.items()
-        if len(events) > 1 and ("held_out.gold" in events[0] or "held_out.accuracy" in events[0])
+        if len(events) > 1 and what in events[0]
     }
     figure, ((axes,),) = canvas((5.6, 3.2))
-    beside = room(axes, list(told))
+    beside = room(axes, list(told), pad=34)
     axes.set_xlim(0, 1 / (1 - beside))
     ends = []
     for k, (name, points) in enumerate(told.items()):
@@ -126,11 +129,17 @@ def draw_looks(data: Posttrained) -> Figure:
         axes.plot(share, values, color=colour, marker=MARKERS[k % len(MARKERS)], ms=3.5, lw=1.1)
         ends.append(End(share[-1], values[-1], name, colour))
     axes.set_xlabel("share of the stage that is done")
-    axes.set_ylabel("gold of held-out answers [measured]")
+    measure = "gold" if _is_gold(data) else "accuracy"
+    axes.set_ylabel(f"{measure} of held-out answers [measured]")
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1])
     axes.set_title("On the way", color=INK)
     name_ends(axes, ends)
     return figure
+
+
+def _is_gold(data: Posttrained) -> bool:
+    """Whether the looks on the way know what answers are worth, and not only if they are right."""
+    return any("held_out.gold" in e for events in data.journals.values() for e in events[:1])
 
 
 def smooth(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -139,13 +139,12 @@ def _turning(data: Posttrained) -> list[str]:
     """Where gold turned down while the proxy rose, in words."""
     lines = []
     for curve in data.curves:
-        peak = max(range(len(curve.gold)), key=lambda i: curve.gold[i])
-        last = max(range(len(curve.kl)), key=lambda i: curve.kl[i])
+        kl, proxy, gold = curve.steadied()
+        peak, last = int(gold.argmax()), int(kl.argmax())
         lines.append(
-            f"{curve.name}: gold is highest at KL {curve.kl[peak]:.2f} nats "
-            f"({curve.gold[peak]:.3f}, proxy {curve.proxy[peak]:.3f}); at KL {curve.kl[last]:.2f} "
-            f"it is "
-            f"{curve.gold[last]:.3f}, proxy {curve.proxy[last]:.3f}"
+            f"{curve.name}: gold is highest at KL {kl[peak]:.2f} nats ({gold[peak]:.3f}, proxy "
+            f"{proxy[peak]:.3f}); farthest, at KL {kl[last]:.2f}, it is {gold[last]:.3f}, proxy "
+            f"{proxy[last]:.3f} [measured; KL {curve.kl_is}]"
         )
     return lines
 
@@ -171,10 +170,16 @@ def _cell(row: Any) -> str:
 def _full(row: Any) -> str:
     if row is None or row.get("accuracy") is None:
         return ""
-    said = f"{row['accuracy']:.3f} ± {row.get('accuracy_se') or 0:.3f}"
+    said = f"{row['accuracy']:.3f}{_plus(row.get('accuracy_se'))}"
     if row.get("gold") is not None:
-        said += f" / {row['gold']:+.3f} ± {row.get('gold_se') or 0:.3f}"
+        said += f" / {row['gold']:+.3f}{_plus(row.get('gold_se'))}"
+    if row.get("ended") is not None and row["ended"] < 1:
+        said += f", {1 - row['ended']:.0%} cut off"
     return said
+
+
+def _plus(error: float | None) -> str:
+    return "" if error is None else f" ± {error:.3f}"
 
 
 def _errors(data: Posttrained) -> str:

@@ -23,6 +23,8 @@ from scalelab.posttrain.flow import BASE, MODELS, Planned
 from scalelab.posttrain.grade import ANSWERS
 
 SCHEMA = 1
+SINGLE = 20
+"""Points of a curve beyond which each is a single batch, and noisy."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,17 @@ class Curve:
     kl: Sequence[float]
     proxy: Sequence[float]
     gold: Sequence[float]
+    kl_is: str
+    """How KL is known: by formula, or estimated from what was written."""
+
+    def steadied(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """KL, proxy and gold; where points are single batches, means over tenths of the way."""
+        columns = tuple(np.asarray(c, float) for c in (self.kl, self.proxy, self.gold))
+        if len(self.kl) <= SINGLE:
+            return columns
+        return tuple(
+            np.array([part.mean() for part in np.array_split(column, 10)]) for column in columns
+        )
 
 
 @dataclass(frozen=True)
@@ -139,15 +152,17 @@ def gather(
 
 
 def _series(planned, results, models) -> list[tuple[int, Mapping[str, Any]]]:
-    """SFT models that differ in examples alone, by their number."""
-    graded = {m.model: m for m in models}
-    found = [
-        (int(results[p.name].metrics["examples"]), next(iter(graded[p.name].sets.values())))
-        for p in planned
-        if p.spec.stage.kind == "sft" and results[p.name] is not None and p.name in graded
-        and graded[p.name].sets
-    ]  # fmt: skip
-    return sorted(found, key=lambda pair: pair[0]) if len(found) > 1 else []
+    """The largest group of SFT models that differ in examples alone, by their number."""
+    graded = {m.model: m for m in models if m.sets}
+    groups: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
+    for p in planned:
+        if p.spec.stage.kind == "sft" and results[p.name] is not None and p.name in graded:
+            same = p.spec.stage.model_dump_json(exclude={"name", "examples"})
+            n = int(results[p.name].metrics["examples"])
+            first = next(iter(graded[p.name].sets.values()))
+            groups.setdefault(same, []).append((n, first))
+    series = max(groups.values(), key=len, default=[])
+    return sorted(series, key=lambda pair: pair[0]) if len(series) > 1 else []
 
 
 def _curves(planned: Sequence[Planned], results: Mapping[str, StageResult | None]) -> list[Curve]:
@@ -162,7 +177,8 @@ def _curves(planned: Sequence[Planned], results: Mapping[str, StageResult | None
         rows = [row for row in rows if row["gold"] is not None and row["proxy"] is not None]
         if rows:
             columns = [[row[name] for row in rows] for name in ("kl", "proxy", "gold")]
-            curves.append(Curve(p.name, *columns))
+            kl_is = "by formula" if p.spec.stage.kind == "best_of" else "estimated"
+            curves.append(Curve(p.name, *columns, kl_is))
     return curves
 
 

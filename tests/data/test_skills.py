@@ -29,8 +29,19 @@ def test_every_right_answer_is_right_in_every_style(split):
             assert is_right(task, style.format(task.answer)), (task, style)
 
 
-def test_every_skill_is_asked():
-    assert {task.skill for task in tasks(400)} == set(SKILLS)
+@pytest.mark.parametrize(
+    ("split", "without"),
+    [("train", set()), ("wording", set()), ("same", {"refuse"}), ("words", {"refuse"})],
+)
+def test_every_skill_is_asked_where_it_can_be_held_out(split, without):
+    assert {task.skill for task in tasks(600, split=split)} == set(SKILLS) - without
+
+
+def test_no_question_of_a_test_set_is_one_of_training():
+    trained = {t.question for seed in range(3) for t in tasks(8000, seed=seed)}
+
+    for split in SPLITS:
+        assert not trained & {t.question for t in tasks(600, split=split)}, split
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,22 @@ def make_synthetic(directory, texts, monkeypatch):
     return {"kind": "synthetic", "documents": 100, "length": 32, "seed": len(texts)}
 
 
+def make_skills(directory, texts, monkeypatch):
+    return {"kind": "skills", "documents_wanted": 20 * len(texts)}
+
+
+def make_mix(directory, texts, monkeypatch):
+    half = len(texts) // 2
+    parts = [
+        make_text(directory / "text", texts[:half], monkeypatch),
+        make_hub(directory, texts[half:], monkeypatch),
+    ]
+    return {"kind": "mix", "parts": parts}
+
+
 MAKE = {
+    "skills": make_skills,
+    "mix": make_mix,
     "pycode": make_pycode,
     "text": make_text,
     "hub": make_hub,

@@ -78,11 +78,20 @@ def workers(world):
     return pids
 
 
+def trained_now(world):
+    """Whether some run's own process is alive."""
+    return any(Path(f"/proc/{pid}").exists() for pid in workers(world))
+
+
 def test_the_process_tree_killed_ten_times(worlds, undisturbed):
     world, draw, killed = worlds("tree"), random.Random(7), 0
     while killed < KILLS:
         process = world.start("sweep", "journey.yaml")
-        time.sleep(draw.uniform(0.3, 5.0))
+        # Every other time while runs are being trained, however long that takes to begin; each of
+        # these gains little, so that the sweep cannot end before it was killed often enough.
+        while killed % 2 and process.poll() is None and not trained_now(world):
+            time.sleep(0.02)
+        time.sleep(draw.uniform(0.0, 0.5) if killed % 2 else draw.uniform(0.2, 2.0))
         if process.poll() is not None:
             break
         kill(descendants(process.pid))

@@ -92,7 +92,7 @@ def test_nothing_to_fit(refused, world):
 
 
 def test_two_sweeps_in_one_directory(refused, world):
-    first = world.start("sweep", "journey.yaml")
+    first = world.start("sweep", "journey.yaml", "--set", "design.budgets=[6e9]")
     try:
         deadline = time.monotonic() + 60
         while not list(world.runs.glob("journey/*/log.jsonl")) and time.monotonic() < deadline:
@@ -121,11 +121,11 @@ def test_a_checkpoint_of_another_run(refused, world):
 
 def test_a_disk_that_fills_up(refused, world):
     with mounted(world.runs, "size=96k"):
-        shown = refused("sweep", "journey.yaml")
+        shown = refused("sweep", "journey.yaml", "--set", "design.budgets=[6e9]")
 
         assert "No space left on device" in shown
         assert "goes on from here" in shown
-    again = world("sweep", "journey.yaml")
+    again = world("sweep", "journey.yaml", "--set", "design.budgets=[6e9]")
     assert again.returncode == 0, again.stderr
 
 

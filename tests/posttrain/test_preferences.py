@@ -77,8 +77,10 @@ def test_other_judges_of_the_same_answers_say_how_far_they_agree(done, sft):
     stages = done(sft(), PAIR_STAGE | {"others": ["gold", {"kind": "gold", "flips": 0.3}]})
 
     metrics = stages["pairs"].dir.result().metrics
-    assert metrics["agreement.gold.raw"] < 1.0  # the second of the two, which errs
-    assert {"agreement.gold.cohen_kappa", "agreement.gold.krippendorff_alpha"} <= set(metrics)
+    assert metrics["agreement.1-gold.raw"] == 1.0
+    assert metrics["agreement.2-gold.raw"] < 1.0  # the one that errs
+    assert metrics["agreement.2-gold.cohen_kappa"] < 1.0
+    assert metrics["agreement.2-gold.krippendorff_alpha"] < 1.0
 
 
 @pytest.mark.parametrize(
@@ -153,7 +155,7 @@ def test_a_reward_model_learns_what_is_preferred(done, sft, tmp_path):
     result = stages["rm"].dir.result()
     assert result.metrics["held_out.accuracy"] > 0.9
     model = RewardModel.load(stages["rm"].dir.path)
-    chat = model.like.chat
+    chat = model.chat
     prompt = chat.prompt([{"role": "user", "content": "question 7"}])
     short, long = model.score([prompt + chat.answer("a"), prompt + chat.answer("ccccc")])
     assert short > long

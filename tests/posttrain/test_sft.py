@@ -99,6 +99,46 @@ def test_low_rank_changes_begin_with_the_model_itself(base, tmp_path):
     assert low.step(0)["loss"] == pytest.approx(plain.step(0)["loss"], rel=1e-5)
 
 
+def test_replay_keeps_what_the_base_knew(done, sft, base):
+    """Updates that only answer move the loss on the base's text up; replay takes it down."""
+    from scalelab.data.shards import open_corpus
+    from scalelab.data.stream import validation_windows
+    from scalelab.train.evaluate import validation_loss
+
+    long = {"examples": 16, "batch": 8, "min_steps": 60}
+    stages = done(sft(**long), sft(**long, name="kept", replay=1.0))
+
+    def loss(path):
+        model = Checkpoint.load(path)
+        windows = validation_windows(open_corpus(model.corpus), 128, 4096)
+        return validation_loss(
+            model.network, windows, model.device, model.config.vocab_size
+        )[0]  # fmt: skip
+
+    before, forgot, kept = (
+        loss(path) for path in (base, stages["sft"].dir.path, stages["kept"].dir.path)
+    )
+    assert kept < before - 0.5
+    assert kept < forgot - 0.5
+    events = [e for e in stages["kept"].dir.run_dir.events() if e["event"] == "step"]
+    assert events[-1]["replay_loss"] < events[0]["replay_loss"]
+    assert stages["kept"].dir.result().flops > stages["sft"].dir.result().flops * 1.5
+
+
+def test_replay_without_a_corpus_or_a_window_is_refused(base, tmp_path):
+    from dataclasses import replace
+
+    from scalelab.posttrain.sft import replayed
+
+    model = Checkpoint.load(base)
+    few = Sft.model_validate({"name": "s", "replay": 0.01, "batch": 8, "rates": {"lr": 1e-3}})
+    some = few.model_copy(update={"replay": 0.5})
+
+    assert "is not one window" in refused(lambda: replayed(model, few, 0))
+    unknown = replace(model, corpus=None)
+    assert "nobody wrote down which text" in refused(lambda: replayed(unknown, some, 0))
+
+
 def test_a_series_is_a_stage_for_each_size(done, sft):
     stages = done(sft(examples=None, sizes=[4, 8, 16]))
 
