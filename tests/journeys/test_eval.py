@@ -11,6 +11,8 @@ import pytest
 from scalelab.cli import main
 from scalelab.evals.evalfile import EvalFile
 
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+"""A deprecation that MLflow's own use of its packages sets off; it runs in this process here."""
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 FILE = """
@@ -108,7 +110,7 @@ def test_everything_that_is_asked_for_is_measured_and_once(here, tmp_path):
     again, said, _ = here("eval", "measured.yaml")
 
     assert again == 0
-    assert "measured: " not in said.split("\n\n")[0]
+    assert "  measured: " not in said
     assert {p: p.stat().st_mtime_ns for p in tmp_path.glob("runs/measured/evals/*.json")} == times
 
 
