@@ -120,10 +120,10 @@ def data(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    """Write a finished run's model as a Hugging Face checkpoint."""
-    from scalelab.launch.commands import export_run
+    """Write a model, of a run or of a stage, as a Hugging Face checkpoint."""
+    from scalelab.report.export_command import export as write_out
 
-    return export_run(args.run_dir, args.out)
+    return write_out(args.run_dir, args.out)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -232,7 +232,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--port", type=int, default=5000, help="port on this machine (5000)")
     command(data, "file", "--set")
     c = command(export)
-    c.add_argument("run_dir", type=Path, help="a run directory: runs/SWEEP/RUN")
+    c.add_argument("run_dir", type=Path, help="a directory: runs/SWEEP/RUN, runs/NAME/STAGE-ID")
     c.add_argument("out", type=Path, help="directory for the checkpoint")
     return root
 

@@ -1,7 +1,6 @@
-"""What `scalelab sweep`, `run`, `data` and `export` do, from words to words."""
+"""What `scalelab sweep`, `run` and `data` do, from words to words."""
 
 import json
-import shutil
 import signal
 import sys
 import threading
@@ -11,7 +10,7 @@ from scalelab.data import shards
 from scalelab.data.base import DataConfig
 from scalelab.data.shards import Corpus
 from scalelab.data.stream import refuse_too_many
-from scalelab.errors import ConfigError, DataError, RunError
+from scalelab.errors import DataError, RunError
 from scalelab.files import locked, write_json
 from scalelab.launch import EXECUTORS
 from scalelab.launch.base import Executor
@@ -209,26 +208,22 @@ def prepare_data(path: Path, overrides: list[str]) -> int:
     return 0
 
 
-def export_run(path: Path, out: Path) -> int:
-    """Write a finished run's weights, config and tokenizer where other software reads them."""
-    from scalelab.model.export import to_hugging_face
-
-    run_dir = RunDir(path)
+def finished(run_dir: RunDir) -> None:
+    """Refuse a run that has no final weights. Raises RunError."""
     result = run_dir.result()
     if result is None or result.status != "finished":
         raise RunError(
             "the run has not finished, so it has no final weights",
-            where=str(path),
-            fix="finish it: scalelab run " + str(path),
+            where=str(run_dir.path),
+            fix=f"finish it: scalelab run {run_dir.path}",
         )
-    if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        raise ConfigError(
-            "something is there already", where=str(out), fix="name a new or empty directory"
-        )
+
+
+def export_tokens(path: Path, out: Path) -> None:
+    """Write a run on a language of tokens where other software reads it: there is no tokenizer."""
+    from scalelab.model.export import to_hugging_face
+
+    run_dir = RunDir(path)
+    finished(run_dir)
     spec = run_dir.spec()
-    corpus = shards.open_corpus(spec.data_digest)
     to_hugging_face(spec.model, run_dir.weights_path, out, seq_len=spec.seq_len)
-    if (tokenizer := corpus.path / "tokenizer.json").exists():
-        shutil.copy(tokenizer, out / "tokenizer.json")
-    print(f"wrote {out}: load it with transformers.AutoModelForCausalLM.from_pretrained")
-    return 0

@@ -109,6 +109,9 @@ class StageSpec(Config):
         for judge in [said["stage"].get("judge"), *(said["stage"].get("others") or ())]:
             if judge and "/" in str(judge.get("model")):
                 del judge["model"]
+        for model in ("first", "second"):
+            if "/" in str(said["stage"].get(model)):
+                del said["stage"][model]
         if is_file(str(said["stage"].get("pairs"))):
             del said["stage"]["pairs"]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]

@@ -23,7 +23,12 @@ from torch import Tensor
 from scalelab.config import Count, Positive, plugin
 from scalelab.errors import DataError
 from scalelab.evals import JUDGES
-from scalelab.evals.agreement import cohen_kappa, krippendorff_alpha, raw_agreement
+from scalelab.evals.agreement import (
+    cohen_kappa,
+    fleiss_kappa,
+    krippendorff_alpha,
+    raw_agreement,
+)
 from scalelab.evals.asking import ask
 from scalelab.files import write_text, writing
 from scalelab.posttrain.account import held_bytes
@@ -39,7 +44,7 @@ class Preferences(Stage):
     kind: Literal["preferences"] = "preferences"
     """Names this method in STAGES."""
     first: str
-    """The stage whose model writes one answer."""
+    """The stage whose model writes one answer, or the directory of a checkpoint (with a /)."""
     second: str | None = None
     """The other answer's; None: the same model, drawn again."""
     judge: plugin(JUDGES)
@@ -56,13 +61,15 @@ class Preferences(Stage):
 
     def needs(self) -> tuple[str, ...]:
         """The models, and what the judges are made from."""
-        models = (self.first, *([self.second] if self.second else []))
+        models = [name for name in (self.first, self.second) if name and "/" not in name]
         judges = [name for judge in (self.judge, *self.others) for name in judge.needs()]
         return tuple(dict.fromkeys((*models, *judges)))
 
     def files(self) -> tuple[str, ...]:
-        """What its judges name by path."""
-        return tuple(f for judge in (self.judge, *self.others) for f in judge.files())
+        """Models and judges that are named by path."""
+        models = [name for name in (self.first, self.second) if name and "/" in name]
+        judges = [f for judge in (self.judge, *self.others) for f in judge.files()]
+        return tuple(dict.fromkeys((*models, *judges)))
 
     def most_rows(self) -> tuple[int | None, float]:
         """See Stage."""
@@ -198,6 +205,9 @@ class Collecting:
         for i, other in enumerate(self.stage.others, 1):
             both = np.array([[r["verdict"], r["others"][i - 1]] for r in rows], dtype=float)
             metrics |= {f"agreement.{i}-{other.kind}.{k}": v for k, v in _agreement(both).items()}
+        if len(self.stage.others) > 1:
+            every = np.array([[r["verdict"], *r["others"]] for r in rows], dtype=float)
+            metrics |= {f"agreement.all.{k}": v for k, v in _of_all(every).items()}
         return {
             "metrics": metrics,
             "memory_bytes": {"models": held_bytes(self.first.network)},
@@ -214,6 +224,21 @@ def _agreement(ratings: np.ndarray) -> dict[str, float | None]:
     for name, measure, given in (
         ("raw", raw_agreement, both),
         ("cohen_kappa", cohen_kappa, both),
+        ("krippendorff_alpha", krippendorff_alpha, ratings),
+    ):
+        try:
+            found[name] = measure(given, replicates=0).value
+        except DataError:
+            found[name] = None
+    return found
+
+
+def _of_all(ratings: np.ndarray) -> dict[str, float | None]:
+    """How far all judges agree, shape (comparisons, judges); None where it is not defined."""
+    found: dict[str, float | None] = {}
+    whole = ratings[~np.isnan(ratings).any(1)]
+    for name, measure, given in (
+        ("fleiss_kappa", fleiss_kappa, whole),
         ("krippendorff_alpha", krippendorff_alpha, ratings),
     ):
         try:

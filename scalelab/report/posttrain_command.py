@@ -199,6 +199,9 @@ def _tell(planned: Planned, what: str) -> None:
         print(f"  {planned.name}: {what}", flush=True)
         return
     result = planned.dir.result()
+    example = planned.dir.path / "batch.txt"
+    if example.exists():
+        print(f"  {planned.name} read, and learned in [ ]: {_first_of(example)}")
     shown = [
         f"{name.removeprefix('held_out.')} {value:.3f}"
         for name, value in result.metrics.items()
@@ -209,6 +212,11 @@ def _tell(planned: Planned, what: str) -> None:
         + (f": {', '.join(shown)}" if shown else ""),
         flush=True,
     )
+
+
+def _first_of(batch: Path) -> str:
+    """The first example that a stage wrote down, in one line."""
+    return batch.read_text(encoding="utf-8").split("\n\n", 1)[1].split("\n")[0][:200]
 
 
 SHOWN = (
