@@ -12,7 +12,6 @@ Source: Rafailov et al. 2023, arXiv:2305.18290; Pang et al. 2024, arXiv:2404.197
 Razin et al. 2024, arXiv:2410.08847 (displacement).
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,60 +19,34 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from scalelab.config import Count, Fraction, NonNegative, Positive
+from scalelab.config import NonNegative, Positive
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.model.scalar_net import padded
 from scalelab.model.transformer_net import TransformerNet
 from scalelab.posttrain import losses
 from scalelab.posttrain.account import activation_bytes, held_bytes, trained_bytes
-from scalelab.posttrain.base import Given, Rates, Stage, Work
+from scalelab.posttrain.base import Given, Work
 from scalelab.posttrain.judged import Judged
 from scalelab.posttrain.networks import Adapter, Lora, Trainee, copied, merged, write_model
 from scalelab.posttrain.order import epochs_of
-from scalelab.posttrain.pairs import Pair, both_sides, is_file, pairs_of
+from scalelab.posttrain.pairs import OnPairs, Pair, both_sides, pairs_of
 
 
-class Dpo(Stage):
+class Dpo(OnPairs):
     """Learn from preferences directly."""
 
     kind: Literal["dpo"] = "dpo"
     """Names this method in STAGES."""
-    start: str
-    """The model that it begins with, which is the reference too."""
-    pairs: str
-    """The stage that collected the pairs, or a file."""
-    examples: Count | None = None
-    """Pairs to learn from; None takes all that are not held out."""
     beta: Positive = 0.1
     """How strongly the model is held to the reference."""
     sft_weight: NonNegative = 0.0
     """Weight of the better answer's own loss, nats per token."""
-    epochs: Positive = 1.0
-    min_steps: Count = 1
-    """Updates at least."""
-    batch: Count = 32
-    """Pairs of an update."""
-    rates: Rates
-    warmup: Fraction = 0.1
     lora: Lora | None = None
     """Train low-rank changes only."""
-    backend: Literal["own", "trl"] = "own"
-    """trl: DPOTrainer of TRL does the steps (extra `post`)."""
-
-    def needs(self) -> tuple[str, ...]:
-        """The model, and the pairs."""
-        return (self.start, *(() if is_file(self.pairs) else (self.pairs,)))
-
-    def files(self) -> tuple[str, ...]:
-        """The file of pairs, where they come from one."""
-        return (self.pairs,) if is_file(self.pairs) else ()
 
     def most_rows(self) -> tuple[int | None, float]:
         """See Stage."""
-        if self.examples is None:
-            return None, 4.0
-        pairs = max(math.ceil(self.examples * self.epochs), self.min_steps * self.batch)
-        return 2 * pairs, 4.0
+        return self.rows_trained(), 4.0
 
     def work(self, given: Given) -> Work:
         """See Stage."""

@@ -9,17 +9,20 @@ off has no end to be learned. A share is held out by the prompt, so that no prom
 sides. Undecided pairs and pairs of equal answers teach nothing: they are left out and counted.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from scalelab.config import Count, Fraction, Positive
 from scalelab.data.chat import Chat, Message
 from scalelab.data.skills import drawn_share
 from scalelab.data.textfiles import rows_of
 from scalelab.errors import DataError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.recorded import as_messages
-from scalelab.posttrain.base import Given
+from scalelab.posttrain.base import Given, Rates, Stage
 from scalelab.posttrain.preferences import PAIRS
 
 HELD_OUT = 0.1
@@ -60,6 +63,42 @@ class Pairs:
             "pairs_equal": self.n_equal,
             "longer_loses": sum(len(p.rejected) > len(p.chosen) for p in every) / len(every),
         }
+
+
+class OnPairs(Stage):
+    """A stage that learns from pairs. Members add `kind`, their settings and their work."""
+
+    start: str
+    """The stage whose model it begins with."""
+    pairs: str
+    """The stage that collected the pairs, or a file."""
+    examples: Count | None = None
+    """Pairs to learn from; None takes all that are not held out."""
+    epochs: Positive = 1.0
+    """Passes over the pairs."""
+    min_steps: Count = 1
+    """Updates at least."""
+    batch: Count = 32
+    """Pairs of an update."""
+    rates: Rates
+    warmup: Fraction = 0.1
+    """Share of the updates over which the rate rises."""
+    backend: Literal["own", "trl"] = "own"
+    """trl: TRL's trainer of this method does the steps (extra `post`)."""
+
+    def needs(self) -> tuple[str, ...]:
+        """The model, and the pairs."""
+        return (self.start, *(() if is_file(self.pairs) else (self.pairs,)))
+
+    def files(self) -> tuple[str, ...]:
+        """The file of pairs, where they come from one."""
+        return (self.pairs,) if is_file(self.pairs) else ()
+
+    def rows_trained(self) -> int | None:
+        """Answers that go through the model at most; None: as many as there will be pairs."""
+        if self.examples is None:
+            return None
+        return 2 * max(math.ceil(self.examples * self.epochs), self.min_steps * self.batch)
 
 
 def is_file(source: str) -> bool:

@@ -20,54 +20,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scalelab.config import Count, Fraction, Positive
 from scalelab.evals.reward_model import RewardModel
 from scalelab.model.scalar_net import ScalarNet, padded
 from scalelab.posttrain import losses
 from scalelab.posttrain.account import activation_bytes, trained_bytes
-from scalelab.posttrain.base import Given, Rates, Stage, Work
+from scalelab.posttrain.base import Given, Work
 from scalelab.posttrain.networks import Trainee, copied
 from scalelab.posttrain.order import epochs_of
-from scalelab.posttrain.pairs import both_sides, is_file, pairs_of
+from scalelab.posttrain.pairs import OnPairs, both_sides, pairs_of
 
 BINS = 10
 
 
-class Reward(Stage):
+class Reward(OnPairs):
     """Learn what is preferred, as a number."""
 
     kind: Literal["reward"] = "reward"
     """Names this method in STAGES."""
-    start: str
-    """The model whose trunk it begins with."""
-    pairs: str
-    """The stage that collected the pairs, or a file."""
-    examples: Count | None = None
-    """Pairs to learn from; None takes all that are not held out."""
-    epochs: Positive = 1.0
-    min_steps: Count = 1
-    """Updates at least."""
-    batch: Count = 32
-    """Pairs of an update."""
-    rates: Rates
-    warmup: Fraction = 0.1
-    backend: Literal["own", "trl"] = "own"
-    """trl: RewardTrainer of TRL does the steps (extra `post`)."""
-
-    def needs(self) -> tuple[str, ...]:
-        """The model, and the pairs."""
-        return (self.start, *(() if is_file(self.pairs) else (self.pairs,)))
-
-    def files(self) -> tuple[str, ...]:
-        """The file of pairs, where they come from one."""
-        return (self.pairs,) if is_file(self.pairs) else ()
 
     def most_rows(self) -> tuple[int | None, float]:
         """See Stage."""
-        if self.examples is None:
-            return None, 3.0
-        pairs = max(math.ceil(self.examples * self.epochs), self.min_steps * self.batch)
-        return 2 * pairs, 3.0
+        return self.rows_trained(), 3.0
 
     def work(self, given: Given) -> Work:
         """See Stage."""
