@@ -12,6 +12,10 @@ import time
 
 import pytest
 
+COMMANDS = (
+    "sweep", "runs", "fit", "plan", "launch", "posttrain", "eval", "simulate", "ui", "sync", "run",
+    "data", "export",
+)  # fmt: skip
 HEAVY = {"torch", "mlflow", "optuna", "pandas", "matplotlib", "scipy", "numpy", "pydantic", "rich"}
 
 
@@ -151,11 +155,11 @@ def test_help_is_there_at_once_and_loads_nothing_heavy(world):
     )
 
     assert done.returncode == 0
-    for command in ("sweep", "runs", "fit", "ui", "sync", "run", "data", "export"):
+    for command in COMMANDS:
         assert command in done.stdout
     assert not HEAVY & {name.partition(".")[0] for name in loaded.stdout.split()}
 
 
 def test_every_command_explains_itself(world):
-    for command in ("sweep", "runs", "fit", "ui", "sync", "run", "data", "export"):
+    for command in COMMANDS:
         assert world(command, "--help").stdout.startswith("usage: scalelab " + command)
