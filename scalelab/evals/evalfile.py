@@ -71,6 +71,8 @@ class PredictionSpec(Config):
     """Whose runs are asked."""
     task: str
     """Of `tasks`, by its name; of a choice task its mode `full` is used."""
+    against: tuple[str, ...] = ()
+    """Sweeps of other recipes: how often one small scale, and two steps, know the better one."""
     flops: Flops | None = None
     """Compute of the model that is asked about; None: ten times the largest run."""
     n_params: Positive | None = None

@@ -46,7 +46,8 @@ def run_eval(
     """Measure what an evaluation file asks for, and is not measured yet. Returns the exit code."""
     file = EvalFile.load(path, overrides)
     models = {name: find_model(said, root) for name, said in file.models.items()}
-    runs = {asked.sweep: finished_runs(root, asked.sweep) for asked in file.prediction}
+    sweeps = {name for asked in file.prediction for name in (asked.sweep, *asked.against)}
+    runs = {name: finished_runs(root, name) for name in sorted(sweeps)}
     judges = judges_of(file, models, root)
     print(describe(file, models, runs))
     if dry_run:

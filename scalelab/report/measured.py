@@ -34,6 +34,7 @@ from scalelab.evals.pairwise import Judgments, length_controlled, positions, ver
 from scalelab.evals.perplexity import PerplexitySet, perplexity, read
 from scalelab.evals.predict import Target, predict
 from scalelab.evals.ranking import Battles, bradley_terry, elo
+from scalelab.evals.recipes import rank_recipes
 from scalelab.files import write_json
 from scalelab.posttrain.flow import contents
 
@@ -104,7 +105,7 @@ class Measuring:
         if self.file.pairwise is not None:
             found += self._pairwise()
         for asked in self.file.prediction:
-            found.append(self._prediction(asked, runs[asked.sweep]))
+            found += self._prediction(asked, runs)
         return [*found, *aggregates(found)]
 
     def _kept(
@@ -343,35 +344,22 @@ class Measuring:
             seed=self.file.seed,
         )[0]  # fmt: skip
 
-    def _prediction(self, asked: PredictionSpec, runs: Sequence[Mapping[str, Any]]) -> Measured:
+    def _prediction(
+        self, asked: PredictionSpec, runs: Mapping[str, Sequence[Mapping[str, Any]]]
+    ) -> list[Measured]:
         task = next(t for t in self.file.tasks if t.name == asked.task)
+        sweeps = (asked.sweep, *asked.against)
 
         def make() -> Iterator[Measured]:
-            from scalelab.evals.choice import evaluate
-
             rows, chance = [], 0.0
-            for run in runs:
-                scores = evaluate(
-                    Checkpoint.load(run["path"]), [task], limit=self.file.limit, chat=False,
-                    seed=self.file.seed,
-                )  # fmt: skip
-                score = next((s for s in scores if s.mode == "full"), None)
-                if score is None:
-                    raise DataError(
-                        f"the task {task.name!r} has no mode full: its loss cannot be followed",
-                        where="prediction",
-                        fix="give the task modes: [full]",
-                    )
-                chance = score.chance
-                rows.append({
-                    "task": task.name, "flops": run["flops"], "n_params": run["n_params"],
-                    "n_tokens": run["n_tokens"], "task_loss": score.loss_per_token.value,
-                    "accuracy": score.accuracy.value, "n_items": score.accuracy.n,
-                })  # fmt: skip
-            largest = max(row["flops"] for row in rows)
+            for sweep in sweeps:
+                more, chance = self._scores_of(task, runs[sweep], sweep)
+                rows += more
+            own = [row for row in rows if row["recipe"] == asked.sweep]
+            largest = max(row["flops"] for row in own)
             target = Target(asked.flops or 10 * largest, asked.n_params, asked.n_tokens)
             found = predict(
-                rows, task.name, target, chance=chance, form=asked.form, seed=self.file.seed
+                own, task.name, target, chance=chance, form=asked.form, seed=self.file.seed
             )
             yield Measured(
                 "prediction", f"{asked.task} from {asked.sweep}", None,
@@ -380,11 +368,47 @@ class Measuring:
                  "carried": found.carried, "predictable": float(found.is_predictable)},
                 found.text,
             )  # fmt: skip
+            if asked.against:
+                ranked = rank_recipes(rows, task.name, chance=chance, form=asked.form)
+                yield Measured(
+                    "prediction", f"{asked.task}: the better of {len(sweeps)} recipes", None,
+                    {"by_accuracy": ranked.by_accuracy, "by_loss": ranked.by_loss,
+                     "by_two_steps": ranked.by_two_steps},
+                    ranked.text,
+                )  # fmt: skip
 
         what = ["prediction", asked.model_dump_json(), task.model_dump_json()]
-        what += [[contents(run["path"]) for run in runs]]
+        what += [[contents(run["path"]) for sweep in sweeps for run in runs[sweep]]]
         what += [[contents(Path(file)) for file in task.files()]]
-        return self._kept([*what, self.file.limit, self.file.seed], make)[0]
+        return self._kept([*what, self.file.limit, self.file.seed], make)
+
+    def _scores_of(
+        self, task: Any, runs: Sequence[Mapping[str, Any]], sweep: str
+    ) -> tuple[list[dict[str, Any]], float]:
+        """What every run of a sweep scores on a task, as rows, and what a guess scores."""
+        from scalelab.evals.choice import evaluate
+
+        rows, chance = [], 0.0
+        for run in runs:
+            scores = evaluate(
+                Checkpoint.load(run["path"]), [task], limit=self.file.limit, chat=False,
+                seed=self.file.seed,
+            )  # fmt: skip
+            score = next((s for s in scores if s.mode == "full"), None)
+            if score is None:
+                raise DataError(
+                    f"the task {task.name!r} has no mode full: its loss cannot be followed",
+                    where="prediction",
+                    fix="give the task modes: [full]",
+                )
+            chance = score.chance
+            rows.append({
+                "task": task.name, "recipe": sweep, "flops": run["flops"],
+                "n_params": run["n_params"], "n_tokens": run["n_tokens"],
+                "task_loss": score.loss_per_token.value, "accuracy": score.accuracy.value,
+                "n_items": score.accuracy.n,
+            })  # fmt: skip
+        return rows, chance
 
 
 def _scored(score: Any, model: str) -> Measured:

@@ -185,6 +185,46 @@ def test_every_evaluation_we_ship_says_its_question(path):
     assert file.question.strip().endswith("?")
 
 
+def test_recipes_are_told_apart_beside_the_baseline_of_one_scale(
+    here, undisturbed, tmp_path, monkeypatch
+):
+    """Another sweep of other finished runs; what they score is made up, the rest is real."""
+    from types import SimpleNamespace
+
+    shutil.copytree(undisturbed.runs, tmp_path / "runs")
+    manifest = json.loads((tmp_path / "runs" / "journey" / "sweep.json").read_text())
+    manifest["sweep"] = "rival"
+    (tmp_path / "runs" / "rival").mkdir()
+    (tmp_path / "runs" / "rival" / "sweep.json").write_text(json.dumps(manifest))
+    asked = []
+
+    def evaluate(model, tasks, **how):
+        asked.append(model.path)
+        better = 0.02 if len(asked) > 9 else 0.0
+        loss = 3.0 - 0.1 * len(model.path.name) - 0.01 * (len(asked) % 9) - better
+        accuracy = 0.5 + 0.02 * (len(asked) % 9) + better
+        return [
+            SimpleNamespace(
+                mode="full", chance=0.25, loss_per_token=SimpleNamespace(value=loss),
+                accuracy=SimpleNamespace(value=accuracy, n=100),
+            )
+        ]  # fmt: skip
+
+    monkeypatch.setattr("scalelab.evals.choice.evaluate", evaluate)
+    monkeypatch.setattr("scalelab.report.measured.Measuring._tasks", lambda *args: [])
+
+    code, said, problems = here(
+        "eval", "tasks.yaml", "--set",
+        "prediction=[{sweep: journey, task: choose, against: [rival]}]",
+    )  # fmt: skip
+
+    assert code == 0, problems
+    assert len(asked) == 18
+    assert "1 decisions among 2 recipes" in said
+    assert "by accuracy 100%" in said
+    assert "carried forward" in said
+
+
 def test_a_dry_run_measures_nothing(here, tmp_path):
     code, said, _ = here("eval", "measured.yaml", "--dry-run")
 
