@@ -28,7 +28,7 @@ recipe:
   precision: fp32
 design:
   kind: isoflop
-  budgets: [6e9, 1.5e10, 3.5e10]
+  budgets: [4e9, 1e10, 2.4e10]
   sizes_per_budget: 3
   span: 4
   tokens_per_param: 20

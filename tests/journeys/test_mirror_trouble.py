@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-SWEEP = ("sweep", "journey.yaml", "--set", "design.budgets=[6e9]")
+SWEEP = ("sweep", "journey.yaml", "--set", "design.budgets=[4e9]")
 
 
 def counts(world):

@@ -22,6 +22,7 @@ from scalelab.posttrain.flow import PosttrainFile, plan
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
+UNGRADED = ("posttrain", "made.yaml", "--set", "grades=null")
 FILE = """
 name: made
 question: Does it hold together?
@@ -110,6 +111,7 @@ def mirrored(world):
             "from tags t join metrics m on m.run_uuid = t.run_uuid "
             "join runs r on r.run_uuid = t.run_uuid "
             "where t.key = 'scalelab.key' and r.lifecycle_stage = 'active' "
+            "and t.value not like 'evaluation:%' "
             "and m.key in ('loss', 'final.held_out.accuracy', 'gold', 'seconds') "
             "group by t.value, m.key order by 1, 2"
         ).fetchall()
@@ -196,7 +198,7 @@ def test_interrupted_and_killed_again_and_again_it_ends_the_same(made, worlds_wi
     """An interrupt asks to save; then the whole process group is killed."""
     world, draw = worlds_with_base("killed"), random.Random(7)
     for kind, number in (("sft", signal.SIGINT), ("ppo", signal.SIGKILL)):
-        process = world.start("posttrain", "made.yaml")
+        process = world.start(*UNGRADED)
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
             if list(world.runs.glob(f"made/{kind}-*/log.jsonl")):
@@ -213,11 +215,17 @@ def test_interrupted_and_killed_again_and_again_it_ends_the_same(made, worlds_wi
             assert "the same command goes on" in said
         _end_of_workers(world)
 
-    done = world("posttrain", "made.yaml")
+    done = world(*UNGRADED)
 
     assert done.returncode == 0, done.stderr + done.stdout
-    assert everything(world) == everything(made)
-    assert mirrored(world) == mirrored(made)
+    stages = everything(world)
+    assert stages == {name: it for name, it in everything(made).items() if name in stages}
+    assert len(stages) == 7
+    assert mirrored(world) == [row for row in mirrored(made) if row[0] in _ids(stages)]
+
+
+def _ids(stages):
+    return {name.rpartition("-")[2] for name in stages}
 
 
 def _end_of_workers(world):
@@ -295,6 +303,7 @@ def test_another_tokenizer_than_the_model_s_is_refused(here, tmp_path, made):
 def test_a_stage_that_is_refused_takes_only_what_needs_it(worlds_with_base):
     world = worlds_with_base("partly")
     (world.path / "long.jsonl").write_text('{"prompt": "' + "x" * 300 + '", "completion": "a"}\n')
+    (world.path / "p.jsonl").write_text('{"prompt": "x", "chosen": "a", "rejected": "b"}\n')
     (world.path / "made.yaml").write_text(
         "name: made\nbase: base\ngrades: null\n"
         "data: {kind: files, train: [long.jsonl]}\n"

@@ -96,7 +96,7 @@ def test_nothing_to_fit(refused, world):
 
 
 def test_two_sweeps_in_one_directory(refused, world):
-    first = world.start("sweep", "journey.yaml", "--set", "design.budgets=[6e9]")
+    first = world.start("sweep", "journey.yaml", "--set", "design.budgets=[4e9]")
     try:
         deadline = time.monotonic() + 60
         while not list(world.runs.glob("journey/*/log.jsonl")) and time.monotonic() < deadline:
@@ -110,7 +110,7 @@ def test_two_sweeps_in_one_directory(refused, world):
 
 
 def test_a_checkpoint_of_another_run(refused, world):
-    world("sweep", "journey.yaml", "--set", "design.budgets=[6e9]")
+    world("sweep", "journey.yaml", "--set", "design.budgets=[4e9]")
     one, other, *_ = sorted(p.parent for p in world.runs.glob("journey/*/result.json"))
     for run in (one, other):
         (run / "result.json").unlink()
@@ -119,17 +119,17 @@ def test_a_checkpoint_of_another_run(refused, world):
     (place / "meta.json").write_text(f'{{"spec": "{other.name}", "step": 1}}')
     (place / "state.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
 
-    shown = refused("sweep", "journey.yaml", "--set", "design.budgets=[6e9]")
+    shown = refused("sweep", "journey.yaml", "--set", "design.budgets=[4e9]")
     assert f"belongs to run {other.name}, not to {one.name}" in shown
 
 
 def test_a_disk_that_fills_up(refused, world):
     with mounted(world.runs, "size=96k"):
-        shown = refused("sweep", "journey.yaml", "--set", "design.budgets=[6e9]")
+        shown = refused("sweep", "journey.yaml", "--set", "design.budgets=[4e9]")
 
         assert "No space left on device" in shown
         assert "goes on from here" in shown
-    again = world("sweep", "journey.yaml", "--set", "design.budgets=[6e9]")
+    again = world("sweep", "journey.yaml", "--set", "design.budgets=[4e9]")
     assert again.returncode == 0, again.stderr
 
 
