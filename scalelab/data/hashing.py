@@ -47,6 +47,12 @@ def content_hash(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
+def drawn_share(seed: str, i: int) -> float:
+    """The i-th of a row of numbers between 0 and 1 that are drawn evenly."""
+    said = hashlib.sha256(f"{seed}:{i}".encode()).digest()
+    return int.from_bytes(said[:6], "big") / 2**48
+
+
 def sha256(path: Path) -> str:
     """The sha256 of a file, in hex. Raises DataError where the file cannot be read."""
     try:

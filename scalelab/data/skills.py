@@ -30,6 +30,7 @@ from typing import Literal
 
 from scalelab.config import Count, Whole
 from scalelab.data.base import Document, HashFile, Skips, TextSource
+from scalelab.data.hashing import drawn_share
 
 WORD_COST = 0.05
 """Points that each word of an answer costs."""
@@ -212,12 +213,6 @@ def notation(skill: str, words: Words, number: int, *, with_answer: bool = True)
     said = [*words, SKILLS[skill].mark, *([str(number)] if skill == "take" else [])]
     answer = SKILLS[skill].answer(words, number) if with_answer else ()
     return " " + " ".join((*said, *answer))
-
-
-def drawn_share(seed: str, i: int) -> float:
-    """The i-th of a row of numbers between 0 and 1 that are drawn evenly."""
-    said = hashlib.sha256(f"{seed}:{i}".encode()).digest()
-    return int.from_bytes(said[:6], "big") / 2**48
 
 
 class _Draw:

@@ -213,19 +213,28 @@ def token_logprobs(network: TransformerNet, tokens_BT: Tensor) -> Tensor:
         )
 
 
-def _model_directory(path: Path) -> Checkpoint:
+def described(path: Path) -> tuple[Architecture, str, int, str | None]:
+    """What model.json says: architecture, name of the tokenizer, context, corpus of the base.
+
+    Raises:
+        RunError: It cannot be read.
+    """
     try:
         record = json.loads((path / "model.json").read_text(encoding="utf-8"))
         config = ARCHITECTURES[record["architecture"]["kind"]].model_validate(
             record["architecture"]
         )
-        named, seq_len, corpus = record["tokenizer"], record["seq_len"], record["corpus"]
+        return config, record["tokenizer"], record["seq_len"], record["corpus"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"model.json cannot be read: {error}",
             where=str(path / "model.json"),
             fix="delete the stage's directory and run the same command again",
         ) from error
+
+
+def _model_directory(path: Path) -> Checkpoint:
+    config, named, seq_len, corpus = described(path)
     tokenizer = TextTokenizer.load(path / "tokenizer.json")
     if tokenizer.name != named:
         raise DataError(

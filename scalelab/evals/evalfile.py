@@ -11,9 +11,9 @@
 Every section may be left out. Not here: the measurements themselves, each in its own file.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from scalelab.config import Config, Count, Flops, Fraction, Name, Positive, Switch, Whole, plugin
 from scalelab.evals import CONVERSATIONS, JUDGES, TASKS
@@ -81,17 +81,13 @@ class PredictionSpec(Config):
     """What loss is predicted from: compute, or parameters and tokens."""
 
 
-def _named(value: Any) -> Any:
-    return dict(value) if isinstance(value, dict) else value
-
-
 class EvalFile(Config):
     """Everything that is to be measured, as a person writes it."""
 
     name: Name
     """Of the report, and of the experiment in MLflow."""
     question: str = ""
-    models: Annotated[dict[Name, str], BeforeValidator(_named)] = Field(min_length=1)
+    models: dict[Name, str] = Field(min_length=1)
     """What the report calls each model, and where it is: a plan that was launched, a run's or a
     checkpoint's directory, or NAME/STAGE of a post-training."""
     perplexity: tuple[PerplexitySet, ...] = ()

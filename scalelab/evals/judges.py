@@ -23,7 +23,7 @@ from typing import Literal
 from pydantic import field_validator
 
 from scalelab.config import Config, Count, Fraction, NonNegative, Switch
-from scalelab.data.skills import drawn_share
+from scalelab.data.hashing import drawn_share
 from scalelab.errors import DataError
 from scalelab.evals.asking import ask
 from scalelab.evals.checkpoint import Checkpoint
@@ -47,12 +47,22 @@ class Court:
     may_pass: bool = False
     """Whether no verdict is an answer too, and not a judge that cannot be read."""
     dollars_per_verdict: float | None = None
+    dollars_per_hour: float | None = None
     n: int = 0
     unreadable: int = 0
     seconds: float = 0.0
     same: list[bool | None] | None = None
     """Of the last comparisons: whether the verdict was one, whichever answer stood first. None:
     not asked, or not to be read."""
+
+    @property
+    def dollars_per_thousand(self) -> float | None:
+        """What a thousand verdicts cost; None: not known."""
+        if self.dollars_per_verdict is not None:
+            return 1000 * self.dollars_per_verdict
+        if self.dollars_per_hour is None or not self.n:
+            return None
+        return 1000 * self.dollars_per_hour * self.seconds / 3600 / self.n
 
     def __call__(
         self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str], before: int
@@ -268,7 +278,7 @@ class Person(Judge):
                 verdicts.append(said if said is None or not swap else 1 - said)
             return verdicts
 
-        return Court(decide, may_pass=True)
+        return Court(decide, may_pass=True, dollars_per_hour=self.dollars_per_hour)
 
 
 def asked_in(prompt: Prompt) -> str:

@@ -14,16 +14,17 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from scalelab.data.chat import Chat
 from scalelab.data.tokenizer import TextTokenizer
 from scalelab.errors import RunError
-from scalelab.files import whole, write_json
+from scalelab.files import write_json
 from scalelab.model import ARCHITECTURES
 from scalelab.model.scalar_net import ScalarNet, padded
 from scalelab.model.transformer_net import TransformerNet
+from scalelab.train.checkpoint import save_weights
 from scalelab.train.device import find_device
 
 
@@ -71,10 +72,8 @@ class RewardModel:
 
     def write(self, out: Path) -> None:
         """Write its files."""
-        weights = {n: p.detach().float().cpu().clone() for n, p in self.net.state_dict().items()}
         self.chat.tokenizer.save(out / "tokenizer.json")
-        with whole(out / "reward.safetensors") as file:
-            save_file(weights, file.name)
+        save_weights(out / "reward.safetensors", self.net.state_dict())
         architecture = self.net.trunk.config.model_dump(mode="json")
         record = {"schema": 1, "architecture": architecture, "seq_len": self.seq_len}
         write_json(out / "reward.json", record)

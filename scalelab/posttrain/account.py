@@ -9,12 +9,12 @@
     ppo       write + policy + reference + reward + critic: forward each, then policy and critic:
               train, times the epochs
 
-so that with N weights in products these are 6N, 6N + 2N, 6N, and 2N + 2N + 2N + 2N + 12N epochs.
+so that with N weights in products these are 6N, 6N + 2N, 6N, 6N + 8N, and 10N + 12N epochs.
 Counted on real tokens: padding is the machine's affair. All models of a method are taken to be
 of one size, which ours are.
 
 Symbols: flops_per_token as in model/flops.py, at the context of training, attention in full.
-Source: METHODS of RLHF accounting follow from the factor 6 (Kaplan et al. 2020, 2.1).
+Source: the factors 2 and 6, Kaplan et al. 2020, arXiv:2001.08361, section 2.1; the rest counted.
 Not here: money and time of a final run (the plan room).
 """
 

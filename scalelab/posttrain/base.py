@@ -98,7 +98,7 @@ class Given:
     out: Path
     """Its own directory."""
     stop: Callable[[], bool] = lambda: False
-    """Whether it is asked to save and stop. The loop asks after every step; work whose step is
+    """Whether it is asked to save and stop. The loop asks before every step; work whose step is
     long asks on the way too, saves what it needs, and raises Stopped."""
     journal: Callable[..., None] = lambda event, **values: None
     """Appends an event to the stage's journal, for work whose step is long."""

@@ -41,7 +41,7 @@ def do(stage_dir: StageDir, given: Given, stop: Callable[[], bool]) -> StageResu
     Args:
         stage_dir: Receives journal, checkpoints, outputs and result.
         given: What the stage is given.
-        stop: Asked after every step; True saves and returns, to go on another time.
+        stop: Asked before every step; True does that step, saves and returns.
 
     Returns: The result, also when it diverged; None when it was stopped.
 

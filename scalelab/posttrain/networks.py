@@ -13,16 +13,16 @@ import math
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from scalelab.config import Config, Count, Positive
 from scalelab.evals.checkpoint import Checkpoint
-from scalelab.files import whole, write_json
+from scalelab.files import write_json
 from scalelab.model.base import Kind
 from scalelab.model.transformer_net import TransformerNet
 from scalelab.model.whole import Whole
 from scalelab.posttrain.base import Rates
+from scalelab.train.checkpoint import save_weights
 from scalelab.train.optim import FlatAdamW
 from scalelab.train.schedule import WSD
 
@@ -143,8 +143,7 @@ def merged(network: TransformerNet) -> dict[str, Tensor]:
 def write_model(out: Path, like: Checkpoint, weights: dict[str, Tensor]) -> None:
     """Write a model directory: model.json, model.safetensors and the tokenizer."""
     like.tokenizer.save(out / "tokenizer.json")
-    with whole(out / "model.safetensors") as file:
-        save_file(weights, file.name)
+    save_weights(out / "model.safetensors", weights)
     write_json(
         out / "model.json",
         {

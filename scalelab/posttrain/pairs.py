@@ -17,7 +17,7 @@ from typing import Literal
 
 from scalelab.config import Count, Fraction, Positive
 from scalelab.data.chat import Chat, Message
-from scalelab.data.skills import drawn_share
+from scalelab.data.hashing import drawn_share
 from scalelab.data.textfiles import rows_of
 from scalelab.errors import DataError
 from scalelab.evals.checkpoint import Checkpoint

@@ -189,7 +189,6 @@ class Collecting:
             )
         court = self.courts[0]
         per_thousand = 1000 * court.seconds / max(court.n, 1)
-        dollars = court.dollars_per_verdict
         metrics = {
             "comparisons": len(rows),
             "decided": decided,
@@ -199,7 +198,7 @@ class Collecting:
             "first_wins": float(np.mean([v for v in verdicts if v is not None])),
             "judge_seconds_per_thousand": per_thousand if court.n else None,
             "judge_flops_per_thousand": 1000 * sum(r["judge_flops"] for r in rows) / len(rows),
-            "judge_dollars_per_thousand": None if dollars is None else 1000 * dollars,
+            "judge_dollars_per_thousand": court.dollars_per_thousand,
             "judge_same_in_both_orders": _mean_of([row["same_in_both_orders"] for row in rows]),
         }
         for i, other in enumerate(self.stage.others, 1):

@@ -3,7 +3,6 @@
 file -> base, stages -> plan and cost -> stages side by side -> grades -> page -> MLflow
 """
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scalelab.errors import TrackError
+from scalelab.evals.checkpoint import described
 from scalelab.files import locked, write_json
 from scalelab.posttrain.abreast import Abreast, Ended
 from scalelab.posttrain.flow import Planned, PosttrainFile, find_base, plan, write_down
@@ -33,8 +33,8 @@ def run_posttrain(
     """Do what a post-training file asks for, and is not done yet. Returns the exit code."""
     file = PosttrainFile.load(path, overrides)
     base = find_base(file.base, root)
-    known = about(base, root)
     stages = plan(file, base, root)
+    known = about(base, root)
     print(describe(file, stages, known))
     if dry_run:
         return 0
@@ -132,7 +132,7 @@ def at_most(planned: Planned, known: Mapping[str, Any]) -> float | None:
 def about(base: Path, root: Path) -> dict[str, Any]:
     """What is known of the base model, from its directory; unknown is None."""
     known: dict[str, Any] = {"path": str(base)}
-    if (base / "spec.yaml").exists():
+    if not (base / "model.json").exists() and (base / "spec.yaml").exists():
         from scalelab.track.table import every_run
         from scalelab.train.rundir import RunDir
 
@@ -156,21 +156,14 @@ def about(base: Path, root: Path) -> dict[str, Any]:
         known["flops_before"] = float(before.drop_duplicates("run")["flops"].sum())
         return known
     if (base / "model.json").exists():
-        from scalelab.model import ARCHITECTURES
-
-        record = json.loads((base / "model.json").read_text(encoding="utf-8"))
-        config = ARCHITECTURES[record["architecture"]["kind"]].model_validate(
-            record["architecture"]
-        )
-        size = config.size(record["seq_len"])
-        known |= {"seq_len": record["seq_len"]}
+        config, _, seq_len, _ = described(base)
     else:
         from scalelab.model.export import config_of
 
         config, seq_len = config_of(base)
-        size = config.size(seq_len)
-        known |= {"seq_len": seq_len}
+    size = config.size(seq_len)
     return known | {
+        "seq_len": seq_len,
         "n_params_total": size.n_params_total,
         "flops_per_token": size.flops_per_token,
     }

@@ -285,6 +285,17 @@ def test_a_mistake_in_the_file_is_answered_before_anything_is_done(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_stage_is_a_base_and_one_without_a_model_is_refused(here, made):
+    paths = {p.name.rpartition("-")[0]: p for p in made.runs.glob("made/*-*") if p.is_dir()}
+
+    assert here("posttrain", "made.yaml", "--dry-run", "--set", f"base={paths['dpo']}")[0] == 0
+    code, said = here("posttrain", "made.yaml", "--dry-run", "--set", f"base={paths['pairs']}")
+
+    assert code == 2
+    assert "the base model has no weights" in said
+    assert "fix:" in said
+
+
 def test_another_tokenizer_than_the_model_s_is_refused(here, tmp_path, made):
     from scalelab.data.base import TokenizerConfig
     from scalelab.data.tokenizer import train
