@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 TORCH := $(shell sed -n 's/^\(torch==.*\)/\1/p' constraints.txt)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
+# Some hundred Pythons are started: what one has compiled the next ones need not.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo assistant test lint bench clean
 
@@ -24,7 +26,7 @@ assistant: demo
 	$(BIN)/scalelab posttrain sweeps/posttrain/assistant.yaml
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -10,7 +10,6 @@ beside the training, and a look at the forecast's band at every logged loss.
 Not here: the choice of N and D (the plan room), the page about what came true (the report room).
 """
 
-import multiprocessing
 import signal
 import time
 from collections.abc import Iterator
@@ -104,8 +103,7 @@ def launch(final: FinalRun, root: Path, config: LaunchConfig) -> FinalRun:
         if run_dir.is_done:
             return replace(final, result=run_dir.result())
         syncer = Syncer.start(root, plan.name)
-        devices = probe()
-        gpus = gpus_here(devices)
+        gpus = gpus_here(final.layout)
         threads = None if gpus else config.threads
         ranks = Ranks(run_dir, final.layout, config, threads, gpus)
         problem = f"run {run_dir.run} is being trained by another process"
@@ -224,32 +222,6 @@ def _write_manifest(final: FinalRun, root: Path) -> None:
         created_ms=time.time_ns() // 1_000_000,
         runs=(planned,),
     ).write(root)
-
-
-def probe() -> list[dict]:
-    """The devices of this machine, asked in a process that ends again."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["scalelab.launch.rank"])
-    from_child, to_parent = context.Pipe(duplex=False)
-    process = context.Process(target=_probe, args=(to_parent,), daemon=True)
-    process.start()
-    to_parent.close()
-    try:
-        return from_child.recv()
-    except EOFError:
-        raise LaunchError(
-            "the worker server did not start",
-            where="the first process that it should have forked",
-            fix="run `python -c 'import torch'` to see whether torch itself can start",
-        ) from None
-    finally:
-        process.join()
-
-
-def _probe(report) -> None:
-    from scalelab.train.device import probe as ask  # torch: not in this process
-
-    report.send(ask())
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from scalelab.errors import ScalelabError
 from scalelab.launch.base import Devices, Ended, LaunchConfig
-from scalelab.launch.worker import outcome_of, refusal_of
+from scalelab.launch.worker import outcome_of
 from scalelab.train.pace import seconds_per_token
 from scalelab.train.rundir import RunDir
 from scalelab.train.spec import RunSpec
@@ -36,7 +36,7 @@ class Inline:
             code = outcome_of(run_dir, stop=lambda: self._stopping)
             self._ended.append(Ended(run_dir, code))
         except ScalelabError as error:
-            self._ended.append(refusal_of(run_dir, error))
+            self._ended.append(Ended(run_dir, "refused", str(error)))
 
     def poll(self) -> list[Ended]:
         """What submit has brought since the last call."""

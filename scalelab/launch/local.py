@@ -1,8 +1,8 @@
 """Runs on this machine, each in a process of its own, on the devices that there are.
 
-A server process imports torch once and forks for every run, so a run starts in milliseconds
-instead of seconds. The server never touches a GPU. A worker that crashes takes nothing with
-it but its own run, which goes on from its checkpoint when it is tried again.
+Every run is forked from one server (forks.py), so it starts in milliseconds. A worker that
+crashes takes nothing with it but its own run, which goes on from its checkpoint when it is
+tried again.
 
     CPU   as many runs as cores, each on cores // runs threads
     GPU   each run on one device (CUDA_VISIBLE_DEVICES); several on one while the estimates
@@ -12,15 +12,14 @@ The number of threads stays as it is to the end of a sweep, because sums in anot
 give another last bit.
 """
 
-import multiprocessing
 import os
 import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from scalelab.errors import LaunchError
 from scalelab.launch.base import Devices, Ended, LaunchConfig, Outcome
+from scalelab.launch.forks import TRAINING, devices_here, fork_server
 from scalelab.train.memory import SHARE_OF_DEVICE, first_micro_rows, run_bytes
 from scalelab.train.rundir import RunDir
 from scalelab.train.spec import RunSpec
@@ -65,15 +64,14 @@ class Local:
 
     def __init__(self, config: LaunchConfig):
         self.config = config
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["scalelab.launch.worker"])
+        self._context = fork_server(TRAINING)
         self._jobs: dict[str, _Job] = {}
         self._needs: dict[tuple[str, int | None], int] = {}
         self._stop_at: float | None = None
         self._places, self._threads = self._find_places()
 
     def _find_places(self) -> tuple[list[_Place], int | None]:
-        devices = self._ask_devices()
+        devices = devices_here(self._context)
         self._name = str(devices[0]["name"])
         if devices[0]["kind"] == "cpu":
             cores = len(os.sched_getaffinity(0))
@@ -81,23 +79,6 @@ class Local:
             return [_Place(None, devices[0]["memory_bytes"], slots)], max(1, cores // slots)
         most = self.config.slots or self.config.max_runs_per_gpu
         return [_Place(i, d["memory_bytes"], most) for i, d in enumerate(devices)], None
-
-    def _ask_devices(self) -> list[dict]:
-        """Which devices there are, asked in a process that ends again."""
-        from_child, to_parent = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_probe, args=(to_parent,), daemon=True)
-        process.start()
-        to_parent.close()
-        try:
-            return from_child.recv()
-        except EOFError:
-            raise LaunchError(
-                "the worker server did not start",
-                where="the first process that it should have forked",
-                fix="run `python -c 'import torch'` to see whether torch itself can start",
-            ) from None
-        finally:
-            process.join()
 
     @property
     def devices(self) -> Devices:
@@ -235,12 +216,6 @@ def _work(*args: object) -> None:
     from scalelab.launch.worker import work  # torch: loaded in the server, not in the parent
 
     work(*args)
-
-
-def _probe(report: Connection) -> None:
-    from scalelab.train.device import probe  # likewise
-
-    report.send(probe())
 
 
 def _time(

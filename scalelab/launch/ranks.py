@@ -7,18 +7,19 @@ that does not gives up after `retries` more tries. What a person has to mend, an
 are never tried again.
 """
 
-import multiprocessing
 import os
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 
 from scalelab.errors import LaunchError
 from scalelab.files import write_json
 from scalelab.launch.base import RETRIED, Ended, LaunchConfig, Outcome
+from scalelab.launch.forks import AMONG_MANY, LAUNCHED, devices_here, fork_server
 from scalelab.train.layout import Layout
 from scalelab.train.rundir import RunDir, read_events
 
@@ -69,8 +70,7 @@ class Ranks:
         self.threads, self.gpus = threads, gpus
         self.restarts = 0
         self._stop_at: float | None = None
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["scalelab.launch.rank"])
+        self._context = _server(layout)
         write_down(run_dir, layout, config)
 
     def to_the_end(self, tick: Callable[[], None]) -> Ended:
@@ -239,8 +239,17 @@ def _work(*args: object) -> None:
     work(*args)
 
 
-def gpus_here(devices: list[dict]) -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls each GPU; empty where there is none."""
+def _server(layout: Layout) -> ForkServerContext:
+    return fork_server(LAUNCHED if layout.devices == 1 else AMONG_MANY)
+
+
+def gpus_here(layout: Layout) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls each GPU; empty where there is none.
+
+    Args:
+        layout: Of the run to come: its processes are forked from the server that is asked.
+    """
+    devices = devices_here(_server(layout))
     if devices[0]["kind"] == "cpu":
         return []
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -1,4 +1,4 @@
-"""Inside the process of one run: take its lock, train it, say how it ended.
+"""Inside a worker process: take the lock of a run, train it, say how it ended.
 
 The process leaves with its parent, whatever becomes of that: a thread waits on the parent's
 end of a pipe and ends the process when it closes. An interrupt from the keyboard reaches the
@@ -18,35 +18,43 @@ from pathlib import Path
 
 from scalelab.errors import ScalelabError
 from scalelab.files import locked, write_text
-from scalelab.launch.base import Ended, Outcome
+from scalelab.launch.base import Outcome
 from scalelab.train.device import OutOfMemory, use_threads
 from scalelab.train.loop import train
 from scalelab.train.rundir import RunDir
-
-Report = tuple[Outcome, str | None]
 
 
 def work(path: str, threads: int | None, environ: dict[str, str], report: Connection) -> None:
     """The body of a worker process: train one run directory, report, exit."""
     os.environ.update(environ)
+    stop = begin(threads)
+    run_dir = RunDir(Path(path))
+    end(report, run_dir.path, lambda: outcome_of(run_dir, stop))
+
+
+def begin(threads: int | None) -> Callable[[], bool]:
+    """Make this process a worker; the answer tells whether it was asked to stop."""
     leave_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked_to_stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.set())
     be_first_to_die()
     use_threads(threads)
-    run_dir = RunDir(Path(path))
+    return asked_to_stop.is_set
+
+
+def end(report: Connection, path: Path, do: Callable[[], Outcome]) -> None:
+    """Do the work of the directory `path` and report how it ended; our own bug ends the process."""
     try:
-        report.send((outcome_of(run_dir, asked_to_stop.is_set), None))
+        report.send((do(), None))
     except ScalelabError as error:
-        ended = refusal_of(run_dir, error)
-        report.send((ended.outcome, ended.reason))
+        report.send(("refused", str(error)))
     except (MemoryError, OutOfMemory) as error:
         report.send(("out_of_memory", f"{error}".splitlines()[0]))
     except BaseException:
-        # Our own bug. The driver goes on with the other runs and shows where this is written.
+        # The driver goes on with the others and shows where this is written.
         text = traceback.format_exc()
-        write_text(run_dir.path / "traceback.txt", text)
+        write_text(path / "traceback.txt", text)
         report.send(("error", text.strip().splitlines()[-1]))
         sys.exit(1)
 
@@ -56,11 +64,6 @@ def outcome_of(run_dir: RunDir, stop: Callable[[], bool]) -> Outcome:
     problem = f"run {run_dir.run} is being trained by another process"
     with locked(run_dir.lock_path, problem, "wait for it to end, or stop it"):
         return "interrupted" if train(run_dir, stop) is None else "done"
-
-
-def refusal_of(run_dir: RunDir, error: ScalelabError) -> Ended:
-    """The ending of a run that a person has to mend something for."""
-    return Ended(run_dir, "refused", str(error))
 
 
 def leave_with_parent() -> None:

@@ -8,8 +8,7 @@ Heads, the feed-forward width and the vocabulary are cut; the residual stream is
     norms              not at all
 
 Joined matrices (qkv, gate_up) are cut part by part, so that every process has the queries, keys
-and values of its own heads. `parts` names these parts; under their names a checkpoint is the
-same however the model was cut.
+and values of its own heads.
 
 Every exchange is torch's own (DTensor, loss_parallel). The network itself stays as it is: it
 asks its `cut` for weights and for the exchanges around them.
@@ -28,7 +27,7 @@ from torch.nn.functional import cross_entropy, embedding
 
 from scalelab.model.transformer import Transformer
 from scalelab.model.transformer_net import TransformerNet
-from scalelab.model.whole import Whole
+from scalelab.model.whole import Whole, parts
 
 CUT_DIM = {"qkv": 0, "gate_up": 0, "out": 1, "down": 1, "embedding": 0, "head": 0}
 """Along which dimension a matrix is cut; others are not."""
@@ -81,18 +80,6 @@ class TensorCut(Whole):
     def whole_logits(self, logits_RV: Tensor, vocab_size: int) -> Tensor:
         """The logits of the whole vocabulary in every process, shape (R, V)."""
         return self._over_vocabulary(logits_RV, vocab_size).full_tensor()
-
-
-def parts(config: Transformer, name: str) -> dict[str, int]:
-    """The parts of a weight by name, with the rows of each; one part where nothing is joined."""
-    leaf = name.rsplit(".")[-1]
-    heads = config.n_heads * config.head_size
-    kv_heads = config.n_kv_heads * config.head_size
-    if leaf == "qkv":
-        return {f"{name}.q": heads, f"{name}.k": kv_heads, f"{name}.v": kv_heads}
-    if leaf == "gate_up":
-        return {f"{name}.gate": config.d_ff, f"{name}.up": config.d_ff}
-    return {name: -1}
 
 
 def cut_piece(config: Transformer, name: str, whole: Tensor, rank: int, degree: int) -> Tensor:

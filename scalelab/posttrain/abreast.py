@@ -7,7 +7,6 @@ go on. An interrupt asks every process to save and stop.
 Not here: one stage (worker.py).
 """
 
-import multiprocessing
 import os
 import signal
 import time
@@ -15,8 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 
 from scalelab.launch.base import RETRIED, Outcome
+from scalelab.launch.forks import fork_server
+from scalelab.posttrain import STAGES
 from scalelab.posttrain.flow import Planned
 
 TRIES = 3
@@ -41,9 +44,15 @@ class Ended:
 @dataclass
 class _Process:
     planned: Planned
-    process: multiprocessing.Process
+    process: BaseProcess
     report: Connection
     tries: int
+
+
+def server() -> ForkServerContext:
+    """Where stages are forked from: it has the modules of all of them."""
+    stages = {stage.__module__ for stage in STAGES.values()}
+    return fork_server(("scalelab.posttrain.worker", *sorted(stages)))
 
 
 class Abreast:
@@ -57,8 +66,7 @@ class Abreast:
 
     def __init__(self, slots: int, threads: int | None, here: Callable[[Planned], bool]):
         self.slots, self.threads, self.here = slots, threads, here
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["scalelab.posttrain.worker"])
+        self._context = server()
         self._running: dict[str, _Process] = {}
         self._stopping = False
 

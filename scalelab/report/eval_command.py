@@ -3,16 +3,16 @@
 file -> models -> measurements, each kept -> page -> MLflow
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scalelab.errors import ConfigError, TrackError
+from scalelab.errors import ConfigError
 from scalelab.evals.evalfile import EvalFile
 from scalelab.files import locked, make_dir, write_json, write_text
 from scalelab.posttrain.flow import find_base
 from scalelab.report.measured import Measured, Measuring
+from scalelab.report.mirrored import or_later
 from scalelab.track.mirror import log_evaluation
 from scalelab.track.stages import StageManifest, stages_path
 from scalelab.track.table import run_table
@@ -68,12 +68,9 @@ def run_eval(
     write_text(folder / "README.md", page(file, models, digests, found))
     print("\n" + "\n\n".join(one.text for one in found))
     print(f"\nreport: {folder / 'README.md'}")
-    try:
+    with or_later("the report"):
         key = f"eval:{file.digest}:{':'.join(digests.values())}"
         log_evaluation(root, file.name, folder, key, values(found), f"{len(found)} measurements")
-    except TrackError as error:
-        print(f"warning: the report is not in MLflow yet: {error.problem}", file=sys.stderr)
-        print(f"  fix:   {error.fix}", file=sys.stderr)
     return 0
 
 

@@ -1,11 +1,11 @@
 """`scalelab fit` on a sweep's run directories; its targets and the meaning of N are the sweep's."""
 
 import argparse
-import sys
 from pathlib import Path
 
-from scalelab.errors import ConfigError, TrackError
+from scalelab.errors import ConfigError
 from scalelab.report.answer import answer
+from scalelab.report.mirrored import or_later
 from scalelab.track.evidence import evidence
 from scalelab.track.manifest import SweepManifest, list_sweeps
 from scalelab.track.mirror import log_fit
@@ -42,11 +42,8 @@ def fit_sweep(args: argparse.Namespace, root: Path) -> int:
         },
     )
     write_table(table, out / "runs.csv")
-    try:
+    with or_later("the fit"):
         log_fit(root, sweep, out, found.to_json())
-    except TrackError as error:
-        print(f"warning: the fit is not in MLflow yet: {error.problem}", file=sys.stderr)
-        print(f"  fix:   {error.fix}", file=sys.stderr)
     return 0
 
 

@@ -6,14 +6,13 @@ Not here: processes and devices (the launch room), the report's words and figure
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from scalelab.config import parse_yaml
-from scalelab.errors import TrackError
 from scalelab.launch.base import LaunchConfig
 from scalelab.launch.final import FinalRun, describe, launch, prepare, ready
 from scalelab.plan.ledger import Outcome, close
+from scalelab.report.mirrored import or_later
 from scalelab.report.outcome import outcome_text, write_outcome
 from scalelab.track.mirror import log_outcome
 
@@ -85,11 +84,8 @@ def _conclude(final: FinalRun, root: Path, out: Path | None) -> int:
     words = outcome_text(final.plan, frozen, result, outcome)
     print("\n" + words)
     print(f"\nreport: {page}")
-    try:
+    with or_later("the outcome"):
         log_outcome(root, final.plan.name, folder, frozen.digest, _values(final, outcome), words)
-    except TrackError as error:
-        print(f"warning: the outcome is not in MLflow yet: {error.problem}", file=sys.stderr)
-        print(f"  fix:   {error.fix}", file=sys.stderr)
     return 0 if result.status == "finished" else 1
 
 

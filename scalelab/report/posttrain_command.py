@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scalelab.errors import TrackError
 from scalelab.evals.checkpoint import described
 from scalelab.files import locked, write_json
-from scalelab.posttrain.abreast import Abreast, Ended
+from scalelab.launch.forks import devices_here
+from scalelab.posttrain.abreast import Abreast, Ended, server
 from scalelab.posttrain.flow import Planned, PosttrainFile, find_base, plan, write_down
+from scalelab.report.mirrored import or_later
 from scalelab.report.posttrain_page import text, write_page
 from scalelab.report.posttrained import gather, record
 from scalelab.track.mirror import log_evaluation
@@ -73,14 +74,11 @@ def _conclude(
         write_json(json_out, record(data))
     print("\n" + text(data))
     print(f"\nreport: {page}")
-    try:
+    with or_later("the report"):
         log_evaluation(
             root, file.name, folder, f"posttrain:{file.digest}:{file.seed}", _values(data),
             f"grades of {len(data.models)} models",
         )  # fmt: skip
-    except TrackError as error:
-        print(f"warning: the report is not in MLflow yet: {error.problem}", file=sys.stderr)
-        print(f"  fix:   {error.fix}", file=sys.stderr)
     refused = {n: o for n, o in ended.bad.items() if not (o[1] or "").startswith("it needs")}
     for name, (outcome, reason) in refused.items():
         print(f"error: stage {name} ({outcome}): {reason}", file=sys.stderr)
@@ -171,9 +169,7 @@ def about(base: Path, root: Path) -> dict[str, Any]:
 
 def places() -> tuple[int, int | None]:
     """Stages at once and threads of each: every core one on a CPU, one stage on a GPU."""
-    from scalelab.launch.final import probe
-
-    if any(device["kind"] == "cuda" for device in probe()):
+    if any(device["kind"] == "cuda" for device in devices_here(server())):
         return 1, None
     return len(os.sched_getaffinity(0)), 1
 

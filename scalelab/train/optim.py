@@ -9,9 +9,11 @@ Source: Loshchilov & Hutter 2019, arXiv:1711.05101.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from scalelab.model.base import Kind
 from scalelab.train.spec import AdamWSpec
@@ -20,6 +22,29 @@ ORDER: tuple[Kind, ...] = ("matrix", "embedding", "head", "vector")
 MOMENTS = ("exp_avg", "exp_avg_sq")
 PREFIX = "adamw."
 """Of the moments' names in a checkpoint."""
+
+
+@dataclass
+class _Group:
+    """The weights of one kind, side by side in the buffer."""
+
+    first: int
+    end: int
+    weights: Tensor
+    gradient: Tensor
+    peak: float
+    """Rate at factor 1."""
+    decay: float
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    """step, exp_avg and exp_avg_sq; empty before the first update."""
+
+    def remember(self, updates: int) -> None:
+        """So many updates are made; moments that are missing begin at zero."""
+        # The step counter is a tensor on the device: the fused kernel reads it there.
+        self.memory["step"] = torch.tensor(float(updates), device=self.weights.device)
+        for moment in MOMENTS:
+            if moment not in self.memory:
+                self.memory[moment] = torch.zeros_like(self.weights)
 
 
 class FlatAdamW:
@@ -58,27 +83,17 @@ class FlatAdamW:
                 parameter.grad = self._working_gradient[start:end].view(parameter.shape)
                 start = end
         self._refresh()
-        self._ranges: list[tuple[int, int]] = []
-        """Where each group's weights lie in the buffer."""
-        self._adamw = torch.optim.AdamW(
-            list(self._groups(kinds)),
-            lr=spec.lr_matrix,
-            betas=(spec.beta1, spec.beta2),
-            eps=spec.eps,
-            fused=True,
-        )
+        self._groups = list(self._grouped(kinds))
 
-    def _groups(self, kinds: dict[str, Kind]) -> Iterator[dict[str, object]]:
+    def _grouped(self, kinds: dict[str, Kind]) -> Iterator[_Group]:
         for kind in ORDER:
             spans = [span for name, span in self._spans.items() if kinds[name] == kind]
             if spans:
-                start, end = spans[0][0], spans[-1][1]
-                weights = nn.Parameter(self.master[start:end])
-                weights.grad = self.gradient[start:end]
-                self._ranges.append((start, end))
+                first, end = spans[0][0], spans[-1][1]
                 decay = 0.0 if kind == "vector" else self.spec.weight_decay
-                rate = getattr(self.spec, f"lr_{kind}")
-                yield {"params": [weights], "peak": rate, "weight_decay": decay}
+                peak = getattr(self.spec, f"lr_{kind}")
+                weights, gradient = self.master[first:end], self.gradient[first:end]
+                yield _Group(first, end, weights, gradient, peak, decay)
 
     def gather(self) -> None:
         """Add the working gradient of one micro-batch to the fp32 gradient, and clear it."""
@@ -99,11 +114,23 @@ class FlatAdamW:
         """One update at `factor` of the peak rates, the gradient of that norm clipped."""
         if self.spec.grad_clip is not None:
             self.gradient.mul_((self.spec.grad_clip / (norm + 1e-6)).clamp_(max=1.0))
-        for group in self._adamw.param_groups:
-            group["lr"] = group["peak"] * factor
-        self._adamw.step()
+        for group in self._groups:
+            self._update(group, factor)
         self._refresh()
         self.gradient.zero_()
+
+    @torch.no_grad()
+    def _update(self, group: _Group, factor: float) -> None:
+        # torch's function and not its class, which imports all of torch.compile to be made.
+        if not group.memory:
+            group.remember(0)
+        memory = group.memory
+        adamw(
+            [group.weights], [group.gradient], [memory["exp_avg"]], [memory["exp_avg_sq"]], [],
+            [memory["step"]], fused=True, amsgrad=False, maximize=False, lr=group.peak * factor,
+            beta1=self.spec.beta1, beta2=self.spec.beta2, eps=self.spec.eps,
+            weight_decay=group.decay,
+        )  # fmt: skip
 
     def step(self, factor: float) -> Tensor:
         """norm() and update() in one. Returns the norm."""
@@ -142,30 +169,27 @@ class FlatAdamW:
 
     def moments(self) -> dict[str, Tensor]:
         """What AdamW remembers, by name, as views. Empty before the first step."""
-        found = {}
-        for i, group in enumerate(self._adamw.param_groups):
-            for key, value in self._adamw.state.get(group["params"][0], {}).items():
-                found[f"{PREFIX}{i}.{key}"] = value
-        return found
+        return {
+            f"{PREFIX}{i}.{key}": value
+            for i, group in enumerate(self._groups)
+            for key, value in group.memory.items()
+        }
 
     def restore(self, weights: dict[str, Tensor], moments: dict[str, Tensor]) -> None:
         """Go on from what weights() and moments() gave."""
         with torch.no_grad():
             for name, view in self.weights().items():
                 view.copy_(weights[name])
-        for i, group in enumerate(self._adamw.param_groups):
+        for i, group in enumerate(self._groups):
             prefix = f"{PREFIX}{i}."
             state = {k.removeprefix(prefix): v for k, v in moments.items() if k.startswith(prefix)}
-            device = self.master.device
-            # The step counter stays a tensor of its own, as fused AdamW made it.
-            self._adamw.state[group["params"][0]] = {k: v.to(device) for k, v in state.items()}
+            group.memory = {k: v.to(self.master.device) for k, v in state.items()}
         self._refresh()
 
     @property
     def updates(self) -> int:
         """Updates made so far."""
-        states = self._adamw.state.values()
-        return int(next((state["step"] for state in states if "step" in state), 0))
+        return int(self._groups[0].memory.get("step", 0))
 
     def by_name(self) -> dict[str, dict[str, Tensor]]:
         """weight, exp_avg and exp_avg_sq by name, as views; moments are zero before a step."""
@@ -173,11 +197,10 @@ class FlatAdamW:
         found: dict[str, dict[str, Tensor]] = {"weight": self.weights()}
         for moment in MOMENTS:
             found[moment] = {}
-            for group, (first, end) in zip(self._adamw.param_groups, self._ranges, strict=True):
-                memory = self._adamw.state[group["params"][0]][moment]
+            for group in self._groups:
                 for name, (low, high) in self._spans.items():
-                    if first <= low and high <= end:
-                        view = memory[low - first : high - first]
+                    if group.first <= low and high <= group.end:
+                        view = group.memory[moment][low - group.first : high - group.first]
                         found[moment][name] = view.view(self._parameters[name].shape)
         return found
 
@@ -187,10 +210,5 @@ class FlatAdamW:
         self._refresh()
 
     def _remember(self, updates: int) -> None:
-        for group in self._adamw.param_groups:
-            weights = group["params"][0]
-            memory = self._adamw.state[weights]
-            memory["step"] = torch.tensor(float(updates), device=weights.device)
-            for moment in MOMENTS:
-                if moment not in memory:
-                    memory[moment] = torch.zeros_like(weights)
+        for group in self._groups:
+            group.remember(updates)

@@ -91,7 +91,7 @@ def test_the_process_tree_killed_ten_times(worlds, undisturbed):
         # these gains little, so that the sweep cannot end before it was killed often enough.
         while killed % 2 and process.poll() is None and not trained_now(world):
             time.sleep(0.02)
-        time.sleep(draw.uniform(0.0, 0.5) if killed % 2 else draw.uniform(0.2, 2.0))
+        time.sleep(draw.uniform(0.0, 0.3) if killed % 2 else draw.uniform(0.2, 2.0))
         if process.poll() is not None:
             break
         kill(descendants(process.pid))
@@ -110,7 +110,7 @@ def test_single_workers_killed_ten_times(worlds, undisturbed):
     world, draw, killed = worlds("workers"), random.Random(8), 0
     process = world.start("sweep", "journey.yaml", "--set", "launch.retries=20")
     while killed < KILLS and process.poll() is None:
-        time.sleep(draw.uniform(0.05, 0.6))
+        time.sleep(draw.uniform(0.02, 0.25))
         alive = [pid for pid in workers(world) if Path(f"/proc/{pid}").exists()]
         if alive:
             kill([draw.choice(alive)])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 
 from scalelab.errors import LaunchError
 from scalelab.launch.base import LaunchConfig
+from scalelab.launch.forks import AMONG_MANY, fork_server
 from scalelab.launch.ranks import Ranks, write_down
 from scalelab.train.divide import refuse_layout
 from scalelab.train.layout import Layout
@@ -20,6 +22,8 @@ from scalelab.train.loop import train
 from scalelab.train.rundir import RunDir
 
 CONFIG = LaunchConfig(heartbeat_timeout_s=60, retries=2)
+SHORT = 30
+"""Steps that show whether two layouts agree."""
 LAYOUTS = [
     Layout(replicate=2),
     Layout(shard=2),
@@ -31,6 +35,14 @@ LAYOUTS = [
     Layout(replicate=2, pipeline=2, micro_batches=2),
     Layout(tensor=2, pipeline=2, micro_batches=2),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server():
+    """A fork server as `scalelab launch` has it for many processes, whoever was here before."""
+    forkserver._forkserver._stop()
+    fork_server(AMONG_MANY)
+    forkserver.ensure_running()
 
 
 @pytest.fixture
@@ -75,11 +87,11 @@ def straight(tmp_path_factory):
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_every_layout_gives_the_curve_of_one_process(run, straight, layout):
     if not straight:
-        run_dir = run("one")
+        run_dir = run("one", n_steps=SHORT)
         straight["result"] = train(run_dir)
         straight["weights"] = load_file(run_dir.weights_path)
     alone = straight["result"]
-    run_dir = run("many")
+    run_dir = run("many", n_steps=SHORT)
     result = launch(run_dir, layout)
 
     assert [p[:2] for p in result.train_curve] == [p[:2] for p in alone.train_curve]
@@ -111,13 +123,13 @@ class Killer:
         if self.done == self.kills or len(events(self.run_dir, "start")) <= self.done:
             return
         if self.at is None:
-            self.at = time.time() + self.random.uniform(0.0, 0.5)
+            self.at = time.time() + self.random.uniform(0.0, 0.3)
         if time.time() > self.at:
             if not (alive := children()):
                 return  # between two tries: it is killed once it is there again
             os.kill(self.random.choice(alive), signal.SIGKILL)
             self.done, self.at = self.done + 1, None
-            time.sleep(0.3)
+            time.sleep(0.1)
 
 
 def children():
@@ -139,8 +151,8 @@ def parent_of(pid):
 
 
 def test_killed_ten_times_under_two_processes_it_ends_with_the_same_loss(run):
-    straight = launch(run("straight", n_steps=500), Layout(shard=2))
-    run_dir = run("killed", n_steps=500)
+    straight = launch(run("straight", n_steps=300), Layout(shard=2))
+    run_dir = run("killed", n_steps=300)
     killer = Killer(run_dir, 10, seed=0)
     result = launch(run_dir, Layout(shard=2), killer, FREQUENT)
 
@@ -154,13 +166,13 @@ def test_killed_ten_times_under_two_processes_it_ends_with_the_same_loss(run):
 
 @pytest.fixture(scope="module")
 def never_moved():
-    """What an undisturbed run of 240 steps comes to, trained once for all tests."""
+    """What an undisturbed run of 100 steps comes to, trained once for all tests."""
     return {}
 
 
 def undisturbed(run, never_moved):
     if not never_moved:
-        never_moved["result"] = train(run("alone", n_steps=240))
+        never_moved["result"] = train(run("alone", n_steps=100))
     return never_moved["result"]
 
 
@@ -169,11 +181,11 @@ def undisturbed(run, never_moved):
 )
 def test_it_goes_on_under_another_layout(run, never_moved, later):
     alone = undisturbed(run, never_moved)
-    run_dir = run("moved", n_steps=240)
-    interrupt(run_dir, Layout(shard=2), step=80)
+    run_dir = run("moved", n_steps=100)
+    interrupt(run_dir, Layout(shard=2), step=40)
     result = launch(run_dir, later)
 
-    assert events(run_dir, "resume")[-1]["step"] >= 80
+    assert events(run_dir, "resume")[-1]["step"] >= 40
     assert result.layout == later.to_json()
     assert result.n_resumes == 1
     assert result.loss == pytest.approx(alone.loss, rel=2e-3)
@@ -197,9 +209,9 @@ def interrupt(run_dir, layout, step):
 @pytest.mark.parametrize("harm", ["truncate", "alter", "lose"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(run, never_moved, harm):
     alone = undisturbed(run, never_moved)
-    run_dir = run("harmed", n_steps=240)
-    interrupt(run_dir, Layout(shard=2), step=40)
-    interrupt(run_dir, Layout(shard=2), step=120)
+    run_dir = run("harmed", n_steps=100)
+    interrupt(run_dir, Layout(shard=2), step=20)
+    interrupt(run_dir, Layout(shard=2), step=50)
     before, newest = sorted(run_dir.checkpoints.glob("sharded-*"))
     file = sorted(newest.glob("*.distcp"))[0]
     data = file.read_bytes()
@@ -217,8 +229,8 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(run, never_moved, harm
 
 
 def test_torchrun_starts_the_same_processes(run):
-    alone = train(run("alone"))
-    run_dir = run("torchrun")
+    alone = train(run("alone", n_steps=SHORT))
+    run_dir = run("torchrun", n_steps=SHORT)
     write_down(run_dir, Layout(shard=2), CONFIG)
     done = subprocess.run(
         [
@@ -236,8 +248,8 @@ def test_torchrun_starts_the_same_processes(run):
 
 
 def test_a_process_that_hangs_is_ended_with_every_stack_and_the_run_goes_on(run):
-    straight = launch(run("straight", n_steps=120), Layout(shard=2))
-    run_dir = run("hung", n_steps=120)
+    straight = launch(run("straight", n_steps=80), Layout(shard=2))
+    run_dir = run("hung", n_steps=80)
     stopped = []
 
     def hang():

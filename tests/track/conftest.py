@@ -138,7 +138,8 @@ class Database:
         self.path = path
 
     def ask(self, sql, *values):
-        with sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=20) as db:
+        # Not mode=ro: whoever reads first after a writer was killed has to roll its journal back.
+        with sqlite3.connect(f"file:{self.path}?mode=rw", uri=True, timeout=20) as db:
             return db.execute(sql, values).fetchall()
 
     def runs(self):

@@ -58,39 +58,38 @@ def is_alive(pid):
 def test_killed_at_any_moment_it_loses_and_doubles_nothing(family, db, start, until):
     """Six runs write their journals while the syncer is killed three times."""
     draw = random.Random(3)
-    runs = family.plan(6)
+    runs, enough = family.plan(6), threading.Event()
 
     def train():
-        for step in range(0, 400, 2):
+        step = 0
+        while not enough.wait(0.1):
             for run in runs:
                 family.train(run, range(step, step + 2))
-            time.sleep(0.02)
+            step += 2
         for run in runs:
-            family.end(run, t=5000)
+            family.end(run, t=2 * step)
+
+    def n_rows():
+        return db.ask("select count(*) from metrics")[0][0]
 
     training = threading.Thread(target=train)
     training.start()
-    for i in range(3):
-        process = start()
-        before = sum(map(len, db.metrics().values()))
-        until(
-            lambda b=before: sum(map(len, db.metrics().values())) > b or training_is_over(), "rows"
-        )
-        time.sleep(draw.uniform(0, 0.6))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert i or sum(map(len, db.metrics().values())) < sum(map(len, family.expected().values()))
-    training.join()
+    try:
+        for _ in range(3):
+            process, before = start(), n_rows()
+            until(lambda b=before: n_rows() > b, "rows")
+            time.sleep(draw.uniform(0, 0.6))
+            process.kill()
+            process.wait()
+    finally:
+        enough.set()
+        training.join()
     last = start()
     last.communicate(timeout=60)
 
     assert last.returncode == 0
     assert db.metrics() == family.expected()
     assert {status for _, status, _ in db.runs().values()} == {"FINISHED"}
-
-
-def training_is_over():
-    return not any(t.name.startswith("Thread") for t in threading.enumerate())
 
 
 def test_a_handle_mirrors_what_happens_after_it_was_started(family, db):

@@ -1,0 +1,54 @@
+"""The server that our processes are forked from, and what devices such a process finds.
+
+The server imports torch once; a process forked from it starts in milliseconds instead of
+seconds. It never touches a GPU. One command has one server, and what it has imported is settled
+when the first process is asked for: name there all that the command's processes will need.
+"""
+
+import multiprocessing
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
+
+from scalelab.errors import LaunchError
+
+TRAINING = ("scalelab.launch.worker",)
+"""What a process needs to train a run alone."""
+LAUNCHED = ("scalelab.launch.rank",)
+"""What the one process of a launched run needs."""
+AMONG_MANY = (*LAUNCHED, "scalelab.train.parallel", "scalelab.train.sharded")
+"""What a process of a launched run needs that has others beside it; seconds of imports."""
+
+
+def fork_server(modules: tuple[str, ...]) -> ForkServerContext:
+    """The context whose processes are forked from a server that has imported these modules."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(modules))
+    return context
+
+
+def devices_here(context: ForkServerContext) -> list[dict]:
+    """Which devices there are, asked in a process that ends again.
+
+    Raises:
+        LaunchError: No process could be forked.
+    """
+    from_child, to_parent = context.Pipe(duplex=False)
+    process = context.Process(target=_probe, args=(to_parent,), daemon=True)
+    process.start()
+    to_parent.close()
+    try:
+        return from_child.recv()
+    except EOFError:
+        raise LaunchError(
+            "the worker server did not start",
+            where="the first process that it should have forked",
+            fix="run `python -c 'import torch'` to see whether torch itself can start",
+        ) from None
+    finally:
+        process.join()
+
+
+def _probe(report: Connection) -> None:
+    from scalelab.train.device import probe  # torch: loaded in the server, not in the parent
+
+    report.send(probe())
