@@ -139,6 +139,14 @@ def test_laws_run_without_torch_or_the_tracker():
     assert not {"torch", "mlflow", "pandas"} & loaded_by("import scalelab.laws.study")
 
 
+def test_a_fit_is_drawn_without_torch():
+    figures = "[FIGURES[name] for name in FIGURES if not name.startswith('post_')]"
+    loaded = loaded_by(f"from scalelab.report.paint import FIGURES; {figures}")
+
+    assert "matplotlib" in loaded
+    assert "torch" not in loaded
+
+
 def test_a_sweep_is_planned_without_torch():
     assert "torch" not in loaded_by("import scalelab.launch.commands, scalelab.sweep.isoflop")
 

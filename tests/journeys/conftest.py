@@ -22,7 +22,7 @@ recipe:
   param_count: matmul
   model: {kind: transformer, n_layers: 1, head_size: 8, ff_multiple: 8}
   optimizer: {lr: 3e-3, embedding_lr: 10, head_lr: 5}
-  batch: {coefficient: 0.9, exponent: 0.5, min_tokens: 512, max_tokens: 2048}
+  batch: {coefficient: 2, exponent: 0.5, min_tokens: 512, max_tokens: 2048}
   min_steps: 20
   evaluation: {tokens: 4096, curve_points: 2, curve_tokens: 1024}
   precision: fp32

@@ -155,20 +155,22 @@ def _state(pid):
 
 
 def test_ctrl_c_stops_and_the_same_command_goes_on(worlds, undisturbed):
-    world = worlds("ctrl-c")
-    process = world.start("sweep", "journey.yaml")
+    world, few = worlds("ctrl-c"), ("--set", "design.budgets=[4e9]")
+    process = world.start("sweep", "journey.yaml", *few)
     deadline = time.monotonic() + 60
     while not workers(world) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group hears it
     stdout, stderr = process.communicate(timeout=120)
-    again = world("sweep", "journey.yaml")
+    again = world("sweep", "journey.yaml", *few)
 
     assert process.returncode == 130, stderr
     assert "the same command goes on from here" in stdout
     assert "Traceback" not in stderr
     assert again.returncode == 0
-    assert everything(world) == everything(undisturbed)
+    ours, theirs = everything(world), everything(undisturbed)
+    assert ours == {run: theirs[run] for run in ours}
+    assert len(ours) == 3
 
 
 def test_ctrl_c_while_the_corpus_is_prepared_is_no_traceback(worlds, tmp_path):

@@ -123,7 +123,7 @@ class Killer:
         if self.done == self.kills or len(events(self.run_dir, "start")) <= self.done:
             return
         if self.at is None:
-            self.at = time.time() + self.random.uniform(0.0, 0.3)
+            self.at = time.time() + self.random.uniform(0.0, 0.25)
         if time.time() > self.at:
             if not (alive := children()):
                 return  # between two tries: it is killed once it is there again
@@ -151,8 +151,8 @@ def parent_of(pid):
 
 
 def test_killed_ten_times_under_two_processes_it_ends_with_the_same_loss(run):
-    straight = launch(run("straight", n_steps=300), Layout(shard=2))
-    run_dir = run("killed", n_steps=300)
+    straight = launch(run("straight", n_steps=200), Layout(shard=2))
+    run_dir = run("killed", n_steps=200)
     killer = Killer(run_dir, 10, seed=0)
     result = launch(run_dir, Layout(shard=2), killer, FREQUENT)
 

@@ -270,7 +270,7 @@ def placed(seen, monkeypatch):
             drawn.append((text.get_text(), Text.get_window_extent(text, renderer)))
 
     def place(title, found=seen):
-        figure = paint.DRAW[title](page.figure_data(found, CONVENTIONS)[title])
+        figure = paint.FIGURES[title](page.figure_data(found, CONVENTIONS)[title])
         monkeypatch.setattr(Text, "draw", put)
         drawn.clear()
         figure.canvas.draw()
