@@ -102,6 +102,10 @@ class Judge(Config):
         """Rows of text that a verdict takes through a model."""
         return 0
 
+    def at_once(self) -> int | None:
+        """Verdicts between two looks at the disk; None: as many as there are."""
+        return None
+
     @abstractmethod
     def court(self, conversations: Conversations, paths: Mapping[str, Path], seed: int) -> Court:
         """The judge, ready. Raises DataError or RunError where it cannot be had."""
@@ -257,6 +261,10 @@ class Person(Judge):
     """Names this judge in JUDGES."""
     dollars_per_hour: NonNegative | None = None
     """What an hour of their time costs. None: not known, and not shown."""
+
+    def at_once(self) -> int:
+        """Each: nobody likes to be asked twice."""
+        return 1
 
     def court(self, conversations: Conversations, paths: Mapping[str, Path], seed: int) -> Court:
         """See Judge."""

@@ -1,6 +1,7 @@
 """What `scalelab eval` measures, one measurement after the other, each kept as it is done.
 
-    runs/<name>/evals/<id>.json    one measurement: its numbers and its words
+    runs/<name>/evals/<id>.json              one measurement: its numbers and its words
+    runs/<name>/evals/<id>.verdicts.jsonl    what a judge said, as it is said
 
 The id hashes what decides it: the settings, the model's weights, the seed. So a measurement is
 made once, a killed evaluation goes on behind the last one that was kept, and a model that changed
@@ -35,6 +36,7 @@ from scalelab.evals.perplexity import PerplexitySet, perplexity, read
 from scalelab.evals.predict import Target, predict
 from scalelab.evals.ranking import Battles, bradley_terry, elo
 from scalelab.evals.recipes import rank_recipes
+from scalelab.evals.verdicts import KeptVerdicts
 from scalelab.files import write_json
 from scalelab.posttrain.flow import contents
 
@@ -112,8 +114,7 @@ class Measuring:
         self, what: Sequence[Any], make: Callable[[], Iterator[Measured] | list[Measured]]
     ) -> list[Measured]:
         """A measurement that is on the disk, or made now and written there."""
-        said = json.dumps([FORMAT, *what], sort_keys=True, default=str)
-        path = self.folder / f"{hashlib.sha256(said.encode()).hexdigest()[:16]}.json"
+        path = self.folder / f"{_id(what)}.json"
         if path.exists():
             return [Measured(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
         made = list(make())
@@ -245,9 +246,11 @@ class Measuring:
         spec = self.file.pairwise
         judges = {name: contents(path) for name, path in self.judges.items()}
         what = ["pairwise", digests, judges, spec.model_dump_json(), spec.data.fingerprint()]
-        return self._kept([*what, self.file.seed], self._compare)
+        what.append(self.file.seed)
+        verdicts = self.folder / f"{_id(what)}.verdicts.jsonl"
+        return self._kept(what, lambda: self._compare(verdicts))
 
-    def _compare(self) -> Iterator[Measured]:
+    def _compare(self, verdicts: Path) -> Iterator[Measured]:
         spec, level = self.file.pairwise, self.file.pairwise.level
         prompts = next(iter(spec.data.tests(spec.prompts).values()), [])
         if not prompts:
@@ -256,7 +259,8 @@ class Measuring:
                 where=f"pairwise.data: {spec.data.model_dump_json()}",
                 fix="name test files (test: [...])",
             )
-        court = spec.judge.court(spec.data, self.judges, self.file.seed)
+        judge = spec.judge.court(spec.data, self.judges, self.file.seed)
+        court = KeptVerdicts(judge, verdicts, spec.judge.at_once())
         silent = [n for n, path in self.paths.items() if self.model(path).chat is None]
         for name in silent:
             yield Measured("pairwise", name, None, {},
@@ -272,8 +276,8 @@ class Measuring:
         answers = {name: self._answers(name, prompts) for name in speaking}
 
         def judged(one: str, other: str, ours: Sequence[str], theirs: Sequence[str]) -> Judgments:
-            verdict = court(prompts, ours, theirs, 0)
-            swapped = court(prompts, theirs, ours, 0) if spec.swapped else None
+            verdict = court(prompts, ours, theirs)
+            swapped = court(prompts, theirs, ours) if spec.swapped else None
             known = [
                 i for i, v in enumerate(verdict)
                 if v is not None and (swapped is None or swapped[i] is not None)
@@ -409,6 +413,11 @@ class Measuring:
                 "n_items": score.accuracy.n,
             })  # fmt: skip
         return rows, chance
+
+
+def _id(what: Sequence[Any]) -> str:
+    said = json.dumps([FORMAT, *what], sort_keys=True, default=str)
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def _scored(score: Any, model: str) -> Measured:

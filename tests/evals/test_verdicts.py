@@ -1,0 +1,98 @@
+"""Verdicts that are kept: given once, whatever happens between them."""
+
+import json
+
+import pytest
+
+from scalelab.errors import DataError
+from scalelab.evals.conversations import Prompt
+from scalelab.evals.judges import Court, Gold, Person
+from scalelab.evals.verdicts import KeptVerdicts
+
+PROMPTS = [Prompt(({"role": "user", "content": f"question {i}"},)) for i in range(6)]
+LONG, SHORT = ["a longer answer"] * 6, ["short"] * 6
+
+
+class Sitter:
+    """Somebody who prefers the longer answer, and leaves after so many."""
+
+    def __init__(self, leaves_after=100):
+        self.left, self.asked = leaves_after, []
+
+    def decide(self, prompts, first, second, before):
+        verdicts = []
+        for i, (prompt, one, two) in enumerate(zip(prompts, first, second, strict=True)):
+            if not self.left:
+                raise KeyboardInterrupt
+            self.left -= 1
+            self.asked.append((before + i, prompt.messages[0]["content"]))
+            verdicts.append(None if "3" in self.asked[-1][1] else float(len(one) > len(two)))
+        return verdicts
+
+
+def kept(path, sitter, at_once=1):
+    return KeptVerdicts(Court(sitter.decide, may_pass=True), path, at_once)
+
+
+def test_who_left_in_the_middle_is_asked_for_the_rest_only(tmp_path):
+    early, later = Sitter(leaves_after=4), Sitter()
+    with pytest.raises(KeyboardInterrupt):
+        kept(tmp_path / "v.jsonl", early)(PROMPTS, LONG, SHORT)
+
+    court = kept(tmp_path / "v.jsonl", later)
+    verdicts = court(PROMPTS, LONG, SHORT)
+
+    assert verdicts == [1.0, 1.0, 1.0, None, 1.0, 1.0]
+    assert [place for place, _ in later.asked] == [4, 5]
+    assert (court.n, court.unreadable) == (6, 1)  # that one was passed over before
+
+
+def test_the_answers_in_the_other_order_are_another_question(tmp_path):
+    sitter = Sitter()
+    court = kept(tmp_path / "v.jsonl", sitter)
+
+    assert court(PROMPTS, LONG, SHORT)[0] == 1.0
+    assert court(PROMPTS, SHORT, LONG)[0] == 0.0
+    assert court(PROMPTS, LONG, SHORT)[0] == 1.0
+    assert len(sitter.asked) == 12
+
+
+def test_other_answers_are_judged_anew_at_their_own_places(tmp_path):
+    sitter = Sitter()
+    kept(tmp_path / "v.jsonl", sitter, None)(PROMPTS, LONG, SHORT)
+    changed = [*LONG[:2], "new", *LONG[3:5], "new too"]
+
+    kept(tmp_path / "v.jsonl", sitter, None)(PROMPTS, changed, SHORT)
+
+    assert sitter.asked[6:] == [(2, "question 2"), (5, "question 5")]
+
+
+def test_a_torn_line_is_judged_again_and_a_broken_file_is_refused(tmp_path):
+    path, sitter = tmp_path / "v.jsonl", Sitter()
+    kept(path, sitter)(PROMPTS, LONG, SHORT)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+
+    kept(path, sitter)(PROMPTS, LONG, SHORT)
+
+    assert len(sitter.asked) == 7
+    assert path.read_bytes() == whole
+    path.write_text("not json\n")
+    with pytest.raises(DataError, match="kept verdicts cannot be read") as refused:
+        kept(path, sitter)
+    assert "fix:" in str(refused.value)
+
+
+def test_a_person_s_are_written_one_by_one(tmp_path):
+    path, n_lines = tmp_path / "v.jsonl", []
+
+    def decide(prompts, first, second, before):
+        n_lines.append(len(path.read_text().splitlines()) if path.exists() else 0)
+        return [1.0] * len(prompts)
+
+    KeptVerdicts(Court(decide), path, Person().at_once())(PROMPTS, LONG, SHORT)
+    assert n_lines == [0, 1, 2, 3, 4, 5]
+    assert [json.loads(line)["verdict"] for line in path.read_text().splitlines()] == [1.0] * 6
+
+    KeptVerdicts(Court(decide), path, Gold().at_once())(PROMPTS, SHORT, LONG)
+    assert n_lines[6:] == [6]
