@@ -19,7 +19,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from scalelab.evals.ranking import Battles, bradley_terry
+from scalelab.evals.battles import Battles
+from scalelab.evals.ranking import bradley_terry
 from scalelab.model import NETWORKS
 from scalelab.model.decode import write
 from scalelab.model.transformer import Transformer

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalelab.errors import DataError
-from scalelab.evals.ranking import check_replicates, interval
+from scalelab.evals.bootstrap import check_replicates, interval
 
 Array = np.ndarray
 

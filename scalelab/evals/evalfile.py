@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from scalelab.config import Config, Count, Flops, Fraction, Name, Positive, Switch, Whole, plugin
 from scalelab.evals import CONVERSATIONS, JUDGES, TASKS
-from scalelab.evals.perplexity import PerplexitySet
+from scalelab.evals.documents import PerplexitySet
 
 
 class PairwiseSpec(Config):

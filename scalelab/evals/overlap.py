@@ -22,7 +22,7 @@ from scalelab.data.shards import Corpus
 from scalelab.data.tokenizer import TextTokenizer
 from scalelab.errors import DataError
 from scalelab.evals.contamination import Items, refuse_empty
-from scalelab.evals.perplexity import corpus_texts
+from scalelab.evals.documents import corpus_texts
 from scalelab.units import si
 
 Unit = Literal["tokens", "words"]

@@ -15,101 +15,21 @@ Source: Dubois et al. 2024, arXiv:2404.04475, the form that AlpacaEval calls
 ignores that theta is fitted, so the bootstrap is used here). Order of the answers: Zheng et al.
 2023, arXiv:2306.05685.
 
-Not here: AlpacaEval's difficulty per instruction, which exists for its own prompts only; many
-models at once (ranking.py).
+Not here: the pairs (judgments.py), the regression (length.py), AlpacaEval's difficulty per
+instruction, which exists for its own prompts only, many models at once (ranking.py).
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from scalelab.errors import DataError
-from scalelab.evals.ranking import check_replicates, interval
+from scalelab.evals.bootstrap import check_replicates, interval
+from scalelab.evals.judgments import Array, Judgments, Sample
+from scalelab.evals.length import RIDGE, LengthFit
+from scalelab.evals.logistic import sigmoid
 
-Array = np.ndarray
 Interval = list[float] | None
-
-RIDGE = 0.01
-"""Weight of theta^2 / 2 + phi^2 / 2 where no finite fit exists, beside 1 for each prompt; the
-C = 100 of a logistic regression."""
-
-LEAST_SPREAD = 0.05
-"""Least range of tanh(dlen / s): below it, equal lengths are 20 ranges away from all pairs."""
-
-NEWTON_STEPS = 100
-FLAT = 1e-12  # of what the curvature is the difference of: less is lost in rounding
-ENOUGH = 0.2  # of the climb that the slope promises, or the step is halved
-CONVERGED = 1e-12  # Newton's decrement: the last step was a millionth of a standard error
-CHUNK = 200_000  # numbers in one array while replicates are fitted: 1.6 MB stays in the cache
-
-
-@dataclass(frozen=True, eq=False)
-class Judgments:
-    """Judged pairs of answers, one from the model and one from the baseline; arrays (n,)."""
-
-    model: str
-    baseline: str
-    prompt: Array
-    """Which prompt a pair answers; a prompt may have several pairs."""
-    verdict: Array
-    """1 the model's answer is preferred, 0 the baseline's, .5 a tie; or a probability."""
-    length: Array | None = None
-    """Of the model's answers, in `length_unit`; None where length does not matter."""
-    baseline_length: Array | None = None
-    swapped: Array | None = None
-    """The verdict, again 1 for the model, with the answers in the other order. Where it is
-    given, `verdict` was passed with the model's answer in first place."""
-    length_unit: str = "characters"
-
-    def __post_init__(self) -> None:
-        given = [self.verdict, self.length, self.baseline_length, self.swapped]
-        shapes = [np.shape(self.prompt)] + [np.shape(each) for each in given if each is not None]
-        if len(set(shapes)) > 1 or len(shapes[0]) != 1:
-            self._refuse(f"arrays of shapes {sorted(set(shapes))}", "give one value per pair")
-        if len(np.unique(self.prompt)) < 2:
-            self._refuse(
-                f"{len(np.unique(self.prompt))} prompt(s); their spread is what an interval needs",
-                "judge answers to at least two prompts, better to hundreds",
-            )
-        for name in ("verdict", "swapped"):
-            value = getattr(self, name)
-            if value is not None:
-                self._refuse_rows(
-                    name,
-                    ~((value >= 0) & (value <= 1)),  # NaN is wrong too
-                    "1: the model, 0: the baseline, .5: a tie (AlpacaEval's preference minus 1); "
-                    "leave out, and report, what the judge did not answer",
-                )
-        if (self.length is None) != (self.baseline_length is None):
-            self._refuse("lengths of one side only", "give both lengths, or neither")
-        for name in ("length", "baseline_length"):
-            value = getattr(self, name)
-            if value is not None:
-                wrong = ~((value >= 0) & (value < np.inf))
-                self._refuse_rows(name, wrong, f"a count of {self.length_unit}, 0 or more")
-
-    def _refuse_rows(self, name: str, wrong: Array, fix: str) -> None:
-        if np.any(wrong):
-            row = int(np.argmax(wrong))
-            self._refuse(
-                f"{int(np.sum(wrong))} {name}(s) out of range; pair {row} has "
-                f"{getattr(self, name)[row]}",
-                fix,
-            )
-
-    def _refuse(self, problem: str, fix: str) -> None:
-        where = f"the judged pairs of {self.model} against {self.baseline}"
-        raise DataError(problem, where=where, fix=fix)
-
-    def __len__(self) -> int:
-        return len(self.verdict)
-
-    @property
-    def preference(self) -> Array:
-        """The verdict for the model, both orders averaged where both were judged; (n,)."""
-        verdict = np.asarray(self.verdict, float)
-        return verdict if self.swapped is None else (verdict + self.swapped) / 2
 
 
 @dataclass(frozen=True)
@@ -275,7 +195,7 @@ def win_rate(
         ConfigError: `level` is no share, or replicates are too few for it.
     """
     check_replicates(level, replicates)
-    sample = _Sample.of(judgments)
+    sample = Sample.of(judgments)
     return WinRate(
         model=judgments.model,
         baseline=judgments.baseline,
@@ -297,13 +217,13 @@ def length_controlled(
         ConfigError: `level` is no share, or replicates are too few for it.
     """
     check_replicates(level, replicates)
-    sample = _Sample.of(judgments)
-    fit = _LengthFit.of(judgments, sample)
+    sample = Sample.of(judgments)
+    fit = LengthFit.of(judgments, sample)
     drawn, n_ridge = np.empty(replicates), 0
     row = 0
     for counts in sample.replicates(replicates, seed):
         coefficients, ridged = fit.again(sample.weight * counts[:, sample.index])
-        drawn[row : row + len(counts)] = _sigmoid(coefficients[:, 0])
+        drawn[row : row + len(counts)] = sigmoid(coefficients[:, 0])
         row, n_ridge = row + len(counts), n_ridge + int(np.sum(ridged))
     if fit.ridged:
         # A replicate of separable verdicts is separable: all its spread would be the ridge's.
@@ -315,7 +235,7 @@ def length_controlled(
     return LengthControlled(
         model=judgments.model,
         baseline=judgments.baseline,
-        share=Share(float(_sigmoid(fit.theta)), ends, level, method),
+        share=Share(float(sigmoid(fit.theta)), ends, level, method),
         raw=sample.mean(judgments.preference),
         theta=fit.theta,
         phi=fit.phi,
@@ -349,9 +269,9 @@ def verbosity(
     """
     check_replicates(level, replicates)
     both = (concise, verbose)
-    samples = [_Sample.of(each) for each in both]
+    samples = [Sample.of(each) for each in both]
     _refuse_unpaired(concise, verbose)
-    fits = [_LengthFit.of(each, sample) for each, sample in zip(both, samples, strict=True)]
+    fits = [LengthFit.of(each, sample) for each, sample in zip(both, samples, strict=True)]
     lengths = [s.mean(each.length) for each, s in zip(both, samples, strict=True)]
     if not lengths[1] > lengths[0]:
         raise DataError(
@@ -369,7 +289,7 @@ def verbosity(
             fit.again(sample.weight * counts[:, sample.index])
             for fit, sample in zip(fits, samples, strict=True)
         ]
-        short, long = (_sigmoid(coefficients[:, 0]) for coefficients, _ in again)
+        short, long = (sigmoid(coefficients[:, 0]) for coefficients, _ in again)
         lc.append(long - short)
         n_ridge += [int(np.sum(ridged)) for _, ridged in again]
     warnings = []
@@ -380,7 +300,7 @@ def verbosity(
             warnings.append(f"{each.model}: {ridged} of {replicates} replicates took the ridge")
         if fit.extrapolates:
             warnings.append(f"{each.model}: LC is extrapolated, no pair is of equal length")
-    values = [float(_sigmoid(fit.theta)) for fit in fits]
+    values = [float(sigmoid(fit.theta)) for fit in fits]
     fitted = replicates > 0 and not any(fit.ridged for fit in fits)
     varied = replicates > 0 and np.ptp(gain) > 1e-12
     return Verbosity(
@@ -414,7 +334,7 @@ def positions(
             where=f"the judged pairs of {judgments.model} against {judgments.baseline}",
             fix="judge every pair again with the answers swapped, and give it as `swapped`",
         )
-    sample = _Sample.of(judgments)
+    sample = Sample.of(judgments)
     first, second = np.sign(judgments.verdict - 0.5), np.sign(judgments.swapped - 0.5)
     place = (judgments.verdict + 1 - judgments.swapped) / 2
     return Positions(
@@ -428,41 +348,7 @@ def positions(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Sample:
-    """Which prompt each pair belongs to, and how much it counts."""
-
-    index: Array
-    """Prompt of each pair, into the sorted prompts; (n,)."""
-    n_prompts: int
-    weight: Array
-    """One over the pairs of its prompt; sums to n_prompts; (n,)."""
-
-    @classmethod
-    def of(cls, judgments: Judgments) -> "_Sample":
-        _, index, pairs = np.unique(judgments.prompt, return_inverse=True, return_counts=True)
-        return cls(index, len(pairs), 1 / pairs[index])
-
-    def by_prompt(self, value: Array) -> Array:
-        """Mean of a value (n,) over the pairs of every prompt, (n_prompts,)."""
-        return np.bincount(self.index, self.weight * value, self.n_prompts)
-
-    def mean(self, value: Array) -> float:
-        """Mean over prompts of a value (n,)."""
-        return float(np.mean(self.by_prompt(value)))
-
-    def replicates(self, n: int, seed: int) -> Iterator[Array]:
-        """How often each replicate has each prompt, (rows, n_prompts), chunk by chunk."""
-        rng = np.random.default_rng(seed)
-        k = self.n_prompts
-        rows = max(1, CHUNK // len(self.index))
-        for begin in range(0, n, rows):
-            size = min(rows, n - begin)
-            chosen = rng.integers(k, size=(size, k)) + k * np.arange(size)[:, None]
-            yield np.bincount(chosen.ravel(), minlength=size * k).reshape(size, k)
-
-
-def _share(sample: _Sample, value: Array, level: float, replicates: int, seed: int) -> Share:
+def _share(sample: Sample, value: Array, level: float, replicates: int, seed: int) -> Share:
     """Mean over prompts of a value between 0 and 1, with an interval."""
     by_prompt = sample.by_prompt(value)
     mean = float(np.mean(by_prompt))
@@ -480,68 +366,6 @@ def _share(sample: _Sample, value: Array, level: float, replicates: int, seed: i
     if mean < 1e-12:
         return Share(mean, [0.0, 1 - far], level, "exact binomial: every prompt is lost")
     return Share(mean, None, level, "every prompt has the same share")
-
-
-@dataclass(frozen=True, eq=False)
-class _LengthFit:
-    """theta and phi of one set of pairs, and the means to fit them again under new weights."""
-
-    z: Array
-    """tanh(dlen / s), (n,)."""
-    y: Array
-    scale: float
-    mean_difference: float
-    extrapolates: bool
-    theta: float
-    phi: float
-    ridged: bool
-
-    @classmethod
-    def of(cls, judgments: Judgments, sample: _Sample) -> "_LengthFit":
-        where = f"the judged pairs of {judgments.model} against {judgments.baseline}"
-        if judgments.length is None:
-            raise DataError(
-                "no lengths of answers",
-                where=where,
-                fix="give `length` and `baseline_length`, in characters or words",
-            )
-        difference = np.asarray(judgments.length, float) - judgments.baseline_length
-        mean = sample.mean(difference)
-        square = sample.mean((difference - mean) ** 2) * sample.n_prompts / (sample.n_prompts - 1)
-        if np.ptp(difference) == 0:
-            raise DataError(
-                f"the lengths differ by {difference[0]:g} {judgments.length_unit} in every pair: "
-                "no slope to see",
-                where=where,
-                fix="report the raw win rate; check that lengths are of the answers themselves",
-            )
-        scale = float(np.sqrt(square))
-        z, y = np.tanh(difference / scale), judgments.preference
-        if np.ptp(z) < LEAST_SPREAD:
-            raise DataError(
-                f"the lengths differ by {difference.min():g} to {difference.max():g} "
-                f"{judgments.length_unit}: too alike, so far from 0, to say what length does",
-                where=where,
-                fix="report the raw win rate; judge against a baseline of a similar length",
-            )
-        (coefficients,), (ridged,) = _fit(z, y, sample.weight[None])
-        return cls(
-            z=z,
-            y=y,
-            scale=scale,
-            mean_difference=mean,
-            extrapolates=bool(difference.min() > 0 or difference.max() < 0),
-            theta=float(coefficients[0]),
-            phi=float(coefficients[1]),
-            ridged=bool(ridged),
-        )
-
-    def again(self, weight: Array) -> tuple[Array, Array]:
-        """Coefficients (r, 2) under weights (r, n), and which took the ridge (r,).
-
-        s stays that of the sample: it is the unit of dlen, not an estimate.
-        """
-        return _fit(self.z, self.y, weight)
 
 
 def _refuse_unpaired(concise: Judgments, verbose: Judgments) -> None:
@@ -565,81 +389,3 @@ def _refuse_unpaired(concise: Judgments, verbose: Judgments) -> None:
             where=where,
             fix="judge both on the same prompts",
         )
-
-
-def _separable(z: Array, y: Array, weight: Array) -> Array:
-    """Whether no finite theta, phi is most likely, under weights (r, n); shape (r,).
-
-    With one input: if a threshold on z has all shares of 1 on one side and all of 0 on the
-    other, points on the threshold free. A label between 0 and 1 is on both sides.
-    Source: Albert & Anderson 1984, Biometrika 71.
-    """
-    counts = weight > 0
-    won, lost = counts & (y > 0), counts & (y < 1)
-    low_won, low_lost = (np.where(side, z, np.inf).min(axis=1) for side in (won, lost))
-    high_won, high_lost = (np.where(side, z, -np.inf).max(axis=1) for side in (won, lost))
-    return (high_lost <= low_won) | (high_won <= low_lost)
-
-
-def _fit(z: Array, y: Array, weight: Array) -> tuple[Array, Array]:
-    """Coefficients (r, 2) of soft labels y (n,) under weights (r, n), and which took the ridge.
-
-    The ridge goes to separable labels, and to those so near to it that rounding hides the rest.
-    """
-    ridged = _separable(z, y, weight)
-    beta, arrived = _newton(z, y, weight, np.where(ridged, RIDGE, 0.0))
-    rest = np.flatnonzero(~arrived)
-    if rest.size:
-        ridged[rest] = True
-        beta[rest], arrived[rest] = _newton(z, y, weight[rest], np.full(len(rest), RIDGE))
-    assert arrived.all(), "a likelihood with a ridge is curved everywhere"
-    return beta, ridged
-
-
-def _newton(z: Array, y: Array, weight: Array, ridge: Array) -> tuple[Array, Array]:
-    """The most likely coefficients (r, 2) under a ridge (r,), and which were found; (r,)."""
-    design = np.stack([np.ones_like(z), z], axis=1)
-    moments = np.stack([np.ones_like(z), z, z * z], axis=1)
-    won = (weight * y) @ design  # (r, 2), does not change from step to step
-
-    def climb(beta: Array) -> tuple[Array, Array]:
-        """Log-likelihood less the ridge (r,), and the chance of a win (r, n)."""
-        logit = beta @ design.T
-        small = np.exp(-np.abs(logit))
-        softplus = np.maximum(logit, 0) + np.log1p(small)
-        height = (
-            np.sum(won * beta, axis=1)
-            - np.einsum("rn,rn->r", weight, softplus)
-            - ridge * np.sum(beta**2, axis=1) / 2
-        )
-        return height, np.where(logit > 0, 1.0, small) / (1 + small)
-
-    beta = np.zeros((len(weight), 2))
-    height, p = climb(beta)
-    flat = np.zeros(len(weight), bool)
-    for _ in range(NEWTON_STEPS):
-        expected = weight * p
-        slope = won - expected @ design - ridge[:, None] * beta
-        h0, h1, h2 = ((expected * (1 - p)) @ moments).T
-        h0, h2 = h0 + ridge, h2 + ridge
-        curvature = h0 * h2 - h1 * h1
-        flat |= curvature <= FLAT * h0 * h2  # stays where it is, and is not found
-        across = np.stack([h2 * slope[:, 0], h0 * slope[:, 1]]) - h1 * slope.T[::-1]
-        step = (across / np.where(flat, np.inf, curvature)).T
-        promised = np.sum(slope * step, axis=1)
-        for _ in range(40):
-            reached, p = climb(beta + step)
-            # Armijo's rule: merely to climb is not enough, far out all is flat.
-            short = reached < height + ENOUGH * promised - 1e-9 * np.abs(height)
-            if not short.any():
-                break
-            step[short], promised[short] = step[short] / 2, promised[short] / 2
-        beta, height = beta + step, reached
-        found = np.abs(promised) < CONVERGED
-        if np.all(found):
-            break
-    return beta, found & ~flat
-
-
-def _sigmoid(x: Array) -> Array:
-    return (1 + np.tanh(x / 2)) / 2  # overflows nowhere

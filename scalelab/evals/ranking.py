@@ -1,4 +1,4 @@
-"""Many models ranked from battles of two: Bradley-Terry, and Elo as played.
+"""Many models ranked from battles of two, by Bradley-Terry.
 
     P(i beats j) = 1 / (1 + 10^((R_j - R_i) / 400))       a tie is half a win for each
 
@@ -11,182 +11,29 @@ common zero. The first is answered by a prior that the result names, the second 
 stay inside the group.
 
 Source: Bradley & Terry 1952, Biometrika 39; existence, Ford 1957, Am. Math. Monthly 64(8);
-logistic fit and bootstrap for language models, Chiang et al. 2024, arXiv:2403.04132; Elo's
-dependence on order, Boubdir et al. 2023, arXiv:2311.17295.
+logistic fit and bootstrap for language models, Chiang et al. 2024, arXiv:2403.04132.
 
-Not here: one model against one baseline, and answer length (pairwise.py).
+Not here: battles (battles.py), ratings that depend on their order (elo.py), one model against one
+baseline and the length of answers (pairwise.py).
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
-from scalelab.errors import ConfigError, DataError
+from scalelab.evals.battles import MEAN_RATING, POINTS_PER_LOGIT, Array, Battles, Scale, reached
+from scalelab.evals.bootstrap import check_replicates, interval
+from scalelab.evals.logistic import CONVERGED, climbed
 
-Array = np.ndarray
-
-POINTS_PER_LOGIT = 400 / np.log(10)
-MEAN_RATING = 1000.0
 PRIOR_TIES = 0.5
 """Tied battles that the prior adds to a group of models, spread evenly over its compared pairs."""
 
 NEWTON_STEPS = 200
-ENOUGH = 0.2  # of the climb that the slope promises, or the step is halved
-CONVERGED = 1e-12  # Newton's decrement: the last step was a millionth of a standard error
 CHUNK = 2_000_000  # numbers in one array while replicates are fitted: 16 MB
 
 
 @dataclass(frozen=True, eq=False)
-class Battles:
-    """Battles of two models, one per row of three arrays of shape (n,)."""
-
-    names: tuple[str, ...]
-    """Models, each once; `first` and `second` count into them."""
-    first: Array
-    second: Array
-    outcome: Array
-    """What `first` took: 1 a win, 0 a loss, .5 a tie; a judge's probability is as good."""
-
-    def __post_init__(self) -> None:
-        if len(self.names) < 2:
-            _refuse(f"{len(self.names)} model(s); a ranking needs two", "add a second model")
-        if len(set(self.names)) < len(self.names):
-            twice = next(name for name in self.names if self.names.count(name) > 1)
-            _refuse(f"model {twice!r} stands twice among the names", "give every model one name")
-        shapes = {np.shape(each) for each in (self.first, self.second, self.outcome)}
-        if len(shapes) > 1 or len(next(iter(shapes))) != 1:
-            _refuse(f"arrays of shapes {sorted(shapes)}", "give three arrays of one length")
-        if not len(self):
-            _refuse("no battle: nothing to compare", "judge some pairs of answers first")
-        wrong = ~((self.outcome >= 0) & (self.outcome <= 1))  # NaN is wrong too
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            _refuse(
-                f"{wrong.sum()} outcome(s) not between 0 and 1; row {row} has {self.outcome[row]}",
-                "1: the first won, 0: the second won, .5: a tie; leave out what was not judged",
-            )
-        sides = np.stack([self.first, self.second])
-        if sides.dtype.kind not in "iu" or sides.min() < 0 or sides.max() >= len(self.names):
-            _refuse(
-                f"`first` and `second` run from {sides.min()} to {sides.max()}, of {sides.dtype}",
-                f"count into the {len(self.names)} names, from 0",
-            )
-        itself = np.flatnonzero(self.first == self.second)
-        if itself.size:
-            name = self.names[self.first[itself[0]]]
-            _refuse(
-                f"model {name!r} fights itself in {itself.size} battle(s)",
-                f"leave out row {itself[0]} and its like, or give the two versions two names",
-            )
-        idle = np.setdiff1d(np.arange(len(self.names)), sides)
-        if idle.size:
-            _refuse(f"model {self.names[idle[0]]!r} fought no battle", "drop its name, or judge it")
-
-    @classmethod
-    def of(cls, rows: Iterable[tuple[str, str, float]]) -> Self:
-        """Battles from rows (first model, second model, outcome); names as they first appear."""
-        table = list(rows)
-        index: dict[str, int] = {}
-        for row in table:
-            for name in row[:2]:
-                index.setdefault(name, len(index))
-        first, second = (np.array([index[row[i]] for row in table], dtype=int) for i in (0, 1))
-        return cls(tuple(index), first, second, np.array([row[2] for row in table], dtype=float))
-
-    def __len__(self) -> int:
-        return len(self.outcome)
-
-    @property
-    def n_by_model(self) -> Array:
-        """Battles that each model fought, shape (models,)."""
-        return np.bincount(np.concatenate([self.first, self.second]), minlength=len(self.names))
-
-    @property
-    def component(self) -> Array:
-        """The group of models that each belongs to, 0, 1, ...; groups never met; (models,)."""
-        met = np.zeros((len(self.names),) * 2, bool)
-        met[self.first, self.second] = met[self.second, self.first] = True
-        # A model's group is named by its first member, then groups are counted.
-        return np.unique(np.argmax(_reached(met), axis=1), return_inverse=True)[1]
-
-
-def _refuse(problem: str, fix: str) -> None:
-    raise DataError(problem, where="the battles to rank", fix=fix)
-
-
-@dataclass(frozen=True, eq=False)
-class _Scale:
-    """Ratings with one zero per group: what Bradley-Terry and Elo have in common."""
-
-    names: tuple[str, ...]
-    rating: Array
-    """Elo points, shape (models,)."""
-    component: Array
-    """Group of each model. Across groups nothing is known: they never met."""
-    n_battles: int
-    n_by_model: Array
-
-    @property
-    def rank(self) -> Array:
-        """1 is the best of its group; equal ratings share a rank. Shape (models,)."""
-        # A millionth of a point is below what any number of battles can tell.
-        above = self.rating[None, :] > self.rating[:, None] + 1e-6
-        return 1 + np.sum(above & (self.component[None, :] == self.component[:, None]), axis=1)
-
-    def win_probability(self, one: str, other: str) -> float:
-        """Predicted share of battles that `one` takes from `other`, ties counted half.
-
-        Raises:
-            DataError: A name is unknown, or no chain of battles joins the two.
-        """
-        i, j = self._pair(one, other)
-        return float(_sigmoid((self.rating[i] - self.rating[j]) / POINTS_PER_LOGIT))
-
-    def _pair(self, one: str, other: str) -> tuple[int, int]:
-        for name in (one, other):
-            if name not in self.names:
-                raise DataError(
-                    f"no model {name!r} in this ranking",
-                    where="the models to compare",
-                    fix=f"one of {', '.join(self.names)}",
-                )
-        i, j = self.names.index(one), self.names.index(other)
-        if self.component[i] != self.component[j]:
-            raise DataError(
-                f"{one!r} and {other!r} are not comparable: no chain of battles joins them",
-                where=f"groups {self._members(self.component[i])} and "
-                f"{self._members(self.component[j])}",
-                fix="judge at least one pair across the two groups",
-            )
-        return i, j
-
-    def _members(self, component: int) -> str:
-        return "{" + ", ".join(np.array(self.names)[self.component == component]) + "}"
-
-    def _table(self, head: str, cells: list[str]) -> list[str]:
-        """One line per model, best first, group by group; `cells` follow the rating."""
-        wide = max(5, *map(len, self.names))
-        lines = []
-        groups = np.unique(self.component)
-        for group in groups:
-            if len(groups) > 1:
-                lines.append(f"group {group + 1} of {len(groups)}, ranked on its own:")
-            lines.append(f"rank  {'model':<{wide}}  rating  {head}  battles")
-            members = np.flatnonzero(self.component == group)
-            lines += [
-                f"{self.rank[i]:>4}  {self.names[i]:<{wide}}  {self.rating[i]:>6.1f}  "
-                f"{cells[i]:<{len(head)}}  {self.n_by_model[i]:>7}"
-                for i in members[np.argsort(self.rank[members], kind="stable")]
-            ]
-        if len(groups) > 1:
-            lines.append("No battle joins the groups: ratings of two groups are not comparable.")
-        return lines
-
-
-@dataclass(frozen=True, eq=False)
-class Ranking(_Scale):
+class Ranking(Scale):
     """Bradley-Terry ratings (fitted) with bootstrap intervals, and what they rest on."""
 
     interval: Array
@@ -248,25 +95,6 @@ class Ranking(_Scale):
         return "\n".join(lines)
 
 
-@dataclass(frozen=True, eq=False)
-class EloRanking(_Scale):
-    """Online Elo (measured, not fitted): mean rating over shuffled orders, and its spread."""
-
-    spread: Array
-    """Standard deviation over orders, Elo points, (models,): what order alone does."""
-    as_given: Array
-    """Ratings after the battles in the order they came in, (models,)."""
-    k: float
-    orders: int
-
-    def summary(self) -> str:
-        """A table of mean ratings with their spread over orders."""
-        head = "sd over orders  as given"
-        cells = [f"{s:>14.1f}  {g:>8.1f}" for s, g in zip(self.spread, self.as_given, strict=True)]
-        top = f"Online Elo, k = {self.k:g}, {self.n_battles} battles, mean of {self.orders} orders"
-        return "\n".join([top, *self._table(head, cells)])
-
-
 def bradley_terry(
     battles: Battles, *, level: float = 0.95, replicates: int = 1000, seed: int = 0
 ) -> Ranking:
@@ -321,7 +149,7 @@ def bradley_terry(
     def fit(counts: Array) -> tuple[Array, Array]:
         """Ratings (r, models), and in which replicates one with an interval took the prior."""
         table = wins(counts)
-        torn = ~_reached(table > 0) & together
+        torn = ~reached(table > 0) & together
         infinite = torn.any(axis=2) @ together  # Ford's condition fails for the model's group
         logits = _newton(table + infinite[:, :, None] * prior, together)
         rating = MEAN_RATING + POINTS_PER_LOGIT * (logits - logits @ weight.T)
@@ -356,99 +184,13 @@ def bradley_terry(
     )
 
 
-def elo(battles: Battles, *, k: float = 4.0, orders: int = 100, seed: int = 0) -> EloRanking:
-    """Ratings updated battle by battle, R_i += k (outcome - P(i beats j)), from 1000 each.
-
-    What comes out depends on the order of the battles, so it is averaged over shuffled orders
-    and the spread over them is part of the answer. With few battles and a small k, ratings have
-    not yet travelled from 1000 to where Bradley-Terry puts them.
-
-    Args:
-        battles: Ties count as half a win for each side.
-        k: Elo points at stake in one battle; 4 is Chatbot Arena's choice, chess takes 10 to 40.
-        orders: Shuffled orders to average over.
-        seed: Of the shuffles.
-
-    Raises:
-        ConfigError: k is not positive, or fewer than two orders.
-    """
-    if not (k > 0 and np.isfinite(k)) or orders < 2:
-        raise ConfigError(
-            f"k = {k}, orders = {orders}",
-            where="the settings of online Elo",
-            fix="k positive and finite, at least two orders: one has no spread",
-        )
-    rng = np.random.default_rng(seed)
-    n, lanes = len(battles), np.arange(1 + orders)
-    turns = np.tile(np.arange(n, dtype=np.int32), (len(lanes), 1))
-    turns[1:] = rng.permuted(turns[1:], axis=1)  # lane 0 stays as given
-    rating = np.full((len(battles.names), len(lanes)), MEAN_RATING)
-    for turn in np.ascontiguousarray(turns.T):
-        i, j = battles.first[turn], battles.second[turn]
-        expected = _sigmoid((rating[i, lanes] - rating[j, lanes]) / POINTS_PER_LOGIT)
-        moved = k * (battles.outcome[turn] - expected)
-        rating[i, lanes] += moved
-        rating[j, lanes] -= moved
-    return EloRanking(
-        names=battles.names,
-        rating=rating[:, 1:].mean(axis=1),
-        component=battles.component,
-        n_battles=n,
-        n_by_model=battles.n_by_model,
-        spread=rating[:, 1:].std(axis=1, ddof=1),
-        as_given=rating[:, 0],
-        k=k,
-        orders=orders,
-    )
-
-
-def check_replicates(level: float, replicates: int) -> None:
-    """Nothing, if the level is a share and ten replicates lie beyond each end of an interval.
-
-    Raises:
-        ConfigError: Otherwise: an end would be one replicate's whim. No replicates are fine.
-    """
-    where = "the settings of a bootstrap"
-    if not 0 < level < 1:
-        raise ConfigError(f"level {level} is not a share", where=where, fix="say .95 for 95%")
-    if replicates and replicates * (1 - level) / 2 < 10 - 1e-9:  # 1 - .9 is a little under .1
-        raise ConfigError(
-            f"{replicates} replicates leave {replicates * (1 - level) / 2:.1f} beyond each end",
-            where=where,
-            fix=f"at least {int(np.ceil(20 / (1 - level) - 1e-6))} replicates at level {level}, "
-            "or 0 for no interval",
-        )
-
-
-def interval(draws: Array, level: float) -> Array:
-    """The middle `level` of draws (r, ...) over replicates; low and high end, shape (..., 2).
-
-    Source: the percentile method, Efron & Tibshirani 1993, chapter 13.
-    """
-    ends = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return np.moveaxis(ends, 0, -1)
-
-
-def _sigmoid(x: Array) -> Array:
-    return (1 + np.tanh(x / 2)) / 2  # overflows nowhere
-
-
-def _reached(edge: Array) -> Array:
-    """What can be reached from what along edges (..., k, k), itself included."""
-    k = edge.shape[-1]
-    reach = (edge | np.eye(k, dtype=bool)).astype(np.float32)
-    for _ in range(int(np.ceil(np.log2(k)))):  # each squaring doubles the length of the paths
-        reach = (reach @ reach > 0).astype(np.float32)
-    return reach > 0
-
-
 def _core(wins: Array, battles: Battles) -> Array:
     """Mask of the models whose mean is 1000: in each group the largest finite subset.
 
     Of two such subsets of one size, the one with more battles. A group without a finite subset
     of two (two models, one won all) is its own core: the prior alone places it.
     """
-    reach = _reached(wins > 0)
+    reach = reached(wins > 0)
     mutual = reach & reach.T
     core = np.zeros(len(wins), bool)
     for group in np.unique(battles.component):
@@ -461,7 +203,7 @@ def _core(wins: Array, battles: Battles) -> Array:
 
 def _rests_on_prior(wins: Array, core: Array, together: Array) -> Array:
     """Mask of the models that the battles alone do not place at a finite distance from the core."""
-    reach = _reached(wins > 0)
+    reach = reached(wins > 0)
     mutual = reach & reach.T
     bound = np.array([np.all(mutual[i][core & together[i]]) for i in range(len(core))])
     return ~bound
@@ -505,14 +247,7 @@ def _newton(wins: Array, together: Array) -> Array:
         slope = np.sum(wins * lost - np.swapaxes(wins, 1, 2) * p, axis=2)
         step = np.linalg.solve(hessian, slope[..., None])[..., 0]
         promised = np.sum(slope * step, axis=1)
-        for _ in range(40):
-            reached, p = climb(theta + step)
-            # Armijo's rule: merely to climb is not enough, far out all is flat.
-            short = reached < height + ENOUGH * promised - 1e-9 * np.abs(height)
-            if not short.any():
-                break
-            step[short], promised[short] = step[short] / 2, promised[short] / 2
-        theta, height = theta + step, reached
+        theta, height, p = climbed(climb, theta, height, step, promised)
         if np.all(np.abs(promised) < CONVERGED):
             return theta
     raise AssertionError(f"Newton took {NEWTON_STEPS} steps on a likelihood with a maximum")

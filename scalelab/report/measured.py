@@ -26,15 +26,19 @@ from scalelab.data.textfiles import rows_of
 from scalelab.errors import DataError
 from scalelab.evals.aggregate import ScoreTable, mean_above_chance, mean_win_rate
 from scalelab.evals.asking import ask
+from scalelab.evals.battles import Battles
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.contamination import order_test
 from scalelab.evals.conversations import Prompt
+from scalelab.evals.documents import PerplexitySet, read
+from scalelab.evals.elo import elo
 from scalelab.evals.evalfile import ContaminationSpec, EvalFile, PredictionSpec
+from scalelab.evals.judgments import Judgments
 from scalelab.evals.overlap import overlap
-from scalelab.evals.pairwise import Judgments, length_controlled, positions, verbosity, win_rate
-from scalelab.evals.perplexity import PerplexitySet, perplexity, read
+from scalelab.evals.pairwise import length_controlled, positions, verbosity, win_rate
+from scalelab.evals.perplexity import perplexity
 from scalelab.evals.predict import Target, predict
-from scalelab.evals.ranking import Battles, bradley_terry, elo
+from scalelab.evals.ranking import bradley_terry
 from scalelab.evals.recipes import rank_recipes
 from scalelab.evals.verdicts import KeptVerdicts
 from scalelab.files import write_json

@@ -2,7 +2,7 @@
 
 Accuracy and gold are measured on held-out prompts, with the standard error of the mean over
 prompts; bits per byte on the base's own validation text. Win rates are of greedy answers to the
-same prompts, judged by gold; at equal lengths by the regression of evals/pairwise.py. FLOPs and
+same prompts, judged by gold; at equal lengths by the regression of evals/length.py. FLOPs and
 bytes are reckoned, not measured, and every number says which.
 
 Not here: figures (posttrain_figures.py), the page (posttrain_page.py).
@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from scalelab.errors import DataError
-from scalelab.evals.pairwise import Judgments, length_controlled, win_rate
+from scalelab.evals.judgments import Judgments
+from scalelab.evals.pairwise import length_controlled, win_rate
 from scalelab.posttrain.base import StageResult
 from scalelab.posttrain.flow import BASE, MODELS, Planned
 from scalelab.posttrain.grade import ANSWERS

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from scalelab.errors import ConfigError, DataError
-from scalelab.evals.pairwise import Judgments, length_controlled, positions, verbosity, win_rate
+from scalelab.evals.judgments import Judgments
+from scalelab.evals.pairwise import length_controlled, positions, verbosity, win_rate
 
 
 def sigmoid(x):

@@ -15,17 +15,8 @@ from scalelab.data.shards import prepare
 from scalelab.data.tokenizer import train
 from scalelab.errors import ConfigError, DataError
 from scalelab.evals.checkpoint import Checkpoint
-from scalelab.evals.perplexity import (
-    LEVEL,
-    MIN_DOCUMENTS,
-    PerplexitySet,
-    corpus_texts,
-    drawn_sums,
-    of_texts,
-    perplexity,
-    read,
-    windows,
-)
+from scalelab.evals.documents import PerplexitySet, corpus_texts, of_texts, read
+from scalelab.evals.perplexity import LEVEL, MIN_DOCUMENTS, drawn_sums, perplexity, windows
 from scalelab.evals.perplexity import _loss as loss_of
 from scalelab.model import ARCHITECTURES, NETWORKS
 

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from scalelab.errors import ConfigError, DataError
-from scalelab.evals.ranking import Battles, bradley_terry, elo
+from scalelab.evals.battles import Battles
+from scalelab.evals.elo import elo
+from scalelab.evals.ranking import bradley_terry
 
 TRUE = np.linspace(-1, 1, 8)  # logits, mean 0
 

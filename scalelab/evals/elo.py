@@ -1,0 +1,80 @@
+"""Elo as it is played: ratings that move battle by battle.
+
+    R_i += k (outcome - P(i beats j))        P as in ranking.py
+
+Source: Elo's rule as Chatbot Arena ran it, Chiang et al. 2024, arXiv:2403.04132; its dependence on
+order, Boubdir et al. 2023, arXiv:2311.17295.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from scalelab.errors import ConfigError
+from scalelab.evals.battles import MEAN_RATING, POINTS_PER_LOGIT, Array, Battles, Scale
+from scalelab.evals.logistic import sigmoid
+
+
+@dataclass(frozen=True, eq=False)
+class EloRanking(Scale):
+    """Online Elo (measured, not fitted): mean rating over shuffled orders, and its spread."""
+
+    spread: Array
+    """Standard deviation over orders, Elo points, (models,): what order alone does."""
+    as_given: Array
+    """Ratings after the battles in the order they came in, (models,)."""
+    k: float
+    orders: int
+
+    def summary(self) -> str:
+        """A table of mean ratings with their spread over orders."""
+        head = "sd over orders  as given"
+        cells = [f"{s:>14.1f}  {g:>8.1f}" for s, g in zip(self.spread, self.as_given, strict=True)]
+        top = f"Online Elo, k = {self.k:g}, {self.n_battles} battles, mean of {self.orders} orders"
+        return "\n".join([top, *self._table(head, cells)])
+
+
+def elo(battles: Battles, *, k: float = 4.0, orders: int = 100, seed: int = 0) -> EloRanking:
+    """Ratings updated battle by battle, R_i += k (outcome - P(i beats j)), from 1000 each.
+
+    What comes out depends on the order of the battles, so it is averaged over shuffled orders
+    and the spread over them is part of the answer. With few battles and a small k, ratings have
+    not yet travelled from 1000 to where Bradley-Terry puts them.
+
+    Args:
+        battles: Ties count as half a win for each side.
+        k: Elo points at stake in one battle; 4 is Chatbot Arena's choice, chess takes 10 to 40.
+        orders: Shuffled orders to average over.
+        seed: Of the shuffles.
+
+    Raises:
+        ConfigError: k is not positive, or fewer than two orders.
+    """
+    if not (k > 0 and np.isfinite(k)) or orders < 2:
+        raise ConfigError(
+            f"k = {k}, orders = {orders}",
+            where="the settings of online Elo",
+            fix="k positive and finite, at least two orders: one has no spread",
+        )
+    rng = np.random.default_rng(seed)
+    n, lanes = len(battles), np.arange(1 + orders)
+    turns = np.tile(np.arange(n, dtype=np.int32), (len(lanes), 1))
+    turns[1:] = rng.permuted(turns[1:], axis=1)  # lane 0 stays as given
+    rating = np.full((len(battles.names), len(lanes)), MEAN_RATING)
+    for turn in np.ascontiguousarray(turns.T):
+        i, j = battles.first[turn], battles.second[turn]
+        expected = sigmoid((rating[i, lanes] - rating[j, lanes]) / POINTS_PER_LOGIT)
+        moved = k * (battles.outcome[turn] - expected)
+        rating[i, lanes] += moved
+        rating[j, lanes] -= moved
+    return EloRanking(
+        names=battles.names,
+        rating=rating[:, 1:].mean(axis=1),
+        component=battles.component,
+        n_battles=n,
+        n_by_model=battles.n_by_model,
+        spread=rating[:, 1:].std(axis=1, ddof=1),
+        as_given=rating[:, 0],
+        k=k,
+        orders=orders,
+    )
