@@ -35,6 +35,17 @@ design:
 """
 
 
+WITHOUT_MLFLOW = """
+import importlib.util as u, sys
+real = u.find_spec
+u.find_spec = lambda n, *a: None if n.split('.')[0] == 'mlflow' else real(n, *a)
+class Gone:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] == 'mlflow': raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Gone())
+"""
+
+
 class World:
     """A directory to work in, and the command line in it."""
 
@@ -48,6 +59,13 @@ class World:
     @property
     def runs(self) -> Path:
         return self.path / "runs"
+
+    def forget_mlflow(self):
+        """Let Python's own finder say that there is no mlflow, as on a machine without it."""
+        hidden = self.path / "hidden"
+        hidden.mkdir()
+        (hidden / "sitecustomize.py").write_text(WITHOUT_MLFLOW)
+        self.environ["PYTHONPATH"] = f"{hidden}:{self.environ['PYTHONPATH']}"
 
     def command(self, *argv: str) -> list[str]:
         return [sys.executable, "-m", "scalelab.cli", *argv]
@@ -79,10 +97,16 @@ class World:
 
 @pytest.fixture(scope="session")
 def worlds(tmp_path_factory, cache, tiny_text):
-    """A function that makes worlds, all on the same text and cache."""
+    """A function that makes worlds, all on the same text and cache.
 
-    def make(name: str) -> World:
-        return World(tmp_path_factory.mktemp(name), cache, tiny_text)
+    Where the mirror is not what is looked at, it stays away: it takes longer than the rest.
+    """
+
+    def make(name: str, mlflow: bool = True) -> World:
+        world = World(tmp_path_factory.mktemp(name), cache, tiny_text)
+        if not mlflow:
+            world.forget_mlflow()
+        return world
 
     return make
 

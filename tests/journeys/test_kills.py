@@ -125,7 +125,7 @@ def test_single_workers_killed_ten_times(worlds, undisturbed):
 
 
 def test_no_worker_outlives_its_killed_parent(worlds):
-    world = worlds("orphans")
+    world = worlds("orphans", mlflow=False)
     long = ["--set", "design.budgets=[4e12]", "--set", "recipe.data.epochs=1e9"]
     long += ["--set", "recipe.model.head_size=32", "--set", "design.span=3"]
     process = world.start("sweep", "journey.yaml", *long)
@@ -155,7 +155,7 @@ def _state(pid):
 
 
 def test_ctrl_c_stops_and_the_same_command_goes_on(worlds, undisturbed):
-    world, few = worlds("ctrl-c"), ("--set", "design.budgets=[4e9]")
+    world, few = worlds("ctrl-c", mlflow=False), ("--set", "design.budgets=[4e9]")
     process = world.start("sweep", "journey.yaml", *few)
     deadline = time.monotonic() + 60
     while not workers(world) and time.monotonic() < deadline:
@@ -174,7 +174,7 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(worlds, undisturbed):
 
 
 def test_ctrl_c_while_the_corpus_is_prepared_is_no_traceback(worlds, tmp_path):
-    world = worlds("early")
+    world = worlds("early", mlflow=False)
     world.environ["SCALELAB_CACHE"] = str(tmp_path / "cold")
     process = world.start("data", "journey.yaml", "--set", "recipe.data.source=pycode")
     while process.poll() is None and not list((tmp_path / "cold").rglob("*")):

@@ -44,8 +44,8 @@ def final_dir(world):
 
 
 def copied(world, worlds, name):
-    """Another world with the same runs and the same plan."""
-    other = worlds(name)
+    """Another world with the same runs and the same plan, and no mirror."""
+    other = worlds(name, mlflow=False)
     shutil.copytree(world.runs, other.runs, dirs_exist_ok=True)
     shutil.copytree(world.path / "plan", other.path / "plan")
     return other

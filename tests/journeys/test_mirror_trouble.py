@@ -54,20 +54,10 @@ def test_a_server_that_is_not_there(worlds, undisturbed):
     assert repaired(world, undisturbed, times=2)
 
 
-def test_mlflow_not_installed(worlds, undisturbed, tmp_path):
-    """Python's own finder says that there is no mlflow, as on a machine without it."""
+def test_mlflow_not_installed(worlds, undisturbed):
     world = worlds("not-installed")
-    (tmp_path / "sitecustomize.py").write_text(
-        "import importlib.util as u, sys\n"
-        "real = u.find_spec\n"
-        "u.find_spec = lambda n, *a: None if n.split('.')[0] == 'mlflow' else real(n, *a)\n"
-        "class Gone:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] == 'mlflow': raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Gone())\n"
-    )
     path = world.environ["PYTHONPATH"]
-    world.environ["PYTHONPATH"] = f"{tmp_path}:{path}"
+    world.forget_mlflow()
     done = world(*SWEEP)
     assert done.returncode == 0, done.stderr
     assert "MLflow is not installed" in done.stdout

@@ -76,8 +76,8 @@ def worlds_with_base(worlds, tiny_text):
     """A function that makes worlds with a base model and a post-training file."""
     made = []
 
-    def make(name):
-        world = worlds(name)
+    def make(name, mlflow=True):
+        world = worlds(name, mlflow)
         (world.path / "made.yaml").write_text(FILE)
         if not made:
             subprocess.run(
@@ -185,7 +185,7 @@ def test_it_is_listed_and_mirrored_once(made):
 
 
 def test_a_dry_run_does_nothing(worlds_with_base):
-    world = worlds_with_base("dry")
+    world = worlds_with_base("dry", mlflow=False)
 
     dry = world("posttrain", "made.yaml", "--dry-run")
 
@@ -312,7 +312,7 @@ def test_another_tokenizer_than_the_model_s_is_refused(here, tmp_path, made):
 
 
 def test_a_stage_that_is_refused_takes_only_what_needs_it(worlds_with_base):
-    world = worlds_with_base("partly")
+    world = worlds_with_base("partly", mlflow=False)
     (world.path / "long.jsonl").write_text('{"prompt": "' + "x" * 300 + '", "completion": "a"}\n')
     (world.path / "p.jsonl").write_text('{"prompt": "x", "chosen": "a", "rejected": "b"}\n')
     (world.path / "made.yaml").write_text(

@@ -21,7 +21,7 @@ HEAVY = {"torch", "mlflow", "optuna", "pandas", "matplotlib", "scipy", "numpy", 
 
 @pytest.fixture
 def world(worlds, request):
-    return worlds(request.node.name.partition("[")[0][:40])
+    return worlds(request.node.name.partition("[")[0][:40], mlflow=False)
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def test_the_same_command_again_trains_nothing(undisturbed):
 
 
 def test_a_second_sweep_trains_only_what_is_new(undisturbed, worlds):
-    world = worlds("second")
+    world = worlds("second", mlflow=False)
     shutil.copytree(undisturbed.runs, world.runs, dirs_exist_ok=True)
     shutil.copy(undisturbed.path / "journey.yaml", world.path)
 
@@ -130,7 +130,7 @@ def test_fit_takes_a_strangers_table(worlds):
 
 
 def test_one_run_can_be_repeated_from_its_spec(undisturbed, worlds):
-    world = worlds("single")
+    world = worlds("single", mlflow=False)
     (run, loss), *_ = losses(undisturbed).items()
     shutil.copy(undisturbed.runs / "journey" / run / "spec.yaml", world.path / "again.yaml")
 
