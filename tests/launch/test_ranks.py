@@ -22,7 +22,7 @@ from scalelab.train.loop import train
 from scalelab.train.rundir import RunDir
 
 CONFIG = LaunchConfig(heartbeat_timeout_s=60, retries=2)
-SHORT = 30
+SHORT = 20
 """Steps that show whether two layouts agree."""
 LAYOUTS = [
     Layout(replicate=2),
