@@ -107,6 +107,30 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
+def append(path: Path, lines: str, *, flush: bool = False) -> None:
+    """Add whole lines to a file in a single write, so that those of two writers never interleave.
+
+    A line that a killed writer tore is ended first, or it would swallow the next one.
+
+    Args:
+        path: Made where it is missing.
+        lines: With the end of the last one.
+        flush: Wait until they are on the disk.
+    """
+    with writing(path):
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        try:
+            size = os.fstat(handle).st_size
+            is_torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
+            data = (b"\n" if is_torn else b"") + lines.encode()
+            if os.write(handle, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if flush:
+                os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 @contextmanager
 def locked(path: Path, problem: str, fix: str) -> Iterator[None]:
     """Hold the lock file `path`. The lock goes with the process, however that ends.

@@ -11,7 +11,7 @@ Source: Liang et al. 2022, arXiv:2211.09110, and `compute_aggregate_row_win_rate
 stanford-crfm/helm; "Scores normalization" in the documentation of the Open LLM Leaderboard 2,
 which for a task with subtasks takes the mean of normalised subtasks first.
 
-Not here: intervals of a score (it came with one), battles of two (ranking.py).
+Not here: intervals of a score (it came with one), battles of two (battles.py).
 """
 
 from collections.abc import Mapping

@@ -7,7 +7,7 @@
 
 Standard errors are of the mean over prompts.
 
-Not here: tests with choices (choice.py), two models side by side (pairwise.py).
+Not here: tests with choices (choice.py), two models side by side (report/compared.py).
 """
 
 import math

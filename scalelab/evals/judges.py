@@ -9,7 +9,8 @@ gives none too often is refused.
     model    a language model that is asked which answer is better, in both orders or in one
     person   somebody at this terminal
 
-Not here: what is done with verdicts (preferences.py), how judges agree (evals/agreement.py).
+Not here: what is done with verdicts (verdicts.py, preferences.py), how judges agree
+(evals/agreement.py).
 """
 
 import sys
@@ -103,7 +104,7 @@ class Judge(Config):
         return 0
 
     def at_once(self) -> int | None:
-        """Verdicts between two looks at the disk; None: as many as there are."""
+        """Verdicts to ask for before they are written down; None: as many as there are."""
         return None
 
     @abstractmethod

@@ -3,7 +3,8 @@
     {"key": "9f2c...", "verdict": 1.0}      a line each; the key hashes place, prompt and answers
 
 A person's verdict is written before the next question is shown, those of a program comparison by
-comparison. A line that a killed writer began is cut off.
+comparison. Where the file is, its judge is the same; which models answered does not matter. A line
+that a killed writer began is cut off.
 
 Not here: judges (judges.py), what is made of verdicts (pairwise.py).
 """
@@ -11,29 +12,39 @@ Not here: judges (judges.py), what is made of verdicts (pairwise.py).
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from scalelab.errors import DataError
 from scalelab.evals.conversations import Prompt
 from scalelab.evals.judges import Court
-from scalelab.files import writing
+from scalelab.files import append, writing
 
 
 class KeptVerdicts:
     """A judge whose verdicts are kept.
 
     Args:
-        court: The judge.
+        open_court: Makes the judge; called where something is to be judged that is not kept.
         path: Where its verdicts stand, and will.
         at_once: Verdicts to ask for before they are written. None: those of a comparison.
     """
 
-    def __init__(self, court: Court, path: Path, at_once: int | None):
-        self.court, self.path, self.at_once = court, path, at_once
+    def __init__(self, open_court: Callable[[], Court], path: Path, at_once: int | None):
+        self.path, self.at_once = path, at_once
         self.n = self.unreadable = 0
         """Verdicts that were asked for, kept ones among them, and those that say nothing."""
         self._known = self._read()
+        self._open_court, self._court = open_court, None
+
+    @property
+    def court(self) -> Court:
+        """The judge at work, who answers for what is kept too: half of it may be unreadable."""
+        if self._court is None:
+            self._court = self._open_court()
+            self._court.n += len(self._known)
+            self._court.unreadable += sum(said is None for said in self._known.values())
+        return self._court
 
     def __call__(
         self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str]
@@ -59,10 +70,7 @@ class KeptVerdicts:
 
     def _append(self, rows: list[tuple[str, float | None]]) -> None:
         text = "".join(json.dumps({"key": key, "verdict": said}) + "\n" for key, said in rows)
-        with writing(self.path), open(self.path, "ab") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append(self.path, text, flush=True)
         self._known.update(rows)
 
     def _read(self) -> dict[str, float | None]:
@@ -85,7 +93,8 @@ class KeptVerdicts:
 
 
 def _key(place: int, prompt: Prompt, one: str, two: str) -> str:
-    said = json.dumps([place, prompt.messages, one, two], sort_keys=True)
+    known = [prompt.reference, repr(prompt.task)]
+    said = json.dumps([place, prompt.messages, known, one, two], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 

@@ -6,6 +6,8 @@ when the first process is asked for: name there all that the command's processes
 """
 
 import multiprocessing
+import signal
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 
@@ -20,9 +22,18 @@ AMONG_MANY = (*LAUNCHED, "scalelab.train.parallel", "scalelab.train.sharded")
 
 
 def fork_server(modules: tuple[str, ...]) -> ForkServerContext:
-    """The context whose processes are forked from a server that has imported these modules."""
+    """The context whose processes are forked from a server that has imported these modules.
+
+    They are deaf to the keyboard from birth: its interrupt reaches the whole process group, and is
+    for the command alone, which then asks them to stop. So this is called in the main thread.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(modules))
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # what a new process inherits
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
     return context
 
 

@@ -19,7 +19,6 @@ from multiprocessing.process import BaseProcess
 
 from scalelab.launch.base import RETRIED, Outcome
 from scalelab.launch.forks import fork_server
-from scalelab.posttrain import STAGES
 from scalelab.posttrain.flow import Planned
 
 TRIES = 3
@@ -49,24 +48,31 @@ class _Process:
     tries: int
 
 
-def server() -> ForkServerContext:
-    """Where stages are forked from: it has the modules of all of them."""
-    stages = {stage.__module__ for stage in STAGES.values()}
-    return fork_server(("scalelab.posttrain.worker", *sorted(stages)))
+def server(stages: Sequence[Planned]) -> ForkServerContext:
+    """Where these stages are forked from: it has their modules."""
+    modules = {type(planned.spec.stage).__module__ for planned in stages}
+    return fork_server(("scalelab.posttrain.worker", *sorted(modules)))
 
 
 class Abreast:
     """Processes of stages.
 
     Args:
+        context: Where they are forked from (server).
         slots: At once.
         threads: CPU threads of each; None leaves it to torch.
         here: Whether a stage has to be done in this very process, because a person is asked.
     """
 
-    def __init__(self, slots: int, threads: int | None, here: Callable[[Planned], bool]):
+    def __init__(
+        self,
+        context: ForkServerContext,
+        slots: int,
+        threads: int | None,
+        here: Callable[[Planned], bool],
+    ):
+        self._context = context
         self.slots, self.threads, self.here = slots, threads, here
-        self._context = server()
         self._running: dict[str, _Process] = {}
         self._stopping = False
 

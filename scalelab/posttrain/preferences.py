@@ -12,7 +12,6 @@ Source: Ouyang et al. 2022, arXiv:2203.02155 (comparisons); Zheng et al. 2023, a
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +29,7 @@ from scalelab.evals.agreement import (
     raw_agreement,
 )
 from scalelab.evals.asking import ask
-from scalelab.files import write_text, writing
+from scalelab.files import append, write_text
 from scalelab.posttrain.account import held_bytes
 from scalelab.posttrain.base import Given, Stage, Work
 from scalelab.units import si
@@ -146,10 +145,7 @@ class Collecting:
 
     def _append(self, rows: list[dict[str, Any]]) -> None:
         text = "".join(json.dumps(row) + "\n" for row in rows)
-        with writing(self._path), open(self._path, "ab") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append(self._path, text, flush=True)
 
     def _numbers(self, rows: list[dict[str, Any]]) -> dict[str, float]:
         lengths = np.array([row["tokens"] for row in rows]).sum(0)

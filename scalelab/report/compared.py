@@ -62,8 +62,10 @@ class Comparing:
                 where=f"pairwise.data: {spec.data.model_dump_json()}",
                 fix="name test files (test: [...])",
             )
-        judge = spec.judge.court(spec.data, self.judges, self.seed)
-        court = KeptVerdicts(judge, self.verdicts, spec.judge.at_once())
+        court = KeptVerdicts(
+            lambda: spec.judge.court(spec.data, self.judges, self.seed),
+            self.verdicts, spec.judge.at_once(),
+        )  # fmt: skip
         silent = [n for n, path in self.paths.items() if self.model(path).chat is None]
         for name in silent:
             yield Measured("pairwise", name, None, {},

@@ -226,7 +226,9 @@ class Measuring:
         judges = {name: contents(path) for name, path in self.judges.items()}
         what = ["pairwise", digests, judges, spec.model_dump_json(), spec.data.fingerprint()]
         what.append(self.file.seed)
-        verdicts = self.folder / f"{_id(what)}.verdicts.jsonl"
+        # Of this judge, whichever models answer and whatever is made of it.
+        judge = ["verdicts", judges, spec.judge.model_dump_json(), spec.data.fingerprint()]
+        verdicts = self.folder / f"{_id([*judge, self.file.seed])}.verdicts.jsonl"
         comparing = Comparing(spec, self.paths, self.model, self.judges, verdicts, self.file.seed)
         return self._kept(what, comparing.everything)
 

@@ -6,6 +6,7 @@ file -> base, stages -> plan and cost -> stages side by side -> grades -> page -
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ def run_posttrain(
     with locked(root / file.name / "lock", problem, "wait for it, or stop it"):
         write_down(file, stages, known, root)
         syncer = Syncer.start(root, file.name)
-        slots, threads = places()
-        here = Abreast(slots, threads, is_asked_here)
+        context = server(stages)
+        here = Abreast(context, *places(context), is_asked_here)
         try:
             ended = here.to_the_end(stages, _tell)
         finally:
@@ -167,9 +168,9 @@ def about(base: Path, root: Path) -> dict[str, Any]:
     }
 
 
-def places() -> tuple[int, int | None]:
+def places(context: ForkServerContext) -> tuple[int, int | None]:
     """Stages at once and threads of each: every core one on a CPU, one stage on a GPU."""
-    if any(device["kind"] == "cuda" for device in devices_here(server())):
+    if any(device["kind"] == "cuda" for device in devices_here(context)):
         return 1, None
     return len(os.sched_getaffinity(0)), 1
 

@@ -165,7 +165,7 @@ def began_ms(run_dir: RunDir, finished_ms: int | None) -> int | None:
                 try:
                     return int(json.loads(line)["t"])
                 except (ValueError, KeyError, TypeError):
-                    continue  # torn by a crash, and written over by the next try
+                    continue  # torn by a crash
     except FileNotFoundError:
         pass
     return finished_ms

@@ -183,6 +183,7 @@ class FlatAdamW:
         for i, group in enumerate(self._groups):
             prefix = f"{PREFIX}{i}."
             state = {k.removeprefix(prefix): v for k, v in moments.items() if k.startswith(prefix)}
+            # The step counter stays a tensor of its own, as the fused kernel wants it.
             group.memory = {k: v.to(self.master.device) for k, v in state.items()}
         self._refresh()
 

@@ -30,7 +30,6 @@ A last line without its newline was cut off by a crash and does not count.
 """
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from scalelab.errors import RunError
-from scalelab.files import make_dir, write_json, write_text, writing
+from scalelab.files import append, make_dir, write_json, write_text
 from scalelab.train.spec import RunResult, RunSpec
 
 
@@ -126,14 +125,9 @@ class RunDir:
         return spec
 
     def append(self, event: str, **values: Any) -> None:
-        """Add one event to the log, in a single write so that lines never interleave."""
+        """Add one event to the log."""
         line = json.dumps({"t": time.time_ns() // 1_000_000, "event": event, **values}) + "\n"
-        with writing(self.log_path):
-            handle = os.open(self.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            try:
-                os.write(handle, line.encode())
-            finally:
-                os.close(handle)
+        append(self.log_path, line)
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Every complete line of the log."""
@@ -165,8 +159,8 @@ class RunDir:
 def read_events(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
     """Complete events of a log from byte `offset` on, and the offset to go on from.
 
-    A torn last line waits until it is whole. A line torn by a crash and then written over
-    by the next attempt is passed over: its event was never acknowledged.
+    A torn last line waits until it is ended. One that a crash tore is passed over: its event was
+    never acknowledged.
     """
     try:
         with open(path, "rb") as file:

@@ -31,7 +31,7 @@ class Sitter:
 
 
 def kept(path, sitter, at_once=1):
-    return KeptVerdicts(Court(sitter.decide, may_pass=True), path, at_once)
+    return KeptVerdicts(lambda: Court(sitter.decide, may_pass=True), path, at_once)
 
 
 def test_who_left_in_the_middle_is_asked_for_the_rest_only(tmp_path):
@@ -90,9 +90,32 @@ def test_a_person_s_are_written_one_by_one(tmp_path):
         n_lines.append(len(path.read_text().splitlines()) if path.exists() else 0)
         return [1.0] * len(prompts)
 
-    KeptVerdicts(Court(decide), path, Person().at_once())(PROMPTS, LONG, SHORT)
+    KeptVerdicts(lambda: Court(decide), path, Person().at_once())(PROMPTS, LONG, SHORT)
     assert n_lines == [0, 1, 2, 3, 4, 5]
     assert [json.loads(line)["verdict"] for line in path.read_text().splitlines()] == [1.0] * 6
 
-    KeptVerdicts(Court(decide), path, Gold().at_once())(PROMPTS, SHORT, LONG)
+    KeptVerdicts(lambda: Court(decide), path, Gold().at_once())(PROMPTS, SHORT, LONG)
     assert n_lines[6:] == [6]
+
+
+def test_who_cannot_be_read_is_refused_however_often_the_command_is_repeated(tmp_path):
+    def court():
+        return Court(lambda prompts, first, second, before: [None] * len(prompts))
+
+    def judge(answer):
+        return KeptVerdicts(court, tmp_path / "v.jsonl", None)(PROMPTS, [answer] * 6, SHORT)
+
+    for answer in ("one", "two", "three"):
+        assert judge(answer) == [None] * 6  # 18 of 18 may be chance
+    with pytest.raises(DataError, match="24 of the judge's 24 verdicts cannot be read"):
+        judge("four")
+
+
+def test_nobody_is_called_where_all_is_kept(tmp_path):
+    kept(tmp_path / "v.jsonl", Sitter())(PROMPTS, LONG, SHORT)
+
+    def nobody():
+        raise AssertionError("the judge was called")
+
+    court = KeptVerdicts(nobody, tmp_path / "v.jsonl", 1)
+    assert court(PROMPTS, LONG, SHORT) == [1.0, 1.0, 1.0, None, 1.0, 1.0]

@@ -87,11 +87,12 @@ def test_the_process_tree_killed_ten_times(worlds, undisturbed):
     world, draw, killed = worlds("tree"), random.Random(7), 0
     while killed < KILLS:
         process = world.start("sweep", "journey.yaml")
-        # Every other time while runs are being trained, however long that takes to begin; each of
-        # these gains little, so that the sweep cannot end before it was killed often enough.
-        while killed % 2 and process.poll() is None and not trained_now(world):
+        # Every other time on its way to training, else a little after that has begun; none of
+        # these gains much, so that the sweep cannot end before it was killed often enough.
+        until = time.monotonic() + (60 if killed % 2 else draw.uniform(0.2, 2.0))
+        while time.monotonic() < until and process.poll() is None and not trained_now(world):
             time.sleep(0.02)
-        time.sleep(draw.uniform(0.0, 0.3) if killed % 2 else draw.uniform(0.2, 2.0))
+        time.sleep(draw.uniform(0.0, 0.3) if killed % 2 else 0.0)
         if process.poll() is not None:
             break
         kill(descendants(process.pid))
@@ -109,11 +110,15 @@ def test_the_process_tree_killed_ten_times(worlds, undisturbed):
 def test_single_workers_killed_ten_times(worlds, undisturbed):
     world, draw, killed = worlds("workers"), random.Random(8), 0
     process = world.start("sweep", "journey.yaml", "--set", "launch.retries=20")
+    met = set()
     while killed < KILLS and process.poll() is None:
-        time.sleep(draw.uniform(0.02, 0.25))
-        alive = [pid for pid in workers(world) if Path(f"/proc/{pid}").exists()]
-        if alive:
-            kill([draw.choice(alive)])
+        time.sleep(0.02)
+        # Each soon after it was met: the sweep goes on, and cannot end before the tenth.
+        new = [p for p in workers(world) if p not in met and Path(f"/proc/{p}").exists()]
+        if new:
+            time.sleep(draw.uniform(0.0, 0.2))
+            kill([draw.choice(new)])
+            met.update(new)
             killed += 1
     _, stderr = process.communicate(timeout=240)
 
@@ -155,7 +160,7 @@ def _state(pid):
 
 
 def test_ctrl_c_stops_and_the_same_command_goes_on(worlds, undisturbed):
-    world, few = worlds("ctrl-c", mlflow=False), ("--set", "design.budgets=[4e9]")
+    world, few = worlds("ctrl-c"), ("--set", "design.budgets=[4e9]")
     process = world.start("sweep", "journey.yaml", *few)
     deadline = time.monotonic() + 60
     while not workers(world) and time.monotonic() < deadline:
@@ -171,6 +176,7 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(worlds, undisturbed):
     ours, theirs = everything(world), everything(undisturbed)
     assert ours == {run: theirs[run] for run in ours}
     assert len(ours) == 3
+    assert mirrored(world) == [row for row in mirrored(undisturbed) if row[0] in ours]
 
 
 def test_ctrl_c_while_the_corpus_is_prepared_is_no_traceback(worlds, tmp_path):

@@ -57,6 +57,47 @@ def test_equals_torchs_adamw_with_clipping_and_groups():
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-6), name
 
 
+def test_equals_torchs_fused_class_to_the_last_bit():
+    """On buffers laid out alike; so a checkpoint of either could be gone on from."""
+    ours = network()
+    kinds = ours.kinds()
+    flat = FlatAdamW(ours, kinds, SPEC.model_copy(update={"grad_clip": None}), torch.float32)
+    used = [kind for kind in ("matrix", "embedding", "head", "vector") if kind in kinds.values()]
+    copies = {}
+    for kind in used:
+        named = [flat.weights()[n].reshape(-1) for n in kinds if kinds[n] == kind]
+        copies[kind] = torch.nn.Parameter(torch.cat(named).clone())
+    adamw = torch.optim.AdamW(
+        [
+            {"params": [copies[kind]], "lr": getattr(SPEC, f"lr_{kind}") * 0.5,
+             "weight_decay": 0.0 if kind == "vector" else SPEC.weight_decay}
+            for kind in used
+        ],
+        betas=(SPEC.beta1, SPEC.beta2), eps=SPEC.eps, fused=True,
+    )  # fmt: skip
+
+    for step in range(5):
+        ours(*batch(step)).backward()
+        flat.gather()
+        for kind in used:
+            named = [p.grad.reshape(-1) for n, p in ours.named_parameters() if kinds[n] == kind]
+            copies[kind].grad = torch.cat(named).clone()
+        flat.step(0.5)
+        adamw.step()
+
+    moments = flat.moments()
+    assert set(moments) == {
+        f"adamw.{i}.{what}" for i in range(len(used)) for what in ("step", "exp_avg", "exp_avg_sq")
+    }
+    for i, kind in enumerate(used):
+        named = [flat.weights()[n].reshape(-1) for n in kinds if kinds[n] == kind]
+        assert torch.equal(torch.cat(named), copies[kind])
+        for what, value in adamw.state[copies[kind]].items():
+            mine = moments[f"adamw.{i}.{what}"]
+            assert (mine.dtype, mine.shape) == (value.dtype, value.shape)
+            assert torch.equal(mine, value), what
+
+
 def test_accumulating_micro_batches_equals_one_batch():
     whole, parts = network(), network()
     one = FlatAdamW(whole, whole.kinds(), SPEC, torch.float32)

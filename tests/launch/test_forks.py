@@ -1,0 +1,42 @@
+"""Forked processes: nothing is imported twice, and the keyboard is not theirs to answer."""
+
+import os
+import signal
+import subprocess
+import sys
+
+WHAT_A_CHILD_FINDS = """
+import signal, sys
+from scalelab.launch.forks import AMONG_MANY, devices_here, fork_server
+
+def child(report):
+    report.send((
+        signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
+        [m for m in ("torch", "scalelab.train.parallel", "scalelab.train.sharded")
+         if m not in sys.modules],
+    ))
+
+if __name__ == "__main__":
+    context = fork_server(AMONG_MANY)
+    assert "torch" not in sys.modules
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=child, args=(theirs,))
+    process.start()
+    print(*ours.recv(), signal.getsignal(signal.SIGINT) == signal.default_int_handler)
+    print(devices_here(context)[0]["kind"], "torch" in sys.modules)
+"""
+
+
+def test_a_child_is_deaf_to_the_keyboard_and_has_all_that_it_needs(tmp_path):
+    (tmp_path / "parent.py").write_text(WHAT_A_CHILD_FINDS)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "parent.py")],
+        capture_output=True, text=True, timeout=120, check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # A job in the background is started deaf to Ctrl-C, and hands that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "True [] True"
+    assert done.stdout.splitlines()[1].endswith(" False")
