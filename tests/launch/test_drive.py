@@ -89,7 +89,7 @@ def events(run_dir, kind):
     return [event for event in run_dir.events() if event["event"] == kind]
 
 
-def wait_for(condition, seconds=30):
+def wait_for(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"

@@ -252,7 +252,7 @@ def once(start):
 def until():
     """A function that waits until a claim holds."""
 
-    def wait(claim, what, timeout_s=60):
+    def wait(claim, what, timeout_s=180):
         deadline = time.monotonic() + timeout_s
         while not claim():
             assert time.monotonic() < deadline, f"waited {timeout_s} s for {what}"

@@ -62,7 +62,7 @@ def test_killed_at_any_moment_it_loses_and_doubles_nothing(family, db, start, un
 
     def train():
         step = 0
-        while not enough.wait(0.1):
+        while not enough.wait(0.2):
             for run in runs:
                 family.train(run, range(step, step + 2))
             step += 2
