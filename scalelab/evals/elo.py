@@ -1,6 +1,9 @@
 """Elo as it is played: ratings that move battle by battle.
 
-    R_i += k (outcome - P(i beats j))        P as in ranking.py
+    R_i += k (outcome - P(i beats j))        outcome 1, .5 or 0; P as in ranking.py
+
+R   rating, Elo points, 1000 at the start
+k   points at stake in one battle
 
 Source: Elo's rule as Chatbot Arena ran it, Chiang et al. 2024, arXiv:2403.04132; its dependence on
 order, Boubdir et al. 2023, arXiv:2311.17295.

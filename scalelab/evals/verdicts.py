@@ -25,7 +25,8 @@ class KeptVerdicts:
     """A judge whose verdicts are kept.
 
     Args:
-        open_court: Makes the judge; called where something is to be judged that is not kept.
+        open_court: Makes the judge. Called at once where nothing is kept, so that what it lacks is
+            said before any model has answered; else where a verdict is missing.
         path: Where its verdicts stand, and will.
         at_once: Verdicts to ask for before they are written. None: those of a comparison.
     """
@@ -35,7 +36,8 @@ class KeptVerdicts:
         self.n = self.unreadable = 0
         """Verdicts that were asked for, kept ones among them, and those that say nothing."""
         self._known = self._read()
-        self._open_court, self._court = open_court, None
+        self._open_court = open_court
+        self._court = None if self._known else open_court()
 
     @property
     def court(self) -> Court:

@@ -2,7 +2,7 @@
 
 The server imports torch once; a process forked from it starts in milliseconds instead of
 seconds. It never touches a GPU. One command has one server, and what it has imported is settled
-when the first process is asked for: name there all that the command's processes will need.
+when it starts: whoever asks first names all that the command's processes will need.
 """
 
 import multiprocessing

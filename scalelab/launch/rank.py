@@ -44,7 +44,6 @@ def work(
     """The body of a process that the supervisor started: train its part, report, exit."""
     os.environ.update(environ)
     leave_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     be_first_to_die()
     run_dir = RunDir(Path(path))
     try:

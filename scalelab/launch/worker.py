@@ -1,8 +1,8 @@
 """Inside a worker process: take the lock of a run, train it, say how it ended.
 
 The process leaves with its parent, whatever becomes of that: a thread waits on the parent's
-end of a pipe and ends the process when it closes. An interrupt from the keyboard reaches the
-whole process group; it is for the parent, which then asks its workers to stop by SIGTERM.
+end of a pipe and ends the process when it closes. It is deaf to the keyboard (forks.py): the
+parent asks its workers to stop by SIGTERM.
 """
 
 import os
@@ -35,7 +35,6 @@ def work(path: str, threads: int | None, environ: dict[str, str], report: Connec
 def begin(threads: int | None) -> Callable[[], bool]:
     """Make this process a worker; the answer tells whether it was asked to stop."""
     leave_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked_to_stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.set())
     be_first_to_die()

@@ -25,9 +25,9 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.distributed.tensor.parallel import loss_parallel
 from torch.nn.functional import cross_entropy, embedding
 
-from scalelab.model.transformer import Transformer
+from scalelab.model.transformer import Transformer, parts
 from scalelab.model.transformer_net import TransformerNet
-from scalelab.model.whole import Whole, parts
+from scalelab.model.whole import Whole
 
 CUT_DIM = {"qkv": 0, "gate_up": 0, "out": 1, "down": 1, "embedding": 0, "head": 0}
 """Along which dimension a matrix is cut; others are not."""

@@ -131,3 +131,18 @@ class Family(Config):
                 qk_norm=self.qk_norm,
                 rope_theta=self.rope_theta,
             )
+
+
+def parts(config: Transformer, name: str) -> dict[str, int]:
+    """The parts of a weight by name, with the rows of each; one part where nothing is joined.
+
+    Under these names a checkpoint is the same however the model was cut.
+    """
+    leaf = name.rsplit(".")[-1]
+    heads = config.n_heads * config.head_size
+    kv_heads = config.n_kv_heads * config.head_size
+    if leaf == "qkv":
+        return {f"{name}.q": heads, f"{name}.k": kv_heads, f"{name}.v": kv_heads}
+    if leaf == "gate_up":
+        return {f"{name}.gate": config.d_ff, f"{name}.up": config.d_ff}
+    return {name: -1}

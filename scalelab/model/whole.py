@@ -1,8 +1,5 @@
 """Where a matrix lies: here, all of it. What a network asks of whoever cuts its matrices.
 
-`parts` names what a joined matrix is made of; under these names a checkpoint is the same however
-the model was cut.
-
 Not here: matrices that are cut over processes (tensor_cut.py).
 """
 
@@ -10,7 +7,6 @@ from torch import Tensor
 from torch.nn.functional import embedding
 
 from scalelab.model.kernels import cross_entropy
-from scalelab.model.transformer import Transformer
 
 
 class Whole:
@@ -48,15 +44,3 @@ class Whole:
 
 
 WHOLE = Whole()
-
-
-def parts(config: Transformer, name: str) -> dict[str, int]:
-    """The parts of a weight by name, with the rows of each; one part where nothing is joined."""
-    leaf = name.rsplit(".")[-1]
-    heads = config.n_heads * config.head_size
-    kv_heads = config.n_kv_heads * config.head_size
-    if leaf == "qkv":
-        return {f"{name}.q": heads, f"{name}.k": kv_heads, f"{name}.v": kv_heads}
-    if leaf == "gate_up":
-        return {f"{name}.gate": config.d_ff, f"{name}.up": config.d_ff}
-    return {name: -1}

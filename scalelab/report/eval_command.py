@@ -11,8 +11,8 @@ from scalelab.errors import ConfigError
 from scalelab.evals.evalfile import EvalFile
 from scalelab.files import locked, make_dir, write_json, write_text
 from scalelab.posttrain.flow import find_base
-from scalelab.report.measured import Measuring
-from scalelab.report.measurement import Measured
+from scalelab.report.measured import Measured
+from scalelab.report.measuring import Measuring
 from scalelab.report.mirrored import or_later
 from scalelab.track.mirror import log_evaluation
 from scalelab.track.stages import StageManifest, stages_path

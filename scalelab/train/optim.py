@@ -26,7 +26,7 @@ PREFIX = "adamw."
 
 @dataclass
 class _Group:
-    """The weights of one kind, side by side in the buffer."""
+    """The weights of one kind, side by side in the buffer: flat, fp32, shape (end - first,)."""
 
     first: int
     end: int

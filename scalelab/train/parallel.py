@@ -35,9 +35,8 @@ from torch.distributed.tensor.parallel import loss_parallel
 from scalelab.errors import LaunchError
 from scalelab.model.kernels import cross_entropy
 from scalelab.model.tensor_cut import CUT_DIM, WIDTH_DIM, cut_network
-from scalelab.model.transformer import Transformer
+from scalelab.model.transformer import Transformer, parts
 from scalelab.model.transformer_net import TransformerNet, kind_of, starting_values
-from scalelab.model.whole import parts
 from scalelab.train.device import Device
 from scalelab.train.divide import refuse_layout
 from scalelab.train.evaluate import summary, window_losses

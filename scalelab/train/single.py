@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scalelab.errors import RunError
 from scalelab.model import NETWORKS
-from scalelab.model.whole import parts
+from scalelab.model.transformer import parts
 from scalelab.train.device import Device, OutOfMemory
 from scalelab.train.evaluate import validation_loss
 from scalelab.train.optim import FlatAdamW

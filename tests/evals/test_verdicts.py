@@ -111,6 +111,11 @@ def test_who_cannot_be_read_is_refused_however_often_the_command_is_repeated(tmp
         judge("four")
 
 
+def test_what_the_judge_lacks_is_said_before_any_model_has_answered(tmp_path):
+    with pytest.raises(DataError, match="nobody sits at this terminal"):
+        KeptVerdicts(lambda: Person().court(None, {}, 0), tmp_path / "v.jsonl", 1)
+
+
 def test_nobody_is_called_where_all_is_kept(tmp_path):
     kept(tmp_path / "v.jsonl", Sitter())(PROMPTS, LONG, SHORT)
 

@@ -117,8 +117,9 @@ def test_single_workers_killed_ten_times(worlds, undisturbed):
         new = [p for p in workers(world) if p not in met and Path(f"/proc/{p}").exists()]
         if new:
             time.sleep(draw.uniform(0.0, 0.2))
-            kill([draw.choice(new)])
-            met.update(new)
+            victim = draw.choice(new)
+            kill([victim])
+            met.add(victim)
             killed += 1
     _, stderr = process.communicate(timeout=240)
 

@@ -222,7 +222,6 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(run, never_moved, harm
     interrupt(run_dir, Layout(shard=2), step=15)
     interrupt(run_dir, Layout(shard=2), step=50)
     before, newest = sorted(run_dir.checkpoints.glob("sharded-*"))
-    assert before != newest
     file = sorted(newest.glob("*.distcp"))[0]
     data = file.read_bytes()
     if harm == "truncate":

@@ -1,6 +1,6 @@
 """Models held against a baseline and against one another, by a judge, on the same prompts.
 
-Not here: the statistics (the evals room), which measurements there are (measured.py).
+Not here: the statistics (the evals room), which measurements there are (measuring.py).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from scalelab.evals.judgments import Judgments
 from scalelab.evals.pairwise import length_controlled, positions, verbosity, win_rate
 from scalelab.evals.ranking import bradley_terry
 from scalelab.evals.verdicts import KeptVerdicts
-from scalelab.report.measurement import Measured
+from scalelab.report.measured import Measured
 
 
 class Comparing:
