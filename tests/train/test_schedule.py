@@ -62,3 +62,37 @@ def test_half_of_a_cosine_is_half():
 def test_overlapping_phases_are_refused():
     with pytest.raises(ValueError, match="overlap: together over 1"):
         WSD(warmup=0.3, cooldown=0.8)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "wanted"),
+    [
+        # 10 steps: 2 of warmup, 4 at the peak, 4 that fall by a quarter.
+        (WSD(warmup=0.2, cooldown=0.4), [0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]),
+        # No stable phase: 1/2, 1, then 8/8, 7/8, ... of what is left.
+        (
+            WSD(warmup=0.2, cooldown=0.8),
+            [0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8],
+        ),
+        # 1 - sqrt of the share done: 0, 1/4, 2/4, 3/4 (Haegele et al. 2024, eq. 1).
+        (
+            WSD(warmup=0.2, cooldown=0.4, shape="sqrt"),
+            [0.5, 1, 1, 1, 1, 1, 1, 0.5, 1 - math.sqrt(0.5), 1 - math.sqrt(0.75)],
+        ),
+        # cos of 0, 45, 90, 135 degrees from the end of the warmup on.
+        (
+            Cosine(warmup=0.2),
+            [0.5, 1, 1, *((1 + math.cos(math.pi * i / 8)) / 2 for i in range(1, 8))],
+        ),
+        # The same between 1 and a fifth.
+        (
+            Cosine(warmup=0.2, final=0.2),
+            [0.5, 1, 1, *(0.2 + 0.4 * (1 + math.cos(math.pi * i / 8)) for i in range(1, 8))],
+        ),
+    ],
+    ids=["wsd", "linear to zero", "sqrt", "cosine", "cosine to a fifth"],
+)
+def test_every_factor_of_ten_steps_by_hand(schedule, wanted):
+    factors = [schedule.factor(step, 10) for step in range(10)]
+
+    assert factors == pytest.approx(wanted)

@@ -1,0 +1,145 @@
+"""The rules of a recipe against rates, batches and steps that were computed by hand.
+
+Every constant differs from the others and from its default, so that no rule can take another's.
+"""
+
+import pytest
+
+from scalelab.errors import ConfigError
+from scalelab.model.transformer import Transformer
+from scalelab.train.recipe import BatchRule, OptimizerRule, Recipe
+
+RULE = OptimizerRule(
+    lr=0.004, width_ref=64, width_exponent=1.0, batch_ref=1024, batch_exponent=0.5,
+    embedding_lr=10, head_lr=6, vector_lr=3, beta1=0.8, beta2=0.97, eps=1e-7, weight_decay=0.2,
+    grad_clip=0.5,
+)  # fmt: skip
+
+
+@pytest.fixture
+def recipe():
+    """Batches of .5 sqrt(D) tokens, from 64 to 512, at a context of 32."""
+    return Recipe.model_validate(
+        {
+            "data": {"source": {"kind": "text", "paths": ["x"]}},
+            "seq_len": 32,
+            "model": {"kind": "transformer", "n_layers": 2, "head_size": 8},
+            "optimizer": RULE.model_dump(),
+            "batch": {"coefficient": 0.5, "exponent": 0.5, "min_tokens": 64, "max_tokens": 512},
+            "min_steps": 20,
+        }
+    )
+
+
+def model_of_width(width):
+    return Transformer(
+        n_layers=2, d_model=width, n_heads=width // 8, n_kv_heads=width // 8, head_size=8,
+        d_ff=3 * width, vocab_size=300,
+    )  # fmt: skip
+
+
+def test_at_the_reference_width_and_batch_every_kind_has_its_multiple_of_lr():
+    rates = RULE.at(64, 1024)
+
+    assert rates.lr_matrix == pytest.approx(0.004)
+    assert rates.lr_embedding == pytest.approx(0.04)  # 10 x .004
+    assert rates.lr_head == pytest.approx(0.024)  # 6 x .004
+    assert rates.lr_vector == pytest.approx(0.012)  # 3 x .004
+
+
+def test_a_model_four_times_as_wide_has_a_quarter_of_the_matrix_rate_and_the_same_of_all_else():
+    """As muP for Adam: hidden matrices 1 / width; input, output and vectors unchanged."""
+    rates = RULE.at(256, 1024)
+
+    assert rates.lr_matrix == pytest.approx(0.001)  # .004 x 64 / 256
+    assert (rates.lr_embedding, rates.lr_head, rates.lr_vector) == pytest.approx(
+        (0.04, 0.024, 0.012)
+    )
+
+
+def test_a_batch_four_times_as_large_doubles_every_rate():
+    """The square-root rule of Adam, Malladi et al. 2022."""
+    rates = RULE.at(64, 4096)
+
+    assert (rates.lr_matrix, rates.lr_embedding) == pytest.approx((0.008, 0.08))
+    assert (rates.lr_head, rates.lr_vector) == pytest.approx((0.048, 0.024))
+
+
+def test_width_and_batch_together():
+    rates = RULE.at(16, 256)
+
+    assert rates.lr_matrix == pytest.approx(0.008)  # .004 x (256/1024)^.5 x 64/16 = .004/2 x 4
+    assert rates.lr_head == pytest.approx(0.012)  # 6 x .002
+
+
+@pytest.mark.parametrize(("exponent", "rate"), [(0.0, 0.004), (0.5, 0.002), (2.0, 0.00025)])
+def test_the_width_exponent_is_the_power_with_which_the_rate_falls(exponent, rate):
+    rule = RULE.model_copy(update={"width_exponent": exponent})
+
+    assert rule.at(256, 1024).lr_matrix == pytest.approx(rate)  # .004 / 4^exponent
+
+
+def test_everything_else_is_passed_on_as_it_stands():
+    rates = RULE.at(256, 64)
+
+    assert (rates.beta1, rates.beta2, rates.eps) == (0.8, 0.97, 1e-7)
+    assert (rates.weight_decay, rates.grad_clip) == (0.2, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "batch"),
+    [
+        (1e4, 64),  # .5 x 100 = 50, raised to min_tokens 64
+        (4e4, 128),  # .5 x 200 = 100 = 32 x 3.125; 2^1.64 is nearer to 2^2
+        (3e4, 64),  # .5 x 173.2 = 86.6 = 32 x 2.706; 2^1.436 is nearer to 2^1
+        (1.6e5, 256),  # .5 x 400 = 200 = 32 x 6.25; 2^2.644 is nearer to 2^3
+        (1e6, 512),  # .5 x 1000 = 500 = 32 x 15.6; 2^3.97
+        (1e8, 512),  # .5 x 10000 = 5000, lowered to max_tokens 512
+    ],
+)
+def test_the_batch_grows_with_the_root_of_the_tokens_to_the_nearest_power_of_two(n_tokens, batch):
+    rule = BatchRule(coefficient=0.5, exponent=0.5, min_tokens=64, max_tokens=512)
+
+    assert rule.at(n_tokens, 32) == batch
+
+
+def test_a_batch_is_one_window_at_least():
+    rule = BatchRule(coefficient=1.0, exponent=0.0, min_tokens=1, max_tokens=8)
+
+    assert rule.at(1e6, 64) == 64
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "batch", "n_steps"),
+    [
+        (40_000, 128, 312),  # 40000 / 128 = 312.5, half to even
+        (40_060, 128, 313),  # 312.97
+        (40_010, 128, 313),  # 312.58
+        (39_940, 128, 312),  # 312.03
+    ],
+)
+def test_steps_are_the_nearest_whole_number(recipe, n_tokens, batch, n_steps):
+    spec = recipe.spec(model_of_width(64), n_tokens, data_digest="d", seed=3)
+
+    assert (spec.batch_tokens, spec.n_steps) == (batch, n_steps)
+    assert spec.n_tokens == batch * n_steps
+
+
+def test_a_run_gets_the_rates_of_its_own_width_and_batch(recipe):
+    spec = recipe.spec(model_of_width(32), 160_000, data_digest="d", seed=3)
+
+    # Batch .5 x 400 = 200, so 256 tokens: half of the base rate. Width 32: twice the matrices'.
+    assert spec.batch_tokens == 256
+    assert spec.optimizer.lr_matrix == pytest.approx(0.004)  # .004 x (256/1024)^.5 x 64/32
+    assert spec.optimizer.lr_embedding == pytest.approx(0.02)  # 10 x .002
+    assert spec.optimizer.lr_head == pytest.approx(0.012)  # 6 x .002
+    assert spec.optimizer.lr_vector == pytest.approx(0.006)  # 3 x .002
+    assert (spec.optimizer.beta2, spec.optimizer.weight_decay) == (0.97, 0.2)
+
+
+def test_a_run_of_just_min_steps_is_allowed_and_one_step_less_is_refused(recipe):
+    """At 64 tokens a step, 20 steps are 1280 tokens."""
+    assert recipe.spec(model_of_width(64), 1280, data_digest="d", seed=0).n_steps == 20
+
+    with pytest.raises(ConfigError, match="has 19 steps, fewer than min_steps 20"):
+        recipe.spec(model_of_width(64), 1216, data_digest="d", seed=0)
