@@ -39,7 +39,8 @@ def test_a_standard_error_divides_by_n_less_one():
 
 def test_a_mean_has_an_interval_of_1_96_standard_errors_to_either_side():
     """400 rows: the mean is normal. An end of 2000 replicates scatters by 3% of that width; 10%
-    would be three of these, and 90% in place of 95% is 16%."""
+    would be three of these, and 90% in place of 95% is 16%.
+    """
     values = np.random.default_rng(1).standard_normal(400)
 
     found = mean(values)

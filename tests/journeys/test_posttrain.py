@@ -19,6 +19,7 @@ from scalelab.data.hashing import sha256
 from scalelab.errors import DataError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.posttrain.flow import PosttrainFile, plan
+from scalelab.units import sci, si
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
@@ -154,9 +155,69 @@ def test_every_post_training_we_ship_says_its_question_and_can_be_planned(path, 
     assert len(plan(file, made.path / "base", made.path / "nowhere")) > len(file.stages)
 
 
+# The base has one layer of width 16, a gate of 32, 257 tokens and a context of 128; with the four
+# markers of a conversation 261 tokens. Products, in all, FLOPs a token (as counted in
+# tests/posttrain/test_accounts.py):
+BASE_FLOPS = 6 * (4 * 16 * 16 + 3 * 16 * 32 + 257 * 16) + 12 * 16 * 128  # 64608
+FLOPS = 6 * (4 * 16 * 16 + 3 * 16 * 32 + 261 * 16) + 12 * 16 * 128  # 64992
+FORWARD = FLOPS // 3
+N_PARAMS = 4 * 16 * 16 + 3 * 16 * 32 + 2 * 261 * 16 + 3 * 16
+N_SCALAR = N_PARAMS - 261 * 16 + 16
+
+
 def test_the_plan_and_its_cost_come_first(made):
-    assert "FLOPs at most" in made.said
+    """Rows of a full context, three looks to train, one for every model that only reads."""
+    rows = [line.split() for line in made.said.splitlines() if " to do " in line]
+
+    said = {row[0]: row[row.index("do") + 1] for row in rows}
+    a_look = 128 * BASE_FLOPS / 3
+    assert said == {
+        "sft-16": sci(16 * 3 * 3 * a_look),  # three epochs
+        "sft": sci(64 * 3 * 3 * a_look),
+        "pairs": sci(60 * 2 * a_look),  # two answers to each prompt
+        "judge": "not",  # known yet: how many pairs there will be
+        "dpo": "not",
+        "ppo": sci(8 * 16 * (5 + 2 * 2 * 3) * a_look),  # five look; two train twice
+        "best": sci(6 * 4 * 2 * a_look),  # written and scored
+    }
     assert made.said.index("FLOPs at most") < made.said.index("begun")
+
+
+def test_what_every_stage_cost_is_in_its_table(made):
+    """FLOPs of a stage are those of its tokens, counted by hand, and of its looks on the way."""
+    page = (made.path / "reports" / "made" / "README.md").read_text()
+    table = page.partition("## Stages")[2].splitlines()
+    results = {
+        path.parent.name.rpartition("-")[0]: json.loads(path.read_text())
+        for path in (made.runs / "made").glob("*/result.json")
+    }
+
+    passes = {
+        "sft-16": 3, "sft": 3, "judge": 3, "pairs": 1, "best": 2, "ppo": 5 + 2 * 2 * 3, "dpo": 3
+    }  # fmt: skip
+    weights = {
+        "sft-16": {"trained": 16 * N_PARAMS},
+        "sft": {"trained": 16 * N_PARAMS},
+        "judge": {"trained": 16 * N_SCALAR},
+        "dpo": {"trained": 16 * N_PARAMS, "reference": 4 * N_PARAMS},
+        "best": {"model": 4 * N_PARAMS, "reward": 4 * N_SCALAR},
+        "ppo": {
+            "policy": 16 * N_PARAMS, "critic": 16 * N_SCALAR, "reference": 4 * N_PARAMS,
+            "reward": 4 * N_SCALAR,
+        },
+    }  # fmt: skip
+    for name, looks in passes.items():
+        result = results[name]
+        beside = sum(result["flops_by"].get(part, 0) for part in ("looks", "judge"))
+        if name == "dpo":
+            beside += result["flops_by"]["reference"]
+        assert result["flops"] - beside == result["n_tokens"] * looks * FORWARD, name
+        held = result["memory_bytes"]
+        assert weights.get(name, {}).items() <= held.items(), name
+        cells = next(line for line in table if line.startswith(f"| {name} |"))
+        _, _, _, status, tokens, flops, _, memory, _, _ = (c.strip() for c in cells.split("|"))
+        assert (status, tokens) == ("finished", si(result["n_tokens"]))
+        assert (flops, memory) == (sci(result["flops"]), f"{si(sum(held.values()))}B")
 
 
 def test_the_same_command_again_does_nothing_again(made):

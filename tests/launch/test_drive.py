@@ -1,27 +1,32 @@
 """Executors and the driver: every run once, however its process ends.
 
-The same promises are checked for every registered executor; what only processes can do
-(crash, be killed, hang) is checked on the one that has processes.
+The same promises are checked for every registered executor and for a third one that only this
+file knows; what only processes can do (crash, be killed, hang) is checked on the one that has
+processes.
 """
 
 import os
 import signal
+import sys
 import threading
 import time
+from types import ModuleType
 
 import pytest
 
-from scalelab.errors import LaunchError
+from scalelab.errors import LaunchError, ScalelabError
 from scalelab.files import locked
 from scalelab.launch import EXECUTORS
-from scalelab.launch.base import LaunchConfig
+from scalelab.launch.base import Devices, Ended, LaunchConfig
 from scalelab.launch.drive import drive, the_only_driver
 from scalelab.launch.live import LiveView
 from scalelab.launch.plan import PlannedWork
 from scalelab.launch.sweepfile import SweepFile
+from scalelab.launch.worker import outcome_of
 from scalelab.sweep.base import Proposal
 from scalelab.train.rundir import RunDir
 
+THIRD = "deferred"
 WEIRD = ["plain", "with space", "quo'te\"s; echo foo", "line\nbreak"]
 
 
@@ -59,9 +64,58 @@ def file(tiny_text, **launch):
     )
 
 
-@pytest.fixture(params=EXECUTORS)
+class Deferred:
+    """An executor from outside the product: it takes two runs and trains one when it is polled."""
+
+    def __init__(self, config):
+        del config
+        self.trained, self._waiting, self._stopping = [], [], False
+
+    @property
+    def devices(self):
+        return Devices(1, "one that waits", 1)
+
+    def measure(self, specs):
+        return None
+
+    def has_room(self, run_dir):
+        return len(self._waiting) < 2 and not self._stopping
+
+    def submit(self, run_dir):
+        self._waiting.append(run_dir)
+
+    def poll(self):
+        if not self._waiting:
+            return []
+        run_dir = self._waiting.pop(0)
+        self.trained.append(run_dir.run)
+        try:
+            return [Ended(run_dir, outcome_of(run_dir, stop=lambda: self._stopping))]
+        except ScalelabError as error:
+            return [Ended(run_dir, "refused", str(error))]
+
+    def stop(self):
+        self._stopping = True
+
+    kill = stop
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(autouse=True)
+def third(monkeypatch):
+    """Register it as a plug-in would be: a name that leads to "module:attribute"."""
+    module = ModuleType("executor_from_outside")
+    module.Deferred = Deferred
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    targets = EXECUTORS._targets | {THIRD: "executor_from_outside:Deferred"}
+    monkeypatch.setattr(EXECUTORS, "_targets", targets)
+
+
+@pytest.fixture(params=[*EXECUTORS, THIRD])
 def executor(request):
-    executor = EXECUTORS[request.param](LaunchConfig(executor=request.param))
+    executor = EXECUTORS[request.param](LaunchConfig())
     yield executor
     executor.close()
 
@@ -104,6 +158,15 @@ def test_every_run_ends_with_a_result(make, executor):
     assert all(w.run_dir.result().status == "finished" for w in work)
 
 
+def test_an_executor_from_outside_is_driven_through_every_run(make):
+    work, executor = make(3, n_steps=10), EXECUTORS[THIRD](LaunchConfig())
+
+    outcomes = run(work, executor)
+
+    assert sorted(executor.trained) == sorted(w.run_dir.run for w in work)
+    assert [outcomes.ended[w.run_dir.run].outcome for w in work] == ["done"] * 3
+
+
 def test_executors_agree_to_the_last_bit(make):
     losses = []
     for name in EXECUTORS:
@@ -113,7 +176,8 @@ def test_executors_agree_to_the_last_bit(make):
         executor.close()
         losses.append([w.run_dir.result().loss for w in work])
 
-    assert losses[0] == losses[1]
+    assert len(losses) == len(EXECUTORS) == 3
+    assert losses[1:] == losses[:1] * 2
 
 
 @pytest.mark.parametrize("folder", WEIRD)

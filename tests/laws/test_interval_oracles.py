@@ -40,7 +40,8 @@ def test_replicates_that_failed_anywhere_count_as_failed(failed, missing, is_giv
 
 def test_runs_are_drawn_with_replacement():
     """Of 50 runs in a budget each is missed with (1 - 1/50)^50 = .364; 400 draws of 50 runs leave
-    a standard error below .003."""
+    a standard error below .003.
+    """
     N = np.geomspace(1e6, 1e8, 50)
     runs = Observations.of(N, 1e18 / 6 / N, np.full(50, 3.0), flops_planned=np.full(50, 1e18))
 
@@ -127,7 +128,8 @@ def test_seed_noise_is_pooled_over_repeated_points():
 def test_the_spread_of_a_minimum_is_that_of_a_parabolas_vertex():
     """Of w* = -c1 / (2 c2) with sd(c1) = sigma L / sqrt(sum of w^2), and sigma drawn from its own
     chi-square, which widens it by sqrt(k / (k - 2)) at k degrees of freedom. 20,000 replicates
-    know a standard deviation to .5%; the vertex is not quite linear in the noise."""
+    know a standard deviation to .5%; the vertex is not quite linear in the noise.
+    """
     w = np.linspace(-1, 1, 9) * np.log(3)
     rng = np.random.default_rng(0)
     parts = []

@@ -96,14 +96,23 @@ def test_compute_is_in_the_count_of_the_evidence(built):
     assert flops_per_token(size, "total", "exact") == size.flops_per_token
 
 
-def test_the_rules_of_the_recipe_decide_rates_and_steps(built, recipe):
+def test_the_rules_of_the_recipe_decide_rates_and_steps(built):
+    """By hand from sweeps/isoflop.yaml: lr .006 at width 64 and 1024 tokens, width 48 here."""
     final = built(1e5)
 
-    assert final.spec.optimizer == recipe.optimizer.at(48, final.spec.batch_tokens)
-    assert final.spec.batch_tokens == recipe.batch.at(final.planned["n_tokens"], 64)
-    steps = phases(final.spec)
-    assert steps["warmup_steps"] == round(0.1 * final.spec.n_steps)
-    assert steps["warmup_steps"] + steps["cooldown_steps"] == final.spec.n_steps
+    # Width 48: two blocks of 4 x 48^2 and 3 x 48 x 128 and a head of 1024 x 48 multiply tokens;
+    # 6 FLOPs each and 12 x 2 x 48 x 64 for attention leave 9,137,427 tokens of 6.4e12 FLOPs.
+    per_token = 6 * (2 * (4 * 48**2 + 3 * 48 * 128) + 1024 * 48) + 12 * 2 * 48 * 64
+    assert final.size.flops_per_token == per_token == 700_416
+    # .9 x sqrt(9.137e6) = 2720.5 tokens are 42.5 = 2^5.41 windows of 64: 32 of them.
+    assert final.spec.batch_tokens == 2048
+    assert final.spec.n_steps == round(6.4e12 / 700_416 / 2048) == 4462
+    rates, base = final.spec.optimizer, 0.006 * 2**0.5  # twice the reference batch
+    assert rates.lr_matrix == pytest.approx(base * 64 / 48)
+    assert (rates.lr_embedding, rates.lr_head, rates.lr_vector) == pytest.approx(
+        (10 * base, 6 * base, base)
+    )
+    assert phases(final.spec) == {"warmup_steps": 446, "cooldown_steps": 4016}
 
 
 def test_every_count_is_told(built):

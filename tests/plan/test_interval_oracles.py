@@ -79,7 +79,8 @@ def test_the_reach_is_over_the_largest_compute_in_evidence(slices):
 
 def test_what_is_quoted_of_an_unusual_size_is_moved_along_with_its_loss(slices):
     """Laws say 3% less and 5% more at N*, far beyond the noise. A model of 1.5 N* loses more, and
-    what laws say of it is taken to grow by the same share."""
+    what laws say of it is taken to grow by the same share.
+    """
     forecast = slices.forecast
     N, D, loss = (forecast.values[key] for key in ("n_params", "n_tokens", "loss"))
     told = [Member(str(k), "law", {"loss": k * loss}, None) for k in (0.97, 1.05)]

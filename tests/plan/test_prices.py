@@ -80,8 +80,8 @@ def test_a_flop_of_use_costs_more_where_less_of_the_peak_is_reached():
         dollars_per_device_hour=3.6, peak_flops_per_s=1e15, mfu_training=0.5, mfu_inference=0.1
     )
 
-    assert prices.training == pytest.approx(2e-18)
-    assert prices.inference == pytest.approx(1e-17)
+    assert prices.training == pytest.approx(2e-18, abs=0)
+    assert prices.inference == pytest.approx(1e-17, abs=0)
 
 
 def test_use_may_have_devices_of_its_own():
@@ -91,8 +91,8 @@ def test_use_may_have_devices_of_its_own():
         inference_dollars_per_device_hour=7.2, inference_peak_flops_per_s=2e15,
     )  # fmt: skip
 
-    assert prices.training == pytest.approx(2e-18)
-    assert prices.inference == pytest.approx(1e-17)
+    assert prices.training == pytest.approx(2e-18, abs=0)
+    assert prices.inference == pytest.approx(1e-17, abs=0)
 
 
 def test_dear_use_asks_for_the_model_of_as_many_more_tokens(known):

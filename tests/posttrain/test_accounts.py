@@ -375,7 +375,8 @@ def test_an_answer_that_was_cut_off_loses_its_price(work):
 
 def test_the_best_of_two_is_the_mean_over_all_pairs():
     """Ranked by proxy the values are 1, 4, 3, 2; of six pairs the second, third and fourth win
-    one, two and three."""
+    one, two and three.
+    """
     proxy, value = np.array([[0.1, 0.4, 0.3, 0.2]]), np.array([[1.0, 2.0, 3.0, 4.0]])
 
     assert best_of(proxy, value, 1)[0] == pytest.approx((1 + 2 + 3 + 4) / 4)
@@ -384,7 +385,7 @@ def test_the_best_of_two_is_the_mean_over_all_pairs():
 
 
 def test_the_kl_of_the_best_of_n_is_ln_n_less_its_share(paths):
-    """ln 2 - 1/2 and ln 4 - 3/4, Gao et al. 2022."""
+    """Ln 2 - 1/2 and ln 4 - 3/4, Gao et al. 2022."""
     stage = BestOf(name="b", start="sft", proxy="judge", n=(1, 2, 4), draws=4, prompts=2)
     choosing = stage.work(Given(stage, Yes(), 0, paths, None))
     choosing.scores = [[[float(i), 0.0], [1.0, float(i)]] for i in range(4)]

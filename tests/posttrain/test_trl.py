@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 
 pytest.importorskip("trl")
 
@@ -83,8 +84,6 @@ def given(assistant, tmp_path):
     """A function that makes what a stage is given, for work that no loop does."""
 
     def make(stage, data=None, **more):
-        from pydantic import TypeAdapter
-
         from scalelab.evals import CONVERSATIONS
 
         source = TypeAdapter(plugin(CONVERSATIONS)).validate_python(data or {"kind": "skills"})
@@ -537,5 +536,21 @@ def test_a_missing_package_is_named_with_what_to_install(given, monkeypatch, pac
     assert "pip install -e '.[post]'" in fix
 
 
-def test_the_stages_are_registered():
-    assert (STAGES["rloo"], STAGES["grpo"]) == (Rloo, Grpo)
+@pytest.mark.parametrize(
+    ("kind", "method", "parts"),
+    [
+        # Each of write, reference and reward model looks once; TRL's RLOO looks with the policy
+        # once more before it trains, which is three looks.
+        ("rloo", ("RLOO", False), {"write": 1, "reference": 1, "reward": 1, "policy": 1 + 3}),
+        ("grpo", ("GRPO", "group"), {"write": 1, "reference": 1, "reward": 1, "policy": 3}),
+    ],
+)
+def test_a_file_that_names_a_method_gets_that_method_and_its_cost(kind, method, parts):
+    written = {"kind": kind, "name": "s", "start": "base", "reward": "judge", "rates": RATES}
+
+    stage = TypeAdapter(plugin(STAGES)).validate_python(written)
+
+    name, settings = stage.trl()
+    set_alone = settings.get("normalize_advantages", settings.get("scale_rewards"))
+    assert (name, set_alone) == method
+    assert stage.passes() == parts

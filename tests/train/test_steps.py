@@ -99,6 +99,16 @@ def test_a_gradient_over_the_clip_is_cut_to_it_and_one_below_is_left(optimizer):
     assert small["vector"] == pytest.approx(1 - 0.4 * 0.3 / (0.3 + 0.1), rel=1e-5)
 
 
+@pytest.mark.parametrize("working", [torch.float32, torch.bfloat16])
+def test_an_update_leaves_no_gradient_behind(optimizer, working):
+    flat, net = optimizer(working)
+
+    updated(flat, net, gradients=(3.0,), factors=(1.0,))
+
+    assert flat.norm().item() == 0
+    assert not any(parameter.grad.any() for parameter in net.parameters())
+
+
 def test_gradients_of_bf16_micro_batches_add_up(optimizer):
     """2 and 1 make 3; what each was in bf16 is exact."""
     flat, net = optimizer(torch.bfloat16)
