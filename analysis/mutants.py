@@ -62,7 +62,7 @@ SLOW = (
 
 FIRST = {
     "data/chat.py": "tests/data/test_chat.py",
-    "data/hashing.py": "tests/data/test_stream.py",
+    "data/hashing.py": "tests/data/test_hashing.py",
     "data/shards.py": "tests/data/test_text.py tests/data/test_shards.py",
     "data/split.py": "tests/data/test_split.py",
     "data/stream.py": "tests/data/test_stream.py",
@@ -76,7 +76,7 @@ FIRST = {
     "launch/plan.py": "tests/launch/test_prices.py",
     "laws": "tests/laws/test_laws.py tests/laws/test_chinchilla.py tests/laws/test_kaplan.py",
     "laws/forecast.py": "tests/laws/test_interval_oracles.py",
-    "laws/holdout.py": "tests/laws/test_holdout.py",
+    "laws/holdout.py": "tests/laws/test_interval_oracles.py",
     "laws/interval.py": "tests/laws/test_interval_oracles.py",
     "laws/isoflop.py": "tests/laws/test_interval_oracles.py tests/laws/test_isoflop.py",
     "laws/repeated.py": "tests/laws/test_repeated.py",
@@ -84,6 +84,7 @@ FIRST = {
     "laws/tokencost.py": "tests/laws/test_laws.py",
     "laws/valley.py": "tests/laws/test_isoflop.py",
     "model": "tests/model/test_counts.py tests/model/test_transformer.py",
+    "model/scalar_net.py": "tests/posttrain/test_accounts.py",
     "plan/allocate.py": "tests/plan/test_interval_oracles.py tests/plan/test_allocate.py",
     "plan/band.py": "tests/plan/test_interval_oracles.py tests/plan/test_band.py",
     "plan/budget.py": "tests/plan/test_prices.py tests/plan/test_budget.py",
@@ -120,7 +121,7 @@ FIRST = {
     "train/recipe.py": "tests/train/test_recipe.py",
     "train/schedule.py": "tests/train/test_schedule.py",
     "train/single.py": "tests/train/test_steps.py",
-    "train/stability.py": "tests/train/test_stability.py",
+    "train/stability.py": "tests/train/test_watch.py",
 }
 """Tests that meet a fault in a file, or else in its folder, before all others."""
 
