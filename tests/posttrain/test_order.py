@@ -26,3 +26,12 @@ def test_seeds_decide_the_order():
 
     assert (one == same).all()
     assert (one != other).any()
+
+
+def test_every_epoch_has_every_example_in_an_order_of_its_own():
+    steps = epochs_of(50, 10, 2, 1, seed=0)
+
+    first, second = np.concatenate(steps[:5]), np.concatenate(steps[5:])
+    assert sorted(first) == sorted(second) == list(range(50))
+    assert first.tolist() != second.tolist()
+    assert first.tolist() != list(range(50))

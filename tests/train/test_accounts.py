@@ -1,7 +1,9 @@
 """What a run says of itself, against a count by hand: FLOPs, tokens, rates, MFU, bits, errors."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,10 +11,11 @@ import torch
 from scalelab.data.stream import Stream
 from scalelab.model.transformer_net import TransformerNet
 from scalelab.train import loop
+from scalelab.train.checkpoint import Progress
 from scalelab.train.device import Device
 from scalelab.train.evaluate import summary
 from scalelab.train.layout import Layout
-from scalelab.train.loop import Launched, train
+from scalelab.train.loop import Diverged, Launched, train
 from scalelab.train.rundir import RunDir
 from scalelab.train.spec import RunSpec
 from scalelab.train.stability import Stability
@@ -159,6 +162,19 @@ def test_mfu_counts_every_device_of_a_launched_run(ended, monkeypatch):
     run.launched = Launched(Layout(replicate=4), Stability())
 
     assert run._mfu(1e6) == pytest.approx(1e6 * PER_TOKEN / (4 * PEAK))
+
+
+@pytest.mark.parametrize(("above", "diverges"), [(0.99, False), (1.01, True)])
+def test_a_run_has_diverged_a_nat_above_an_untrained_model(ended, above, diverges):
+    """An untrained model of 257 tokens loses ln 257 nats a token."""
+    run_dir, _, _ = ended
+    run = loop._Run.__new__(loop._Run)
+    run.spec, run.launched, run.device = run_dir.spec(), None, Device("cpu", "cpu", None)
+    run.engine = SimpleNamespace(is_first=False)
+    run.progress = Progress(step=30, loss_sum=2 * (math.log(257) + above), loss_steps=2)
+
+    with pytest.raises(Diverged) if diverges else nullcontext():
+        run._log(1.0, 1e3)
 
 
 def test_a_standard_error_is_the_spread_of_windows_over_the_root_of_their_number():
