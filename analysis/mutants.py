@@ -96,14 +96,12 @@ FIRST = {
     "plan/layout.py": "tests/plan/test_layout.py tests/plan/test_layout_bytes.py",
     "plan/ledger.py": "tests/plan/test_interval_oracles.py tests/plan/test_ledger.py",
     "plan/memory.py": "tests/plan/test_layout_bytes.py tests/plan/test_memory.py",
-    "plan/rates.py": "tests/plan/test_prices.py",
     "plan/rates.yaml": "tests/plan/test_prices.py",
     "accelerators.py": "tests/plan/test_prices.py tests/test_accelerators.py",
     "posttrain/account.py": "tests/posttrain/test_accounts.py",
     "posttrain/base.py": "tests/train/test_steps.py",
     "posttrain/best_of.py": "tests/posttrain/test_accounts.py tests/posttrain/test_preferences.py",
     "posttrain/dpo.py": "tests/posttrain/test_accounts.py tests/posttrain/test_preferences.py",
-    "posttrain/flow.py": "tests/posttrain/test_sft.py",
     "posttrain/losses.py": "tests/posttrain/test_losses.py",
     "posttrain/networks.py": "tests/train/test_steps.py",
     "posttrain/order.py": "tests/posttrain/test_order.py",
@@ -391,7 +389,7 @@ FAULTS = (
         "self.train_flops / 3", "self.train_flops / 2",
     ),
     Fault(
-        "FLOPs", "posttrain/sft.py", "padding and questions not counted",
+        "FLOPs", "posttrain/sft.py", "only the answers' tokens counted",
         "n = sum(len(example.tokens) for row in batch for example in row)",
         "n = sum(sum(example.is_answer) for row in batch for example in row)",
     ),
@@ -1117,21 +1115,27 @@ class Broken(Exception):
 
 
 def check(faults: tuple[Fault, ...]) -> None:
-    """Refuse faults whose text does not stand exactly once in its file, all together.
+    """Refuse faults whose text does not stand exactly once, or that leave no Python, all together.
 
     Raises:
         Broken: Naming each of them.
     """
     wrong = []
     for fault in faults:
-        path = ROOT / fault.path
-        times = path.read_text(encoding="utf-8").count(fault.old) if path.exists() else 0
+        path, named = ROOT / fault.path, f"{fault.path}: {fault.what}"
+        sound = path.read_text(encoding="utf-8") if path.exists() else ""
+        times = sound.count(fault.old)
         if times != 1:
-            wrong.append(f"{fault.path}: {fault.what}: stands {times} times: {fault.old!r}")
+            wrong.append(f"{named}: stands {times} times: {fault.old!r}")
         elif fault.old == fault.new:
-            wrong.append(f"{fault.path}: {fault.what}: changes nothing")
+            wrong.append(f"{named}: changes nothing")
+        elif path.suffix == ".py":
+            try:
+                compile(sound.replace(fault.old, fault.new), fault.path, "exec")
+            except SyntaxError as error:
+                wrong.append(f"{named}: no longer Python: {error}")
         if not fault.first:
-            wrong.append(f"{fault.path}: {fault.what}: none of its tests exists")
+            wrong.append(f"{named}: none of its tests exists")
     names = Counter((f.group, f.file, f.what) for f in faults)
     wrong += [f"{file}: {what}: listed {n} times" for (_, file, what), n in names.items() if n > 1]
     if wrong:
@@ -1313,31 +1317,16 @@ def survivors(verdicts: list[Verdict]) -> list[str]:
     ]
 
 
-def killers(verdicts: list[Verdict]) -> str:
-    """Which test caught which fault, by class."""
-    lines = []
-    for group in dict.fromkeys(v.fault.group for v in verdicts):
-        lines += ["", f"### {group}", ""]
-        lines += [
-            f"- {v.fault.file}: {v.fault.what}: "
-            + (f"`{v.killer.removeprefix('tests/')}`" if v.killer else "**survived**")
-            for v in verdicts
-            if v.fault.group == group
-        ]
-    return "\n".join(lines)
-
-
 MARK = "<!-- written by analysis/mutants.py; what stands above is written by hand -->"
 
 
 def write(path: Path, verdicts: list[Verdict], seconds: float) -> None:
     """Put the result below MARK in the report, and leave what stands above it."""
     head = path.read_text(encoding="utf-8").partition(MARK)[0] if path.exists() else "# Mutants\n\n"
-    said = "\n".join(f"- {line}" for line in survivors(verdicts)) or "None."
+    said = "".join(f"\n- {line}" for line in survivors(verdicts)) or "none."
     body = (
         f"{MARK}\n\n## Result\n\n{table(verdicts)}\n\n`*`: none may survive. "
-        f"{len(verdicts)} faults in {seconds / 60:.0f} minutes.\n\nSurvivors\n\n{said}\n\n"
-        f"## Which test catches which fault\n{killers(verdicts)}\n"
+        f"{len(verdicts)} faults in {seconds / 60:.0f} minutes.\n\nSurvivors: {said}\n"
     )
     path.write_text(head + body, encoding="utf-8")
 
