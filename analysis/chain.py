@@ -29,7 +29,7 @@ from scalelab.files import make_dir, write_text
 from scalelab.launch.sweepfile import SweepFile
 from scalelab.plan.final import PLAN_FILE, Plan
 from scalelab.plan.frozen import FrozenForecast
-from scalelab.plan.ledger import read_outcome
+from scalelab.plan.ledger import outcome_path
 from scalelab.track.manifest import SweepManifest, manifest_path
 from scalelab.train.rundir import RunDir
 from scalelab.units import sci, si
@@ -139,7 +139,7 @@ def final_of_new_arm(seed: int, root: Path, place: Path, name: str, flops: float
     if not (out / PLAN_FILE).exists():
         words = ("plan", name, f"--budget={flops!r}", f"--seed={seed}", f"--out={out}")
         scalelab(*words, root=root, cwd=place)
-    if read_outcome(root, FrozenForecast.load(out / "forecast.json").digest) is None:
+    if not outcome_path(root, FrozenForecast.load(out / "forecast.json").digest).exists():
         scalelab("launch", str(out), root=root, cwd=place)
     return read_chain(seed, root, out, name)
 
@@ -147,7 +147,7 @@ def final_of_new_arm(seed: int, root: Path, place: Path, name: str, flops: float
 def read_chain(seed: int, root: Path, out: Path, name: str) -> Chain:
     """A chain that has come to its end, from its files."""
     plan, frozen = Plan.load(out), FrozenForecast.load(out / "forecast.json")
-    result = RunDir(root / plan.name / plan.spec.digest).result()
+    result = RunDir.of(plan.spec, root, plan.name).result()
     runs = SweepManifest.load(root, name).runs
     return Chain(
         seed=seed,

@@ -683,7 +683,7 @@ class Lab:
         def plan(world: World) -> None:
             options = ("--law", "kaplan", "--replicates", "200", "--out", "plan")
             shutil.copytree(self.swept().runs, world.runs)
-            _must(world, "plan", "journey", "--budget", "1e11", *options)
+            must(world, "plan", "journey", "--budget", "1e11", *options)
 
         return self._once("planned", plan)
 
@@ -695,7 +695,7 @@ class Lab:
 
     def _sweep(self, world: World, text: str) -> None:
         (world.path / "journey.yaml").write_text(text.replace("TEXT", str(self.text)))
-        _must(world, "sweep", "journey.yaml")
+        must(world, "sweep", "journey.yaml")
 
     def subject(self, name: str) -> Subject:
         """The subject of this name, with what it needs."""
@@ -710,7 +710,8 @@ class Lab:
         return Fit(self.make, self.swept())
 
 
-def _must(world: World, *argv: str) -> None:
+def must(world: World, *argv: str) -> None:
+    """Run a command that has to succeed."""
     done = world(*argv, timeout=limit_s(PATIENCE_S))
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(argv)} fails undisturbed:\n{done.stdout}\n{done.stderr}")

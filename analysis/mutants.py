@@ -945,7 +945,8 @@ FAULTS = (
     # The ledger.
     Fault(
         "ledger", "plan/ledger.py", "error's sign",
-        "judged / frozen.loss - 1", "1 - judged / frozen.loss",
+        "error=None if judged is None else judged / frozen.loss - 1,",
+        "error=None if judged is None else 1 - judged / frozen.loss,",
     ),
     Fault(
         "ledger", "plan/ledger.py", "held and missed swapped",

@@ -32,10 +32,9 @@ def run(args: argparse.Namespace) -> int:
 def runs(args: argparse.Namespace) -> int:
     """What exists: planned, running, interrupted, finished, diverged, failed; or forecasts."""
     if args.forecasts:
-        from scalelab.report.ledger_text import forecasts
+        from scalelab.report.ledger_text import show_forecasts
 
-        print(forecasts(_root()))
-        return 0
+        return show_forecasts(_root())
     from scalelab.track.listing import listing
     from scalelab.track.table import every_run
     from scalelab.track.tablefile import write_table

@@ -10,6 +10,7 @@ reads the file, lays the override over it, validates, and hashes what came out.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
@@ -95,6 +97,64 @@ class Config(BaseModel):
         yaml.sort_base_mapping_type_on_output = False
         yaml.dump(self.model_dump(mode="json"), out)
         return out.getvalue()
+
+
+def changed(config: Config) -> dict[str, Any]:
+    """What of a config differs from the defaults, as JSON types; `kind` always.
+
+    A field that is added with a default later on is not here, so what is hashed over this stays.
+    Nor is a `kind` that came later (see digest_without): there was one kind before it.
+    """
+    plain, found = config.model_dump(mode="json"), {}
+    for name, info in type(config).model_fields.items():
+        value = getattr(config, name)
+        always = info.is_required() or (name == "kind" and _since(info) == 1)
+        if always or value != info.get_default(call_default_factory=True):
+            found[name] = _changed(value, plain[name])
+    return found
+
+
+def _changed(value: Any, plain: Any) -> Any:
+    if isinstance(value, Config):
+        return changed(value)
+    if isinstance(value, tuple | list):
+        return [_changed(*pair) for pair in zip(value, plain, strict=True)]
+    if isinstance(value, dict):
+        return {key: _changed(inner, plain[key]) for key, inner in value.items()}
+    return plain
+
+
+def digest_without(config: Config, after: int) -> str:
+    """`Config.digest` as it was before fields marked `since` later than schema `after` came.
+
+    A field is marked with `Field(default, json_schema_extra={"since": 3})`.
+    """
+    text = config.model_dump_json(exclude=later_fields(config, after))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def later_fields(config: Config, after: int) -> dict[str, Any]:
+    """Fields marked as later than a schema, and those below them; for pydantic's `exclude`."""
+    found: dict[str, Any] = {}
+    for name, info in type(config).model_fields.items():
+        value = getattr(config, name)
+        if _since(info) > after:
+            found[name] = True
+        elif isinstance(value, Config) and (below := later_fields(value, after)):
+            found[name] = below
+    return found
+
+
+def _since(info: FieldInfo) -> int:
+    """The schema with which a field came."""
+    extra = info.json_schema_extra
+    return int(extra.get("since", 1)) if isinstance(extra, dict) else 1
+
+
+def short_hash(value: Any) -> str:
+    """Twelve hex digits of a value of JSON types, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def plugin(registry: Registry) -> Any:

@@ -6,17 +6,21 @@ name finds a complete file, whatever was killed and whenever. What the disk refu
 """
 
 import errno
-import fcntl
+import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
-from scalelab.errors import LaunchError, RunError
+from scalelab.errors import RunError
 
 _FIXES = {
     errno.ENOSPC: "free some space, then run the same command again: it goes on from here",
@@ -27,7 +31,13 @@ _FIXES = {
     errno.EROFS: "choose a directory on a disk that can be written",
     errno.ENOTDIR: "a file stands where a directory is needed: move it away",
     errno.EISDIR: "a directory stands where a file is needed: move it away",
+    errno.ELOOP: "a symbolic link stands where a file is needed: move it away",
 }
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+"""What file systems without hard links answer."""
+_COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_ABANDONED_S = 24 * 3600.0
+"""Age from which an unfinished file of another machine counts as left behind by a killed writer."""
 
 
 @contextmanager
@@ -52,9 +62,12 @@ def make_dir(path: Path) -> Path:
 
 @contextmanager
 def whole(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
-    """A file to write; it appears under its name only once complete and on the disk."""
+    """A file to write; it appears under its name only once complete and on the disk.
+
+    Leftovers of killed writers of the same file are swept away.
+    """
     make_dir(path.parent)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _partial_of(path)
     try:
         with writing(path):
             with open(partial, mode, encoding=None if "b" in mode else "utf-8") as file:
@@ -62,7 +75,7 @@ def whole(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)
-            _sync_dir(path.parent)
+            sync_dir(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -74,10 +87,7 @@ def whole_dir(path: Path) -> Iterator[Path]:
     Whatever stood there before is replaced. Leftovers of killed writers are swept away.
     """
     make_dir(path.parent)
-    for leftover in path.parent.glob(f".{path.name}.*.partial"):
-        if not _is_alive(leftover.name.split(".")[-2]):
-            shutil.rmtree(leftover, ignore_errors=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _partial_of(path)
     try:
         with writing(path):
             shutil.rmtree(partial, ignore_errors=True)
@@ -87,19 +97,96 @@ def whole_dir(path: Path) -> Iterator[Path]:
                 if file.is_file():
                     with open(file, "rb+") as opened:
                         os.fsync(opened.fileno())
-            _sync_dir(partial)
+            sync_dir(partial)
             if path.exists():
                 shutil.rmtree(path)
             os.replace(partial, path)
-            _sync_dir(path.parent)
+            sync_dir(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _partial_of(path: Path, mark: str = "") -> Path:
+    """Where `path` is written before it gets its name; those of killed writers are removed."""
+    sweep_partials(path.parent, path.name)
+    mark = f".{mark}" if mark else ""
+    return path.with_name(f".{path.name}{mark}.{machine()}.{os.getpid()}.partial")
+
+
+def sweep_partials(directory: Path, name: str = "*") -> None:
+    """Remove what killed writers left in a directory, of one name or of all.
+
+    A writer of this machine is dead when its process is gone; one of another machine when its file
+    is a day old.
+    """
+    for leftover in directory.glob(f".{name}.*.partial"):
+        owner = leftover.name.split(".")
+        here = len(owner) > 3 and owner[-3] == machine()
+        try:
+            age = time.time() - leftover.stat().st_mtime
+        except OSError:
+            continue
+        if not (process_start(int(owner[-2])) is None if here else age > _ABANDONED_S):
+            continue
+        if leftover.is_dir() and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                leftover.unlink(missing_ok=True)
+
+
+def link_new(draft: Path, path: Path, *, flush: bool = True) -> bool:
+    """Give a complete file a second name that is not taken yet. False: it is taken.
+
+    Atomic, also between machines that share a file system. Where that has no hard links, the name
+    is taken first and filled after.
+    """
+    with writing(path):
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            try:
+                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+            except FileExistsError:
+                return False
+            with open(handle, "wb") as file:
+                file.write(draft.read_bytes())
+                file.flush()
+                os.fsync(file.fileno())
+        if flush:
+            sync_dir(path.parent)
+    return True
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` whole or not at all."""
     with whole(path, "w") as file:
         file.write(text)
+
+
+def write_new(path: Path, text: str, *, flush: bool = True) -> bool:
+    """Write `text` where nothing stands yet. False, and nothing is written, where something does.
+
+    Args:
+        path: Its directory is made where it is missing.
+        text: The whole content.
+        flush: Wait until it is on the disk.
+    """
+    make_dir(path.parent)
+    draft = _partial_of(path, uuid4().hex[:8])
+    try:
+        with writing(path), open(draft, "x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            if flush:
+                os.fsync(file.fileno())
+        return link_new(draft, path, flush=flush)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -118,7 +205,8 @@ def append(path: Path, lines: str, *, flush: bool = False) -> None:
         flush: Wait until they are on the disk.
     """
     with writing(path):
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        handle = os.open(path, flags, 0o644)
         try:
             size = os.fstat(handle).st_size
             is_torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
@@ -131,47 +219,106 @@ def append(path: Path, lines: str, *, flush: bool = False) -> None:
             os.close(handle)
 
 
-@contextmanager
-def locked(path: Path, problem: str, fix: str) -> Iterator[None]:
-    """Hold the lock file `path`. The lock goes with the process, however that ends.
+def is_component(name: object) -> bool:
+    """Whether a name is safe as one part of a path: no separator, not hidden, not a way up."""
+    return isinstance(name, str) and _COMPONENT.fullmatch(name) is not None
+
+
+def inside(root: Path, relative: str) -> Path:
+    """`root / relative`, where that stays below the root, also through symbolic links.
+
+    The root itself may be a symbolic link; what is below it may not.
 
     Raises:
-        LaunchError: Another process holds it; the message names its process id.
+        RunError: A part of the path is no plain name, or is a symbolic link.
     """
-    make_dir(path.parent)
-    with writing(path):
-        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - closed below
-    with file:
-        if not _taken(file):
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise LaunchError(problem, where=f"{path}, held by process {holder}", fix=fix)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+    path = root
+    for part in relative.split("/"):
+        if not is_component(part):
+            raise RunError(
+                f"{relative!r} is not a path below the directory of runs",
+                where=str(root),
+                fix="use names of letters, digits, dots, dashes and underscores",
+            )
+        path = path / part
+        refuse_link(path)
+    return path
 
 
-def _taken(file: IO[Any]) -> bool:
-    """Whether the lock could be had. Somebody who only looks holds it for an instant."""
-    for wait_s in (0.02, 0.05, 0.1, None):
+def refuse_link(path: Path) -> None:
+    """Refuse a path that is a symbolic link: what is written there would land elsewhere.
+
+    Raises:
+        RunError: It is one.
+    """
+    if path.is_symlink():
+        raise RunError(
+            f"{path.name} is a symbolic link, and nothing is written through one",
+            where=f"{path} -> {os.readlink(path)}",
+            fix="move the link away; to keep runs on another disk, let the directory of all runs "
+            "be the link",
+        )
+
+
+def place_of(root: Path, name: str) -> Path:
+    """The directory of a sweep, a plan or a post-training, where it is safe to write into.
+
+    Raises:
+        RunError: The name is no plain one, or the directory is a symbolic link or holds one.
+    """
+    path = inside(root, name)
+    refuse_links_in(path)
+    return path
+
+
+def refuse_links_in(directory: Path) -> None:
+    """Refuse a directory that is a symbolic link or holds one. Raises RunError."""
+    refuse_link(directory)
+    if directory.is_dir():
+        for entry in directory.iterdir():
+            refuse_link(entry)
+
+
+@cache
+def machine() -> str:
+    """Eight hex digits of this machine, its boot and its process numbering.
+
+    Two containers under one kernel that cannot see one another's processes are two machines.
+    """
+    words = [socket.gethostname()]
+    with suppress(OSError):
+        words.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+    with suppress(OSError):
+        words.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
+
+
+def process_start(pid: int) -> int | None:
+    """When a process of this machine began, in clock ticks since boot; None: it is gone.
+
+    Together with the pid it names a process for good: pids are used again. 0 where the system has
+    no /proc, and the process is there.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if wait_s is not None:
-                time.sleep(wait_s)
-    return False
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except OSError:
+            return 0
+        return 0
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else int(fields[19])
 
 
-def _sync_dir(path: Path) -> None:
+def sync_dir(path: Path) -> None:
     """Make a rename in `path` survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _is_alive(pid: str) -> bool:
-    return pid.isdigit() and Path(f"/proc/{pid}").exists()

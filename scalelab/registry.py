@@ -37,7 +37,7 @@ class Registry(Mapping[str, Any]):
         return len(self._targets)
 
     def __contains__(self, name: object) -> bool:  # Mapping's own would import the target
-        return name in self._targets
+        return isinstance(name, str) and name in self._targets
 
 
 def did_you_mean(word: object, known: Mapping[str, Any] | list[str]) -> str:

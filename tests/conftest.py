@@ -39,6 +39,68 @@ def prose(n_words, seed):
 
 
 @pytest.fixture(scope="session")
+def damages():
+    """A function that gives damaged copies of a file's bytes."""
+    return damaged_copies
+
+
+def damaged_copies(data, n, seed=0):
+    """First what is left of a file that was emptied or replaced, then n copies with one bit
+    flipped, one digit changed, or the end cut off.
+    """
+    import random
+
+    draw = random.Random(seed)
+    digits = [i for i, byte in enumerate(data) if chr(byte).isdigit()]
+    yield from (b"", b"null", b"[]", b"{}", b"\x00" * len(data), b"\xff", b"[" * 100_000)
+    for k in range(n):
+        copy = bytearray(data)
+        if k % 3 == 0:
+            copy[draw.randrange(len(copy))] ^= 1 << draw.randrange(8)
+        elif k % 3 == 1:
+            i = draw.choice(digits)
+            copy[i] = ord(draw.choice([d for d in "0123456789" if ord(d) != copy[i]]))
+        else:
+            del copy[draw.randrange(len(copy) - 2) :]
+        yield bytes(copy)
+
+
+@pytest.fixture(scope="session")
+def wrong_types():
+    """A function that gives copies of a JSON record, each with one value of another type."""
+    return wrongly_typed
+
+
+def wrongly_typed(record):
+    """Every value replaced in turn, to a depth of three."""
+    import copy
+
+    def places(value, path=()):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, below in inner:
+            yield (*path, key)
+            if isinstance(below, dict | list) and len(path) < 2:
+                yield from places(below, (*path, key))
+
+    for path in places(record):
+        for other in ("x", 7, None, True, [1], {"a": 1}, -1.5):
+            changed = copy.deepcopy(record)
+            place = changed
+            for key in path[:-1]:
+                place = place[key]
+            place[path[-1]] = other
+            yield changed
+
+
+@pytest.fixture(scope="session")
+def unsealed():
+    """Files from before the seals, as that version of the program wrote them."""
+    from pathlib import Path
+
+    return Path(__file__).parent / "fixtures" / "unsealed"
+
+
+@pytest.fixture(scope="session")
 def tiny_text(tmp_path_factory):
     """A folder of 40 short documents, some 60 kB of structured text."""
     folder = tmp_path_factory.mktemp("text")

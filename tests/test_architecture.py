@@ -14,7 +14,7 @@ import pytest
 
 import scalelab
 
-CELLAR = {"accelerators", "errors", "units", "registry", "files", "screen"}
+CELLAR = {"accelerators", "errors", "units", "registry", "files", "sealed", "leases", "screen"}
 MAY = {  # in the order in which data flows
     "config": set(),
     "data": {"config"},
@@ -68,6 +68,7 @@ HOMES = {
     "matplotlib": {"report"},
     "rich": {"screen", "launch", "track"},
     "pydantic": {
+        "sealed",
         "config",
         "data",
         "model",

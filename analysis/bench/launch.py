@@ -43,7 +43,7 @@ def main() -> None:
         order = list(ways.items())
         for name, launched in order[i % 3 :] + order[: i % 3]:
             with tempfile.TemporaryDirectory() as directory:
-                run_dir = RunDir(Path(directory) / spec.digest)
+                run_dir = RunDir(Path(directory) / spec.id)
                 run_dir.create(spec)
                 cpu = time.process_time()
                 result = train(run_dir, launched=launched)

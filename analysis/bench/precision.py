@@ -43,7 +43,7 @@ def main() -> int:
             for precision in PRECISIONS:
                 spec = RECIPE.spec(model, N_TOKENS, data_digest=corpus.digest, seed=seed)
                 spec = spec.model_copy(update={"precision": precision})
-                run_dir = RunDir(Path(directory) / spec.digest)
+                run_dir = RunDir(Path(directory) / spec.id)
                 run_dir.create(spec)
                 result = train(run_dir)
                 assert result is not None  # nobody asks it to stop

@@ -20,6 +20,7 @@ from pydantic import Field, model_validator
 
 from scalelab.config import Config, Count, Positive, plugin
 from scalelab.data import SOURCES
+from scalelab.data.hashing import printable
 
 SplitName = Literal["train", "validation"]
 HashFile = Callable[[Path], str]
@@ -66,7 +67,8 @@ class Skips:
 
     def to_dict(self) -> dict[str, Any]:
         """Reason to count and examples, as JSON types."""
-        return {r: {"count": n, "examples": self.examples[r]} for r, n in self.counts.items()}
+        names = {reason: [printable(n) for n in shown] for reason, shown in self.examples.items()}
+        return {r: {"count": n, "examples": names[r]} for r, n in self.counts.items()}
 
 
 class Source(Config):

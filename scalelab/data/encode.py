@@ -14,7 +14,7 @@ from itertools import chain
 import numpy as np
 
 from scalelab.data.base import DataConfig, Document, Encoded, Skips, TextSource
-from scalelab.data.hashing import content_hash
+from scalelab.data.hashing import content_hash, printable
 from scalelab.data.split import Sketcher, Split, choose
 from scalelab.data.tokenizer import Sample, TextTokenizer, train
 from scalelab.errors import DataError
@@ -87,7 +87,7 @@ def names_of(config: DataConfig, places: np.ndarray) -> list[str]:
     names = []
     for at, document in enumerate(config.source.documents(Skips())):
         if at in wanted:
-            names.append(document.name)
+            names.append(printable(document.name))
             if len(names) == len(wanted):
                 break
     return names

@@ -10,13 +10,14 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from scalelab.errors import DataError
-from scalelab.files import write_json
 from scalelab.screen import progress
+from scalelab.sealed import Format
 
 U64 = np.uint64
 _MASK = 2**64 - 1
@@ -71,6 +72,22 @@ def unreadable(path: Path, error: OSError) -> DataError:
     )
 
 
+def printable(name: object) -> str:
+    """A name of a file in characters that JSON can hold, also where its bytes are not UTF-8."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
+
+
+@dataclass(frozen=True)
+class HashMemo:
+    """Content of a memo of source files."""
+
+    files: dict[str, tuple[str, int, int, int, int]]
+    """By path: sha256, inode, size, time of modification and time of change, the times in ns."""
+
+
+MEMO = Format("memo of source hashes", HashMemo, schema=2, error=DataError)
+
+
 class FileHashes:
     """sha256 of files, remembered between commands.
 
@@ -80,11 +97,11 @@ class FileHashes:
 
     def __init__(self, memo: Path):
         self._path = memo
-        self._fresh: dict[str, list[object]] = {}
+        self._has_news = False
         try:
-            self._known: dict[str, list[object]] = json.loads(memo.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            self._known = {}  # absent or damaged: it only saves time
+            self._known = MEMO.read(memo).files
+        except (FileNotFoundError, DataError):
+            self._known = {}  # absent, damaged or from before the seals: it only saves time
 
     def __call__(self, path: Path) -> str:
         """The sha256 of a file, in hex."""
@@ -92,22 +109,23 @@ class FileHashes:
             stat = path.stat()
         except OSError as error:
             raise unreadable(path, error) from error
-        stamp = [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-        name = str(path.absolute())
+        stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        name = printable(path.absolute())
         known = self._known.get(name)
         if known is not None and known[1:] == stamp:
-            return str(known[0])
+            return known[0]
         began = time.time_ns()
         digest = sha256(path)
         if max(stat.st_mtime_ns, stat.st_ctime_ns) < began - _RACY_NS:
-            self._known[name] = self._fresh[name] = [digest, *stamp]
+            self._known[name] = (digest, *stamp)
+            self._has_news = True
         return digest
 
     def save(self) -> None:
         """Keep what was read anew for the next command."""
-        if self._fresh:
-            write_json(self._path, self._known)
-            self._fresh = {}
+        if self._has_news:
+            MEMO.write(self._path, HashMemo(self._known))
+            self._has_news = False
 
 
 def fingerprint_of(files: Iterable[tuple[str, Path]], hash_file) -> str:

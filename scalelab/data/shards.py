@@ -1,7 +1,8 @@
-"""A prepared corpus: tokenised once, named by its contents, opened in no time ever after.
+"""A prepared corpus: tokenised once, named by its contents, opened by its name.
 
     <cache>/keys/<key>.json         which corpus a config and the state of its source led to
     <cache>/corpora/<digest>/       manifest.json, tokenizer.json, the files of tokens.py
+    <cache>/stamps/                 which of these files a machine has verified
     <cache>/hashes/<source>.json    sha256 of source files already read
     <cache>/locks, <cache>/partial  one preparer at a time; what it has not finished
 
@@ -9,33 +10,56 @@ The key hashes what goes in: settings and source fingerprint. The digest hashes 
 out, so that equal digests mean equal tokens wherever the files came from. A training process
 opens by digest and never reads the source.
 
-Not here: passes over the text (encode.py), the order of training (stream.py).
+Opening a corpus checks its manifest and the sizes of its files. Their content is verified when it
+is first used: a command that needs only the tokenizer does not wait for the tokens.
+
+Not here: passes over the text (encode.py), what a manifest holds (manifest.py), what was verified
+already (verification.py), the order of training (stream.py).
 """
 
 import hashlib
-import json
 import os
 import shutil
-import time
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
-from math import log
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from math import inf, log
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from scalelab.data import verification
 from scalelab.data.base import DataConfig, SplitName, TokenSource
 from scalelab.data.encode import encoded, names_of, read
 from scalelab.data.hashing import FileHashes
+from scalelab.data.manifest import (
+    MANIFEST,
+    MANIFEST_NAME,
+    TOKENS_FORMAT,
+    CorpusManifest,
+    CorpusSide,
+    contents_digest,
+    read_manifest,
+)
 from scalelab.data.tokenizer import TextTokenizer
-from scalelab.data.tokens import SHARD_TOKENS, TokenFile, TokenWriter, dtype_for
-from scalelab.errors import DataError, LaunchError, RunError
-from scalelab.files import locked, make_dir, whole_dir, write_json, writing
+from scalelab.data.tokens import SHARD_TOKENS, CorpusFile, TokenFile, TokenWriter, dtype_for
+from scalelab.errors import DataError, RunError
+from scalelab.files import is_component, make_dir, sweep_partials, whole_dir
+from scalelab.leases import Taken, hold
 from scalelab.screen import progress
+from scalelab.sealed import Format
 
-FORMAT = 1
-"""Version of everything that decides the tokens of a config. Raise it and all is made anew."""
+
+@dataclass(frozen=True)
+class CorpusKey:
+    """Which corpus a config led to: the content of a file of keys."""
+
+    digest: str
+    key: str | None = None
+    """The name of the file that it was written to; None before the seals."""
+
+
+KEY = Format("corpus key", CorpusKey, schema=2, error=DataError, unsealed=0)
 
 
 @dataclass(frozen=True)
@@ -57,28 +81,47 @@ class Corpus:
     entropy: float | None
     """True information of the validation tokens, nats per token, each given its document so
     far: the lowest loss there is. None: unknown, as in every real text."""
-    manifest: dict[str, Any] = field(repr=False, compare=False)
+    manifest: CorpusManifest = field(repr=False, compare=False)
     """Everything that was written down when it was prepared."""
 
     def tokens(self, split: SplitName) -> TokenFile:
-        """One side's tokens, mapped from the disk."""
-        shards = [self.path / name for name in self.manifest["splits"][split]["shards"]]
-        return TokenFile.open(shards, dtype_for(self.vocab_size), self.path / f"{split}.ends")
+        """One side's tokens, mapped from the disk. Raises DataError where they are damaged."""
+        shards, ends = self.manifest.splits[split].shards, f"{split}.ends"
+        self.verify(*shards, ends)
+        paths = [self.path / name for name in shards]
+        return TokenFile.open(paths, dtype_for(self.vocab_size), self.path / ends)
 
     def nats(self) -> np.ndarray | None:
-        """True information of each validation token, float32; None where it is unknown."""
+        """True information of each validation token, float32; None where it is unknown.
+
+        Raises:
+            DataError: The file is damaged.
+        """
         if self.entropy is None:
             return None
+        self.verify("validation.nats")
         return np.memmap(self.path / "validation.nats", dtype="<f4", mode="r")
 
     def load_tokenizer(self) -> TextTokenizer | None:
-        """Text to tokens and back; None where there is no text."""
-        return None if self.tokenizer_path is None else TextTokenizer.load(self.tokenizer_path)
+        """Text to tokens and back; None where there is no text. Raises DataError if damaged."""
+        if self.tokenizer_path is None:
+            return None
+        self.verify(self.tokenizer_path.name)
+        return TextTokenizer.load(self.tokenizer_path)
 
     @property
     def tokenizer_path(self) -> Path | None:
-        """The tokenizer.json, which transformers reads too; None where there is no text."""
+        """Where tokenizer.json lies, not verified; None where there is no text."""
         return None if self.bytes_per_token is None else self.path / "tokenizer.json"
+
+    def verify(self, *names: str) -> None:
+        """Refuse files that are not what was written; without names, any file of the corpus.
+
+        Raises:
+            DataError: A file is missing or does not match its SHA-256.
+        """
+        files = self.manifest.files
+        verification.verify(self.path, {name: files[name] for name in names or files})
 
     def bpb(self, loss: float) -> float | None:
         """A validation loss in nats per token as bits per byte; None where there is no text."""
@@ -108,48 +151,35 @@ def open_corpus(digest: str, cache: Path | None = None) -> Corpus:
     """The prepared corpus of this digest. Its source is not looked at.
 
     Raises:
-        DataError: There is none, or a file of it is missing or has another size.
+        DataError: There is none, its manifest is damaged, or a file of it is missing or has
+            another size.
     """
     path = (cache or cache_dir()) / "corpora" / digest
-    try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        if manifest["format"] != FORMAT:
-            raise _damaged(path, f"it is of format {manifest['format']}, not {FORMAT}")
-        for name, written in manifest["files"].items():
-            size = (path / name).stat().st_size
-            if size != written["bytes"]:
-                raise _damaged(path, f"{name} has {size} bytes, not {written['bytes']}")
-        sides = manifest["splits"]
-        return Corpus(
-            digest,
-            path,
-            manifest["tokenizer"],
-            manifest["vocab_size"],
-            sides["train"]["n_tokens"],
-            sides["validation"]["n_tokens"],
-            manifest["bytes_per_token"],
-            manifest["entropy"],
-            manifest,
+    if not is_component(digest) or not path.exists():
+        raise DataError(
+            f"there is no prepared corpus {digest}",
+            where=str(path),
+            fix="prepare it: run `scalelab sweep` on its file again",
         )
-    except FileNotFoundError as error:
-        if not path.exists():
-            raise DataError(
-                f"there is no prepared corpus {digest}",
-                where=str(path),
-                fix="prepare it: run `scalelab sweep` on its file again",
-            ) from None
-        raise _damaged(path, f"{Path(error.filename).name} is missing") from None
-    except OSError as error:
-        raise _damaged(path, f"cannot read it: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path, "its manifest.json is not what was written") from error
+    manifest = read_manifest(path)
+    return Corpus(
+        digest,
+        path,
+        manifest.tokenizer,
+        manifest.vocab_size,
+        manifest.splits["train"].n_tokens,
+        manifest.splits["validation"].n_tokens,
+        manifest.bytes_per_token,
+        manifest.entropy,
+        manifest,
+    )
 
 
 def prepare(config: DataConfig, cache: Path | None = None) -> Corpus:
-    """The corpus that a config describes: from the cache, or tokenised into it now.
+    """The corpus that a config describes, verified: from the cache, or tokenised into it now.
 
-    Callers at the same time wait for one of them to do the work. Killed in the middle, it
-    leaves nothing that anyone would find.
+    Callers at the same time wait for one of them to do the work. Killed in the middle, it leaves
+    nothing that anyone would find, and the next caller that succeeds removes what it left.
 
     Raises:
         DataError: The source cannot be read, is too little, or the corpus is damaged.
@@ -160,46 +190,73 @@ def prepare(config: DataConfig, cache: Path | None = None) -> Corpus:
     key = _key(config, hashes)
     with suppress(RunError):  # the memo only saves time; a cache may be read-only
         hashes.save()
-    if corpus := _opened(key, cache):
-        return corpus
-    with _waiting_lock(cache / "locks" / f"{key}.lock"):
-        if corpus := _opened(key, cache):  # made by someone else while we waited
-            return corpus
-        digest = _prepare(config, key, cache)
-        if _key(config, FileHashes(_memo(config, cache))) != key:
-            raise DataError(
-                "the source changed while it was being prepared",
-                where=f"source: {config.source.model_dump_json()}",
-                fix="wait until nothing writes to it, then run the same command again",
-            )
-        write_json(cache / "keys" / f"{key}.json", {"digest": digest})
-    return open_corpus(digest, cache)
+    corpus = _opened(key, cache)
+    if corpus is None:
+        others = "another process prepares this corpus"
+        with hold(cache / "locks" / key, others, "wait for it", wait_s=inf) as lease:
+            # Another process may have made it while we waited.
+            corpus = _opened(key, cache) or _prepare(config, key, lease.held.nonce, cache)
+    corpus.verify()
+    _remove_leftovers(cache)
+    return corpus
 
 
-def _prepare(config: DataConfig, key: str, cache: Path) -> str:
-    """Fill a directory and move it to its place. Returns the digest."""
-    partial = cache / "partial" / key
-    with writing(partial):
-        shutil.rmtree(partial, ignore_errors=True)  # of a preparer that was killed
-    make_dir(partial)
+def _prepare(config: DataConfig, key: str, nonce: str, cache: Path) -> Corpus:
+    """Fill a directory, move it to its place and write down the key."""
+    for killed in (cache / "partial").glob(f"{key}*"):
+        shutil.rmtree(killed, ignore_errors=True)  # else the disk would have to hold both
+    # A preparer that was only suspended, and lost its lease, must not write into ours.
+    partial = make_dir(cache / "partial" / f"{key}-{nonce}")
     try:
-        manifest = _fill(config, partial)
-        digest = manifest["digest"]
-        place = cache / "corpora" / digest
-        if not (place / "manifest.json").exists():
-            with whole_dir(place) as directory:
-                for file in list(partial.iterdir()):
-                    os.replace(file, directory / file.name)
-                write_json(directory / "manifest.json", manifest)
-        return digest
+        corpus = _place(partial, _fill(config, partial), cache)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    if _key(config, FileHashes(_memo(config, cache))) != key:
+        raise DataError(
+            "the source changed while it was being prepared",
+            where=f"source: {config.source.model_dump_json()}",
+            fix="wait until nothing writes to it, then run the same command again",
+        )
+    KEY.write(cache / "keys" / f"{key}.json", CorpusKey(corpus.digest, key))
+    return corpus
 
 
-def _fill(config: DataConfig, directory: Path) -> dict[str, Any]:
+def _place(partial: Path, manifest: CorpusManifest, cache: Path) -> Corpus:
+    """Move files to the directory of their digest, unless a sound corpus is there already."""
+    place = cache / "corpora" / manifest.digest
+    others = "another process writes this corpus"
+    with hold(cache / "locks" / manifest.digest, others, "wait for it", wait_s=inf):
+        with suppress(DataError):  # there is none, or it is damaged: this one replaces it
+            corpus = open_corpus(manifest.digest, cache)
+            corpus.verify()
+            return corpus
+        with whole_dir(place) as directory:
+            for file in list(partial.iterdir()):
+                os.replace(file, directory / file.name)
+            MANIFEST.write(directory / MANIFEST_NAME, manifest)
+        verification.stamp_as_written(place, manifest.files)
+        return open_corpus(manifest.digest, cache)
+
+
+def _remove_leftovers(cache: Path) -> None:
+    """Remove what killed preparers left; whoever is alive holds the lease of what it writes."""
+    for directory in ("keys", "hashes", "stamps", "locks"):
+        sweep_partials(cache / directory)
+    unfinished = [(path, path.name.split("-")[0]) for path in (cache / "partial").glob("*")]
+    for path in (cache / "corpora").glob(".*.partial"):
+        unfinished.append((path, path.name.split(".")[1]))
+    for path, lease in unfinished:
+        if not is_component(lease):
+            continue
+        with suppress(Taken, RunError), hold(cache / "locks" / lease, "in use", "wait"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _fill(config: DataConfig, directory: Path) -> CorpusManifest:
     """Write every file but the manifest, which is returned."""
     if isinstance(config.source, TokenSource):
-        vocab_size, about = config.source.vocab_size, {}
+        vocab_size = config.source.vocab_size
+        about: dict[str, Any] = {}
         # Its text has no tokenizer; what its tokens mean is named by its settings.
         tokenizer = f"{config.source.kind}-{vocab_size}-{config.source.digest[:8]}"
         documents = progress(config.source.encoded(config.validation), "writing the language")
@@ -238,40 +295,32 @@ def _fill(config: DataConfig, directory: Path) -> dict[str, Any]:
     files = {name: entry for side in sides.values() for name, entry in side.files.items()}
     for extra in directory.glob("tokenizer.json"):
         data = extra.read_bytes()
-        files[extra.name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    contents = {
-        "format": FORMAT,
-        "tokenizer": tokenizer,
-        "vocab_size": vocab_size,
-        "dtype": dtype_for(vocab_size),
-        "entropy": held_out.nats / held_out.n_tokens if held_out.nats else None,
-        "bytes_per_token": held_out.n_bytes / held_out.n_tokens if held_out.n_bytes else None,
-        "splits": {
-            name: {
-                "n_tokens": side.n_tokens,
-                "n_documents": side.n_documents,
-                "n_bytes": side.n_bytes,
-                "shards": side.shards,
-            }
+        files[extra.name] = CorpusFile(len(data), hashlib.sha256(data).hexdigest())
+    manifest = CorpusManifest(
+        digest="",
+        format=TOKENS_FORMAT,
+        tokenizer=tokenizer,
+        vocab_size=vocab_size,
+        dtype=dtype_for(vocab_size),
+        entropy=held_out.nats / held_out.n_tokens if held_out.nats else None,
+        bytes_per_token=held_out.n_bytes / held_out.n_tokens if held_out.n_bytes else None,
+        splits={
+            name: CorpusSide(side.n_tokens, side.n_documents, side.n_bytes, tuple(side.shards))
             for name, side in sides.items()
         },
-        "files": dict(sorted(files.items())),
-    }
-    digest = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:12]
-    return {
-        "digest": digest,
-        **contents,
-        "vocab_size_planned": asked,
-        "validation_planned": config.validation,
-        "data": config.model_dump(mode="json"),
+        files=dict(sorted(files.items())),
+        vocab_size_planned=asked,
+        validation_planned=config.validation,
+        data=config.model_dump(mode="json"),
         **about,
-    }
+    )
+    return replace(manifest, digest=contents_digest(manifest))
 
 
 def _key(config: DataConfig, hashes: FileHashes) -> str:
     """Names what goes in: the settings that matter, the state of the source, our format."""
     settings = config.model_dump_json(exclude={"epochs"})
-    parts = [settings, config.source.fingerprint(hashes), str(FORMAT)]
+    parts = [settings, config.source.fingerprint(hashes), str(TOKENS_FORMAT)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -280,29 +329,10 @@ def _memo(config: DataConfig, cache: Path) -> Path:
 
 
 def _opened(key: str, cache: Path) -> Corpus | None:
+    """The corpus that a key leads to; None where there is no key to believe, or no corpus."""
     try:
-        digest = json.loads((cache / "keys" / f"{key}.json").read_text(encoding="utf-8"))["digest"]
-    except (OSError, ValueError, KeyError):
+        found = KEY.read(cache / "keys" / f"{key}.json")
+    except (FileNotFoundError, DataError):
         return None
-    return open_corpus(digest, cache) if (cache / "corpora" / digest).exists() else None
-
-
-@contextmanager
-def _waiting_lock(path: Path):
-    """Hold the lock, waiting as long as someone else does."""
-    with ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(locked(path, "another process prepares this corpus", "wait"))
-                break
-            except LaunchError:
-                time.sleep(0.1)
-        yield
-
-
-def _damaged(path: Path, what: str) -> DataError:
-    return DataError(
-        f"the prepared corpus is damaged: {what}",
-        where=str(path),
-        fix="delete this directory, then run the same command again",
-    )
+    is_there = is_component(found.digest) and (cache / "corpora" / found.digest).exists()
+    return open_corpus(found.digest, cache) if is_there and found.key in (key, None) else None

@@ -27,6 +27,14 @@ def dtype_for(vocab_size: int) -> str:
     return "<u2" if vocab_size < 65536 else "<u4"
 
 
+@dataclass(frozen=True)
+class CorpusFile:
+    """One file of a corpus as it was written."""
+
+    bytes: int
+    sha256: str
+
+
 @dataclass(frozen=True, eq=False)
 class TokenFile:
     """One row of tokens, mapped from the disk shard by shard, never read as a whole."""
@@ -90,7 +98,7 @@ def _slide(row: np.ndarray, width: int) -> np.ndarray:
 class TokenWriter:
     """Writes one side of a corpus as its documents come, a bounded part of it in memory.
 
-    Use as a context; afterwards the counts and `files` (name to bytes and sha256) are final.
+    Use as a context; afterwards the counts and `files`, by name, are final.
     """
 
     def __init__(self, directory: Path, split: str, vocab_size: int, shard_tokens: int):
@@ -102,7 +110,7 @@ class TokenWriter:
         self.nats = 0.0
         """Sum of the true information, nats, where it is known."""
         self.shards: list[str] = []
-        self.files: dict[str, dict[str, Any]] = {}
+        self.files: dict[str, CorpusFile] = {}
 
     def __enter__(self) -> "TokenWriter":
         return self
@@ -148,4 +156,4 @@ class TokenWriter:
     def _close(self, name: str) -> None:
         file, digest = self._open.pop(name)
         with writing(self._directory / name), file:
-            self.files[name] = {"bytes": file.tell(), "sha256": digest.hexdigest()}
+            self.files[name] = CorpusFile(file.tell(), digest.hexdigest())

@@ -4,8 +4,11 @@
     model directory of post-training        model.json, model.safetensors, tokenizer.json
     exported checkpoint (Llama or Qwen3)    config.json, model.safetensors, tokenizer.json
 
-`Checkpoint.load` reads all three. Two questions are asked of a model: how likely are these
-tokens, and how would you go on. Everything else in this room is made of them.
+`Checkpoint.load` reads all three. model.json is sealed and holds the digests of the two files
+beside it, as the result.json of a run holds that of its weights; all of them are verified. The
+files of an exported checkpoint belong to other software too, so they carry no seal. Two questions
+are asked of a model: how likely are these tokens, and how would you go on. Everything else in this
+room is made of them.
 
 Units: log-probabilities in nats.
 Not here: how tokens are written one by one (model/decode.py), what conversations look like
@@ -13,11 +16,11 @@ Not here: how tokens are written one by one (model/decode.py), what conversation
 """
 
 import hashlib
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from scalelab.config import read
+from scalelab.config import parse_yaml
 from scalelab.data.chat import Chat
 from scalelab.data.hashing import sha256
 from scalelab.data.shards import open_corpus
@@ -36,13 +39,37 @@ from scalelab.model.base import Architecture
 from scalelab.model.decode import write
 from scalelab.model.export import from_hugging_face
 from scalelab.model.transformer_net import TransformerNet
+from scalelab.sealed import Damaged, Format, check_file
 from scalelab.train.device import find_device
-from scalelab.train.rundir import RunDir
+from scalelab.train.rundir import RunDir, read_sealed_yaml
 
 LOGITS_AT_ONCE = 2**22
 """Logits held at once, as a count: 16 MiB in fp32."""
 ROWS_WRITTEN_AT_ONCE = 256
 """Prompts that are continued together."""
+WEIGHTS, TOKENIZER, DESCRIPTION = "model.safetensors", "tokenizer.json", "model.json"
+RESTORE = (
+    "restore the file from a copy; where a stage made it, delete the result.json beside it and run "
+    "the same command again"
+)
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """What stands in model.json."""
+
+    architecture: dict[str, Any]
+    seq_len: int
+    """Tokens that the model sees at once."""
+    tokenizer: str
+    """Name of the tokenizer that it was trained with."""
+    corpus: str | None
+    """Digest of the corpus that its base was trained on; None: not recorded."""
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the weights and the tokenizer beside it. None of them: from before the seals."""
+
+
+MODEL = Format("model description", ModelRecord, schema=2, fix=RESTORE, unsealed=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +93,12 @@ class Checkpoint:
         """The model in a directory.
 
         Raises:
-            RunError: There is none, it is not finished, or its weights do not fit its config.
+            RunError: There is none, it is not finished, a file of it was altered, or its weights
+                do not fit its config.
             DataError: Its tokenizer is missing or another one than it was trained with.
         """
         for is_here, load in (
-            (path / "model.json", _model_directory),
+            (path / DESCRIPTION, _model_directory),
             (path / "spec.yaml", _run_directory),
             (path / "config.json", _exported),
         ):
@@ -213,45 +241,74 @@ def token_logprobs(network: TransformerNet, tokens_BT: Tensor) -> Tensor:
         )
 
 
-def described(path: Path) -> tuple[Architecture, str, int, str | None]:
-    """What model.json says: architecture, name of the tokenizer, context, corpus of the base.
+def described(path: Path) -> tuple[Architecture, ModelRecord]:
+    """What model.json says of the model in a directory.
 
     Raises:
-        RunError: It cannot be read.
+        RunError: It is missing, damaged, or describes no model.
     """
+    place = path / DESCRIPTION
     try:
-        record = json.loads((path / "model.json").read_text(encoding="utf-8"))
-        config = ARCHITECTURES[record["architecture"]["kind"]].model_validate(
-            record["architecture"]
-        )
-        return config, record["tokenizer"], record["seq_len"], record["corpus"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"model.json cannot be read: {error}",
-            where=str(path / "model.json"),
-            fix="delete the stage's directory and run the same command again",
-        ) from error
+        record = MODEL.read(place)
+        return architecture_of(record.architecture), record
+    except FileNotFoundError:
+        raise MODEL.refusal(place, "it is missing") from None
+    except Damaged as damage:
+        raise MODEL.refusal(place, damage) from None
+
+
+def architecture_of(record: Mapping[str, Any]) -> Architecture:
+    """The architecture that a record describes. Raises Damaged."""
+    try:
+        return ARCHITECTURES[record["kind"]].model_validate(dict(record))
+    except (ValueError, KeyError, TypeError) as error:
+        said = str(error).splitlines()
+        raise Damaged(f"its architecture is invalid: {' '.join(said[:3])}") from None
+
+
+def check_beside(path: Path, files: Mapping[str, str]) -> None:
+    """Refuse files of a directory that are not those whose digests were recorded.
+
+    Args:
+        path: The directory.
+        files: SHA-256 by name.
+
+    Raises:
+        RunError: A file is missing or was altered.
+    """
+    for name, digest in files.items():
+        try:
+            check_file(path / name, digest)
+        except Damaged as damage:
+            raise RunError(
+                f"{name} cannot be used: {damage}", where=str(path / name), fix=RESTORE
+            ) from None
 
 
 def _model_directory(path: Path) -> Checkpoint:
-    config, named, seq_len, corpus = described(path)
-    tokenizer = TextTokenizer.load(path / "tokenizer.json")
-    if tokenizer.name != named:
+    config, record = described(path)
+    check_beside(path, record.files)
+    tokenizer = TextTokenizer.load(path / TOKENIZER)
+    if tokenizer.name != record.tokenizer:
         raise DataError(
-            f"the tokenizer is {tokenizer.name}, the model was trained with {named}",
-            where=str(path / "tokenizer.json"),
+            f"the tokenizer is {tokenizer.name}, the model was trained with {record.tokenizer}",
+            where=str(path / TOKENIZER),
             fix="put the model's own tokenizer.json back",
         )
-    return _checkpoint(path, config, _weights(path), tokenizer, seq_len, corpus)
+    tensors = read_tensors(path / WEIGHTS)
+    return _checkpoint(
+        path, config, tensors, tokenizer, record.seq_len, record.corpus, record.files
+    )
 
 
 def _run_directory(path: Path) -> Checkpoint:
     run_dir = RunDir(path)
-    if "stage" in read(run_dir.spec_path).data:
+    if "stage" in parse_yaml(read_sealed_yaml(run_dir.spec_path), str(run_dir.spec_path)).data:
         raise RunError(
             "the stage has left no model that answers",
             where=str(path),
-            fix="finish it, or name a stage of kind sft, dpo, ppo, rloo or grpo",
+            fix="finish it, or name a stage of kind sft, dpo, ppo, rloo or grpo; if its model.json "
+            "is lost, restore that, or delete result.json and run the command of the stage again",
         )
     spec, result = run_dir.spec(), run_dir.result()
     if result is None or result.status != "finished":
@@ -260,6 +317,7 @@ def _run_directory(path: Path) -> Checkpoint:
             where=str(path),
             fix=f"finish it: scalelab run {path}",
         )
+    run_dir.check_file(WEIGHTS, result.files)
     corpus = open_corpus(spec.data_digest)
     tokenizer = corpus.load_tokenizer()
     if tokenizer is None:
@@ -268,13 +326,16 @@ def _run_directory(path: Path) -> Checkpoint:
             where=str(path),
             fix="name a model that was trained on text",
         )
-    return _checkpoint(path, spec.model, _weights(path), tokenizer, spec.seq_len, corpus.digest)
+    tensors = read_tensors(path / WEIGHTS)
+    return _checkpoint(
+        path, spec.model, tensors, tokenizer, spec.seq_len, corpus.digest, result.files
+    )
 
 
 def _exported(path: Path) -> Checkpoint:
     tokenizer = TextTokenizer.load(path / "tokenizer.json")
     config, tensors, seq_len = from_hugging_face(path)
-    return _checkpoint(path, config, tensors, tokenizer, seq_len, None)
+    return _checkpoint(path, config, tensors, tokenizer, seq_len, None, {})
 
 
 def _checkpoint(
@@ -284,56 +345,77 @@ def _checkpoint(
     tokenizer: TextTokenizer,
     seq_len: int,
     corpus: str | None,
+    verified: Mapping[str, str],
 ) -> Checkpoint:
+    """A model from its parts; `verified` are digests that its files were just held against."""
     if tokenizer.vocab_size > config.vocab_size:
         raise DataError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}",
             where=str(path),
             fix="put the model's own tokenizer.json back",
         )
+    refuse_other_size(tensors, config.size(seq_len).n_params_total, path / WEIGHTS)
     network = NETWORKS[config.kind](config)
+    fit(network, tensors, path / WEIGHTS)
+    network.requires_grad_(False).eval().to(find_device().torch)
+    if tokenizer.end is None:
+        raise DataError(
+            f"the tokenizer has no token {END}, which ends a document",
+            where=str(path / TOKENIZER),
+            fix="name a model whose tokenizer was made here, or add the token and train it",
+        )
+    digest = model_digest(path, verified)
+    return Checkpoint(path, config, network, tokenizer, seq_len, digest, corpus)
+
+
+def refuse_other_size(tensors: Mapping[str, Tensor], n: int, path: Path) -> None:
+    """Refuse weights that are not `n` numbers, before a network of that size is made."""
+    there = sum(tensor.numel() for tensor in tensors.values())
+    if there != n:
+        raise RunError(
+            f"the weights do not fit the model: the file holds {there:,} values, the model {n:,}",
+            where=str(path),
+            fix="put the model's own weights back",
+        )
+
+
+def fit(network: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put weights from a file into a network. Raises RunError: they are those of another one."""
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
         raise RunError(
             f"the weights do not fit the model: {str(error).splitlines()[-1].strip()}",
-            where=str(path / "model.safetensors"),
+            where=str(path),
             fix="put the model's own weights back",
         ) from error
-    network.requires_grad_(False).eval().to(find_device().torch)
-    if tokenizer.end is None:
-        raise DataError(
-            f"the tokenizer has no token {END}, which ends a document",
-            where=str(path / "tokenizer.json"),
-            fix="name a model whose tokenizer was made here, or add the token and train it",
-        )
-    return Checkpoint(path, config, network, tokenizer, seq_len, model_digest(path), corpus)
 
 
-def model_digest(path: Path) -> str:
+def model_digest(path: Path, verified: Mapping[str, str] | None = None) -> str:
     """Twelve hex digits of a model: its weights, what they are weights of, and its tokenizer.
+
+    Args:
+        path: The model's directory.
+        verified: SHA-256 of files by name that need not be read once more.
 
     Raises:
         DataError: The weights cannot be read.
     """
-    said = [sha256(path / "model.safetensors")]
-    said += [
-        sha256(path / name)
-        for name in ("model.json", "config.json", "tokenizer.json")
-        if (path / name).exists()
-    ]
-    if (path / "spec.yaml").exists() and not (path / "model.json").exists():
+    verified = verified or {}
+    names = [name for name in (DESCRIPTION, "config.json", TOKENIZER) if (path / name).exists()]
+    said = [verified.get(name) or sha256(path / name) for name in (WEIGHTS, *names)]
+    if (path / "spec.yaml").exists() and not (path / DESCRIPTION).exists():
         said.append(path.name)  # a run's directory is named by its spec
     return hashlib.sha256("\n".join(said).encode()).hexdigest()[:12]
 
 
-def _weights(path: Path) -> dict[str, Tensor]:
-    file = path / "model.safetensors"
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file by name. Raises RunError: it is missing or damaged."""
     try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
+        return load_file(path)
+    except (OSError, ValueError, SafetensorError) as error:
         raise RunError(
-            f"the weights cannot be read: {error}",
-            where=str(file),
-            fix="run the command that made them again",
+            f"the weights cannot be read: {str(error).splitlines()[0]}",
+            where=str(path),
+            fix="restore the file from a copy, or run the command that made it again",
         ) from error

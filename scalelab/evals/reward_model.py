@@ -1,31 +1,53 @@
 """A model that says how good an answer is, as one number.
 
-    reward.json         what its trunk is, and its context
+    reward.json         sealed: what its trunk is, its context, the SHA-256 of the other two
     reward.safetensors  its weights, the trunk's and the one row that reads the number
     tokenizer.json      of the model that it came from
 
 Not here: how it is learned (posttrain/reward.py).
 """
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from scalelab.data.chat import Chat
 from scalelab.data.tokenizer import TextTokenizer
 from scalelab.errors import RunError
-from scalelab.files import write_json
-from scalelab.model import ARCHITECTURES
+from scalelab.evals.checkpoint import (
+    RESTORE,
+    TOKENIZER,
+    architecture_of,
+    check_beside,
+    fit,
+    read_tensors,
+    refuse_other_size,
+)
 from scalelab.model.scalar_net import ScalarNet, padded
 from scalelab.model.transformer_net import TransformerNet
+from scalelab.sealed import Damaged, Format, file_digest
 from scalelab.train.checkpoint import save_weights
 from scalelab.train.device import find_device
+
+WEIGHTS, DESCRIPTION = "reward.safetensors", "reward.json"
+
+
+@dataclass(frozen=True)
+class RewardRecord:
+    """What stands in reward.json."""
+
+    architecture: dict[str, Any]
+    """Of the trunk."""
+    seq_len: int
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the weights and the tokenizer beside it. None of them: from before the seals."""
+
+
+REWARD = Format("reward model description", RewardRecord, schema=2, fix=RESTORE, unsealed=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,32 +73,42 @@ class RewardModel:
         """The reward model in a stage's directory.
 
         Raises:
-            RunError: There is none.
+            RunError: There is none, or a file of it is damaged.
             DataError: Its tokenizer cannot be read.
         """
+        place = path / DESCRIPTION
         try:
-            record = json.loads((path / "reward.json").read_text(encoding="utf-8"))
-            config = ARCHITECTURES["transformer"].model_validate(record["architecture"])
-            weights, seq_len = load_file(path / "reward.safetensors"), record["seq_len"]
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            record = REWARD.read(place)
+            config = architecture_of(record.architecture)
+        except FileNotFoundError:
             raise RunError(
-                f"the reward model cannot be read: {error}",
-                where=str(path / "reward.json"),
-                fix="name a finished stage of kind reward, or delete its directory and run the "
-                "same command again",
-            ) from error
+                "there is no reward model",
+                where=str(path),
+                fix="name a finished stage of kind reward; if its reward.json is lost, restore "
+                "that, or delete result.json and run the command of the stage again",
+            ) from None
+        except Damaged as damage:
+            raise REWARD.refusal(place, damage) from None
+        check_beside(path, record.files)
+        weights = read_tensors(path / WEIGHTS)
+        head = 0 if config.tied else config.vocab_size * config.d_model
+        n = config.size(record.seq_len).n_params_total - head + config.d_model
+        refuse_other_size(weights, n, path / WEIGHTS)
         net = ScalarNet(TransformerNet(config))
-        net.load_state_dict(weights)
+        fit(net, weights, path / WEIGHTS)
         net.requires_grad_(False).to(find_device().torch)
-        return cls(net, Chat(TextTokenizer.load(path / "tokenizer.json")), seq_len)
+        return cls(net, Chat(TextTokenizer.load(path / TOKENIZER)), record.seq_len)
 
-    def write(self, out: Path) -> None:
-        """Write its files."""
-        self.chat.tokenizer.save(out / "tokenizer.json")
-        save_weights(out / "reward.safetensors", self.net.state_dict())
+    def write(self, out: Path) -> dict[str, str]:
+        """Write its files. Returns the SHA-256 of each, by name."""
+        self.chat.tokenizer.save(out / TOKENIZER)
+        files = {
+            WEIGHTS: save_weights(out / WEIGHTS, self.net.state_dict()),
+            TOKENIZER: file_digest(out / TOKENIZER),
+        }
         architecture = self.net.trunk.config.model_dump(mode="json")
-        record = {"schema": 1, "architecture": architecture, "seq_len": self.seq_len}
-        write_json(out / "reward.json", record)
+        REWARD.write(out / DESCRIPTION, RewardRecord(architecture, self.seq_len, files))
+        return {**files, DESCRIPTION: file_digest(out / DESCRIPTION)}
 
     def score(self, rows: Sequence[Sequence[int]], at_once: int = 128) -> Tensor:
         """The number at the last token of each row, fp32, on the CPU, shape (n,)."""

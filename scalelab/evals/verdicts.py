@@ -1,24 +1,25 @@
 """Verdicts on the disk as they are given: what a judge has said once it is not asked again.
 
-    {"key": "9f2c...", "verdict": 1.0}      a line each; the key hashes place, prompt and answers
+    {"key": "9f2c...", "verdict": 1.0, "crc": ...}    a line each, with its checksum
 
-A person's verdict is written before the next question is shown, those of a program comparison by
-comparison. Where the file is, its judge is the same; which models answered does not matter. A line
-that a killed writer began is cut off.
+The key hashes place, prompt and answers. A person's verdict is written before the next question is
+shown, those of a program comparison by comparison. Where the file is, its judge is the same; which
+models answered does not matter. A line that is torn or damaged is skipped and counted, and the
+judge is asked again.
 
 Not here: judges (judges.py), what is made of verdicts (pairwise.py).
 """
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from scalelab.errors import DataError
 from scalelab.evals.conversations import Prompt
 from scalelab.evals.judges import Court
-from scalelab.files import append, writing
+from scalelab.files import append
+from scalelab.sealed import line, read_lines
 
 
 class KeptVerdicts:
@@ -35,7 +36,8 @@ class KeptVerdicts:
         self.path, self.at_once = path, at_once
         self.n = self.unreadable = 0
         """Verdicts that were asked for, kept ones among them, and those that say nothing."""
-        self._known = self._read()
+        self._known, self.n_bad = kept_in(path)
+        """What is kept; and lines of the file that were skipped."""
         self._open_court = open_court
         self._court = None if self._known else open_court()
 
@@ -71,27 +73,27 @@ class KeptVerdicts:
         return verdicts
 
     def _append(self, rows: list[tuple[str, float | None]]) -> None:
-        text = "".join(json.dumps({"key": key, "verdict": said}) + "\n" for key, said in rows)
+        text = "".join(line({"key": key, "verdict": said}) for key, said in rows)
         append(self.path, text, flush=True)
         self._known.update(rows)
 
-    def _read(self) -> dict[str, float | None]:
-        if not self.path.exists():
-            return {}
-        data = self.path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
-            with writing(self.path):
-                os.truncate(self.path, len(whole))
-        try:
-            rows = [json.loads(line) for line in whole.splitlines()]
-            return {row["key"]: row["verdict"] for row in rows}
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"kept verdicts cannot be read: {error!r}",
-                where=str(self.path),
-                fix="restore the file, or delete it and judge again",
-            ) from error
+
+def kept_in(path: Path) -> tuple[dict[str, float | None], int]:
+    """Verdicts of a file by key, and how many of its lines were skipped.
+
+    Raises:
+        RunError: The file is there and cannot be read.
+    """
+    lines = read_lines(path)
+    rows = [row for row in lines.records if _is_verdict(row)]
+    n_bad = lines.n_bad + len(lines.records) - len(rows)
+    return {row["key"]: row["verdict"] for row in rows}, n_bad
+
+
+def _is_verdict(row: dict[str, Any]) -> bool:
+    said = row.get("verdict", False)
+    is_share = type(said) in (int, float) and 0 <= said <= 1
+    return isinstance(row.get("key"), str) and (said is None or is_share)
 
 
 def _key(place: int, prompt: Prompt, one: str, two: str) -> str:

@@ -16,6 +16,7 @@ from scalelab.train.stability import Stability
 Outcome = Literal[
     "done",  # there is a result: finished or diverged
     "interrupted",  # saved and stopped on request
+    "elsewhere",  # another process holds the run's lease, or has taken it over
     "refused",  # a person has to mend something first; the message says what
     "out_of_memory",  # not even the smallest micro-batch, or no memory for the process
     "killed",  # ended by a signal that nobody here sent

@@ -1,6 +1,5 @@
 """What `scalelab sweep`, `run` and `data` do, from words to words."""
 
-import json
 import signal
 import sys
 import threading
@@ -11,8 +10,8 @@ from scalelab.data.base import DataConfig
 from scalelab.data.shards import Corpus
 from scalelab.data.stream import refuse_too_many
 from scalelab.errors import DataError, RunError
-from scalelab.files import locked, write_json
-from scalelab.launch import EXECUTORS
+from scalelab.files import write_json
+from scalelab.launch import EXECUTORS, homes
 from scalelab.launch.base import Executor
 from scalelab.launch.drive import Outcomes, drive, the_only_driver, write_down
 from scalelab.launch.live import LiveView
@@ -21,7 +20,7 @@ from scalelab.launch.sweepfile import SweepFile
 from scalelab.sweep.base import Proposal
 from scalelab.track.sync import Syncer
 from scalelab.train.recipe import Recipe
-from scalelab.train.rundir import RunDir
+from scalelab.train.rundir import RESULT, RunDir
 from scalelab.train.spec import RunSpec
 from scalelab.units import sci, si
 
@@ -43,7 +42,7 @@ def run_sweep(
     )
     refuse_unfit(file.recipe, corpus, proposals)
     with the_only_driver(root, file.name):
-        work = place(proposals, root, file.name)
+        work = place(proposals, root, file.name, homes.settle)
         executor: Executor = EXECUTORS[file.launch.executor](file.launch)
         try:
             work = _timed(work, executor)
@@ -178,20 +177,19 @@ def run_one(path: Path, root: Path) -> int:
     path = path / "spec.yaml" if path.is_dir() else path
     spec = RunSpec.load(path)
     own = RunDir(path.parent)
-    run_dir = own if own.run == spec.digest else RunDir(root / "single" / spec.digest)
+    run_dir = own if own.run in spec.ids else RunDir.of(spec, root, "single")
     stop = threading.Event()
     from scalelab.train.loop import train  # torch: only this command trains in this process
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     run_dir.create(spec)
-    problem = f"run {run_dir.run} is being trained by another process"
-    with locked(run_dir.lock_path, problem, "wait for it to end, or stop it"):
-        result = train(run_dir, stop.is_set)
+    with run_dir.claimed() as (ours, _):
+        result = train(ours, stop.is_set)
     if result is None:
         print(f"stopped; `scalelab run {run_dir.path}` goes on", file=sys.stderr)
         return 130
-    print(json.dumps(result.to_dict(), indent=1))
+    print(RESULT.text(result), end="")
     return 0
 
 
@@ -199,10 +197,12 @@ def prepare_data(path: Path, overrides: list[str]) -> int:
     """Prepare a sweep file's corpus and say what it holds."""
     file = SweepFile.load(path, overrides)
     corpus = shards.prepare(file.recipe.data)
+    size = corpus.bytes_per_token
+    per_token = "not made of text" if size is None else f"{size:.2f} bytes per token"
     print(
         f"corpus {corpus.digest}: {si(corpus.n_train)} training tokens, "
         f"{si(corpus.n_validation)} held out, vocabulary {corpus.vocab_size}, "
-        f"{corpus.bytes_per_token:.2f} bytes per token, tokenizer {corpus.tokenizer}\n"
+        f"{per_token}, tokenizer {corpus.tokenizer}\n"
         f"in {corpus.path}"
     )
     return 0

@@ -4,7 +4,8 @@
 
 Everything that decides what is left to do is on the disk, so the same command goes on after
 an interrupt, a crash or a power cut. A run with a result is never trained again, also when
-another sweep has trained it.
+another sweep has trained it. A run that another sweep is training is waited for, and taken over
+should that sweep give it up.
 """
 
 import signal
@@ -17,14 +18,18 @@ from pathlib import Path
 from types import FrameType
 
 from scalelab.errors import LaunchError
-from scalelab.files import locked
+from scalelab.files import place_of
 from scalelab.launch.base import RETRIED, Ended, Executor
 from scalelab.launch.live import LiveView
 from scalelab.launch.plan import PlannedWork
 from scalelab.launch.sweepfile import SweepFile
+from scalelab.leases import hold, holder
 from scalelab.track.manifest import PlannedRun, SweepManifest
+from scalelab.train.rundir import LEASE
 
 POLL_S = 0.05
+LOOK_S = 1.0
+"""Between two looks at a run that another process is training."""
 
 
 @dataclass
@@ -42,8 +47,8 @@ class Outcomes:
 @contextmanager
 def the_only_driver(root: Path, sweep: str) -> Iterator[None]:
     """Hold a sweep's directory. Raises LaunchError where another process drives it."""
-    with locked(
-        root / sweep / "lock",
+    with hold(
+        place_of(root, sweep) / "lock",
         f"the sweep {sweep!r} is being run by another process",
         "wait for it, stop it, or give this sweep another name (--set name=...)",
     ):
@@ -69,6 +74,7 @@ def write_down(file: SweepFile, work: list[PlannedWork], root: Path) -> None:
                 n_steps=spec.n_steps,
                 flops=p.flops,
                 seed=spec.seed,
+                group=spec.ids[-1],
             )
         )
     SweepManifest(
@@ -83,7 +89,9 @@ def write_down(file: SweepFile, work: list[PlannedWork], root: Path) -> None:
         runs=tuple(planned),
     ).write(root)
     for w in work:
-        if w.state != "done":
+        if w.state == "done":
+            w.run_dir.tidy()
+        else:
             w.run_dir.create(w.proposal.spec)
 
 
@@ -100,23 +108,37 @@ def drive(file: SweepFile, work: list[PlannedWork], executor: Executor, view: Li
     queue = deque(sorted((w for w in work if w.state != "done"), key=_length, reverse=True))
     by_run = {w.run_dir.run: w for w in queue}
     tries: dict[str, int] = dict.fromkeys(by_run, 0)
+    elsewhere: dict[str, float] = {}  # run to the time of the next look
     outcomes, running, refusal = Outcomes(), set(), None
     with _interrupts(executor) as interrupts:
-        while queue or running:
+        while queue or running or elsewhere:
             stopping = interrupts() or refusal is not None
             if stopping:
                 queue.clear()
+                elsewhere.clear()
             elif queue and executor.has_room(queue[0].run_dir):
                 w = queue.popleft()
                 run = w.run_dir.run
-                tries[run] += 1
-                running.add(run)
-                view.started(run)
-                executor.submit(w.run_dir)
+                if w.run_dir.is_done:  # by another sweep, since we planned
+                    outcomes.ended[run] = Ended(w.run_dir, "done")
+                    view.ended(outcomes.ended[run], again=False)
+                elif holder(w.run_dir.path, LEASE) is not None:
+                    elsewhere[run] = time.monotonic() + LOOK_S
+                    view.elsewhere(run)
+                else:
+                    tries[run] += 1
+                    running.add(run)
+                    view.started(run)
+                    executor.submit(w.run_dir)
                 continue
             for ended in executor.poll():
                 run = ended.run_dir.run
                 running.discard(run)
+                if ended.outcome == "elsewhere" and not stopping:
+                    tries[run] -= 1
+                    elsewhere[run] = time.monotonic() + LOOK_S
+                    view.elsewhere(run)
+                    continue
                 again = ended.outcome in RETRIED and tries[run] <= file.launch.retries
                 again = again and not stopping
                 view.ended(ended, again)
@@ -127,6 +149,12 @@ def drive(file: SweepFile, work: list[PlannedWork], executor: Executor, view: Li
                 if ended.outcome == "refused" and refusal is None:
                     refusal = ended
                     executor.stop()
+            for run in [run for run, at in elsewhere.items() if at <= time.monotonic()]:
+                elsewhere[run] = time.monotonic() + LOOK_S
+                run_dir = by_run[run].run_dir
+                if run_dir.is_done or holder(run_dir.path, LEASE) is None:
+                    del elsewhere[run]
+                    queue.append(by_run[run])
             view.tick()
             time.sleep(POLL_S)
         outcomes.interrupted = interrupts() > 0

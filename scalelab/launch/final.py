@@ -13,7 +13,7 @@ Not here: the choice of N and D (the plan room), the page about what came true (
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -21,10 +21,11 @@ from scalelab.data import shards
 from scalelab.data.shards import Corpus
 from scalelab.data.stream import refuse_too_many
 from scalelab.errors import LaunchError, PlanError
-from scalelab.files import locked
+from scalelab.files import place_of
 from scalelab.launch.base import Ended, LaunchConfig
 from scalelab.launch.ranks import Ranks, gpus_here, write_down
 from scalelab.launch.watch import FinalView
+from scalelab.leases import hold
 from scalelab.plan.final import Plan
 from scalelab.plan.frozen import FrozenForecast
 from scalelab.plan.layout import words
@@ -65,7 +66,7 @@ def ready(path: Path, root: Path, layout: str, override: str | None) -> FinalRun
     Raises:
         PlanError: The plan or its forecast cannot be read, was altered, or is refused.
         LaunchError: The layout cannot carry the run.
-        DataError: The corpus is not what the plan was made for, or too short.
+        RunError: A symbolic link stands in the place of the run.
     """
     plan = Plan.load(path)
     frozen = FrozenForecast.load(path / "forecast.json")
@@ -75,16 +76,11 @@ def ready(path: Path, root: Path, layout: str, override: str | None) -> FinalRun
             where=str(path / "plan.json"),
             fix="plan from a sweep, or name one's file: scalelab plan ... --recipe SWEEP.yaml",
         )
-    if plan.forecast_digest != frozen.digest:
-        raise PlanError(
-            f"the plan was made with forecast {plan.forecast_digest[:12]}, beside it lies "
-            f"{frozen.digest[:12]}",
-            where=str(path / "forecast.json"),
-            fix="restore the plan's own forecast, or plan again",
-        )
+    plan.refuse_contradiction(frozen, path)
+    place_of(root, plan.name)
     chosen = parse_layout(layout, plan.layout)
     refuse_layout(chosen, plan.spec)
-    run_dir = RunDir(root / plan.name / plan.spec.digest)
+    run_dir = RunDir.of(plan.spec, root, plan.name)
     return FinalRun(plan, frozen, chosen, run_dir, run_dir.result(), None, None)
 
 
@@ -101,18 +97,18 @@ def launch(final: FinalRun, root: Path, config: LaunchConfig) -> FinalRun:
         _write_manifest(final, root)
         run_dir.create(plan.spec)
         if run_dir.is_done:
+            run_dir.tidy()
             return replace(final, result=run_dir.result())
         syncer = Syncer.start(root, plan.name)
         gpus = gpus_here(final.layout)
         threads = None if gpus else config.threads
-        ranks = Ranks(run_dir, final.layout, config, threads, gpus)
-        problem = f"run {run_dir.run} is being trained by another process"
         try:
-            with (
-                locked(run_dir.lock_path, problem, "wait for it to end, or stop it"),
-                FinalView(run_dir, plan.spec, final.frozen, final.layout) as view,
-                _interrupts(ranks),
-            ):
+            with ExitStack() as stack:
+                ours, lease = stack.enter_context(run_dir.claimed())
+                ranks = Ranks(ours, final.layout, config, threads, gpus, lease.held.attempt)
+                view = FinalView(ours, plan.spec, final.frozen, final.layout)
+                stack.enter_context(view)
+                stack.enter_context(_interrupts(ranks))
                 ended = ranks.to_the_end(view.tick)
         finally:
             behind = syncer.finish()
@@ -208,6 +204,7 @@ def _write_manifest(final: FinalRun, root: Path) -> None:
         n_steps=spec.n_steps,
         flops=size.flops_per_token * spec.n_tokens,
         seed=spec.seed,
+        group=spec.ids[-1],
     )
     interval = frozen.quoted
     within = "" if interval is None else f", {frozen.level:.0%} in {interval}"
@@ -227,7 +224,7 @@ def _write_manifest(final: FinalRun, root: Path) -> None:
 @contextmanager
 def _the_only_launcher(root: Path, name: str) -> Iterator[None]:
     problem = f"the plan {name!r} is being launched by another process"
-    with locked(root / name / "lock", problem, "wait for it, or stop it"):
+    with hold(root / name / "lock", problem, "wait for it, or stop it"):
         yield
 
 

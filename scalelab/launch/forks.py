@@ -7,9 +7,12 @@ when it starts: whoever asks first names all that the command's processes will n
 
 import multiprocessing
 import signal
+import time
+from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 
 from scalelab.errors import LaunchError
 
@@ -29,12 +32,38 @@ def fork_server(modules: tuple[str, ...]) -> ForkServerContext:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(modules))
+    _ensure_running()
+    return context
+
+
+def _ensure_running() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # what a new process inherits
     try:
         forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, before)
-    return context
+
+
+def start(process: BaseProcess) -> None:
+    """Start a process of such a context, also where its server was killed a moment ago.
+
+    Raises:
+        LaunchError: The server ends again and again.
+    """
+    for wait_s in (0.05, 0.2, 1.0, None):
+        try:
+            _ensure_running()  # multiprocessing would start it too, but not deaf to the keyboard
+            process.start()
+            return
+        except (EOFError, ConnectionError, FileNotFoundError) as error:
+            if wait_s is None:
+                raise LaunchError(
+                    f"the server that processes are forked from has ended: {error!r}",
+                    where="the last of four tries to start a process",
+                    fix="see what ends it (the system's log names what ran out of memory), then "
+                    "run the same command again",
+                ) from error
+            time.sleep(wait_s)
 
 
 def devices_here(context: ForkServerContext) -> list[dict]:
@@ -45,11 +74,11 @@ def devices_here(context: ForkServerContext) -> list[dict]:
     """
     from_child, to_parent = context.Pipe(duplex=False)
     process = context.Process(target=_probe, args=(to_parent,), daemon=True)
-    process.start()
+    start(process)
     to_parent.close()
     try:
         return from_child.recv()
-    except EOFError:
+    except (EOFError, ConnectionError):
         raise LaunchError(
             "the worker server did not start",
             where="the first process that it should have forked",
@@ -62,4 +91,5 @@ def devices_here(context: ForkServerContext) -> list[dict]:
 def _probe(report: Connection) -> None:
     from scalelab.train.device import probe  # torch: loaded in the server, not in the parent
 
-    report.send(probe())
+    with suppress(OSError):  # the command that asked was killed
+        report.send(probe())

@@ -24,6 +24,7 @@ from scalelab.train.rundir import read_events
 from scalelab.units import duration, sci, si
 
 QUIET_S = 30.0
+SHOWN = ("running", "elsewhere")
 
 
 @dataclass
@@ -85,6 +86,15 @@ class LiveView(AbstractContextManager["LiveView"]):
         row = self._rows[run]
         row.state, row.tries = "running", row.tries + 1
 
+    def elsewhere(self, run: str) -> None:
+        """Another process is training a run: it is waited for."""
+        row = self._rows[run]
+        if row.state != "elsewhere":
+            row.state = "elsewhere"
+            place = row.work.run_dir.path.parent.name
+            text = f"{self._words(row)}: trained by another process, in {place}"
+            self._console.print(f"{self._clock()}  {text}", highlight=False, soft_wrap=True)
+
     def ended(self, ended: Ended, again: bool) -> None:
         """A run's process ended; `again` says whether it will be tried once more."""
         row = self._rows[ended.run_dir.run]
@@ -100,7 +110,7 @@ class LiveView(AbstractContextManager["LiveView"]):
 
     def tick(self) -> None:
         """Read the logs and redraw."""
-        self._read(row for row in self._rows.values() if row.state == "running")
+        self._read(row for row in self._rows.values() if row.state in SHOWN)
         if self._console.is_terminal:
             self._live.update(self._draw())
         elif time.monotonic() - self._spoken > QUIET_S:
@@ -109,7 +119,7 @@ class LiveView(AbstractContextManager["LiveView"]):
 
     def _read(self, rows: Iterable[_Row]) -> None:
         for row in rows:
-            events, row.offset = read_events(row.work.run_dir.log_path, row.offset)
+            events, row.offset, _ = read_events(row.work.run_dir.log_path, row.offset)
             for event in events:
                 self._take(row, event)
 
@@ -117,9 +127,9 @@ class LiveView(AbstractContextManager["LiveView"]):
         if event["event"] in {"step", "resume", "eval"}:
             row.step = event["step"]
         if event["event"] in {"step", "eval"}:
-            row.loss = event["loss"]
+            row.loss = event.get("loss")
         if event["event"] == "step":
-            row.tokens_per_s = event["tokens_per_s"]
+            row.tokens_per_s = event.get("tokens_per_s")
 
     def _share(self) -> float:
         whole = sum(row.weight for row in self._rows.values()) or 1.0
@@ -157,7 +167,7 @@ class LiveView(AbstractContextManager["LiveView"]):
         for name in ("budget", "N", "D", "progress", "", "loss", "tokens/s", "state"):
             table.add_column(name, justify="left" if name in {"progress", "state"} else "right")
         for row in self._rows.values():
-            if row.state != "running":
+            if row.state not in SHOWN:
                 continue
             spec, p = row.work.proposal.spec, row.work.proposal
             table.add_row(

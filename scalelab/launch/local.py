@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from scalelab.launch.base import Devices, Ended, LaunchConfig, Outcome
-from scalelab.launch.forks import TRAINING, devices_here, fork_server
+from scalelab.launch.forks import TRAINING, devices_here, fork_server, start
 from scalelab.train.memory import SHARE_OF_DEVICE, first_micro_rows, run_bytes
 from scalelab.train.rundir import RunDir
 from scalelab.train.spec import RunSpec
@@ -98,11 +98,11 @@ class Local:
         process = self._context.Process(
             target=_time, args=(to_parent, self._threads, environ, texts), daemon=True
         )
-        process.start()
+        start(process)
         to_parent.close()
         try:
             return from_child.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return None
         finally:
             process.join()
@@ -135,7 +135,7 @@ class Local:
         process = self._context.Process(
             target=_work, args=(str(run_dir.path), self._threads, environ, to_parent)
         )
-        process.start()
+        start(process)
         to_parent.close()
         place.runs[run_dir.run] = self._need(run_dir, place)
         now = time.monotonic()
@@ -178,7 +178,7 @@ class Local:
             return Ended(job.run_dir, "done")
         try:
             outcome, reason = job.report.recv() if job.report.poll() else (None, None)
-        except EOFError:
+        except (EOFError, ConnectionError):
             outcome, reason = None, None
         code = job.process.exitcode
         if outcome is None:

@@ -6,15 +6,18 @@ done      trained already, here or by another sweep: never trained again
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from scalelab.launch import homes
 from scalelab.launch.base import Devices
 from scalelab.launch.sweepfile import SweepFile
 from scalelab.sweep.base import Proposal
 from scalelab.train.rundir import RunDir
+from scalelab.train.spec import RunSpec
 from scalelab.units import duration, sci, si
 
 
@@ -29,19 +32,27 @@ class PlannedWork:
     """Estimated training time in one slot; None is unknown."""
 
 
-def place(proposals: tuple[Proposal, ...], root: Path, sweep: str) -> list[PlannedWork]:
-    """Each proposal with its run directory: its own, or that of a sweep that has done it."""
-    return [_place_one(proposal, root, sweep) for proposal in proposals]
+def place(
+    proposals: tuple[Proposal, ...],
+    root: Path,
+    sweep: str,
+    find: Callable[[RunSpec, Path, str], RunDir] = homes.find,
+) -> list[PlannedWork]:
+    """Each proposal with its run directory: its own, or that of a sweep that asked for it first.
+
+    Args:
+        proposals: What is asked for.
+        root: Of all runs.
+        sweep: Who asks.
+        find: homes.find only looks; homes.settle writes down what it found.
+    """
+    return [_placed(proposal, find(proposal.spec, root, sweep)) for proposal in proposals]
 
 
-def _place_one(proposal: Proposal, root: Path, sweep: str) -> PlannedWork:
-    run = proposal.spec.digest
-    own = RunDir(root / sweep / run)
-    if own.is_done:
-        return PlannedWork(proposal, own, "done")
-    for other in sorted(root.glob(f"*/{run}/result.json")):
-        return PlannedWork(proposal, RunDir(other.parent), "done")
-    return PlannedWork(proposal, own, "resumes" if own.log_path.exists() else "planned")
+def _placed(proposal: Proposal, run_dir: RunDir) -> PlannedWork:
+    if run_dir.is_done:
+        return PlannedWork(proposal, run_dir, "done")
+    return PlannedWork(proposal, run_dir, "resumes" if run_dir.log_path.exists() else "planned")
 
 
 def timing_specs(work: list[PlannedWork]) -> list[Proposal]:

@@ -11,25 +11,26 @@ RUN_DIR/launch.json.
 """
 
 import faulthandler
-import json
 import os
 import signal
 import sys
 import threading
 import traceback
 import warnings
+from contextlib import ExitStack
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from scalelab.errors import RunError, ScalelabError
 from scalelab.files import write_text
+from scalelab.launch.ranks import written_down
 from scalelab.launch.worker import be_first_to_die, leave_with_parent
+from scalelab.leases import TTL_S, follows
 from scalelab.train.device import OutOfMemory, find_device, use_threads
-from scalelab.train.layout import Layout
 from scalelab.train.loop import Launched, train
-from scalelab.train.rundir import RunDir
+from scalelab.train.rundir import LEASE, RunDir
 from scalelab.train.sharded import leave
-from scalelab.train.stability import Stability
 
 JOIN_TIMEOUT_S = 120.0
 """How long processes wait for one another before they take one for dead."""
@@ -47,6 +48,8 @@ def work(
     be_first_to_die()
     run_dir = RunDir(Path(path))
     try:
+        if (attempt := written_down(run_dir).attempt) is not None:
+            run_dir = replace(run_dir, guard=follows(run_dir.path, LEASE, attempt))
         report.send((_train(run_dir, threads), None))
     except ScalelabError as error:
         report.send(("refused", str(error)))
@@ -69,8 +72,8 @@ def _train(run_dir: RunDir, threads: int | None) -> str:
     # A loss that is a view of what FSDP gathered is only read here, never changed in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     use_threads(threads)
-    known = json.loads(run_dir.launch_path.read_text(encoding="utf-8"))
-    layout = Layout(**known["layout"])
+    known = written_down(run_dir)
+    layout = known.layout
     if layout.devices > 1:
         from scalelab.train.parallel import join
 
@@ -80,12 +83,11 @@ def _train(run_dir: RunDir, threads: int | None) -> str:
 
     def alive() -> None:
         # If no further step comes in time, every thread's stack is written and the process ends.
-        faulthandler.dump_traceback_later(known["stall_timeout_s"], exit=True, file=stacks)
+        faulthandler.dump_traceback_later(known.stall_timeout_s, exit=True, file=stacks)
 
     alive()
     try:
-        rules = Stability.model_validate(known["stability"])
-        launched = Launched(layout, rules, known["checkpoint_s"], alive)
+        launched = Launched(layout, known.stability, known.checkpoint_s, alive)
         result = train(run_dir, asked_to_stop.is_set, launched)
         leave()
         return "interrupted" if result is None else "done"
@@ -117,7 +119,11 @@ def main(path: str) -> int:
             where=str(run_dir.launch_path),
             fix="write it down first: scalelab launch PLAN --prepare",
         )
-    ended = _train(run_dir, None)
+    with ExitStack() as stack:
+        if os.environ.get("RANK", "0") == "0":
+            # The run may have been another machine's a moment ago: wait until its lease runs out.
+            run_dir, _ = stack.enter_context(run_dir.claimed(wait_s=1.5 * TTL_S))
+        ended = _train(run_dir, None)
     return 0 if ended == "done" else 130
 
 

@@ -11,17 +11,20 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
+from typing import Any
 
-from scalelab.errors import LaunchError
-from scalelab.files import write_json
+from scalelab.config import Document
+from scalelab.errors import ConfigError, LaunchError
 from scalelab.launch.base import RETRIED, Ended, LaunchConfig, Outcome
-from scalelab.launch.forks import AMONG_MANY, LAUNCHED, devices_here, fork_server
+from scalelab.launch.forks import AMONG_MANY, LAUNCHED, devices_here, fork_server, start
+from scalelab.sealed import Damaged, Format, typed
 from scalelab.train.layout import Layout
-from scalelab.train.rundir import RunDir, read_events
+from scalelab.train.rundir import RunDir
+from scalelab.train.stability import Stability
 
 GRACE_S = 60.0
 POLL_S = 0.05
@@ -50,6 +53,7 @@ class Ranks:
         config: Time limits and retries.
         threads: CPU threads of each process; None leaves them, as on GPUs.
         gpus: The GPUs to use, one for each process; empty on the CPU.
+        attempt: The number of our claim on the run's lease, which the processes write under.
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class Ranks:
         config: LaunchConfig,
         threads: int | None,
         gpus: list[str],
+        attempt: int | None = None,
     ):
         if gpus and len(gpus) < layout.devices:
             raise LaunchError(
@@ -71,7 +76,7 @@ class Ranks:
         self.restarts = 0
         self._stop_at: float | None = None
         self._context = _server(layout)
-        write_down(run_dir, layout, config)
+        write_down(run_dir, layout, config, attempt)
 
     def to_the_end(self, tick: Callable[[], None]) -> Ended:
         """Start, watch, start again; `tick` is called many times a second."""
@@ -150,7 +155,7 @@ class Ranks:
             from_child, to_parent = self._context.Pipe(duplex=False)
             arguments = (str(self.run_dir.path), self.threads, environ, to_parent)
             process = self._context.Process(target=_work, args=arguments)
-            process.start()
+            start(process)
             to_parent.close()
             processes.append(process)
             reports.append(from_child)
@@ -204,20 +209,89 @@ class Ranks:
 
     def _reached(self) -> int:
         """The last step that is in a checkpoint or a result, as the log tells."""
-        events, _ = read_events(self.run_dir.log_path, 0)
+        events = self.run_dir.events()
         return max((e["step"] for e in events if e["event"] == "checkpoint"), default=-1)
 
 
-def write_down(run_dir: RunDir, layout: Layout, config: LaunchConfig) -> None:
-    """What every process of the run has to know, on this machine or on another."""
-    record = {
-        "schema": 1,
-        "layout": layout.to_json(),
-        "checkpoint_s": config.checkpoint_s,
-        "stall_timeout_s": config.heartbeat_timeout_s,
-        "stability": config.stability.model_dump(),
-    }
-    write_json(run_dir.launch_path, record)
+@dataclass(frozen=True)
+class LaunchRecord:
+    """What every process of a launched run has to know: launch.json. JSON types."""
+
+    layout: dict[str, Any]
+    checkpoint_s: float | None
+    """Seconds between checkpoints; None: as often as costs little."""
+    stall_timeout_s: float
+    """Seconds without a step after which a process ends itself."""
+    stability: dict[str, Any]
+    attempt: int | None = None
+    """The number of the supervisor's claim on the run's lease, under which its processes write.
+    None: there is no supervisor, and the first process claims the run itself."""
+
+
+LAUNCH = Format(
+    "launch record",
+    LaunchRecord,
+    schema=2,
+    unsealed=1,
+    error=LaunchError,
+    fix="run the same `scalelab launch` again: it writes the file anew",
+)
+
+
+@dataclass(frozen=True)
+class LaunchSettings:
+    """The content of launch.json, ready for use."""
+
+    layout: Layout
+    checkpoint_s: float | None
+    stall_timeout_s: float
+    stability: Stability
+    attempt: int | None
+
+
+def write_down(
+    run_dir: RunDir, layout: Layout, config: LaunchConfig, attempt: int | None = None
+) -> None:
+    """Write down what every process of the run has to know, on this machine or on another."""
+    record = LaunchRecord(
+        layout=asdict(layout),
+        checkpoint_s=config.checkpoint_s,
+        stall_timeout_s=config.heartbeat_timeout_s,
+        stability=config.stability.model_dump(mode="json"),
+        attempt=attempt,
+    )
+    LAUNCH.write(run_dir.launch_path, record)
+
+
+def written_down(run_dir: RunDir) -> LaunchSettings:
+    """What was written down for the processes of a run.
+
+    Raises:
+        LaunchError: Nothing was, or the file does not hold.
+    """
+    path = run_dir.launch_path
+    try:
+        record = LAUNCH.read(path)
+    except FileNotFoundError:
+        raise LaunchError(
+            "there is no launched run here",
+            where=str(path),
+            fix="write it down first: scalelab launch PLAN --prepare",
+        ) from None
+    try:
+        for name in ("checkpoint_s", "stall_timeout_s"):
+            value = getattr(record, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise Damaged(f"{name} is {value}")
+        layout = typed(Layout, record.layout)
+        stability = Stability.parse(Document(path.name, record.stability))
+    except Damaged as damage:
+        raise LAUNCH.refusal(path, damage) from None
+    except (ConfigError, LaunchError) as error:
+        raise LAUNCH.refusal(path, error.problem) from None
+    return LaunchSettings(
+        layout, record.checkpoint_s, record.stall_timeout_s, stability, record.attempt
+    )
 
 
 def _said(report: Connection) -> tuple[Outcome | None, str | None]:

@@ -53,7 +53,7 @@ class FinalView(AbstractContextManager["FinalView"]):
 
     def __enter__(self) -> Self:
         self._console = Console(stderr=True)
-        events, self._offset = read_events(self.run_dir.log_path, 0)
+        events, self._offset, _ = read_events(self.run_dir.log_path)
         said = {e["step"] for e in events if e["event"] == "forecast"}
         self._foretold = said
         for event in events:
@@ -76,7 +76,7 @@ class FinalView(AbstractContextManager["FinalView"]):
 
     def tick(self) -> None:
         """Read the log, judge what is new, redraw."""
-        events, self._offset = read_events(self.run_dir.log_path, self._offset)
+        events, self._offset, _ = read_events(self.run_dir.log_path, self._offset)
         for event in events:
             self._take(event, live=True)
         if self._console.is_terminal:
@@ -90,7 +90,7 @@ class FinalView(AbstractContextManager["FinalView"]):
         if kind in {"step", "eval", "resume"}:
             self._step = event["step"]
         if kind == "step":
-            self._loss, self._pace, self._mfu = event["loss"], event["tokens_per_s"], event["mfu"]
+            self._loss, self._pace, self._mfu = map(event.get, ("loss", "tokens_per_s", "mfu"))
             self._marks = [*self._marks[-20:], (time.monotonic(), event["step"])]
         if kind == "resume":
             self._marks = []

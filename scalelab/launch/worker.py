@@ -1,4 +1,4 @@
-"""Inside a worker process: take the lock of a run, train it, say how it ended.
+"""Inside a worker process: take the lease of a run, train it, say how it ended.
 
 The process leaves with its parent, whatever becomes of that: a thread waits on the parent's
 end of a pipe and ends the process when it closes. It is deaf to the keyboard (forks.py): the
@@ -17,8 +17,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from scalelab.errors import ScalelabError
-from scalelab.files import locked, write_text
+from scalelab.files import write_text
 from scalelab.launch.base import Outcome
+from scalelab.leases import Taken
 from scalelab.train.device import OutOfMemory, use_threads
 from scalelab.train.loop import train
 from scalelab.train.rundir import RunDir
@@ -59,10 +60,12 @@ def end(report: Connection, path: Path, do: Callable[[], Outcome]) -> None:
 
 
 def outcome_of(run_dir: RunDir, stop: Callable[[], bool]) -> Outcome:
-    """Train a run under its lock. Raises LaunchError where somebody else is training it."""
-    problem = f"run {run_dir.run} is being trained by another process"
-    with locked(run_dir.lock_path, problem, "wait for it to end, or stop it"):
-        return "interrupted" if train(run_dir, stop) is None else "done"
+    """Train a run under its lease. "elsewhere" where another process holds it, or took it over."""
+    try:
+        with run_dir.claimed() as (ours, _):
+            return "interrupted" if train(ours, stop) is None else "done"
+    except Taken:
+        return "elsewhere"
 
 
 def leave_with_parent() -> None:

@@ -3,7 +3,9 @@
     model   the family's member nearest to the size wanted
     D       C / f(model), in whole steps of the recipe's batch
     Plan    what was decided and foretold, as plan.json; a launch reads nothing else but the
-            forecast beside it
+            forecast beside it, and refuses a plan that contradicts it
+
+plan.json is sealed (sealed.py); plans from before the seals are read.
 
 C training FLOPs of the budget; D training tokens; f FLOPs per training token of the model as
 built, in the study's own count (exact, or 6 N). So what rounding a size changes is made good
@@ -18,25 +20,25 @@ Not here: what to train (allocate.py, constrained.py), what it costs (cost.py), 
 (frozen.py).
 """
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from scalelab.config import Document
 from scalelab.errors import ConfigError, LaunchError, PlanError
-from scalelab.files import write_json
+from scalelab.files import is_component
 from scalelab.laws.interval import Interval
 from scalelab.model.base import Architecture, ModelSize
 from scalelab.model.transformer import Transformer
+from scalelab.plan.frozen import FrozenForecast
+from scalelab.sealed import Damaged, Format, typed
 from scalelab.train.layout import Layout
 from scalelab.train.recipe import Recipe
-from scalelab.train.spec import RunSpec
+from scalelab.train.spec import ParamCount, RunSpec
 from scalelab.units import PARAM_COUNTS, sci, si
 
-SCHEMA = 1
 PLAN_FILE, FORECAST_FILE = "plan.json", "forecast.json"
 NEAR = 0.1  # of ln N, by which an assumed shape may miss the size that it stands for
 SHAPES = (
@@ -46,6 +48,7 @@ SHAPES = (
     (1_024, 8, 32, 2, 8 / 3, 256, 2**14),
 )
 WIDEST = 40  # steps of width that are tried
+CLOSE = 1e-12  # share by which sums of the same numbers may differ between machines
 ASPECTS = (80, 160)  # d_model / n_layers
 
 
@@ -267,8 +270,8 @@ class Plan:
     n_params: float
     """As planned, before a model was built; in param_count."""
     n_tokens: float
-    param_count: str
-    flop_count: str
+    param_count: ParamCount
+    flop_count: Literal["exact", "6ND"]
     cost: Mapping[str, Any]
     """pf_days, gpu_hours, days, dollars, kwh, co2_kg, and parts; None is unknown."""
     layout: Layout
@@ -319,26 +322,21 @@ class Plan:
         """Of the frozen forecast; None without one."""
         return None if self.forecast is None else self.forecast["digest"]
 
-    def to_json(self) -> dict[str, Any]:
-        """Schema 1 of `plan --json`, floats in full."""
-        same = {
-            f.name: _plain(getattr(self, f.name))
-            for f in fields(self)
-            if f.name not in {"layout", "spec", "recipe_yaml"}
-        }
-        return {
-            "schema": SCHEMA,
-            **same,
-            "tokens_per_param": self.tokens_per_param,
-            "layout": self.layout.to_json(),
-            "recipe": self.recipe_yaml,
-            "run": None if self.spec is None else self.spec.model_dump(mode="json"),
-        }
-
     def write(self, out: Path) -> Path:
         """Write plan.json whole into a directory; its path."""
-        path = out / PLAN_FILE
-        write_json(path, self.to_json())
+        return self.write_file(out / PLAN_FILE)
+
+    def write_file(self, path: Path) -> Path:
+        """Write the plan whole into a file; its path."""
+        same = {name: getattr(self, name) for name in _SAME}
+        record = PlanRecord(
+            **same,
+            tokens_per_param=self.tokens_per_param,
+            layout=self.layout.to_json(),
+            recipe=self.recipe_yaml,
+            run=None if self.spec is None else self.spec.model_dump(mode="json"),
+        )
+        PLAN.write(path, record)
         return path
 
     @classmethod
@@ -349,68 +347,122 @@ class Plan:
             PlanError: There is none, it cannot be read, or it is of another schema.
         """
         file = path / PLAN_FILE if path.is_dir() else path
-        record = _read(file)
-        if record.get("schema") != SCHEMA:
-            raise PlanError(
-                f"{file.name} is no plan of schema {SCHEMA}",
-                where=f"{file}: schema {record.get('schema')!r}",
-                fix="name the directory that `scalelab plan` wrote, or plan again",
-            )
-        known = {f.name for f in fields(cls)} - {"layout", "spec", "recipe_yaml"}
         try:
-            same = {name: record[name] for name in known}
-            for name in ("laws", "layouts", "notes"):
-                same[name] = tuple(same[name])
-            layout, recipe, run = Layout(**record["layout"]), record["recipe"], record["run"]
-        except (KeyError, TypeError, LaunchError) as error:
+            return cls._of(PLAN.read(file), file)
+        except FileNotFoundError:
             raise PlanError(
-                f"{file.name} cannot be read as a plan: {_in_a_line(error)}",
+                "there is no plan here",
                 where=str(file),
-                fix="restore the file, or plan again",
+                fix="name the directory that `scalelab plan` wrote, or plan first: "
+                "scalelab plan NAME",
             ) from None
-        try:
-            spec = None if run is None else RunSpec.parse(Document(str(file), run))
-        except ConfigError as error:
+        except LaunchError as error:
+            raise PLAN.refusal(file, error.problem) from None
+        except Damaged as damage:
+            raise PLAN.refusal(file, damage) from None
+
+    @classmethod
+    def _of(cls, record: "PlanRecord", file: Path) -> "Plan":
+        if not is_component(record.name):
+            raise Damaged(f"its name {record.name!r} is not a plain name")
+        for name in ("days", "dollars", "dollars_per_device_hour"):
+            value = record.cost.get(name)
+            if not isinstance(value, float | int | None) or isinstance(value, bool):
+                raise Damaged(f"cost.{name} is {value!r}, not a number")
+        if record.forecast is not None and "digest" not in record.forecast:
+            raise Damaged("its forecast has no digest")
+        spec = None
+        if record.run is not None:
+            needed = ("recipe", "model", "forecast", "data_digest")
+            if missing := [name for name in needed if getattr(record, name) is None]:
+                raise Damaged(f"it has a run and no {', '.join(missing)}")
+            try:
+                spec = RunSpec.parse(Document(str(file), record.run))
+            except ConfigError as error:
+                raise Damaged(f"its run: {error.problem}") from None
+        same = {name: getattr(record, name) for name in _SAME}
+        layout = typed(Layout, record.layout)
+        return cls(**same, layout=layout, recipe_yaml=record.recipe, spec=spec)
+
+    def refuse_contradiction(self, frozen: FrozenForecast, where: Path) -> None:
+        """Refuse a run that is not the one that was planned and forecast.
+
+        Args:
+            frozen: The forecast that lies beside the plan.
+            where: The plan's directory.
+
+        Raises:
+            PlanError: The forecast is another one, or of another run.
+        """
+        digest = self.forecast_digest or "none"
+        if digest != frozen.digest:
             raise PlanError(
-                f"the run of the plan cannot be read: {error.problem}",
-                where=error.where,
-                fix="restore the file, or plan again",
-            ) from None
-        return cls(**same, layout=layout, recipe_yaml=recipe, spec=spec)
+                f"the plan was made with forecast {digest[:12]}, beside it lies "
+                f"{frozen.digest[:12]}",
+                where=str(where / FORECAST_FILE),
+                fix="restore the plan's own forecast, or plan again",
+            )
+        if (problem := self._contradiction(frozen)) is not None:
+            raise PlanError(
+                f"the run of the plan is not the one that was forecast: {problem}",
+                where=str(where / PLAN_FILE),
+                fix=f"restore {PLAN_FILE} from a copy, or plan again: scalelab plan",
+            )
+
+    def _contradiction(self, frozen: FrozenForecast) -> str | None:
+        """What of the run differs from the forecast, or from the plan's other parts; or None."""
+        spec = self.spec
+        assert spec is not None
+        if self.name != frozen.name:
+            return f"the plan's name is {self.name!r}, the forecast's {frozen.name!r}"
+        if frozen.run is not None and frozen.run not in spec.ids:
+            return f"its id is {spec.id}, the forecast's {frozen.run}"
+        if spec.data_digest != frozen.data_digest:
+            return f"its corpus is {spec.data_digest}, the forecast's {frozen.data_digest}"
+        final = FinalModel(spec, frozen.param_count, frozen.flop_count, frozen.planned)
+        for name in ("n_params", "n_tokens", "flops"):
+            planned, forecast = getattr(final, name), frozen.actual[name]
+            if not math.isclose(planned, forecast, rel_tol=CLOSE):
+                return f"its {name} is {planned:.12g}, the forecast's {forecast:.12g}"
+        built = {key: value for key, value in final.to_json().items() if key != "planned"}
+        for key in ("n_steps", "batch_tokens", "seq_len", "shape", "optimizer"):
+            if key not in self.model:
+                return f"the plan's model has no {key}"
+        for key, value in built.items():
+            if key in self.model and not _holds(value, self.model[key]):
+                return f"its {key} is {value}, the plan's model has {self.model[key]}"
+        return None
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise PlanError(
-            "there is no plan here",
-            where=str(file),
-            fix="name the directory that `scalelab plan` wrote, or plan first: scalelab plan NAME",
-        ) from None
-    except (OSError, ValueError) as error:
-        raise PlanError(
-            f"{file.name} cannot be read as a plan: {error}",
-            where=str(file),
-            fix="restore the file, or plan again",
-        ) from None
-    if not isinstance(record, dict):
-        raise PlanError(
-            f"{file.name} holds no plan",
-            where=str(file),
-            fix="name the directory that `scalelab plan` wrote",
-        )
-    return record
+_SAME = tuple(f.name for f in fields(Plan) if f.name not in {"layout", "spec", "recipe_yaml"})
+"""Fields of a plan that are JSON types already."""
+PlanRecord = make_dataclass(
+    "PlanRecord",
+    [
+        *((f.name, f.type) for f in fields(Plan) if f.name in _SAME),
+        ("tokens_per_param", float),
+        ("layout", dict[str, Any]),
+        ("recipe", str | None),
+        ("run", dict[str, Any] | None),
+    ],
+    frozen=True,
+)
+"""The content of plan.json: a plan's fields, layout and run as JSON types. None has a default."""
+PLAN = Format(
+    "plan",
+    PlanRecord,
+    schema=2,
+    unsealed=1,
+    error=PlanError,
+    fix="restore the file from a copy, or plan again: scalelab plan",
+)
 
 
-def _in_a_line(error: Exception) -> str:
-    if isinstance(error, LaunchError):
-        return error.problem
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
-
-
-def _plain(value: Any) -> Any:
-    """Mappings and tuples as JSON has them."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, tuple | list) else value
+def _holds(built: Any, recorded: Any) -> bool:
+    """Whether what was recorded is what is built; fields that are newer were not recorded."""
+    if isinstance(built, Mapping) and isinstance(recorded, Mapping):
+        return all(key in built and _holds(built[key], value) for key, value in recorded.items())
+    if isinstance(built, float):
+        number = isinstance(recorded, float | int) and not isinstance(recorded, bool)
+        return number and math.isclose(built, recorded, rel_tol=CLOSE)
+    return built == recorded

@@ -8,6 +8,9 @@ The loss is that of the model to be launched, at its own N and D, not at the rou
 The digest is the SHA-256 of the record as canonical JSON, without the digest itself. It shows
 a change; it does not prevent one by somebody who writes a new digest.
 
+Since schema 2 a forecast names the run that it is of. Forecasts of schema 1 are read as they were
+written, and keep their digests.
+
 Source: that forecasts be registered before the run, and how far they have held (about 300
 times the evidence): the Delphi runs of Marin, 2026; bounds in laws/verdict.py.
 
@@ -16,18 +19,17 @@ Not here: what came true (ledger.py), the band of the loss curve (band.py).
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from scalelab.errors import PlanError
-from scalelab.files import whole, writing
+from scalelab.files import write_new
 from scalelab.laws.base import Observations
 from scalelab.laws.holdout import HoldOut
 from scalelab.laws.interval import Interval
@@ -36,8 +38,19 @@ from scalelab.laws.study import Study
 from scalelab.laws.verdict import FAR, GRADES, MISSED, TOO_FAR
 from scalelab.plan.allocate import allocate, expected
 from scalelab.plan.band import Band, RunCurve, band
+from scalelab.sealed import Damaged, typed
+from scalelab.train.spec import ParamCount
 
-SCHEMA = 1
+SCHEMA = 2
+WITHOUT_RUN = 1
+"""The schema from before forecasts named their run."""
+_KEYS = {
+    "planned": ("n_params", "n_tokens", "loss", "tokens_per_param"),
+    "actual": ("n_params", "n_tokens", "flops", "tokens_per_param"),
+    "evidence": ("digest", "n_runs", "kind"),
+}
+"""What records within the record must have."""
+_FIX = "restore the file from a copy, or plan again"
 
 
 @dataclass(frozen=True)
@@ -68,8 +81,8 @@ class FrozenForecast:
     """Share of the compute that the actual size wastes by being off the best one."""
     evidence: Mapping[str, Any]
     """digest of the runs, n_runs, kind, and ranges of flops, n_params, n_tokens, loss."""
-    param_count: str
-    flop_count: str
+    param_count: ParamCount
+    flop_count: Literal["exact", "6ND"]
     reach: float
     """Actual compute as a multiple of the largest in evidence."""
     holdout: Mapping[str, Any] | None
@@ -90,6 +103,8 @@ class FrozenForecast:
     band_absent: str | None
     train_band: Mapping[str, Any] | None
     """Training loss on the way."""
+    run: str | None = None
+    """Id of the run to be launched; None without a recipe, and in forecasts of schema 1."""
 
     @cached_property
     def digest(self) -> str:
@@ -117,17 +132,15 @@ class FrozenForecast:
             PlanError: Another forecast, or something else, stands there.
             RunError: The disk refuses.
         """
-        draft = path.with_name(f".{path.name}.{self.digest[:12]}.draft")
-        try:
-            with whole(draft, "w") as file:
-                file.write(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n")
-            with writing(path):
-                try:
-                    os.link(draft, path)
-                except FileExistsError:
-                    self._refuse_another(path)
-        finally:
-            draft.unlink(missing_ok=True)
+        if write_new(path, json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"):
+            return
+        there = FrozenForecast.load(path).digest
+        if there != self.digest:
+            raise PlanError(
+                f"another forecast stands there, {there[:12]}; a forecast is never replaced",
+                where=str(path),
+                fix="write this one elsewhere: --out DIR",
+            )
 
     @classmethod
     def load(cls, path: Path) -> "FrozenForecast":
@@ -137,19 +150,28 @@ class FrozenForecast:
             PlanError: There is none, it cannot be read, or it is not what was frozen.
         """
         record = _read(path)
-        told = record.pop("digest", None)
-        if record.get("schema") != SCHEMA or told is None:
+        digest, schema = record.pop("digest", None), record.get("schema")
+        if schema not in (WITHOUT_RUN, SCHEMA) or isinstance(schema, bool) or digest is None:
             raise PlanError(
-                f"{path.name} is no frozen forecast of schema {SCHEMA}",
-                where=f"{path}: schema {record.get('schema')!r}, digest {told!r}",
+                f"{path.name} is not a frozen forecast of schema {SCHEMA}",
+                where=f"{path}: schema {schema!r}, digest {digest!r}",
                 fix="name the forecast.json of a plan, or plan again",
             )
-        if _digest(record) != told or set(record) != {f.name for f in fields(cls)}:
+        expected = {f.name for f in fields(cls)} - ({"run"} if schema == WITHOUT_RUN else set())
+        if _digest_or_none(record) != digest or set(record) != expected:
             raise PlanError(
-                f"the forecast {str(told)[:12]} has been changed after it was frozen",
+                f"the forecast {str(digest)[:12]} has been changed after it was frozen",
                 where=str(path),
-                fix="restore the file from where it was kept, or plan again",
+                fix=_FIX,
             )
+        try:
+            typed(cls, record)
+            _check(record)
+        except Damaged as damage:
+            raise PlanError(
+                f"{path.name} cannot be read as a forecast: {damage}", where=str(path), fix=_FIX
+            ) from None
+        # Not what `typed` returns: it reads a 1 as 1.0, and the digest tells the two apart.
         return cls(**{**record, "warnings": tuple(record["warnings"])})
 
     def held(self, loss: float) -> dict[str, bool | None]:
@@ -160,16 +182,10 @@ class FrozenForecast:
         }
 
     def _record(self) -> dict[str, Any]:
-        return {**asdict(self), "warnings": list(self.warnings)}
-
-    def _refuse_another(self, path: Path) -> None:
-        there = _read(path).get("digest")
-        if there != self.digest:
-            raise PlanError(
-                f"another forecast stands there, {str(there)[:12]}; a forecast is never replaced",
-                where=str(path),
-                fix="write this one elsewhere: --out DIR",
-            )
+        record = {**asdict(self), "warnings": list(self.warnings)}
+        if self.schema == WITHOUT_RUN:
+            del record["run"]
+        return record
 
 
 def freeze(
@@ -185,6 +201,7 @@ def freeze(
     train_curves: Sequence[RunCurve] = (),
     override: str | None = None,
     created: str | None = None,
+    run: str | None = None,
 ) -> FrozenForecast:
     """The forecast of one final run.
 
@@ -200,6 +217,7 @@ def freeze(
         train_curves: Training losses on the way, of the same.
         override: Why to launch where the gate refuses; None for no override.
         created: ISO 8601 time; None for now.
+        run: Id of the run to be launched; None without a recipe.
 
     Raises:
         PlanError: The gate refuses, or the study looks at another compute.
@@ -246,6 +264,7 @@ def freeze(
         band=on_the_way.to_json() if isinstance(on_the_way, Band) else None,
         band_absent=on_the_way if isinstance(on_the_way, str) else None,
         train_band=training.to_json() if isinstance(training, Band) else None,
+        run=run,
     )
 
 
@@ -331,10 +350,28 @@ def _holdout(found: Study) -> tuple[dict[str, Any] | None, str | None]:
     }, None
 
 
+def _check(record: Mapping[str, Any]) -> None:
+    """Refuse a record whose parts lack what is read from them. Raises Damaged."""
+    for part, needed in _KEYS.items():
+        if missing := [key for key in needed if key not in record[part]]:
+            raise Damaged(f"its {part} has no {', '.join(missing)}")
+    for name in ("quoted", "statistical"):
+        if record[name] is not None and len(record[name]) != 2:
+            raise Damaged(f"{name} has {len(record[name])} ends, not 2")
+    for name in ("band", "train_band"):
+        if record[name] is None:
+            continue
+        ends = typed(Band, record[name])
+        if len({len(ends.share), len(ends.low), len(ends.expected), len(ends.high)}) > 1:
+            raise Damaged(f"the lines of its {name} differ in length")
+        if not ends.share or not all(0 < share <= 1 for share in ends.share):
+            raise Damaged(f"the shares of its {name} are not all between 0 and 1")
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PlanError(
             f"{path.name} cannot be read as a forecast: {error}",
             where=str(path),
@@ -347,6 +384,14 @@ def _read(path: Path) -> dict[str, Any]:
             fix="name the forecast.json of a plan, restore the file, or plan again",
         )
     return record
+
+
+def _digest_or_none(record: Mapping[str, Any]) -> str | None:
+    """The digest of a record that was read; None where it holds NaN, which no record does."""
+    try:
+        return _digest(record)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _digest(record: Mapping[str, Any]) -> str:

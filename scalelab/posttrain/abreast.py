@@ -1,8 +1,8 @@
 """Stages side by side: a process for each whose inputs are there, until none is left.
 
 A process that is killed is tried again from its stage's newest checkpoint. A stage that a person
-has to mend something for, that diverged or failed, takes those that need it with it; all others
-go on. An interrupt asks every process to save and stop.
+has to fix something for, that another process holds, that diverged or failed, takes those that need
+it with it; all others go on. An interrupt asks every process to save and stop.
 
 Not here: one stage (worker.py).
 """
@@ -17,8 +17,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 
+from scalelab.errors import ScalelabError
 from scalelab.launch.base import RETRIED, Outcome
-from scalelab.launch.forks import fork_server
+from scalelab.launch.forks import fork_server, start
+from scalelab.leases import holder
 from scalelab.posttrain.flow import Planned
 
 TRIES = 3
@@ -117,10 +119,11 @@ class Abreast:
         return False
 
     def _begin(self, planned: Planned, n: int, ended: Ended, tell) -> None:
-        result = planned.dir.result()
-        if result is not None:
-            ended.outcomes[planned.name] = _outcome_of(result)
-            tell(planned, "already")
+        already = _standing(planned)
+        if already is not None:
+            planned.dir.run_dir.tidy()
+            ended.outcomes[planned.name] = already
+            tell(planned, already[0] if already[0] == "refused" else "already")
             return
         tell(planned, "begun")
         if self.here(planned):
@@ -131,12 +134,11 @@ class Abreast:
         process = self._context.Process(
             target=_work, args=(str(planned.dir.path), self.threads, to_parent), daemon=False
         )
-        process.start()
+        start(process)
         to_parent.close()
         self._running[planned.name] = _Process(planned, process, from_child, n)
 
     def _in_this_process(self, planned: Planned) -> tuple[Outcome, str | None]:
-        from scalelab.errors import ScalelabError
         from scalelab.posttrain.worker import outcome_of
 
         handler = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -149,8 +151,7 @@ class Abreast:
             return "interrupted", None
         finally:
             signal.signal(signal.SIGINT, handler)
-        result = planned.dir.result()
-        return (outcome, None) if result is None else _outcome_of(result)
+        return _standing(planned) or (outcome, None)
 
     def _ended(self, ended: Ended, tell) -> Iterator[Planned]:
         """Take note of processes that have ended; those to be tried again come back."""
@@ -159,16 +160,17 @@ class Abreast:
                 continue
             try:
                 outcome, reason = running.report.recv()
-            except EOFError:
+            except (EOFError, ConnectionError):
                 running.process.join()
                 outcome, reason = "killed", _how_it_died(running.process.exitcode)
-                running.planned.dir.run_dir.append("lost", reason=reason)
+                if holder(running.planned.dir.path) is None:
+                    running.planned.dir.run_dir.append("lost", reason=reason)
             running.process.join()
             del self._running[name]
             if outcome == "interrupted" and not self._stopping:
                 outcome, reason = "killed", "its process was asked to stop by nobody here"
             if outcome == "done":
-                outcome, reason = _outcome_of(running.planned.dir.result())
+                outcome, reason = _standing(running.planned) or ("error", "it left no result")
             if outcome in RETRIED and running.tries < TRIES and not self._stopping:
                 tell(running.planned, f"{outcome}, tried again")
                 yield running.planned
@@ -200,7 +202,14 @@ def _work(path: str, threads: int | None, report: Connection) -> None:
     work(path, threads, report)
 
 
-def _outcome_of(result) -> tuple[Outcome, str | None]:
+def _standing(planned: Planned) -> tuple[Outcome, str | None] | None:
+    """How a stage with a result ended; None: it has none. One that does not hold is refused."""
+    try:
+        result = planned.dir.result()
+    except ScalelabError as error:
+        return "refused", str(error)
+    if result is None:
+        return None
     if result.status == "finished":
         return "done", None
     return "error", f"{result.status}: {result.reason}"

@@ -5,15 +5,15 @@
 A stage's id hashes everything that decides it: its settings and name, the ids of the stages it
 starts from, the base model, files that it names, the conversations, the seed. Where they lie is
 not hashed. So within one post-training nothing is done twice, and nothing stale is taken for done.
+The result holds the digests of what the stage leaves; they are verified before anything is used.
 
 Units: flops in floating-point operations, tokens in tokens, *_bytes in bytes.
 Not here: the loop (loop.py), the order and the processes (flow.py).
 """
 
-import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -23,7 +23,8 @@ from scalelab.config import Config, Name, Positive
 from scalelab.errors import DataError, RunError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.conversations import Conversations
-from scalelab.files import write_json
+from scalelab.evals.reward_model import RewardModel
+from scalelab.track.stages import STAGE_RESULT, StageResult, stage_id, stage_result
 from scalelab.train.rundir import RunDir
 from scalelab.train.spec import AdamWSpec
 
@@ -102,6 +103,9 @@ class Given:
     long asks on the way too, saves what it needs, and raises Stopped."""
     journal: Callable[..., None] = lambda event, **values: None
     """Appends an event to the stage's journal, for work whose step is long."""
+    guard: Callable[[], None] = lambda: None
+    """Raises leases.Taken once another process has taken over the stage. Work that writes into the
+    directory on the way calls it before every write."""
 
     def model(self, name: str) -> Checkpoint:
         """The model of an earlier stage."""
@@ -117,6 +121,10 @@ class Given:
                 fix="put it through SFT first, and start from that stage",
             )
         return model
+
+    def reward_model(self, name: str) -> RewardModel:
+        """The reward model of an earlier stage."""
+        return RewardModel.load(self.paths[name])
 
 
 class Work(Protocol):
@@ -148,45 +156,17 @@ class Work(Protocol):
         """Go on from what tensors() gave."""
 
     def finish(self, out: Path) -> dict[str, Any]:
-        """Write what the stage leaves into its directory, and say what it came to.
+        """Write what the stage leaves into its directory, and report what it came to.
 
         Returns:
-            metrics, name to number or None; tables, name to rows, for the report;
+            files, name to SHA-256 of what others read; metrics, name to number or None; tables,
+            name to rows, for the report;
             memory_bytes, part to bytes that the method holds, reckoned; versions of libraries;
             flops and flops_by that no step has counted.
         """
 
 
 Status = Literal["finished", "diverged"]
-
-
-@dataclass(frozen=True)
-class StageResult:
-    """What a stage came to: result.json, written last."""
-
-    stage: str
-    kind: str
-    id: str
-    status: Status
-    reason: str | None
-    metrics: dict[str, float | None]
-    flops: float
-    """Spent by all its models, forward and backward; reckoned from tokens."""
-    flops_by: dict[str, float]
-    n_tokens: int
-    """Tokens that went through the trained model, forward and backward or written."""
-    memory_bytes: dict[str, int]
-    """What the method holds, by part, reckoned: weights, gradients, moments, references."""
-    seconds: float
-    device: str
-    n_resumes: int
-    versions: dict[str, str]
-    finished_ms: int
-    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-
-    def write(self, path: Path) -> None:
-        """Write the done-marker."""
-        write_json(path, {"schema": 1, **vars(self)})
 
 
 @dataclass(frozen=True)
@@ -200,18 +180,40 @@ class StageDir:
         """Where it is."""
         return self.run_dir.path
 
+    @property
+    def id(self) -> str:
+        """The stage's id: the end of the directory's name."""
+        return stage_id(self.path)
+
     def result(self) -> StageResult | None:
         """What the stage came to; None while it has not. Raises RunError: it cannot be read."""
-        path = self.run_dir.result_path
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            record.pop("schema")
-            return StageResult(**record)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        return stage_result(self.path)
+
+    def write_result(self, result: StageResult) -> StageResult:
+        """Write the done-marker: the last thing that a stage does, and only once.
+
+        Returns: The result that stands, which is the other one where there was one already.
+        """
+        self.run_dir.guard()
+        if STAGE_RESULT.write_once(self.run_dir.result_path, result):
+            return result
+        return self.result() or result
+
+    def check_outputs(self, *names: str) -> None:
+        """Refuse files that the stage left and that are not as it wrote them.
+
+        Args:
+            names: Which; all where none is given. Stages from before the seals have no digests.
+
+        Raises:
+            RunError: The stage has no result, or a file is missing or was altered.
+        """
+        result = self.result()
+        if result is None:
             raise RunError(
-                f"result.json cannot be read: {error}",
-                where=str(path),
-                fix="delete it and run the same command again: it goes on from its checkpoint",
-            ) from None
+                f"the stage {self.path.name} has no result",
+                where=str(self.path),
+                fix="run the command that made the stage again",
+            )
+        for name in names or result.files:
+            self.run_dir.check_file(name, result.files)

@@ -24,7 +24,6 @@ from torch import Tensor
 from scalelab.config import Count, Positive
 from scalelab.errors import DataError
 from scalelab.evals.asking import ask
-from scalelab.evals.reward_model import RewardModel
 from scalelab.posttrain.account import held_bytes
 from scalelab.posttrain.base import Given, Stage, Work
 
@@ -77,7 +76,7 @@ class Choosing:
         self.stage, self.given = stage, given
         self.start, self.proxy = (
             given.assistant(stage.start),
-            RewardModel.load(given.paths[stage.proxy]),
+            given.reward_model(stage.proxy),
         )
         self.prompts = given.conversations.prompts(stage.prompts, given.seed, stage.name)
         self.n_steps, self.eval_every = stage.draws, None

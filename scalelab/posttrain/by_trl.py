@@ -9,7 +9,14 @@ of turns as the marker.
 
 All steps are one step of our loop. TRL's own checkpoints lie in trl/ of the stage's directory
 (weights, moments, schedule, random state, log) and a stage that was stopped or killed goes on
-from the newest whole one. The directory goes when the stage is done.
+from the newest one that holds. The directory goes when the stage is done.
+
+    trl/checkpoint-12/...            as transformers writes them
+    trl/checkpoint-12/sealed.json    written by us behind it: the SHA-256 of every file
+
+Before a checkpoint is given to transformers, all of it is verified: no file is missing, altered or
+added. What is in pickles (optimizer.pt, scheduler.pt, rng_state.pth) transformers reads with
+weights_only=True, which runs no code; training_args.bin is written and never read.
 
 Source: TRL 1.16 and transformers 5.23, as installed; names of arguments change between versions.
 Not here: single stages (offline_trl.py, online_trl.py), the way to other names (model/export.py).
@@ -17,27 +24,29 @@ Not here: single stages (offline_trl.py, online_trl.py), the way to other names 
 
 import contextlib
 import importlib
-import json
 import logging
 import math
+import pickle
 import shutil
 import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from scalelab.errors import LaunchError
+from scalelab.errors import LaunchError, RunError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.exported import export_checkpoint
 from scalelab.files import writing
 from scalelab.posttrain.base import Given, Rates, Stopped
 from scalelab.posttrain.loop import POINTS
 from scalelab.posttrain.networks import Lora
+from scalelab.sealed import Damaged, Format, check_file, synced_digest
 from scalelab.train import checkpoint
 from scalelab.train.device import find_device
 from scalelab.train.schedule import WSD
@@ -188,15 +197,24 @@ class ByTrl(ABC):
         """Make all steps that are left. Raises Stopped."""
         del k
         trainer = self.trainer()
-        place, passed_over = newest(self.folder)
+        place, passed_over = newest(self.folder, self.given.out.name)
         for reason in passed_over:
             self.given.journal("checkpoint_passed_over", reason=reason)
         if place is not None:
             self.given.journal("resume", step=_step_of(place))
-        with quiet(), writing(self.folder):
-            trainer.train(resume_from_checkpoint=None if place is None else str(place))
+        try:
+            with quiet(), writing(self.folder):
+                trainer.train(resume_from_checkpoint=None if place is None else str(place))
+        except pickle.UnpicklingError as error:
+            raise RunError(
+                f"transformers refuses to load the checkpoint: {str(error).splitlines()[0]}",
+                where=str(place),
+                fix="delete the checkpoint and run the same command again: the stage goes on from "
+                "the one before it, or begins again",
+            ) from error
         cost = self._cost(trainer.state)
         if self.is_diverged:
+            self.given.guard()
             shutil.rmtree(self.folder)
             return {"loss": math.nan, **cost}
         if trainer.state.global_step < self.n_updates:
@@ -396,11 +414,14 @@ def telling(work: ByTrl) -> Any:
             self.asked = time.monotonic()
             stopping = work.given.stop()
             if stopping or self.asked - self.saved > self.wait:
+                work.given.guard()
                 control.should_save = True
             if stopping:
                 work.is_stopped = control.should_training_stop = True
 
         def on_save(self, args, state, control, **_) -> None:
+            place = work.folder / f"checkpoint-{state.global_step}"
+            seal_checkpoint(place, work.given.out.name)
             self.saved = time.monotonic()
             self.wait = checkpoint.seconds_until_next(self.saved - self.asked)
             work.given.journal("checkpoint", step=state.global_step)
@@ -423,21 +444,74 @@ def said(logs: Mapping[str, Any], names: Mapping[str, tuple[str, float]]) -> dic
     return found
 
 
-def newest(folder: Path) -> tuple[Path | None, list[str]]:
-    """TRL's newest whole checkpoint, and why newer ones were passed over.
+@dataclass(frozen=True)
+class CheckpointSeal:
+    """What stands in sealed.json of a checkpoint of TRL."""
 
-    trainer_state.json is what is written last: where it cannot be read, a save was killed.
+    stage: str
+    """Name of the stage's directory."""
+    step: int
+    files: dict[str, str]
+    """SHA-256 of every other file, by its path within the checkpoint."""
+
+
+SEAL = Format("seal of a TRL checkpoint", CheckpointSeal, schema=1)
+SEALED = "sealed.json"
+
+
+def seal_checkpoint(place: Path, stage: str) -> None:
+    """Write down what a complete checkpoint of TRL consists of, once it is on the disk.
+
+    Args:
+        place: The checkpoint's directory.
+        stage: Name of the stage's directory.
     """
-    places = sorted(folder.glob("checkpoint-*"), key=_step_of, reverse=True)
+    digests = {str(path.relative_to(place)): synced_digest(path) for path in _files_in(place)}
+    SEAL.write(place / SEALED, CheckpointSeal(stage, _step_of(place), digests))
+
+
+def newest(folder: Path, stage: str) -> tuple[Path | None, list[str]]:
+    """TRL's newest checkpoint that holds, and why newer ones were passed over.
+
+    sealed.json is what is written last: without it a save was killed.
+
+    Args:
+        folder: Of all checkpoints.
+        stage: Name of the stage's directory.
+    """
+    places = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()]
     passed_over = []
-    for place in places:
+    for place in sorted(places, key=_step_of, reverse=True):
         try:
-            json.loads((place / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            passed_over.append(f"{place.name} cannot be read: {error}")
+            _check(place, stage)
+        except Damaged as damage:
+            passed_over.append(f"{place.name}: {damage}")
             continue
         return place, passed_over
     return None, passed_over
+
+
+def _check(place: Path, stage: str) -> None:
+    """Refuse a checkpoint of which anything is not as it was saved. Raises Damaged."""
+    try:
+        seal = SEAL.read(place / SEALED)
+    except FileNotFoundError:
+        raise Damaged("it carries no seal: its save was not completed") from None
+    except RunError as error:
+        raise Damaged(error.problem) from None
+    if (seal.stage, seal.step) != (stage, _step_of(place)):
+        raise Damaged(f"it is that of stage {seal.stage} at step {seal.step}")
+    if any(path.is_symlink() for path in (place, *place.rglob("*"))):
+        raise Damaged("a symbolic link stands in it")
+    there = {str(path.relative_to(place)) for path in _files_in(place)}
+    if added := sorted(there - set(seal.files)):
+        raise Damaged(f"{added[0]} was not saved with it")
+    for name, digest in seal.files.items():
+        check_file(place / name, digest)
+
+
+def _files_in(place: Path) -> list[Path]:
+    return [path for path in sorted(place.rglob("*")) if path.is_file() and path.name != SEALED]
 
 
 def _step_of(place: Path) -> int:

@@ -145,9 +145,10 @@ class Preferring:
 
     def finish(self, out: Path) -> dict[str, Any]:
         """Write the model."""
-        write_model(out, self.start, merged(self.network))
+        files = write_model(out, self.start, merged(self.network))
         longest = max(len(p.prompt) + max(len(p.chosen), len(p.rejected)) for p in self.pairs.train)
         return {
+            "files": files,
             "metrics": {
                 **self.pairs.counts(),
                 "steps": self.n_steps,

@@ -15,22 +15,36 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from scalelab.config import Config, Count, Name, Switch, Whole, plugin
+from scalelab.config import (
+    Config,
+    Count,
+    Name,
+    Switch,
+    Whole,
+    changed,
+    later_fields,
+    parse_yaml,
+    plugin,
+    short_hash,
+)
 from scalelab.data.hashing import sha256
 from scalelab.errors import ConfigError, RunError
 from scalelab.evals import CONVERSATIONS
 from scalelab.evals.checkpoint import model_digest
-from scalelab.files import make_dir, write_text
+from scalelab.files import make_dir, refuse_links_in, write_text
 from scalelab.posttrain import STAGES
 from scalelab.posttrain.base import FORMAT, StageDir
 from scalelab.posttrain.pairs import is_file
+from scalelab.sealed import seal_text
 from scalelab.track.stages import PlannedStage, StageManifest
-from scalelab.train.rundir import RunDir
+from scalelab.train.rundir import RunDir, read_sealed_yaml
 
+ID_SCHEMA = 2
+"""Version of what a stage's id covers. 1 was the whole spec, defaults included."""
 BASE = "base"
 MODELS = ("sft", "dpo", "ppo", "rloo", "grpo")
 """Kinds of stages that leave a model that answers."""
@@ -102,10 +116,27 @@ class StageSpec(Config):
 
     @property
     def id(self) -> str:
-        """Twelve hex digits of all that decides the stage. Where its inputs lie does not."""
-        said = self.model_dump(mode="json")
+        """Twelve hex digits of all that decides the stage. Where its inputs lie does not.
+
+        They cover what differs from the defaults, so a new setting with a default changes no id.
+        A changed default would change what old ids mean: raise ID_SCHEMA with it.
+        """
+        files = {name: f"content {self.given[name].id}" for name in self.stage.files()}
+        return short_hash({
+            "schema": ID_SCHEMA,
+            "format": self.format,
+            "stage": _renamed(changed(self.stage), files),
+            "data": self.data_digest,
+            "seed": self.seed,
+            "given": {name: self.given[name].id for name in self.stage.needs()},
+        })  # fmt: skip
+
+    @property
+    def first_id(self) -> str:
+        """The id under which the same stage is found from before ID_SCHEMA 2."""
+        said = self.model_dump(mode="json", exclude=later_fields(self, after=1))
         said["given"] = {name: source["id"] for name, source in said["given"].items()}
-        del said["data"]  # its digest says what it holds; where that lies decides nothing
+        del said["data"]
         for judge in [said["stage"].get("judge"), *(said["stage"].get("others") or ())]:
             if judge and "/" in str(judge.get("model")):
                 del judge["model"]
@@ -115,6 +146,15 @@ class StageSpec(Config):
         if is_file(str(said["stage"].get("pairs"))):
             del said["stage"]["pairs"]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+    """JSON types with other words for some texts."""
+    if isinstance(value, dict):
+        return {key: _renamed(inner, names) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_renamed(inner, names) for inner in value]
+    return names.get(value, value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
@@ -128,6 +168,11 @@ class Planned:
     def name(self) -> str:
         """Of the stage."""
         return self.spec.stage.name
+
+    @property
+    def id(self) -> str:
+        """The id that the stage goes by: its own, or the one from before ID_SCHEMA 2."""
+        return self.dir.id
 
 
 def plan(file: PosttrainFile, base: Path, root: Path) -> list[Planned]:
@@ -146,20 +191,33 @@ def plan(file: PosttrainFile, base: Path, root: Path) -> list[Planned]:
         )
     digest = file.data.fingerprint()
     sources = {BASE: Source(path=str(base), id=contents(base))}
+    first = dict(sources)
     found: list[Planned] = []
     for stage in _with_grades(file):
-        spec = StageSpec(
-            stage=stage,
-            data=file.data,
-            data_digest=digest,
-            seed=file.seed,
-            given={name: sources[name] for name in stage.needs()}
-            | {place: Source(path=place, id=contents(Path(place))) for place in stage.files()},
+        files = {place: Source(path=place, id=contents(Path(place))) for place in stage.files()}
+        common = {"stage": stage, "data": file.data, "data_digest": digest, "seed": file.seed}
+        spec = StageSpec(**common, given={name: sources[name] for name in stage.needs()} | files)
+        old = StageSpec(**common, given={name: first[name] for name in stage.needs()} | files)
+        place, before = (
+            root / file.name / f"{stage.name}-{stage_id}" for stage_id in (spec.id, old.first_id)
         )
-        path = root / file.name / f"{stage.name}-{spec.id}"
-        sources[stage.name] = Source(path=str(path), id=spec.id)
-        found.append(Planned(spec, StageDir(RunDir(path))))
+        first[stage.name] = Source(path=str(before), id=old.first_id)
+        if _is_begun(place) or not _goes_on(before, old.given == spec.given):
+            sources[stage.name] = Source(path=str(place), id=spec.id)
+            found.append(Planned(spec, StageDir(RunDir(place))))
+        else:
+            sources[stage.name] = first[stage.name]
+            found.append(Planned(old, StageDir(RunDir(before))))
     return found
+
+
+def _is_begun(path: Path) -> bool:
+    return RunDir(path).is_done or RunDir(path).log_path.exists()
+
+
+def _goes_on(before: Path, has_its_inputs: bool) -> bool:
+    """Whether a stage under its first id is used: it is done, or begun and can be ended."""
+    return RunDir(before).is_done or (has_its_inputs and _is_begun(before))
 
 
 def _with_grades(file: PosttrainFile) -> list:
@@ -188,18 +246,73 @@ def write_down(
         created_ms=time.time_ns() // 1_000_000,
         stages=tuple(
             PlannedStage(
-                stage=p.name, kind=p.spec.stage.kind, id=p.spec.id,
+                stage=p.name, kind=p.spec.stage.kind, id=p.id,
                 dir=str(p.dir.path.relative_to(root)),
             )
             for p in stages
         ),
     ).write(root)  # fmt: skip
     for planned in stages:
+        refuse_links_in(planned.dir.path)
         make_dir(planned.dir.path)
-        place, text = planned.dir.run_dir.spec_path, planned.spec.to_yaml()
+        place, text = planned.dir.run_dir.spec_path, seal_text(planned.spec.to_yaml())
         # The id says that it is the same work; where its inputs lie may have changed since.
-        if not place.exists() or place.read_text(encoding="utf-8") != text:
+        if not place.exists() or place.read_bytes() != text.encode():
             write_text(place, text)
+
+
+def read_spec(stage_dir: StageDir) -> StageSpec:
+    """What decides a stage, checked against its seal and the directory's name.
+
+    Raises:
+        ConfigError: spec.yaml is missing, was changed, or is no stage's.
+        RunError: It is that of another stage.
+    """
+    place = stage_dir.run_dir.spec_path
+    spec = StageSpec.parse(parse_yaml(read_sealed_yaml(place), str(place)))
+    names = [f"{spec.stage.name}-{its_id}" for its_id in (spec.id, spec.first_id)]
+    if stage_dir.path.name not in names:
+        raise RunError(
+            f"spec.yaml describes stage {names[0]}, not {stage_dir.path.name}",
+            where=str(place),
+            fix="leave stage directories under the names that they were given; run the command "
+            "that made the stage again, and it writes the file anew",
+        )
+    return spec
+
+
+def check_inputs(spec: StageSpec) -> None:
+    """Refuse to begin a stage whose inputs are not those that it names, or were altered.
+
+    Raises:
+        DataError, RunError: An input is missing, damaged, or another one.
+    """
+    for name, source in spec.given.items():
+        path = Path(source.path)
+        if name == BASE or name not in spec.stage.needs():
+            _refuse_other(spec, name, source, contents(path))
+            continue
+        earlier = StageDir(RunDir(path))
+        result = earlier.result()
+        if result is None or result.status != "finished":
+            raise RunError(
+                f"the stage {name!r} has no finished result",
+                where=f"{path}, which stage {spec.stage.name} needs",
+                fix="run the same command again: it does that stage first",
+            )
+        _refuse_other(spec, name, source, result.id)
+        earlier.check_outputs()
+
+
+def _refuse_other(spec: StageSpec, name: str, source: Source, there: str) -> None:
+    if there != source.id:
+        raise RunError(
+            f"the input {name!r} of stage {spec.stage.name} has changed: it is {there}, and "
+            f"the stage was planned for {source.id}",
+            where=source.path,
+            fix="restore the input from a copy, or run the same command again: it plans the stage "
+            "for the input that is there",
+        )
 
 
 def contents(path: Path) -> str:
@@ -230,7 +343,7 @@ def find_base(said: str, root: Path) -> Path:
                 raise ConfigError(
                     "the plan holds no run", where=str(place), fix="name a run's directory"
                 )
-            return root / launched.name / launched.spec.digest
+            return RunDir.of(launched.spec, root, launched.name).path
         if any((place / name).exists() for name in ("spec.yaml", "model.json", "config.json")):
             return place
     raise ConfigError(

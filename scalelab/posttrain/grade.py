@@ -23,6 +23,7 @@ from scalelab.files import whole
 from scalelab.posttrain.account import held_bytes
 from scalelab.posttrain.base import Given, Stage, Work
 from scalelab.posttrain.starting import conversing
+from scalelab.sealed import file_digest, line
 from scalelab.train.evaluate import validation_loss
 
 ANSWERS = "answers.jsonl"
@@ -126,7 +127,7 @@ class Grading:
     def finish(self, out: Path) -> dict[str, Any]:
         """Write every answer."""
         with whole(out / ANSWERS, "w") as file:
-            file.writelines(json.dumps(row) + "\n" for row in self.answers)
+            file.writelines(map(line, self.answers))
         metrics = {
             f"{row['set']}.{name}": row[name]
             for row in self.rows
@@ -134,6 +135,7 @@ class Grading:
             if row.get(name) is not None
         }
         return {
+            "files": {ANSWERS: file_digest(out / ANSWERS)},
             "metrics": metrics,
             "tables": {"sets": self.rows},
             "memory_bytes": {"model": held_bytes(self.model.network)},

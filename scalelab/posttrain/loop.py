@@ -56,7 +56,7 @@ def do(stage_dir: StageDir, given: Given, stop: Callable[[], bool]) -> StageResu
 class _Doing:
     def __init__(self, stage_dir: StageDir, given: Given, work: Work):
         self.dir, self.given, self.work = stage_dir, given, work
-        self.id = stage_dir.run_dir.run.rpartition("-")[2]
+        self.id = stage_dir.id
         self.progress, tensors, passed_over = checkpoint.newest(
             stage_dir.run_dir.checkpoints, self.id
         )
@@ -127,6 +127,7 @@ class _Doing:
                 return None
         if self.looked.get(LOOKED_AT) != progress.step:
             self._look()
+        self.dir.run_dir.guard()
         record = work.finish(self.dir.path)
         looked = {name: value for name, value in self.looked.items() if name != LOOKED_AT}
         record["metrics"] = looked | record.get("metrics", {})
@@ -159,6 +160,7 @@ class _Doing:
             for name, value in numbers.items()
         }
         tensors: dict[str, Tensor] = self.work.tensors() | counts
+        self.dir.run_dir.guard()
         checkpoint.save(self.dir.run_dir.checkpoints, self.id, self.progress, tensors)
         self._tell("checkpoint", step=self._at())
         return checkpoint.seconds_until_next(time.monotonic() - began)
@@ -188,8 +190,9 @@ class _Doing:
             },
             finished_ms=time.time_ns() // 1_000_000,
             tables=record.get("tables", {}),
+            files=record.get("files", {}),
         )
-        result.write(self.dir.run_dir.result_path)
+        result = self.dir.write_result(result)
         self._tell("end", status=status, reason=reason)
         checkpoint.clear(self.dir.run_dir.checkpoints)
         return result

@@ -16,12 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from scalelab.config import Config, Count, Positive
-from scalelab.evals.checkpoint import Checkpoint
-from scalelab.files import write_json
+from scalelab.evals.checkpoint import (
+    DESCRIPTION,
+    MODEL,
+    TOKENIZER,
+    WEIGHTS,
+    Checkpoint,
+    ModelRecord,
+)
 from scalelab.model.base import Kind
 from scalelab.model.transformer_net import TransformerNet
 from scalelab.model.whole import Whole
 from scalelab.posttrain.base import Rates
+from scalelab.sealed import file_digest
 from scalelab.train.checkpoint import save_weights
 from scalelab.train.optim import FlatAdamW
 from scalelab.train.schedule import WSD
@@ -140,17 +147,27 @@ def merged(network: TransformerNet) -> dict[str, Tensor]:
         return weights
 
 
-def write_model(out: Path, like: Checkpoint, weights: dict[str, Tensor]) -> None:
-    """Write a model directory: model.json, model.safetensors and the tokenizer."""
-    like.tokenizer.save(out / "tokenizer.json")
-    save_weights(out / "model.safetensors", weights)
-    write_json(
-        out / "model.json",
-        {
-            "schema": 1,
-            "architecture": like.config.model_dump(mode="json"),
-            "seq_len": like.seq_len,
-            "tokenizer": like.tokenizer.name,
-            "corpus": like.corpus,
-        },
+def write_model(out: Path, like: Checkpoint, weights: dict[str, Tensor]) -> dict[str, str]:
+    """Write a model directory: model.json, model.safetensors and the tokenizer.
+
+    Args:
+        out: The directory.
+        like: A model that differs in its weights alone.
+        weights: By name, fp32.
+
+    Returns: The SHA-256 of each file, by name.
+    """
+    like.tokenizer.save(out / TOKENIZER)
+    files = {
+        WEIGHTS: save_weights(out / WEIGHTS, weights),
+        TOKENIZER: file_digest(out / TOKENIZER),
+    }
+    record = ModelRecord(
+        architecture=like.config.model_dump(mode="json"),
+        seq_len=like.seq_len,
+        tokenizer=like.tokenizer.name,
+        corpus=like.corpus,
+        files=files,
     )
+    MODEL.write(out / DESCRIPTION, record)
+    return {**files, DESCRIPTION: file_digest(out / DESCRIPTION)}

@@ -33,7 +33,6 @@ from torch import Tensor, nn
 from scalelab.config import Count, Fraction, NonNegative, Positive
 from scalelab.errors import DataError
 from scalelab.evals.asking import room_for_answers
-from scalelab.evals.reward_model import RewardModel
 from scalelab.model.export import our_names
 from scalelab.posttrain.account import activation_bytes, held_bytes, trained_bytes
 from scalelab.posttrain.base import Given, Rates, Stage, Work
@@ -143,7 +142,7 @@ class GroupsByTrl(ByTrl):
         start = given.assistant(stage.start)
         super().__init__(given, start, stage.rates, stage.warmup, stage.batch, stage.steps)
         self.stage, self.judged = stage, Judged(given, start)
-        self.proxy = None if stage.reward == GOLD else RewardModel.load(given.paths[stage.reward])
+        self.proxy = None if stage.reward == GOLD else given.reward_model(stage.reward)
         self.prompts = given.conversations.prompts(
             stage.steps * (stage.batch // stage.group), given.seed, stage.name
         )
@@ -260,9 +259,10 @@ class GroupsByTrl(ByTrl):
         return self.judged.quick(self.judged.of(self.network))
 
     def _record(self, out: Path) -> dict[str, Any]:
-        write_model(out, self.start, merged(self.network))
+        files = write_model(out, self.start, merged(self.network))
         held = held_bytes(self.start.network)
         return {
+            "files": files,
             "metrics": {
                 "steps": self.n_updates,
                 **last_of_course(self.course),

@@ -23,7 +23,7 @@ from scalelab.errors import DataError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.recorded import as_messages
 from scalelab.posttrain.base import Given, Rates, Stage
-from scalelab.posttrain.preferences import PAIRS
+from scalelab.posttrain.preferences import PAIRS, read_rows
 
 HELD_OUT = 0.1
 """Share of the prompts that are held out."""
@@ -119,9 +119,13 @@ def pairs_of(given: Given, source: str, start: Checkpoint, n: int | None) -> Pai
         DataError: There are none, fewer than n, one is longer than the context, or all are of
             one class: nothing is preferred to anything.
     """
-    path = Path(source) if is_file(source) else given.paths[source] / PAIRS
     rows, undecided = [], 0
-    for where, row in rows_of(path):
+    path = Path(source) if is_file(source) else given.paths[source] / PAIRS
+    if is_file(source):
+        placed = rows_of(path)
+    else:
+        placed = ((f"{path}:{number}", row) for number, row in enumerate(read_rows(path), 1))
+    for where, row in placed:
         for name in ("prompt", "chosen", "rejected"):
             if name not in row:
                 raise DataError(

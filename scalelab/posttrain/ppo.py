@@ -33,7 +33,6 @@ from scalelab.data.stream import permute
 from scalelab.errors import DataError
 from scalelab.evals.asking import ask
 from scalelab.evals.conversations import Prompt
-from scalelab.evals.reward_model import RewardModel
 from scalelab.model.scalar_net import ScalarNet, padded
 from scalelab.posttrain import losses
 from scalelab.posttrain.account import activation_bytes, held_bytes, trained_bytes
@@ -126,7 +125,7 @@ class Improving:
         self.start = given.assistant(stage.start)
         self.conversations = given.conversations
         self.judged = Judged(given, self.start)
-        self.proxy = None if stage.reward == GOLD else RewardModel.load(given.paths[stage.reward])
+        self.proxy = None if stage.reward == GOLD else given.reward_model(stage.reward)
         self.prompts = given.conversations.prompts(
             stage.steps * stage.batch, given.seed, stage.name
         )
@@ -287,10 +286,11 @@ class Improving:
 
     def finish(self, out: Path) -> dict[str, Any]:
         """Write the model."""
-        write_model(out, self.start, merged(self.network))
+        files = write_model(out, self.start, merged(self.network))
         n_tokens = self.stage.batch * self.start.seq_len
         held = held_bytes(self.start.network)
         return {
+            "files": files,
             "metrics": {"steps": self.n_steps, **last_of_course(self.course), **self.evaluate()},
             "tables": {"course": rows_of_course(self.course)},
             "memory_bytes": {

@@ -1,18 +1,21 @@
 """Preferences: two answers to each prompt, and which of them a judge prefers.
 
-    pairs.jsonl   {"prompt": [...], "chosen": text, "rejected": text, "verdict": 1, 0.5 or 0 ...}
+    pairs.jsonl   {"prompt": [...], "chosen": text, "rejected": text, "verdict": 1, 0.5 or 0 ...,
+                   "crc": the line's checksum}
 
 Answers are drawn from two models, or twice from one. Ties and verdicts that cannot be read are
 kept in the file and train nothing; both are counted. Every batch is on the disk before the next
-one is asked for, so that no verdict of a person is lost. Judges beside the first one say how far
+one is asked for, so that no verdict of a person is lost. A line that is torn or damaged is skipped
+and counted, and its batch is made again; when the stage ends, the file is written once more, whole
+and in order. Judges beside the first one say how far
 they agree with it.
 
 Source: Ouyang et al. 2022, arXiv:2203.02155 (comparisons); Zheng et al. 2023, arXiv:2306.05685
 (the order of answers sways a judge).
 """
 
-import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,9 +35,38 @@ from scalelab.evals.asking import ask
 from scalelab.files import append, write_text
 from scalelab.posttrain.account import held_bytes
 from scalelab.posttrain.base import Given, Stage, Work
+from scalelab.sealed import Damaged, file_digest, line, read_lines, typed
 from scalelab.units import si
 
 PAIRS = "pairs.jsonl"
+
+
+@dataclass(frozen=True)
+class PairRow:
+    """One line of pairs.jsonl."""
+
+    step: int
+    """Which batch it belongs to."""
+    of: int
+    """Comparisons of that batch."""
+    prompt: list[dict[str, str]]
+    chosen: str
+    rejected: str
+    first_is_chosen: bool
+    verdict: float | None
+    """1: the first answer is better; 0: the second; 0.5: neither; None: unreadable."""
+    others: list[float | None]
+    """Verdicts of the further judges."""
+    tokens: list[int]
+    """Of each answer with its prompt."""
+    written: list[list[int]]
+    """Tokens of the two answers: text alone would not say whether an answer had ended."""
+    ended: list[bool]
+    tokenizers: list[str]
+    same_in_both_orders: bool | None
+    judge_flops: float
+    i: int | None = None
+    """Its place in the batch; None in files from before the checksums."""
 
 
 class Preferences(Stage):
@@ -98,13 +130,15 @@ class Collecting:
         self.eval_every = None
         self.prices = (self.first.forward_flops, self.second.forward_flops)
         self._path = given.out / PAIRS
-        self._done = _whole_batches(self._path)
+        self._done, n_bad = whole_batches(self._path)
+        if n_bad:
+            given.journal("lines_skipped", file=PAIRS, n=n_bad)
 
     def step(self, k: int) -> dict[str, float]:
         """Answer, judge and write one batch; one that is on the disk is not asked again."""
-        if k in self._done:
-            rows = self._done.pop(k)
-            return self._numbers(rows)
+        return self._numbers(self._done.pop(k) if k in self._done else self._batch(k))
+
+    def _batch(self, k: int) -> list[dict[str, Any]]:
         size = self.size
         prompts = self.prompts[k * size : (k + 1) * size]
         how = {"n_new": self.stage.n_new, "temperature": self.stage.temperature}
@@ -120,6 +154,7 @@ class Collecting:
             is_first = said is not None and said >= 0.5
             rows.append({
                 "step": k,
+                "i": i,
                 "of": len(prompts),
                 "prompt": list(prompt.messages),
                 "chosen": one[i] if is_first else two[i],
@@ -128,7 +163,6 @@ class Collecting:
                 "verdict": said,
                 "others": [other[i] for other in verdicts[1:]],
                 "tokens": [self._length(prompt, t) for t in (tokens_one[i], tokens_two[i])],
-                # As they were written: text alone would not say whether an answer had ended.
                 "written": [tokens_one[i], tokens_two[i]],
                 "ended": [ended_one[i], ended_two[i]],
                 "tokenizers": [self.first.tokenizer.name, self.second.tokenizer.name],
@@ -137,15 +171,12 @@ class Collecting:
         judging = sum(court.flops for court in self.courts) - judged_before
         for row in rows:
             row["judge_flops"] = judging / len(rows)
-        self._append(rows)
-        return self._numbers(rows)
+        self.given.guard()
+        append(self._path, "".join(map(line, rows)), flush=True)
+        return rows
 
     def _length(self, prompt: Any, written: Sequence[int]) -> int:
         return len(self.first.chat.prompt(prompt.messages)) + len(written)
-
-    def _append(self, rows: list[dict[str, Any]]) -> None:
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        append(self._path, text, flush=True)
 
     def _numbers(self, rows: list[dict[str, Any]]) -> dict[str, float]:
         lengths = np.array([row["tokens"] for row in rows]).sum(0)
@@ -172,8 +203,13 @@ class Collecting:
         del tensors
 
     def finish(self, out: Path) -> dict[str, Any]:
-        """Count what the file holds."""
-        rows = read_rows(out / PAIRS)
+        """Write the file whole and in order, and count what it holds."""
+        batches, _ = whole_batches(out / PAIRS)
+        again = [k for k in range(self.n_steps) if k not in batches]
+        batches |= {k: self._batch(k) for k in again}
+        rows = [row for k in range(self.n_steps) for row in batches[k]]
+        write_text(out / PAIRS, "".join(map(line, rows)))
+        cost = self._numbers([row for k in again for row in batches[k]]) if again else {}
         verdicts = [row["verdict"] for row in rows]
         decided = sum(v not in (None, 0.5) for v in verdicts)
         if decided == 0:
@@ -204,7 +240,9 @@ class Collecting:
             every = np.array([[r["verdict"], *r["others"]] for r in rows], dtype=float)
             metrics |= {f"agreement.all.{k}": v for k, v in _of_all(every).items()}
         return {
+            "files": {PAIRS: file_digest(out / PAIRS)},
             "metrics": metrics,
+            "flops": cost.get("flops", 0.0),
             "memory_bytes": {"models": held_bytes(self.first.network)},
         }
 
@@ -248,34 +286,52 @@ def _mean_of(values: Sequence[bool | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _whole_batches(path: Path) -> dict[int, list[dict[str, Any]]]:
-    """Batches that are on the disk. What a killed writer began and did not end is cut off."""
-    if not path.exists():
-        return {}
-    lines = path.read_bytes().split(b"\n")[:-1]
-    batches: dict[int, list[dict[str, Any]]] = {}
-    for line in lines:
-        row = json.loads(line)
-        batches.setdefault(row["step"], []).append(row)
-    torn = [k for k, rows in batches.items() if len(rows) < rows[0]["of"]]
-    for k in torn:
-        del batches[k]
-    whole = "".join(json.dumps(row) + "\n" for rows in batches.values() for row in rows)
-    if len(whole.encode()) != path.stat().st_size:
-        write_text(path, whole)
-    return batches
+def whole_batches(path: Path) -> tuple[dict[int, list[dict[str, Any]]], int]:
+    """Batches of which every row is on the disk, by step; and how many lines were skipped.
+
+    Where a batch was made again, the later rows stand. Rows from before the checksums have no place
+    in their batch; they stand in order.
+    """
+    lines = read_lines(path)
+    batches: dict[int, dict[int, dict[str, Any]]] = {}
+    n_bad = lines.n_bad
+    for row in lines.records:
+        if not _is_row(row):
+            n_bad += 1
+            continue
+        batch = batches.setdefault(row["step"], {})
+        batch[row.get("i", len(batch))] = row
+    whole = {
+        k: [batch[i] for i in sorted(batch)]
+        for k, batch in batches.items()
+        if all(sorted(batch) == list(range(row["of"])) for row in batch.values())
+    }
+    return whole, n_bad
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    """Whether a record is a comparison, every type checked."""
+    try:
+        pair = typed(PairRow, row)
+    except Damaged:
+        return False
+    verdicts = (pair.verdict, *pair.others)
+    return all(v is None or 0 <= v <= 1 for v in verdicts)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Every row of a file of pairs. Raises DataError where it cannot be read."""
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError) as error:
+    """Every row that a stage left. Raises DataError: the file is missing or damaged."""
+    batches, n_bad = whole_batches(path)
+    rows = [row for k in sorted(batches) for row in batches[k]]
+    if n_bad or not rows or sorted(batches) != list(range(len(batches))):
+        problem = f"damaged lines: {n_bad}" if n_bad else "there are none" if not rows else ""
         raise DataError(
-            f"the pairs cannot be read: {error}",
+            f"the pairs cannot be read: {problem or 'some are missing'}",
             where=str(path),
-            fix="delete the stage's directory and run the same command again",
-        ) from error
+            fix="restore the file from a copy, or delete result.json beside it and run the same "
+            "command again: what is missing is then collected anew",
+        )
+    return rows
 
 
 def refuse_few(n: int, wanted: int, where: Path) -> None:

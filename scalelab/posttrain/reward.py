@@ -108,9 +108,10 @@ class Valuing:
 
     def finish(self, out: Path) -> dict[str, Any]:
         """Write the reward model."""
-        self._model().write(out)
+        files = self._model().write(out)
         longest = max(map(len, both_sides(self.pairs.train)))
         return {
+            "files": files,
             "metrics": {
                 **self.pairs.counts(),
                 "steps": self.n_steps,

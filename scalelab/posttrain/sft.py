@@ -174,9 +174,10 @@ class Learning:
 
     def finish(self, out: Path) -> dict[str, Any]:
         """Write the model."""
-        write_model(out, self.start, merged(self.network))
+        files = write_model(out, self.start, merged(self.network))
         n_tokens = self.stage.batch * max(len(e.tokens) for e in self.examples)
         return {
+            "files": files,
             "metrics": {
                 "examples": len(self.examples),
                 "steps": self.n_steps,

@@ -1,15 +1,14 @@
-"""Inside the process of one stage: take its lock, do it, say how it ended."""
+"""Inside the process of one stage: take its lease, do it, say how it ended."""
 
 import os
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from scalelab.files import locked
 from scalelab.launch.base import Outcome
 from scalelab.launch.worker import begin, end
 from scalelab.posttrain.base import Given, StageDir
-from scalelab.posttrain.flow import StageSpec
+from scalelab.posttrain.flow import check_inputs, read_spec
 from scalelab.posttrain.loop import do
 from scalelab.train.rundir import RunDir
 
@@ -22,11 +21,19 @@ def work(path: str, threads: int | None, report: Connection) -> None:
 
 
 def outcome_of(stage_dir: StageDir, stop: Callable[[], bool]) -> Outcome:
-    """Do a stage under its lock. Raises LaunchError where somebody else is doing it."""
+    """Do a stage under its lease, once its inputs are verified.
+
+    Raises:
+        Taken: Another process is doing it, or has taken it over.
+        ConfigError, DataError, RunError: A person has to fix something first.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one stage, one thread
-    spec = StageSpec.load(stage_dir.run_dir.spec_path)
-    problem = f"stage {spec.stage.name} is being done by another process"
-    with locked(stage_dir.run_dir.lock_path, problem, "wait for it to end, or stop it"):
+    # The worker of a command that was killed a moment ago takes a moment to leave.
+    with stage_dir.run_dir.claimed("stage", wait_s=5.0) as (ours, _):
+        stage_dir = StageDir(ours)
+        spec = read_spec(stage_dir)
+        if stage_dir.result() is None:
+            check_inputs(spec)
         given = Given(
             stage=spec.stage,
             conversations=spec.data,
@@ -34,6 +41,7 @@ def outcome_of(stage_dir: StageDir, stop: Callable[[], bool]) -> Outcome:
             paths={name: Path(source.path) for name, source in spec.given.items()},
             out=stage_dir.path,
             stop=stop,
-            journal=stage_dir.run_dir.append,
+            journal=ours.append,
+            guard=ours.guard,
         )
         return "interrupted" if do(stage_dir, given, stop) is None else "done"

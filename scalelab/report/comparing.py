@@ -34,6 +34,7 @@ class Comparing:
         judges: Directory of each model that the judge is made from, by the judge's name for it.
         verdicts: Where the judge's verdicts are kept.
         seed: Of answers that are drawn, and of the order that a person sees.
+        tell: Hears of damage.
     """
 
     def __init__(
@@ -44,7 +45,9 @@ class Comparing:
         judges: Mapping[str, Path],
         verdicts: Path,
         seed: int,
+        tell: Callable[[str], None] = lambda said: None,
     ):
+        self.tell = tell
         self.spec, self.paths, self.model, self.judges = spec, paths, model, judges
         self.verdicts, self.seed = verdicts, seed
 
@@ -66,6 +69,9 @@ class Comparing:
             lambda: spec.judge.court(spec.data, self.judges, self.seed),
             self.verdicts, spec.judge.at_once(),
         )  # fmt: skip
+        if court.n_bad:
+            self.tell(f"{self.verdicts.name}: skipped {court.n_bad} damaged lines; what they held "
+                      "is judged again")  # fmt: skip
         silent = [n for n, path in self.paths.items() if self.model(path).chat is None]
         for name in silent:
             yield Measured("pairwise", name, None, {},

@@ -9,7 +9,8 @@ from typing import Any
 
 from scalelab.errors import ConfigError
 from scalelab.evals.evalfile import EvalFile
-from scalelab.files import locked, make_dir, write_json, write_text
+from scalelab.files import is_component, make_dir, place_of, write_json, write_text
+from scalelab.leases import hold
 from scalelab.posttrain.flow import find_base
 from scalelab.report.measured import Measured
 from scalelab.report.measuring import Measuring
@@ -54,7 +55,7 @@ def run_eval(
     if dry_run:
         return 0
     problem = f"the evaluation {file.name!r} is being made by another process"
-    with locked(root / file.name / "eval.lock", problem, "wait for it, or stop it"):
+    with hold(place_of(root, file.name) / "eval.lock", problem, "wait for it, or stop it"):
         measuring = Measuring(
             file, models, judges, make_dir(root / file.name / "evals"),
             lambda said: print(f"  measured: {said}", flush=True),
@@ -82,7 +83,7 @@ def find_model(said: str, root: Path) -> Path:
         ConfigError: There is none.
     """
     name, _, stage = said.partition("/")
-    if stage and stages_path(root, name).exists():
+    if stage and is_component(name) and stages_path(root, name).exists():
         manifest = StageManifest.load(root, name)
         for planned in manifest.stages:
             if planned.stage == stage:

@@ -69,7 +69,7 @@ def _conclude(final: FinalRun, root: Path, out: Path | None) -> int:
     outcome = close(
         root,
         frozen,
-        run=result.run,
+        run=frozen.run or result.run,  # a run from before may lie under its older id
         status=result.status,
         reason=result.reason,
         n_params=size.count(frozen.param_count),

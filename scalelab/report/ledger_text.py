@@ -1,22 +1,34 @@
 """`scalelab runs --forecasts`: every frozen forecast, launched or not, and what came true."""
 
+import sys
 from pathlib import Path
 
+from scalelab.errors import ScalelabError
 from scalelab.plan.ledger import entries, listing
 from scalelab.track.manifest import SweepManifest, list_sweeps
 
 
-def forecasts(root: Path) -> str:
-    """The ledger for eyes. A forecast is launched once a run of its plan has begun.
+def show_forecasts(root: Path) -> int:
+    """Print the ledger. A forecast is launched once a run of its plan has begun.
 
-    Raises:
-        PlanError: A forecast or an outcome has been changed or cannot be read.
+    What cannot be read is told on stderr, and the others are listed all the same.
+
+    Returns: The exit status: 2 where something cannot be read.
     """
-    known = {frozen.digest[:12]: frozen.digest for frozen, _ in entries(root)}
+    every = entries(root)
+    known = {entry.frozen.digest[:12]: entry.frozen.digest for entry in every if entry.frozen}
+    problems: list[ScalelabError] = [entry.problem for entry in every if entry.problem]
     begun = set()
     for name in list_sweeps(root):
-        manifest = SweepManifest.load(root, name)
+        try:
+            manifest = SweepManifest.load(root, name)
+        except ScalelabError as error:
+            problems.append(error)  # it may have been that of a launched plan
+            continue
         started = any((root / run.dir / "log.jsonl").exists() for run in manifest.runs)
         if manifest.digest in known and started:
             begun.add(known[manifest.digest])
-    return listing(root, begun)
+    print(listing(root, every, begun), flush=True)
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 2 if problems else 0

@@ -13,7 +13,7 @@ class Measured:
     name: str
     model: str | None
     """Of which model; None: of several."""
-    values: Mapping[str, float | None]
+    values: Mapping[str, int | float | None]
     """By name, for tables and MLflow."""
     text: str
     """In words, each number with what it is."""

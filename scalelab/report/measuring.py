@@ -1,11 +1,12 @@
 """What `scalelab eval` measures, one measurement after the other, each kept as it is done.
 
-    runs/<name>/evals/<id>.json              one measurement: its numbers and its words
+    runs/<name>/evals/<id>.json              one measurement, sealed: its numbers and its words
     runs/<name>/evals/<id>.verdicts.jsonl    what a judge said, as it is said
 
 The id of a measurement hashes what decides it: the settings, the model's weights, the seed. So it
 is made once, a killed evaluation goes on behind the last one that was kept, and a model that
-changed is measured anew. The id of verdicts hashes the judge, its conversations and the seed.
+changed is measured anew; so is one whose file is damaged. The id of verdicts hashes the judge, its
+conversations and the seed.
 
 Not here: the measurements themselves (the evals room), the page (eval_command.py).
 """
@@ -13,6 +14,7 @@ Not here: the measurements themselves (the evals room), the page (eval_command.p
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,24 @@ from scalelab.evals.overlap import overlap
 from scalelab.evals.perplexity import perplexity
 from scalelab.evals.predict import Target, predict
 from scalelab.evals.recipes import rank_recipes
-from scalelab.files import write_json
 from scalelab.posttrain.flow import contents
 from scalelab.report.comparing import Comparing
 from scalelab.report.measured import Measured
+from scalelab.sealed import Damaged, Format, typed
 
 FORMAT = 1
 """Raise it where a measurement would come out otherwise: all are made anew."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One measurement on the disk."""
+
+    id: str
+    measured: list[Measured]
+
+
+KEPT = Format("measurement", Kept, schema=1)
 
 
 class Measuring:
@@ -93,11 +106,15 @@ class Measuring:
         self, what: Sequence[Any], make: Callable[[], Iterator[Measured] | list[Measured]]
     ) -> list[Measured]:
         """A measurement that is on the disk, or made now and written there."""
-        path = self.folder / f"{_id(what)}.json"
-        if path.exists():
-            return [Measured(**row) for row in json.loads(path.read_text(encoding="utf-8"))]
+        its_id = _id(what)
+        path = self.folder / f"{its_id}.json"
+        kept, damage = read_kept(path)
+        if kept is not None:
+            return kept
+        if damage is not None:
+            self.tell(f"{path.name} is measured again: {damage}")
         made = list(make())
-        write_json(path, [vars(one) for one in made])
+        KEPT.write(path, Kept(its_id, made))
         for one in made:
             self.tell(f"{one.kind} {one.name}" + (f" of {one.model}" if one.model else ""))
         return made
@@ -229,7 +246,9 @@ class Measuring:
         # Of this judge, whichever models answer and whatever is made of it.
         judge = ["verdicts", judges, spec.judge.model_dump_json(), spec.data.fingerprint()]
         verdicts = self.folder / f"{_id([*judge, self.file.seed])}.verdicts.jsonl"
-        comparing = Comparing(spec, self.paths, self.model, self.judges, verdicts, self.file.seed)
+        comparing = Comparing(
+            spec, self.paths, self.model, self.judges, verdicts, self.file.seed, self.tell
+        )
         return self._kept(what, comparing.everything)
 
     def _prediction(
@@ -297,6 +316,34 @@ class Measuring:
                 "n_items": score.accuracy.n,
             })  # fmt: skip
         return rows, chance
+
+
+def read_kept(path: Path) -> tuple[list[Measured] | None, str | None]:
+    """Measurements that a file keeps, or None; and what is wrong with a file that is there."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        kept = KEPT.parse(text)
+        if kept.id != path.stem:
+            return None, f"it holds measurement {kept.id}"
+        return kept.measured, None
+    except FileNotFoundError:
+        return None, None
+    except OSError as error:
+        return None, f"it cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        return None, "it is not UTF-8 text"
+    except Damaged as damage:
+        old = _unsealed(text)
+        return old, None if old is not None else str(damage)
+
+
+def _unsealed(text: str) -> list[Measured] | None:
+    """Measurements of a file from before the seals, which is a bare list; None: it is none."""
+    try:
+        rows = json.loads(text)
+        return [typed(Measured, row) for row in rows] if isinstance(rows, list) and rows else None
+    except (ValueError, TypeError, Damaged, RecursionError):
+        return None
 
 
 def _id(what: Sequence[Any]) -> str:

@@ -4,7 +4,7 @@
     -> memory, layout, time, money (plan_costs.py) -> a frozen forecast -> a page
 
     OUT/
-      plan.json       schema 1, for programs and for `scalelab launch`
+      plan.json       schema 2, sealed, for programs and for `scalelab launch`
       forecast.json   frozen: never written over
       README.md       the page
       regret.png .svg
@@ -21,16 +21,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from scalelab.errors import ConfigError, PlanError
-from scalelab.files import make_dir, write_json
+from scalelab.files import make_dir
 from scalelab.plan.budget import needed
 from scalelab.plan.final import FORECAST_FILE, PLAN_FILE
-from scalelab.plan.frozen import FrozenForecast
+from scalelab.plan.frozen import WITHOUT_RUN, FrozenForecast
 from scalelab.plan.ledger import enter
 from scalelab.report.plan_costs import Means
 from scalelab.report.plan_page import write_page
 from scalelab.report.plan_source import from_sweep, from_table
 from scalelab.report.plan_text import text
-from scalelab.report.planned import Planned, make_plan, price
+from scalelab.report.planned import Planned, make_plan, plan_name, price
 from scalelab.track.manifest import list_sweeps
 
 PLANS = Path("plans")
@@ -60,7 +60,7 @@ def run_plan(args: argparse.Namespace, root: Path, *, is_table: bool) -> int:
         enter(root, planned.frozen)
     print(text(planned))
     if args.json is not None:
-        write_json(args.json, planned.plan.to_json())
+        planned.plan.write_file(args.json)
     print(f"\nplan: {out / 'README.md'}")
     if planned.plan.spec is not None:
         print(f"next: scalelab launch {out}")
@@ -80,15 +80,22 @@ def write_plan(planned: Planned, out: Path) -> Planned:
     frozen = planned.frozen
     if path.exists():
         there = FrozenForecast.load(path)
-        # Planned again from the same runs: what was frozen first is the forecast.
-        if replace(there, created=frozen.created, code=frozen.code).digest == frozen.digest:
-            frozen = there
+        if _is_the_same(there, frozen):
+            frozen = there  # planned again from the same runs: what was frozen first stands
     frozen.write(path)
     plan = replace(planned.plan, forecast={"digest": frozen.digest, "file": FORECAST_FILE})
     planned = replace(planned, frozen=frozen, plan=plan)
     plan.write(out)
     write_page(planned, out)
     return planned
+
+
+def _is_the_same(there: FrozenForecast, frozen: FrozenForecast) -> bool:
+    """Whether two forecasts differ in no more than when and by what version they were frozen."""
+    there = replace(there, created=frozen.created, code=frozen.code)
+    if there.schema == WITHOUT_RUN:  # the run's size is in its other fields
+        there = replace(there, schema=frozen.schema, run=frozen.run)
+    return there.digest == frozen.digest
 
 
 def refuse_contradictions(args: argparse.Namespace) -> None:
@@ -170,7 +177,7 @@ def _priced(args: argparse.Namespace, means: Means) -> int:
     if args.out is not None:
         print(f"\nplan: {planned.plan.write(make_dir(args.out))}")
     if args.json is not None:
-        write_json(args.json, planned.plan.to_json())
+        planned.plan.write_file(args.json)
     return 0
 
 
@@ -226,11 +233,11 @@ def refuse_taken(root: Path, out: Path) -> None:
     A plan is launched under the name of its directory.
 
     Raises:
-        PlanError: Saying which.
+        PlanError: Saying which, or that the directory's name cannot be that of a plan.
     """
+    name = plan_name(out)
     if (out / FORECAST_FILE).exists():
         FrozenForecast.load(out / FORECAST_FILE)
-    name = out.resolve().name
     if name in list_sweeps(root) and not (out / PLAN_FILE).exists():
         raise PlanError(
             f"{name!r} is the name of a sweep already",

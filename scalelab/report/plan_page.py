@@ -114,7 +114,7 @@ def page(planned: Planned, data: Regret | None) -> str:
         ("evidence", f"{planned.source.where}, runs digest `{frozen.evidence['digest'][:12]}`"),
         ("forecast", f"`{frozen.digest}`, frozen {frozen.created}"),
         ("corpus", f"`{frozen.data_digest}`" if frozen.data_digest else "unknown"),
-        ("run", f"`{planned.plan.spec.digest}`" if planned.plan.spec else "none: no recipe"),
+        ("run", f"`{planned.plan.spec.id}`" if planned.plan.spec else "none: no recipe"),
         *frozen.code.items(),
     ]
     parts = [

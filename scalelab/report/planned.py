@@ -18,9 +18,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 from scalelab.errors import PlanError
+from scalelab.files import is_component
 from scalelab.laws.structural import QUANTITIES
 from scalelab.laws.study import Study
 from scalelab.laws.tokencost import TokenCost
@@ -38,6 +40,7 @@ from scalelab.plan.final import (
     final_model,
 )
 from scalelab.plan.frozen import FrozenForecast, freeze
+from scalelab.plan.ledger import FORECASTS
 from scalelab.report.answer import code
 from scalelab.report.plan_costs import Costs, Means, Said, costs_of, said_budget
 from scalelab.report.plan_fits import Fits, fits
@@ -46,6 +49,7 @@ from scalelab.units import sci, si
 
 OPTIMUM = "optimum"
 UNIQUE = "unique tokens"
+LONGEST = 100  # characters of a source's name that a plan's name takes over
 CLOSE = 0.01  # share of the budget that a model may miss before the laws are asked again
 
 
@@ -102,6 +106,7 @@ def make_plan(args: argparse.Namespace, source: Source, means: Means) -> Planned
         curves=source.curves,
         train_curves=source.train_curves,
         override=args.override,
+        run=final and final.spec.id,
     )
     if final is not None:
         _refuse_short(source, final)
@@ -450,7 +455,29 @@ def _status(kind: str, costs: Costs) -> dict[str, str]:
 
 
 def _name(args: argparse.Namespace, source: Source, flops: float) -> str:
-    """plans/<this>, and later runs/<this>."""
+    """plans/<this>, and later runs/<this>.
+
+    Raises:
+        PlanError: The directory of --out has no plain name.
+    """
     if args.out is not None:
-        return args.out.resolve().name
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{source.name}-{sci(flops)}").strip("-.")
+        return plan_name(args.out)
+    name = f"{source.name[:LONGEST]}-{sci(flops)}"
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
+
+
+def plan_name(out: Path) -> str:
+    """The name of a plan that is written into a directory: the directory's own.
+
+    Raises:
+        PlanError: It is not a plain name, or stands for something else below the runs.
+    """
+    name = out.resolve().name
+    if not is_component(name) or name == FORECASTS:
+        raise PlanError(
+            f"{name!r} cannot be the name of a plan, which is launched as runs/NAME",
+            where=f"--out {out}",
+            fix="end the directory's path in a name of letters, digits, dots, dashes and "
+            f"underscores, other than {FORECASTS!r}",
+        )
+    return name

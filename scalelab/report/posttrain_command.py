@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from scalelab.evals.checkpoint import described
-from scalelab.files import locked, write_json
+from scalelab.files import place_of, write_json
 from scalelab.launch.forks import devices_here
+from scalelab.leases import hold
 from scalelab.posttrain.abreast import Abreast, Ended, server
 from scalelab.posttrain.flow import Planned, PosttrainFile, find_base, plan, write_down
 from scalelab.report.mirrored import or_later
@@ -41,7 +42,7 @@ def run_posttrain(
     if dry_run:
         return 0
     problem = f"the post-training {file.name!r} is being done by another process"
-    with locked(root / file.name / "lock", problem, "wait for it, or stop it"):
+    with hold(place_of(root, file.name) / "lock", problem, "wait for it, or stop it"):
         write_down(file, stages, known, root)
         syncer = Syncer.start(root, file.name)
         context = server(stages)
@@ -155,7 +156,8 @@ def about(base: Path, root: Path) -> dict[str, Any]:
         known["flops_before"] = float(before.drop_duplicates("run")["flops"].sum())
         return known
     if (base / "model.json").exists():
-        config, _, seq_len, _ = described(base)
+        config, model = described(base)
+        seq_len = model.seq_len
     else:
         from scalelab.model.export import config_of
 
@@ -206,7 +208,8 @@ def _tell(planned: Planned, what: str) -> None:
 
 def _first_of(batch: Path) -> str:
     """The first example that a stage wrote down, in one line."""
-    return batch.read_text(encoding="utf-8").split("\n\n", 1)[1].split("\n")[0][:200]
+    text = batch.read_text(encoding="utf-8", errors="replace")
+    return text.partition("\n\n")[2].partition("\n")[0][:200]
 
 
 SHOWN = (

@@ -8,20 +8,19 @@ bytes are reckoned, not measured, and every number says which.
 Not here: figures (posttrain_figures.py), the page (posttrain_page.py).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scalelab.errors import DataError
+from scalelab.errors import DataError, RunError
 from scalelab.evals.judgments import Judgments
 from scalelab.evals.pairwise import length_controlled, win_rate
-from scalelab.posttrain.base import StageResult
+from scalelab.posttrain.base import StageDir, StageResult
 from scalelab.posttrain.flow import BASE, MODELS, Planned
 from scalelab.posttrain.grade import ANSWERS
+from scalelab.sealed import read_lines
 
 SCHEMA = 1
 SINGLE = 20
@@ -185,7 +184,9 @@ def _curves(planned: Sequence[Planned], results: Mapping[str, StageResult | None
 
 def wins_over(one: Planned, other: Planned, model: str, baseline: str) -> dict[str, Any] | None:
     """Greedy answers of two models to the same prompts of the first test set, judged by gold."""
-    ours, theirs = (_answers(p.dir.path / ANSWERS) for p in (one, other))
+    ours, theirs = (_answers(p.dir) for p in (one, other))
+    if len(ours) != len(theirs):  # from before the seals, and a line is missing
+        return None
     if not ours or ours[0]["gold"] is None:
         return None
     verdict = [
@@ -210,10 +211,30 @@ def wins_over(one: Planned, other: Planned, model: str, baseline: str) -> dict[s
     return found | {"lc": fair.value, "lc_interval": fair.interval}
 
 
-def _answers(path: Path) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    first = rows[0]["set"] if rows else None
-    return [row for row in rows if row["set"] == first]
+def _answers(stage: StageDir) -> list[dict[str, Any]]:
+    """Answers to the first test set. Raises RunError: they are not as they were graded."""
+    stage.check_outputs(ANSWERS)
+    path = stage.path / ANSWERS
+    lines = read_lines(path)
+    rows = lines.records
+    n_bad = lines.n_bad + sum(not _is_answer(row) for row in rows)
+    if n_bad:
+        raise RunError(
+            f"{path.name} cannot be read: damaged lines: {n_bad}",
+            where=str(path),
+            fix="restore the file from a copy, or delete result.json beside it and run the same "
+            "command again: the model is then graded anew",
+        )
+    return [row for row in rows if row["set"] == rows[0]["set"]]
+
+
+def _is_answer(row: Mapping[str, Any]) -> bool:
+    gold = row.get("gold", False)
+    return (
+        isinstance(row.get("set"), str)
+        and isinstance(row.get("answer"), str)
+        and (gold is None or type(gold) in (int, float))
+    )
 
 
 def record(data: Posttrained) -> dict[str, Any]:

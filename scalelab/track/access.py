@@ -6,17 +6,16 @@
 Not here: what is sent (mirror.py), MLflow itself (mlflow_store.py).
 """
 
-import fcntl
 import importlib.util
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from scalelab.errors import TrackError
-from scalelab.files import make_dir, writing
+from scalelab.leases import Taken, hold
 
 if TYPE_CHECKING:
     from scalelab.track.mlflow_store import Store
@@ -71,11 +70,13 @@ def open_store(root: Path) -> "Store":
     if not has_mlflow():
         raise no_mlflow("is not installed")
     try:
-        from scalelab.track.mlflow_store import Store
+        from scalelab.track.mlflow_store import Store, make_store
     except ImportError as error:
         raise no_mlflow(f"cannot be imported ({error})") from error
-    with _held(root / ".mlflow.lock", wait_s=120):
-        return Store(tracking_uri(root), artifact_root(root))
+    with _held(root / ".mlflow", wait_s=120):
+        uri = tracking_uri(root)
+        make_store(uri)
+        return Store(uri, artifact_root(root))
 
 
 @contextmanager
@@ -85,25 +86,17 @@ def the_only_writer(root: Path, wait_s: float) -> Iterator[None]:
     Raises:
         StoreDown: Another process held it for `wait_s` seconds.
     """
-    with _held(root / ".sync.lock", wait_s):
+    with _held(root / ".sync", wait_s):
         yield
 
 
 @contextmanager
 def _held(path: Path, wait_s: float) -> Iterator[None]:
-    make_dir(path.parent)
-    with writing(path):
-        file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed below
-    with file:
-        deadline = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise StoreDown("another process is writing to the mirror") from None
-                time.sleep(0.05)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(hold(path, "taken", "wait", wait_s=wait_s))
+        except Taken:
+            raise StoreDown("another process is writing to the mirror") from None
         yield
 
 

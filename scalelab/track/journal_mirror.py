@@ -2,28 +2,28 @@
 
 One pass reads every journal from where the last pass stopped and sends what is new; a run
 appears in MLflow with the first line of its journal. The state file only saves time: without
-it everything is sent again and nothing is doubled. It belongs to one parent run, whose id no
-other store has: a store that was deleted and made anew is filled from the beginning. A run that was
-deleted from the disk and trained again is another run under the same id: it replaces the first.
+it, or where it is damaged, everything is sent again and nothing is doubled. It belongs to one
+parent run, whose id no other store has: a store that was deleted and made anew is filled from the
+beginning. A run that was deleted from the disk and trained again is another run under the same id:
+it replaces the first.
 
 Not here: what sweeps and post-trainings send (mirror.py, stage_mirror.py), the process that
 makes the passes (sync.py).
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
-from scalelab.config import read
-from scalelab.errors import ScalelabError
-from scalelab.files import write_json
+from scalelab.config import parse_yaml
+from scalelab.errors import ScalelabError, TrackError
+from scalelab.sealed import Format
 from scalelab.track import state
 from scalelab.track.access import Refused, StoreDown
 from scalelab.track.points import Point, began_ms, flat, journal_size, last_heard_ms
-from scalelab.train.rundir import RunDir, read_events
+from scalelab.train.rundir import RunDir, read_events, read_sealed_yaml
 
 if TYPE_CHECKING:
     from scalelab.track.mlflow_store import Store
@@ -67,6 +67,44 @@ class Child:
 
 
 @dataclass(frozen=True)
+class Sent:
+    """What the store has of one child."""
+
+    id: str
+    """MLflow's, of its run."""
+    began: int
+    """When the journal began that was sent, milliseconds since 1970."""
+    offset: int = 0
+    """Where the next pass goes on in the journal, bytes."""
+    n_bad: int = 0
+    """Lines of the journal up to there that do not hold."""
+    seen: dict[str, int] = field(default_factory=dict)
+    """The last step of each metric."""
+    state: str | None = None
+    finished_ms: int | None = None
+    """Of the result that was sent."""
+
+
+@dataclass(frozen=True)
+class SentState:
+    """What a store has of one name: the state file."""
+
+    parent: str
+    """MLflow's id of the parent run."""
+    runs: dict[str, Sent]
+    """By the children's keys."""
+
+
+SENT = Format(
+    "mirror state",
+    SentState,
+    schema=1,
+    error=TrackError,
+    fix="delete it: everything is sent again, and nothing is doubled",
+)
+
+
+@dataclass(frozen=True)
 class Ending:
     """What is sent of a child that has a result, beside its journal."""
 
@@ -104,7 +142,7 @@ class JournalMirror(ABC, Generic[AskedT, ResultT]):
         self._experiment = store.experiment(name)
         self._parent_key = f"{self.prefix}:{name}"
         self._state_path = root / name / self.state_file
-        self._state: dict[str, dict[str, Any]] = {}
+        self._state: dict[str, Sent] = {}
         self._parent: str | None = None
         self._described: Mapping[str, str] | None = None
         self._results: dict[str, tuple[tuple[int, int, int], ResultT]] = {}
@@ -164,12 +202,12 @@ class JournalMirror(ABC, Generic[AskedT, ResultT]):
             done = Passed(done.moved + again.moved, again.problems)
         return done
 
-    def _load_state(self) -> dict[str, dict[str, Any]]:
+    def _load_state(self) -> dict[str, Sent]:
         try:
-            every = json.loads(self._state_path.read_text(encoding="utf-8"))
-            return dict(every["runs"]) if every["parent"] == self._parent else {}
-        except (OSError, ValueError, KeyError, TypeError):
-            return {}  # lost or torn: all is sent again, and nothing is doubled
+            sent = SENT.read(self._state_path)
+        except (FileNotFoundError, TrackError):
+            return {}  # lost or damaged: all is sent again, and nothing is doubled
+        return dict(sent.runs) if sent.parent == self._parent else {}
 
     def _send_all(self, asked: AskedT, last: bool) -> Passed:
         moved, problems = 0, []
@@ -210,49 +248,54 @@ class JournalMirror(ABC, Generic[AskedT, ResultT]):
 
     def _send(self, child: Child, result: ResultT | None, last: bool) -> bool:
         """Bring one child up to date. Whether there was anything to do."""
-        run_dir, known = child.dir, dict(self._state.get(child.key, {}))
+        run_dir, known = child.dir, self._state.get(child.key)
         finished = result.finished_ms if result else None
-        if finished is not None and known.get("finished_ms") == finished:
+        if finished is not None and known is not None and known.finished_ms == finished:
             return False
         began = began_ms(run_dir, finished)
         if began is None:
             return False  # not one line of its journal yet
-        if known.get("began") != began or journal_size(run_dir) < known["offset"]:
-            known = {}
-        fresh = not known
+        if known is not None and (known.began != began or journal_size(run_dir) < known.offset):
+            known = None
+        fresh = known is None
         if fresh:
             self._state.pop(child.key, None)
-            known = {"began": began, "offset": 0, "seen": {}, "state": None}
-        events, offset = read_events(run_dir.log_path, known["offset"])
+        before = known or Sent(id="", began=began)
+        events, offset, n_bad = read_events(run_dir.log_path, before.offset)
+        n_bad += before.n_bad
         # Between two tries nobody trains the run, and asking who holds its lock might be in the
         # way of the one who is about to take it: until the last pass, what has begun runs.
         now, reason = state.state_of(run_dir, result) if last or result else ("running", None)
-        if not (events or fresh or result) and (not last or known["state"] == now):
+        if not (events or fresh or result) and (not last or before.state == now):
             return False
         # A run that was lost and went on has a reason no more: an empty tag says so.
         tags = {"scalelab.state": now, "scalelab.reason": reason or ""}
-        if fresh:
-            known["id"] = self._create(child, began)
-        seen = dict(known["seen"])
+        if n_bad:
+            tags["scalelab.log_lines_skipped"] = str(n_bad)
+        run_id = self._create(child, began) if fresh else before.id
+        seen = dict(before.seen)
         points = self._points(events, seen)
         if result is not None:
             ending = self._ending(child, result, seen)
             points = [*points, *ending.points]
             tags |= ending.tags
             for path in ending.files:
-                self.store.artifact(known["id"], path)
-        self.store.log(known["id"], points=points, tags=tags)
-        if known["state"] != now:
+                self.store.artifact(run_id, path)
+        self.store.log(run_id, points=points, tags=tags)
+        if before.state != now:
             end = last_heard_ms(run_dir, began) if finished is None else finished
-            self.store.status(known["id"], STATUS.get(now, "RUNNING"), end)
-        known |= {"offset": offset, "seen": seen, "state": now, "finished_ms": finished}
-        self._state[child.key] = known
+            self.store.status(run_id, STATUS.get(now, "RUNNING"), end)
+        self._state[child.key] = replace(
+            before, id=run_id, offset=offset, n_bad=n_bad, seen=seen, state=now,
+            finished_ms=finished,
+        )  # fmt: skip
         self._save_state()
         self.sent += 1
         return True
 
     def _create(self, child: Child, began: int) -> str:
-        params = dict(flat(read(child.dir.spec_path).data))  # before the store hears of the run
+        path = child.dir.spec_path  # read before the store hears of the run
+        params = dict(flat(parse_yaml(read_sealed_yaml(path), str(path)).data))
         run = self.store.run(
             self._experiment,
             child.key,
@@ -267,12 +310,13 @@ class JournalMirror(ABC, Generic[AskedT, ResultT]):
         return run.id
 
     def _save_state(self) -> None:
-        write_json(self._state_path, {"parent": self._parent, "runs": self._state})
+        assert self._parent is not None
+        SENT.write(self._state_path, SentState(self._parent, self._state))
 
     def _forget_strays(self) -> bool:
         """Forget runs that the store has not, or has under another id. Whether there were any."""
         there = self.store.runs(self._experiment)
-        strays = [run for run, known in self._state.items() if there.get(run) != known["id"]]
+        strays = [run for run, known in self._state.items() if there.get(run) != known.id]
         for run in strays:
             del self._state[run]
         if there.get(self._parent_key) != self._parent:

@@ -4,22 +4,27 @@
     sweep           runs/<name>/sweep.json        scalelab sweep
     post-training   runs/<name>/posttrain.json    scalelab posttrain
 
-A name may stand for both.
+A name may stand for both. Manifests are sealed (sealed.py); those from before the seals are read.
+Nothing is read or written through a symbolic link below the directory of all runs.
 
 Not here: what the manifests hold (manifest.py, stages.py).
 """
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from scalelab.errors import TrackError
-from scalelab.files import write_json
+from scalelab.errors import RunError, TrackError
+from scalelab.files import inside, is_component, make_dir, refuse_link
+from scalelab.sealed import Damaged, Format
 
 Manifest = TypeVar("Manifest")
+SCHEMA, UNSEALED = 2, 1
+"""Of manifests, and of those from before the seals."""
+RESERVED = ("forecasts",)
+"""Names below the directory of all runs that stand for no work: the ledger of forecasts."""
 
 
 @dataclass(frozen=True)
@@ -32,39 +37,86 @@ class Kind:
     command: str
     """What writes the manifest and does the work."""
 
+    def format(self, type: type[Manifest]) -> Format[Manifest]:
+        """The file format of the kind's manifest, of which `type` is the record."""
+        return Format(
+            f"{self.noun} manifest",
+            type,
+            schema=SCHEMA,
+            unsealed=UNSEALED,
+            error=TrackError,
+            fix=f"run `{self.command}` on its file again, which writes the manifest anew, or "
+            "restore the file from a copy",
+        )
+
     def path(self, root: Path, name: str) -> Path:
-        """Where the manifest of `name` lies."""
-        return root / name / self.file
+        """The path of the manifest of `name`.
+
+        Raises:
+            RunError: `name` is not a plain name, or its directory is a symbolic link.
+        """
+        if not is_component(name):
+            raise RunError(
+                f"{name!r} cannot be the name of a {self.noun}",
+                where=str(root),
+                fix="use a name of letters, digits, dots, dashes and underscores",
+            )
+        return inside(root, name) / self.file
 
     def names(self, root: Path) -> list[str]:
         """Names that have a manifest of this kind, sorted."""
         return sorted(path.parent.name for path in root.glob(f"*/{self.file}"))
 
-    def write(self, root: Path, name: str, manifest: Any, load: Callable[[Path, str], Any]) -> None:
-        """Write a manifest, whole. The time of the first writing is kept, where it can be read."""
-        first = manifest.created_ms
-        with suppress(TrackError):  # what cannot be read is mended by writing it anew
-            first = load(root, name).created_ms
-        record = {"schema": 1, **asdict(replace(manifest, created_ms=first))}
-        write_json(self.path(root, name), record)
+    def write(
+        self, root: Path, name: str, manifest: Manifest, load: Callable[[Path, str], Manifest]
+    ) -> None:
+        """Write a manifest, whole. The time of the first writing is kept, where it can be read.
 
-    def read(self, root: Path, name: str, build: Callable[[dict[str, Any]], Manifest]) -> Manifest:
-        """What `build` makes of the manifest's record.
+        Raises:
+            TrackError: The name is reserved.
+            RunError: It is not a plain name, or its directory is a symbolic link.
+        """
+        path = self.path(root, name)
+        if name in RESERVED:
+            raise TrackError(
+                f"{name!r} cannot be the name of a {self.noun}",
+                where=f"{root / name} holds something else",
+                fix="choose another name",
+            )
+        first = manifest.created_ms
+        with suppress(TrackError):  # one that cannot be read is replaced
+            first = load(root, name).created_ms
+        make_dir(path.parent)
+        self.format(type(manifest)).write(path, replace(manifest, created_ms=first))
+
+    def read(
+        self,
+        root: Path,
+        name: str,
+        format: Format[Manifest],
+        check: Callable[[Manifest], None],
+    ) -> Manifest:
+        """The manifest of `name`.
+
+        Args:
+            root: Of all runs.
+            name: Of the sweep or post-training.
+            format: See `format`.
+            check: Raises Damaged where the record contradicts itself or its place.
 
         Raises:
             TrackError: There is no such manifest, or it cannot be read.
+            RunError: `name` is not a plain name, or its directory is a symbolic link.
         """
         path = self.path(root, name)
         try:
-            return build(json.loads(path.read_text(encoding="utf-8")))
+            manifest = format.read(path)
+            check(manifest)
         except FileNotFoundError:
             raise self.unknown(root, name) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TrackError(
-                f"the manifest of {name!r} cannot be read: {error}",
-                where=str(path),
-                fix=f"run `{self.command}` on its file again: it writes the manifest anew",
-            ) from None
+        except Damaged as damage:
+            raise format.refusal(path, damage) from None
+        return manifest
 
     def unknown(self, root: Path, name: str) -> TrackError:
         """What a person is told of a name that stands for nothing of this kind."""
@@ -84,6 +136,36 @@ class Kind:
 SWEEP = Kind("sweep", "sweep.json", "scalelab sweep")
 POSTTRAINING = Kind("post-training", "posttrain.json", "scalelab posttrain")
 KINDS = (SWEEP, POSTTRAINING)
+
+
+def check_name(said: str, name: str) -> None:
+    """Refuse a manifest that lies under another name than its own. Raises Damaged."""
+    if said != name:
+        raise Damaged(f"it is that of {said!r}, not of {name!r}")
+
+
+def check_places(root: Path, places: Iterable[tuple[str, str]]) -> None:
+    """Refuse work that a manifest places anywhere but in a directory of its own.
+
+    Args:
+        root: Of all runs.
+        places: Pairs of an id and a directory relative to the root.
+
+    Raises:
+        Damaged: An id is not a plain name, or a directory is not two plain names.
+        RunError: A directory is a symbolic link.
+    """
+    parents: set[str] = set()
+    for id, dir in places:
+        parent, _, last = dir.partition("/")
+        if not is_component(id):
+            raise Damaged(f"{id!r} is not a plain name")
+        if not is_component(parent) or not is_component(last):
+            raise Damaged(f"{dir!r} is not a directory NAME/ID below {root.name}")
+        if parent not in parents:
+            refuse_link(root / parent)
+            parents.add(parent)
+        refuse_link(root / dir)
 
 
 def kinds_of(root: Path, name: str) -> list[Kind]:

@@ -3,29 +3,34 @@
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
-from scalelab.errors import RunError
+from scalelab.errors import RunError, ScalelabError
 from scalelab.track.kinds import SWEEP, kinds_of
 from scalelab.track.manifest import PlannedRun, SweepManifest, list_sweeps
-from scalelab.track.stages import PlannedStage, StageEnd, StageManifest, list_posttrainings
+from scalelab.track.stages import (
+    PlannedStage,
+    StageManifest,
+    StageResult,
+    list_posttrainings,
+    stage_result,
+)
 from scalelab.track.state import STATES, state_of
-from scalelab.track.table import run_table
-from scalelab.train.rundir import RunDir
+from scalelab.track.table import UNREADABLE, shown_table
+from scalelab.train.rundir import RunDir, read_events
 from scalelab.units import sci, si
-
-UNREADABLE = "unreadable"
-"""State of a stage whose result is there and cannot be read."""
 
 
 def listing(root: Path, name: str | None) -> str:
     """All sweeps and post-trainings in a line each; with a name, its every run or stage.
 
+    What cannot be read is shown as unreadable, with the reason, and the others are listed.
+
     Raises:
-        TrackError: There is neither a sweep nor a post-training of that name.
-        RunError: A run's result is there and cannot be read.
+        TrackError: There is neither a sweep nor a post-training of that name, or the manifest of
+            the one that was named cannot be read.
     """
     if name is not None:
         parts = [
@@ -39,21 +44,33 @@ def listing(root: Path, name: str | None) -> str:
     if sweeps:
         lines.append(f"{'sweep':<24} {'runs':>5}  state")
         for sweep in sweeps:
-            table = run_table(root, sweep)
-            lines.append(f"{sweep:<24} {len(table):>5}  {_counts(table['status'])}")
+            try:
+                states = list(shown_table(root, sweep)["status"])
+            except ScalelabError as error:
+                lines.append(_unreadable(sweep, 5, error))
+                continue
+            lines.append(f"{sweep:<24} {len(states):>5}  {_counts(states)}")
         lines.append("")
     if posttrainings:
         lines.append(f"{'post-training':<24} {'stages':>6}  state")
         for posttraining in posttrainings:
-            states = [stage.state for stage in _standing(root, posttraining)]
+            try:
+                states = [stage.state for stage in _standing(root, posttraining)]
+            except ScalelabError as error:
+                lines.append(_unreadable(posttraining, 6, error))
+                continue
             lines.append(f"{posttraining:<24} {len(states):>6}  {_counts(states)}")
         lines.append("")
     each = " or ".join(["run"] * bool(sweeps) + ["stage"] * bool(posttrainings))
     return "\n".join([*lines, f"every {each} of one: scalelab runs NAME"])
 
 
+def _unreadable(name: str, wide: int, error: ScalelabError) -> str:
+    return f"{name:<24} {'?':>{wide}}  {UNREADABLE}: {error.problem}"
+
+
 def _one(root: Path, sweep: str) -> str:
-    manifest, table = SweepManifest.load(root, sweep), run_table(root, sweep)
+    manifest, table = SweepManifest.load(root, sweep), shown_table(root, sweep)
     lines = [f"{sweep}: {manifest.question.strip()}", _counts(table["status"]), ""]
     lines.append(
         f"{'run':<12} {'state':<11} {'budget':>8} {'N':>7} {'D':>7} {'seed':>4} {'loss':>8} "
@@ -74,14 +91,33 @@ def _one(root: Path, sweep: str) -> str:
 
 
 def _note(root: Path, sweep: str, planned: PlannedRun, row: pd.Series) -> str:
+    notes, log = [], _Log.of(RunDir(root / planned.dir))
     if row["reason"]:
-        return str(row["reason"]).splitlines()[0]
-    if not planned.dir.startswith(f"{sweep}/"):
-        return f"trained by the sweep {Path(planned.dir).parent.name}"
-    if row["status"] in {"running", "interrupted"}:
-        steps = [e["step"] for e in RunDir(root / planned.dir).events() if e["event"] == "step"]
-        return f"step {steps[-1] if steps else 0} of {planned.n_steps}"
-    return ""
+        notes.append(str(row["reason"]).splitlines()[0])
+    elif not planned.dir.startswith(f"{sweep}/"):
+        notes.append(f"trained by the sweep {Path(planned.dir).parent.name}")
+    elif row["status"] in {"running", "interrupted"}:
+        notes.append(f"step {log.step or 0} of {planned.n_steps}")
+    return "; ".join(dict.fromkeys([*notes, *log.remarks]))
+
+
+class _Log(NamedTuple):
+    """What a listing says of a log."""
+
+    step: int | None
+    """The last one; None without one."""
+    remarks: list[str]
+    """That lines were skipped, or that the log cannot be read."""
+
+    @classmethod
+    def of(cls, run_dir: RunDir) -> "_Log":
+        try:
+            events, _, n_bad = read_events(run_dir.log_path)
+        except RunError as error:
+            return cls(None, [error.problem])
+        steps = [event["step"] for event in events if event["event"] == "step"]
+        skipped = f"skipped {n_bad} damaged line{'' if n_bad == 1 else 's'} of its log"
+        return cls(steps[-1] if steps else None, [skipped] if n_bad else [])
 
 
 class _Standing(NamedTuple):
@@ -89,7 +125,7 @@ class _Standing(NamedTuple):
 
     planned: PlannedStage
     state: str
-    end: StageEnd | None
+    end: StageResult | None
     note: str
     """What is to be said beside the numbers."""
 
@@ -100,16 +136,16 @@ def _standing(root: Path, name: str) -> list[_Standing]:
     for planned in StageManifest.load(root, name).stages:
         run_dir = RunDir(root / planned.dir)
         try:
-            end = StageEnd.read(run_dir.path)
+            end = stage_result(run_dir.path)
+            state, reason = state_of(run_dir, end)
         except RunError as error:
             rows.append(_Standing(planned, UNREADABLE, None, error.problem))
             continue
-        state, reason = state_of(run_dir, end)
+        log = _Log.of(run_dir)
         note = reason.splitlines()[0] if reason else "" if end is None else end.main_metrics
-        if end is None and not reason and state != "planned":
-            steps = [event["step"] for event in run_dir.events() if event["event"] == "step"]
-            note = f"step {steps[-1]}" if steps else ""
-        rows.append(_Standing(planned, state, end, note))
+        if end is None and not reason and state != "planned" and log.step is not None:
+            note = f"step {log.step}"
+        rows.append(_Standing(planned, state, end, "; ".join(filter(None, [note, *log.remarks]))))
     return rows
 
 
@@ -127,7 +163,7 @@ def _stages(root: Path, name: str) -> str:
         f"{'seconds':>9}  {'metrics':<{noted}}  dir"
     )
     for planned, state, end, note in rows:
-        tokens, flops, seconds = ("", "", "") if end is None else _totals(end.record)
+        tokens, flops, seconds = ("", "", "") if end is None else _totals(end)
         lines.append(
             f"{planned.stage:<{wide}} {planned.kind:<{kinds}} {state:<11} {tokens:>7} {flops:>8} "
             f"{seconds:>9}  {note:<{noted}}  {planned.dir}"
@@ -135,13 +171,12 @@ def _stages(root: Path, name: str) -> str:
     return "\n".join(lines)
 
 
-def _totals(record: dict[str, Any]) -> tuple[str, str, str]:
+def _totals(end: StageResult) -> tuple[str, str, str]:
     """Tokens, FLOPs and seconds of a stage, for eyes; what is unknown is blank."""
-    tokens, flops, seconds = (record[name] for name in ("n_tokens", "flops", "seconds"))
     return (
-        "" if tokens is None else si(tokens),
-        "" if flops is None else sci(flops),
-        "" if seconds is None else f"{seconds:.1f}",
+        "" if end.n_tokens is None else si(end.n_tokens),
+        "" if end.flops is None else sci(end.flops),
+        "" if end.seconds is None else f"{end.seconds:.1f}",
     )
 
 

@@ -1,17 +1,18 @@
 """What a sweep planned: which runs belong to it, and what was asked for of each.
 
-    runs/<sweep>/sweep.json
+    runs/<sweep>/sweep.json       sealed; see kinds.py
 
 It is rewritten whole whenever the sweep is run again. A run that another sweep has trained
 belongs here too, with the directory it lies in. Runs of an earlier plan of the same name stay
 on the disk and belong to no table, because they may have another recipe.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from scalelab.track.kinds import SWEEP
+from scalelab.sealed import Damaged
+from scalelab.track.kinds import SWEEP, check_name, check_places
+from scalelab.train.spec import ParamCount
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class PlannedRun:
     flops: float
     """Exact FLOPs of those steps."""
     seed: int
+    group: str | None = None
+    """What intervals draw as one: here a digest of the whole spec, which no version of run ids
+    changes, so that intervals do not depend on it. None in manifests from before: the run's id."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class SweepManifest:
     sweep: str
     digest: str
     """Of the whole sweep file with its overrides."""
-    param_count: str
+    param_count: ParamCount
     question: str
     prediction: str
     target_flops: float | None
@@ -64,16 +68,17 @@ class SweepManifest:
 
         Raises:
             TrackError: There is no such sweep, or its manifest cannot be read.
+            RunError: The name is not a plain one, or a directory is a symbolic link.
         """
-        return SWEEP.read(root, sweep, cls._from_record)
 
-    @classmethod
-    def _from_record(cls, record: dict[str, Any]) -> "SweepManifest":
-        runs = tuple(
-            PlannedRun(**{f.name: run[f.name] for f in fields(PlannedRun)})
-            for run in record["runs"]
-        )
-        return cls(**{f.name: record[f.name] for f in fields(cls) if f.name != "runs"}, runs=runs)
+        def check(manifest: SweepManifest) -> None:
+            check_name(manifest.sweep, sweep)
+            check_places(root, ((run.run, run.dir) for run in manifest.runs))
+            for run in manifest.runs:
+                if Path(run.dir).name != run.run:
+                    raise Damaged(f"run {run.run} has the directory {run.dir!r}")
+
+        return SWEEP.read(root, sweep, SWEEP.format(cls), check)
 
 
 def manifest_path(root: Path, sweep: str) -> Path:

@@ -33,10 +33,13 @@ with warnings.catch_warnings():  # its own imports' deprecations say nothing to 
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
+from scalelab.errors import RunError
+from scalelab.files import whole
 from scalelab.track.access import Refused, StoreDown
 from scalelab.track.points import Point
 
 P, T = ParamSpec("P"), TypeVar("T")
+SQLITE = "sqlite:///"
 KEY, PARENT = "scalelab.key", "mlflow.parentRunId"
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 """What makes MLflow's page open on training runs; without it, on traces of chat agents."""
@@ -104,8 +107,7 @@ class Store:
         self.uri = uri
         self._artifacts = artifacts
         _try_file(uri)
-        for noisy in ("alembic", "mlflow", "sqlalchemy"):  # making a database is not news
-            logging.getLogger(noisy).setLevel(logging.ERROR)
+        quiet()
         with _answers():
             self._client = MlflowClient(uri)
             self._client.search_experiments(max_results=1)
@@ -239,12 +241,37 @@ class Store:
         self._client.log_artifact(run_id, str(path))
 
 
+def make_store(uri: str) -> None:
+    """Make the database of a SQLite URI where there is none, whole or not at all.
+
+    MLflow makes its tables one by one, and one that was killed in between can never be opened.
+
+    Raises:
+        StoreDown: The disk refuses.
+    """
+    path = Path(uri.removeprefix(SQLITE))
+    if not uri.startswith(SQLITE) or "?" in uri or path.exists():
+        return
+    quiet()
+    try:
+        with whole(path) as file, _answers():
+            MlflowClient(SQLITE + file.name).search_experiments(max_results=1)
+    except RunError as error:
+        raise StoreDown(error.problem) from error
+
+
+def quiet() -> None:
+    """Let MLflow make a database without a word: it is not news."""
+    for noisy in ("alembic", "mlflow", "sqlalchemy"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
 def _try_file(uri: str) -> None:
     """Ask SQLite itself first: MLflow tries a file that cannot be opened for 100 seconds."""
-    if not uri.startswith("sqlite:///") or "?" in uri:
+    if not uri.startswith(SQLITE) or "?" in uri:
         return
     try:
-        with closing(sqlite3.connect(uri.removeprefix("sqlite:///"), timeout=10)) as db:
+        with closing(sqlite3.connect(uri.removeprefix(SQLITE), timeout=10)) as db:
             db.execute("select count(*) from sqlite_master")
     except sqlite3.Error as error:
         raise StoreDown(str(error)) from error

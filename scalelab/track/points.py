@@ -4,14 +4,15 @@ A run that was resumed logs some steps again. Of each metric and step the first 
 that is a rule about the journal and nothing else, so a mirror made anew is the same mirror.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from scalelab.errors import RunError
+from scalelab.sealed import record_of
 from scalelab.track.manifest import PlannedRun, SweepManifest
-from scalelab.train.rundir import RunDir
+from scalelab.train.rundir import RunDir, is_event
 from scalelab.train.spec import RunResult
 from scalelab.units import sci, si
 
@@ -156,18 +157,25 @@ def fitted(head: str, rows: list[str], each: str) -> str:
 
 
 def began_ms(run_dir: RunDir, finished_ms: int | None) -> int | None:
-    """When a run's journal began; its end where the journal is gone; None before either."""
+    """When a run's journal began; its end where the journal is gone; None before either.
+
+    Raises:
+        RunError: The journal is there and cannot be read.
+    """
     try:
         with open(run_dir.log_path, "rb") as file:
             for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    return int(json.loads(line)["t"])
-                except (ValueError, KeyError, TypeError):
-                    continue  # torn by a crash
+                event = record_of(line[:-1]) if line.endswith(b"\n") else None
+                if event is not None and is_event(event):
+                    return event["t"]
     except FileNotFoundError:
         pass
+    except OSError as error:
+        raise RunError(
+            f"{run_dir.log_path.name} cannot be read: {error.strerror}",
+            where=str(run_dir.log_path),
+            fix="give yourself permission to read it, or move away what stands in its place",
+        ) from error
     return finished_ms
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from scalelab.track.journal_mirror import Child, Ending, JournalMirror
 from scalelab.track.points import Point, first_points, fitted
-from scalelab.track.stages import TOTALS, StageEnd, StageManifest, is_number
+from scalelab.track.stages import TOTALS, StageManifest, StageResult, is_number, stage_result
 from scalelab.track.state import state_of
 from scalelab.train.rundir import RunDir
 from scalelab.units import duration, sci, si
@@ -28,7 +28,7 @@ LABELS = {"step", "t", "event"}
 """Fields of an event that are no metrics."""
 
 
-class StageMirror(JournalMirror[StageManifest, StageEnd]):
+class StageMirror(JournalMirror[StageManifest, StageResult]):
     """One post-training's mirror in one store."""
 
     prefix, state_file = "posttrain", ".sync-posttrain.json"
@@ -52,29 +52,29 @@ class StageMirror(JournalMirror[StageManifest, StageEnd]):
     def _is_ours(self, child: Child) -> bool:
         return True  # a stage belongs to one post-training
 
-    def _read(self, run_dir: RunDir) -> StageEnd | None:
-        return StageEnd.read(run_dir.path)
+    def _read(self, run_dir: RunDir) -> StageResult | None:
+        return stage_result(run_dir.path)
 
     def _points(self, events: list[dict[str, Any]], seen: dict[str, int]) -> list[Point]:
         return list(first_points(events, seen, _named))
 
-    def _ending(self, child: Child, result: StageEnd, seen: Mapping[str, int]) -> Ending:
+    def _ending(self, child: Child, result: StageResult, seen: Mapping[str, int]) -> Ending:
         files, left_out = _outputs(child.dir)
-        values = {name: result.record[name] for name in TOTALS}
-        values |= {f"final.{name}": value for name, value in result.record["metrics"].items()}
+        values = {name: getattr(result, name) for name in TOTALS}
+        values |= {f"final.{name}": value for name, value in result.metrics.items()}
         step = max(seen.values(), default=0)
         points = [
             Point(name, float(value), result.finished_ms, step)
             for name, value in values.items()
             if value is not None
         ]
-        words = {name: result.record.get(name) for name in ("device", "n_resumes")}
+        words = {"device": result.device, "n_resumes": result.n_resumes}
         words["not_copied"] = ", ".join(left_out) or None
         tags = {f"scalelab.{name}": str(word) for name, word in words.items() if word is not None}
         return Ending(points, tags, files)
 
     def _words(
-        self, asked: StageManifest, results: Mapping[str, StageEnd | None], last: bool
+        self, asked: StageManifest, results: Mapping[str, StageResult | None], last: bool
     ) -> tuple[str, dict[str, str]]:
         states = [
             self._stands(RunDir(self.root / planned.dir), results[planned.id], last)
@@ -87,7 +87,7 @@ class StageMirror(JournalMirror[StageManifest, StageEnd]):
         }
         return _state_of_all(states, last), tags
 
-    def _stands(self, run_dir: RunDir, result: StageEnd | None, last: bool) -> str:
+    def _stands(self, run_dir: RunDir, result: StageResult | None, last: bool) -> str:
         """One stage's state; until the last pass, what has begun runs."""
         if result is None and run_dir.is_done:
             return "unreadable"
@@ -130,7 +130,9 @@ def _state_of_all(states: list[str], last: bool) -> str:
     return "failed" if {"diverged", "failed"} & set(states) else "interrupted"
 
 
-def _note(asked: StageManifest, states: list[str], results: Mapping[str, StageEnd | None]) -> str:
+def _note(
+    asked: StageManifest, states: list[str], results: Mapping[str, StageResult | None]
+) -> str:
     """The post-training in Markdown: its question, what was expected, what its stages came to."""
     base = ", ".join(f"{name} {value}" for name, value in asked.base.items())
     question, prediction = asked.question.strip(), asked.prediction.strip()
@@ -147,8 +149,6 @@ def _note(asked: StageManifest, states: list[str], results: Mapping[str, StageEn
         if end is None:
             cells += [""] * 4
         else:
-            record = end.record
-            cells += [si(record["n_tokens"]), sci(record["flops"]), duration(record["seconds"])]
-            cells.append(end.main_metrics)
+            cells += [si(end.n_tokens), sci(end.flops), duration(end.seconds), end.main_metrics]
         rows.append(f"| {' | '.join(cells)} |\n")
     return fitted(head, rows, "a stage")

@@ -10,20 +10,19 @@ recipe or another base.
 Not here: how stages are mirrored (stage_mirror.py).
 """
 
-import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from scalelab.errors import RunError, TrackError
-from scalelab.track.kinds import POSTTRAINING
+from scalelab.files import is_component
+from scalelab.sealed import Damaged, Format
+from scalelab.track.kinds import POSTTRAINING, check_name, check_places
 from scalelab.track.state import state_of
 from scalelab.train.rundir import RunDir
 
-STATUSES = ("finished", "diverged", "failed")
 TOTALS = ("flops", "seconds", "n_tokens")
 """Numbers of every stage's result; None is unknown."""
-NEEDED = ("stage", "kind", "status", "metrics", "finished_ms", *TOTALS)
 MAIN_METRICS = 3
 """How many of a stage's metrics stand in a line for eyes: the first that it names."""
 
@@ -81,19 +80,17 @@ class StageManifest:
 
         Raises:
             TrackError: There is no such post-training, or its manifest cannot be read.
+            RunError: The name is not a plain one, or a directory is a symbolic link.
         """
-        return POSTTRAINING.read(root, name, cls._from_record)
 
-    @classmethod
-    def _from_record(cls, record: dict[str, Any]) -> "StageManifest":
-        stages = tuple(
-            PlannedStage(**{f.name: stage[f.name] for f in fields(PlannedStage)})
-            for stage in record["stages"]
-        )
-        rest = {f.name: record[f.name] for f in fields(cls) if f.name != "stages"}
-        if not isinstance(rest["base"], dict):
-            raise TypeError(f"base is {rest['base']!r}, not a record")
-        return cls(**rest, stages=stages)
+        def check(manifest: StageManifest) -> None:
+            check_name(manifest.name, name)
+            check_places(root, ((stage.id, stage.dir) for stage in manifest.stages))
+            for stage in manifest.stages:
+                if not is_component(stage.stage):
+                    raise Damaged(f"{stage.stage!r} is not a plain name")
+
+        return POSTTRAINING.read(root, name, POSTTRAINING.format(cls), check)
 
 
 def stages_path(root: Path, name: str) -> Path:
@@ -106,87 +103,77 @@ def list_posttrainings(root: Path) -> list[str]:
     return POSTTRAINING.names(root)
 
 
-def stage_result(path: Path) -> dict[str, Any] | None:
-    """What a stage came to, as its result.json says; None while it has come to nothing yet.
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage came to: result.json of its directory, written last, and once."""
+
+    stage: str
+    """Its name in the file."""
+    kind: str
+    id: str
+    status: Literal["finished", "diverged", "failed"]
+    reason: str | None
+    """Why a stage that did not finish ended."""
+    metrics: dict[str, int | float | None]
+    flops: float | None
+    """Spent by all its models, forward and backward; reckoned from tokens. None: unknown."""
+    flops_by: dict[str, float]
+    n_tokens: int | None
+    """Tokens that went through the trained model, forward and backward or written."""
+    memory_bytes: dict[str, int]
+    """What the method holds, by part, reckoned: weights, gradients, moments, references."""
+    seconds: float | None
+    device: str
+    n_resumes: int
+    versions: dict[str, str]
+    finished_ms: int
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of what the stage leaves for others, by name. None of them: from before the seals."""
+
+    @property
+    def main_metrics(self) -> str:
+        """Its first metrics, for eyes."""
+        known = {k: v for k, v in self.metrics.items() if v is not None}
+        return ", ".join(f"{k} {v:.4g}" for k, v in list(known.items())[:MAIN_METRICS])
+
+
+STAGE_RESULT = Format("stage result", StageResult, schema=2, unsealed=1)
+
+
+def stage_id(path: Path) -> str:
+    """The id that a stage's directory is named after."""
+    return path.name.rpartition("-")[2]
+
+
+def stage_result(path: Path) -> StageResult | None:
+    """What a stage came to; None while it has come to nothing yet.
 
     Args:
         path: The stage's directory.
 
     Raises:
-        RunError: The file is there and is not a stage's result.
+        RunError: The file is there and is not the result of this stage.
     """
-    file = RunDir(path).result_path
+    run_dir = RunDir(path)
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        if problem := _no_result(record):
-            raise ValueError(problem)
+        result = STAGE_RESULT.read(run_dir.result_path)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except RunError as error:
+        raise RunError(error.problem, where=error.where, fix=run_dir.how_to_redo()) from None
+    if f"{result.stage}-{result.id}" != path.name:
         raise RunError(
-            f"result.json cannot be read: {error}",
-            where=str(file),
-            fix="delete it and run the same command again: the stage goes on from its checkpoint",
-        ) from None
-    return record
-
-
-def _no_result(record: Any) -> str | None:
-    """Why a record is not a stage's result."""
-    if not isinstance(record, dict):
-        return "it is not a record"
-    if missing := [name for name in NEEDED if name not in record]:
-        return f"it has no {', '.join(missing)}"
-    if record["status"] not in STATUSES:
-        return f"its status is {record['status']!r}, none of {', '.join(STATUSES)}"
-    if not isinstance(record["finished_ms"], int):
-        return f"its finished_ms is {record['finished_ms']!r}, not a whole number"
-    if not isinstance(record["metrics"], dict):
-        return "its metrics are not a record"
-    numbers = {name: record[name] for name in TOTALS} | record["metrics"]
-    for name, value in numbers.items():
-        if value is not None and not is_number(value):
-            return f"its {name} is {value!r}, not a number"
-    return None
+            f"result.json is that of stage {result.stage}-{result.id}, not of {path.name}",
+            where=str(run_dir.result_path),
+            fix=run_dir.how_to_redo(),
+        )
+    return result
 
 
 def is_number(value: object) -> bool:
     """Whether a JSON value is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-@dataclass(frozen=True)
-class StageEnd:
-    """A stage's result, with what every result has at hand."""
-
-    record: dict[str, Any]
-
-    @classmethod
-    def read(cls, path: Path) -> "StageEnd | None":
-        """As stage_result."""
-        record = stage_result(path)
-        return None if record is None else cls(record)
-
-    @property
-    def status(self) -> str:
-        """finished, diverged or failed."""
-        return self.record["status"]
-
-    @property
-    def reason(self) -> str | None:
-        """Why a stage that did not finish ended."""
-        return self.record.get("reason")
-
-    @property
-    def finished_ms(self) -> int:
-        """When it ended."""
-        return self.record["finished_ms"]
-
-    @property
-    def main_metrics(self) -> str:
-        """Its first metrics, for eyes."""
-        known = {k: v for k, v in self.record["metrics"].items() if v is not None}
-        return ", ".join(f"{k} {v:.4g}" for k, v in list(known.items())[:MAIN_METRICS])
 
 
 def stage_state(path: Path) -> tuple[str, str | None]:
@@ -195,4 +182,4 @@ def stage_state(path: Path) -> tuple[str, str | None]:
     Raises:
         RunError: Its result is there and cannot be read.
     """
-    return state_of(RunDir(path), StageEnd.read(path))
+    return state_of(RunDir(path), stage_result(path))

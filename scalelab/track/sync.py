@@ -18,13 +18,14 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalelab.errors import ScalelabError, TrackError
-from scalelab.files import make_dir, writing
+from scalelab.files import inside, make_dir, refuse_link, writing
+from scalelab.leases import holder
 from scalelab.track.access import (
     FIRST_WAIT_S,
     LONGEST_WAIT_S,
@@ -37,9 +38,10 @@ from scalelab.track.access import (
 )
 from scalelab.track.journal_mirror import JournalMirror, Passed
 from scalelab.track.kinds import POSTTRAINING, SWEEP, Kind, every_name, kinds_of
+from scalelab.track.manifest import SweepManifest
 from scalelab.track.mirror import Mirror
 from scalelab.track.stage_mirror import StageMirror
-from scalelab.track.state import is_held
+from scalelab.track.stages import StageManifest
 
 if TYPE_CHECKING:
     from scalelab.track.mlflow_store import Store
@@ -50,6 +52,10 @@ PATIENCE_S = 10.0
 SYNC_PATIENCE_S = 10.0
 """The same for `scalelab sync`, where a person waits."""
 MIRRORS: dict[Kind, type[JournalMirror]] = {SWEEP: Mirror, POSTTRAINING: StageMirror}
+LOADERS: dict[Kind, Callable[[Path, str], object]] = {
+    SWEEP: SweepManifest.load,
+    POSTTRAINING: StageManifest.load,
+}
 NOUNS = {SWEEP: "run", POSTTRAINING: "stage"}
 """What each kind mirrors."""
 BEHIND = "MLflow is behind: scalelab sync catches up (the runs themselves are complete)"
@@ -64,11 +70,16 @@ class Syncer:
 
     @classmethod
     def start(cls, root: Path, name: str) -> "Syncer":
-        """Start following a name. Without MLflow nothing is started, and finish says so."""
-        log = make_dir(root / name) / "sync.log"
+        """Start following a name. Without MLflow nothing is started, and finish says so.
+
+        Raises:
+            RunError: The directory or sync.log is a symbolic link, or cannot be written.
+        """
+        log = make_dir(inside(root, name)) / "sync.log"
         if not has_mlflow():
             return cls(None, log)
-        with writing(log), open(log, "ab") as out:
+        refuse_link(log)
+        with writing(log), open(log, "ab", opener=_opened_itself) as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "scalelab.track.sync", str(root), name],
                 stdin=subprocess.PIPE,
@@ -93,18 +104,33 @@ class Syncer:
         return None if code == 0 else f"{BEHIND}; why: {self._log}"
 
 
+def _opened_itself(path: str, flags: int) -> int:
+    """A file opened, but not through a symbolic link."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o644)
+
+
 def sync(root: Path, name: str | None) -> str:
     """Bring MLflow up to date with one name, or with all. Returns what was done, in words.
 
     Raises:
-        TrackError: MLflow is not installed, the store does not answer, or no such sweep.
+        TrackError: MLflow is not installed, the store does not answer, there is no such sweep, or
+            something could not be mirrored; all else was.
     """
     names = every_name(root) if name is None else [name]
     if not names:
         return f"no sweeps in {root}: nothing to mirror"
     lines, problems = [], []
     for each in names:
-        kinds = kinds_of(root, each)
+        try:
+            kinds = kinds_of(root, each)
+            for kind in kinds:
+                LOADERS[kind](root, each)
+        except ScalelabError as error:
+            if name is not None:
+                raise
+            problems.append(f"name {each!r} is not mirrored: {error}")
+            lines.append(problems[-1])
+            continue
         for kind in kinds:
             done = _brought_up(root, each, kind)
             what = f"{each} ({kind.noun})" if len(kinds) > 1 else each
@@ -157,7 +183,8 @@ def _catch_up(root: Path, name: str, kind: Kind, patience_s: float, *, last: boo
 
 
 def _not_all(problems: Sequence[str], lines: Sequence[str]) -> TrackError:
-    nouns = [f"{noun}s" for noun in NOUNS.values() if any(p.startswith(noun) for p in problems)]
+    every = (*NOUNS.values(), "name")
+    nouns = [f"{noun}s" for noun in every if any(p.startswith(noun) for p in problems)]
     return TrackError(
         f"{len(problems)} {' and '.join(nouns)} could not be mirrored; all others are",
         where="\n         ".join(lines),
@@ -167,7 +194,7 @@ def _not_all(problems: Sequence[str], lines: Sequence[str]) -> TrackError:
 
 def _is_driven(root: Path, name: str) -> bool:
     """Whether some process is training what `name` stands for at this moment."""
-    return is_held(root / name / "lock")
+    return holder(root / name, "lock") is not None
 
 
 def follow(root: Path, name: str, patience_s: float) -> None:

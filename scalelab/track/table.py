@@ -6,6 +6,7 @@ Columns are those of RunResult and PlannedRun (units.py has the symbols), and
 
     status   planned, running, interrupted, finished, diverged or failed
     reason   why a run that did not finish ended
+    group    what the bootstrap draws as one; each run is a group of its own
     dir      its directory, relative to the root of all runs
 
 Not here: which rows a law may be fitted to (evidence.py), files (tablefile.py).
@@ -16,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from scalelab.errors import RunError
 from scalelab.track.manifest import PlannedRun, SweepManifest, list_sweeps
 from scalelab.track.state import state_of
 from scalelab.train.rundir import RunDir
@@ -28,24 +30,40 @@ RESULT = (
     "train_s", "eval_s", "device", "precision", "threads", "n_resumes", "tokenizer",
     "data_digest",
 )  # fmt: skip
-COLUMNS = ("sweep", *PLANNED[:1], "status", "reason", *PLANNED[1:], *RESULT)
+COLUMNS = ("sweep", *PLANNED[:1], "status", "reason", *PLANNED[1:], "group", *RESULT)
+UNREADABLE = "unreadable"
+"""Status of a run whose result or log cannot be read, in a table that is only shown."""
 WORDS = (
-    "sweep", "run", "status", "reason", "dir", "device", "precision", "tokenizer", "data_digest",
+    "sweep", "run", "status", "reason", "dir", "group", "device", "precision", "tokenizer",
+    "data_digest",
 )  # fmt: skip
 
 
 def run_table(root: Path, sweep: str) -> pd.DataFrame:
     """One row per run that the sweep planned, in the order in which it planned them.
 
+    Laws are fitted to it, so a run that cannot be read is an error here and never a missing row.
+
     Raises:
         TrackError: There is no such sweep.
-        RunError: A run's result is there and cannot be read.
+        RunError: A run's result or log is there and cannot be read.
     """
     return _table(_rows(root, sweep))
 
 
+def shown_table(root: Path, sweep: str) -> pd.DataFrame:
+    """The run table to show and to count states: a run that cannot be read is UNREADABLE.
+
+    Its `reason` is the problem, its numbers are NaN.
+
+    Raises:
+        TrackError: There is no such sweep.
+    """
+    return _table(_rows(root, sweep, unreadable_too=True))
+
+
 def every_run(root: Path, sweep: str | None) -> pd.DataFrame:
-    """The run tables of one sweep, or of all of them one below the other."""
+    """The run tables of one sweep, or of all of them one below the other. Raises as run_table."""
     names = list_sweeps(root) if sweep is None else [sweep]
     return _table([row for name in names for row in _rows(root, name)])
 
@@ -61,14 +79,21 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return table
 
 
-def _rows(root: Path, sweep: str) -> list[dict[str, Any]]:
-    return [_row(root, sweep, planned) for planned in SweepManifest.load(root, sweep).runs]
+def _rows(root: Path, sweep: str, unreadable_too: bool = False) -> list[dict[str, Any]]:
+    planned_runs = SweepManifest.load(root, sweep).runs
+    return [_row(root, sweep, planned, unreadable_too) for planned in planned_runs]
 
 
-def _row(root: Path, sweep: str, planned: PlannedRun) -> dict[str, Any]:
+def _row(root: Path, sweep: str, planned: PlannedRun, unreadable_too: bool) -> dict[str, Any]:
     run_dir = RunDir(root / planned.dir)
-    result = run_dir.result()
-    status, reason = state_of(run_dir, result)
+    try:
+        result = run_dir.result()
+        status, reason = state_of(run_dir, result)
+    except RunError as error:
+        if not unreadable_too:
+            raise
+        result, status, reason = None, UNREADABLE, error.problem
     row = {"sweep": sweep, "status": status, "reason": reason}
+    row["group"] = planned.group or planned.run
     row |= {name: getattr(planned, name) for name in PLANNED}
     return row | {name: getattr(result, name) if result else None for name in RESULT}

@@ -2,30 +2,45 @@
 
     checkpoints/step-00001200/
       state.safetensors   weights by name (fp32) and AdamW's moments
-      meta.json           step, the spec's digest, curves so far, seconds spent
+      meta.json           sealed: the run, where it stands, and the SHA-256 of the file above
 
 A checkpoint is written beside its place and renamed, so a killed save leaves the one before
-it untouched. The newest two are kept. One that cannot be read, or belongs to another spec,
-is passed over with a reason; only where that reason is another spec is it an error, because
-somebody has mixed up directories.
+it untouched. The newest two are kept. Every byte is verified before it is used: a checkpoint that
+does not hold is passed over with a reason, for the one before it. One that belongs to another run
+is an error, because directories have been mixed up. Checkpoints from before the seals are used as
+they stand.
+
+The tensors are written here and not by safetensors.torch.save_file, which copies them all, and
+holds the interpreter's lock until they are written, so that nothing can be hashed meanwhile.
+Source: the safetensors format, https://github.com/huggingface/safetensors#format.
 """
 
+import hashlib
 import json
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from scalelab.errors import RunError
-from scalelab.files import whole, whole_dir, write_json
+from scalelab.files import sweep_partials, whole, whole_dir
+from scalelab.sealed import Damaged, Format, check_file, typed
 
 KEEP = 2
+_NAMED = re.compile(r"step-(\d+)")
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16",
+    torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+"""What safetensors calls them."""
+_Record = TypeVar("_Record")
 
 
 @dataclass
@@ -54,62 +69,156 @@ class Progress:
     """What was done about trouble, in order."""
 
 
-def save(folder: Path, spec_digest: str, progress: Progress, tensors: dict[str, Tensor]) -> Path:
+@dataclass(frozen=True)
+class Meta:
+    """What stands in meta.json."""
+
+    run: str
+    """The run's id, or the stage's."""
+    progress: Progress
+    files: dict[str, str]
+    """SHA-256 of every other file, by name."""
+
+
+META = Format("checkpoint", Meta, schema=2)
+STATE = "state.safetensors"
+
+
+def save(folder: Path, run: str, progress: Progress, tensors: dict[str, Tensor]) -> Path:
     """Write one checkpoint and let go of the oldest. Returns its directory."""
     place = folder / f"step-{progress.step:08d}"
+    sweep_partials(folder)
     with whole_dir(place) as partial:
-        write_json(partial / "meta.json", {"spec": spec_digest, **vars(progress)})
-        host = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-        # Views of one buffer would be refused as shared memory: each gets its own.
-        _write({k: v.clone() for k, v in host.items()}, partial / "state.safetensors")
-    for old in _all(folder)[:-KEEP]:
+        META.write(
+            partial / "meta.json", Meta(run, progress, {STATE: _write(tensors, partial / STATE)})
+        )
+    # Later ones were passed over: this run has come from before them.
+    before = [old for old in _all(folder) if _step_of(old) <= progress.step]
+    for old in set(_all(folder)) - set(before[-KEEP:]):
         shutil.rmtree(old, ignore_errors=True)
     return place
 
 
-def newest(folder: Path, spec_digest: str) -> tuple[Progress | None, dict[str, Tensor], list[str]]:
-    """The newest readable checkpoint, and why newer ones were passed over.
+def newest(folder: Path, run: str) -> tuple[Progress | None, dict[str, Tensor], list[str]]:
+    """The newest checkpoint that holds, and why newer ones were passed over.
+
+    Args:
+        folder: Where the run's checkpoints lie.
+        run: The run's id, or the stage's.
 
     Raises:
-        RunError: A checkpoint belongs to another spec.
+        RunError: A checkpoint belongs to another run.
     """
     passed_over = []
     for place in reversed(_all(folder)):
         try:
-            meta: dict[str, Any] = json.loads((place / "meta.json").read_text(encoding="utf-8"))
-            belongs = meta.pop("spec")
-            progress = Progress(**meta)
-            with safe_open(place / "state.safetensors", framework="pt") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            passed_over.append(f"{place.name} cannot be read: {error}")
+            meta = read_meta(place / "meta.json")
+            if meta.run != run:
+                raise foreign(place, meta.run, run)
+            if STATE in meta.files:
+                check_file(place / STATE, meta.files[STATE])
+            tensors = _read(place / STATE)
+        except Damaged as damage:
+            passed_over.append(f"{place.name}: {damage}")
             continue
-        if belongs != spec_digest:
-            raise RunError(
-                f"the checkpoint belongs to run {belongs}, not to {spec_digest}",
-                where=str(place),
-                fix="move the checkpoint back to its own run, or delete it to start afresh",
-            )
-        return progress, tensors, passed_over
+        return meta.progress, tensors, passed_over
     return None, {}, passed_over
 
 
-def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
-    """Write the final weights by name, fp32, whole or not at all."""
-    host = {name: tensor.detach().to("cpu").clone() for name, tensor in weights.items()}
-    with whole(path) as file:
-        _write(host, Path(file.name))
-
-
-def _write(tensors: dict[str, Tensor], path: Path) -> None:
-    """Tensors into a file. What the disk refuses is an OSError, as everywhere else."""
+def read_meta(path: Path) -> Meta:
+    """What meta.json says, sealed or from before the seals. Raises Damaged."""
     try:
-        save_file(tensors, path)
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if number is None:
+        return parse_file(META, path)
+    except Damaged:
+        old = _unsealed(path)
+        if old is None:
             raise
-        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
+        return old
+
+
+def parse_file(kind: Format[_Record], path: Path) -> _Record:
+    """The record in a file of a checkpoint. Raises Damaged, which names the file."""
+    try:
+        return kind.parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Damaged(f"{path.name} is missing") from None
+    except UnicodeDecodeError:
+        raise Damaged(f"{path.name} is not UTF-8 text") from None
+    except OSError as error:
+        raise Damaged(f"{path.name} cannot be read: {error.strerror}") from None
+    except Damaged as damage:
+        raise Damaged(f"{path.name}: {damage}") from None
+
+
+def foreign(place: Path, theirs: str, ours: str) -> RunError:
+    """The error about a checkpoint that belongs to another run."""
+    return RunError(
+        f"the checkpoint belongs to run {theirs}, not to {ours}",
+        where=str(place),
+        fix="move the checkpoint back to its own run, or delete it to start afresh",
+    )
+
+
+def _unsealed(path: Path) -> Meta | None:
+    """What a meta.json from before the seals says; None where it is none."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if {"schema", "seal"} & set(record):
+            return None
+        return Meta(record.pop("spec"), typed(Progress, record), {})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, Damaged, RecursionError):
+        return None
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """Tensors of a file. Raises Damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, ValueError, SafetensorError) as error:
+        raise Damaged(f"{path.name} cannot be read: {error}") from None
+
+
+def save_weights(path: Path, weights: dict[str, Tensor]) -> str:
+    """Write the final weights by name, fp32, whole or not at all. Returns their SHA-256."""
+    with whole(path) as file:
+        return _write(weights, Path(file.name))
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> str:
+    """Write a safetensors file and flush it to the disk. Returns its SHA-256.
+
+    The digest is taken of the same memory, by a thread beside the writing and the flushing.
+    """
+    # The format wants every tensor aligned to its own values: wide ones first.
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header, end = {}, 0
+    for name in order:
+        begin, end = end, end + tensors[name].nbytes
+        header[name] = {
+            "dtype": _DTYPES[tensors[name].dtype],
+            "shape": list(tensors[name].shape),
+            "data_offsets": [begin, end],
+        }
+    head = json.dumps(header, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    head = len(head).to_bytes(8, "little") + head
+    digest = hashlib.sha256(head)
+    with ThreadPoolExecutor(1, "digest") as beside, open(path, "wb") as file:
+        file.write(head)
+        for name in order:
+            data = _bytes_of(tensors[name])
+            beside.submit(digest.update, data)
+            file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """A tensor's values as they lie in the memory of the host, copied only where they must be."""
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy())
 
 
 def clear(folder: Path) -> None:
@@ -118,7 +227,13 @@ def clear(folder: Path) -> None:
 
 
 def _all(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"))  # a launched run's have other names (sharded.py)
+    """Every checkpoint, oldest first. Those of a launched run have other names (sharded.py)."""
+    found = [place for place in folder.glob("step-*") if _NAMED.fullmatch(place.name)]
+    return sorted(found, key=_step_of)
+
+
+def _step_of(place: Path) -> int:
+    return int(place.name.removeprefix("step-"))
 
 
 def seconds_until_next(last_save_s: float) -> float:

@@ -29,7 +29,7 @@ import torch
 import scalelab
 from scalelab.data.shards import Corpus, open_corpus
 from scalelab.data.stream import Stream, n_tokens_unique, validation_windows
-from scalelab.errors import DataError
+from scalelab.errors import DataError, RunError
 from scalelab.files import make_dir
 from scalelab.train import checkpoint
 from scalelab.train.checkpoint import Progress
@@ -133,16 +133,16 @@ class _Run:
         rows = first_micro_rows(spec, device.kind, device.memory_bytes, self.precision)
         saver = None
         if self.launched is None:
-            progress, tensors, passed_over = checkpoint.newest(self.dir.checkpoints, spec.digest)
+            progress, tensors, passed_over = checkpoint.newest(self.dir.checkpoints, self.dir.run)
             engine = self._single((progress and progress.micro_rows) or rows)
             if progress is not None:
-                engine.optimizer.restore(tensors, tensors)
+                self._restore(engine, tensors)
         else:
             from scalelab.train import sharded  # only launched runs wait for torch.distributed
 
             engine = self._spread(rows)
-            saver = sharded.Saver(self.dir.checkpoints, spec.digest, engine)
-            progress, passed_over = sharded.restore(self.dir.checkpoints, spec.digest, engine)
+            saver = sharded.Saver(self.dir.checkpoints, self.dir.run, engine)
+            progress, passed_over = saver.restore()
         resumed = progress is not None
         progress = progress or Progress()
         progress.n_resumes += resumed
@@ -150,6 +150,17 @@ class _Run:
         if engine.is_first:
             self._say_begun(passed_over, progress.step if resumed else None)
         return engine, progress, saver
+
+    def _restore(self, engine: Single, tensors: dict[str, torch.Tensor]) -> None:
+        """Fill the engine. Raises RunError where the tensors are not those of its network."""
+        try:
+            engine.optimizer.restore(tensors, tensors)
+        except (KeyError, RuntimeError) as error:  # only a checkpoint from before the seals
+            raise RunError(
+                f"the checkpoint does not fit the run's network: {error}",
+                where=str(self.dir.checkpoints),
+                fix="delete the newest checkpoint in it and run the same command again",
+            ) from error
 
     def _single(self, rows: int) -> Single:
         def halved(tokens: int) -> None:
@@ -285,7 +296,7 @@ class _Run:
         for place in sharded.saved(self.dir.checkpoints):
             if sharded.step_of(place) > began and self.engine.is_first:
                 sharded.let_go(place)
-        progress, passed_over = sharded.restore(self.dir.checkpoints, self.spec.digest, self.engine)
+        progress, passed_over = self.saver.restore()
         returns = [i for i in before.interventions if i["what"] == "went_back"]
         if progress is None or len(returns) >= rules.most_returns:
             raise Diverged(
@@ -360,14 +371,19 @@ class _Run:
 
     def _save(self) -> float:
         """Save, and say how long to train before the next save."""
-        begun = time.monotonic()
+        begun, progress = time.monotonic(), self.progress
+        if not math.isfinite(progress.loss_sum):
+            raise Diverged(f"loss {progress.loss_sum} by step {progress.step}")
         if self.saver is not None:
             self._poll_saver(wait=True)
+            if self.engine.is_first:
+                self.dir.guard()
             self.saver.begin(self.progress)
         else:
             optimizer = self.engine.optimizer
             tensors = {**optimizer.weights(), **optimizer.moments()}
-            checkpoint.save(self.dir.checkpoints, self.spec.digest, self.progress, tensors)
+            self.dir.guard()
+            checkpoint.save(self.dir.checkpoints, self.dir.run, self.progress, tensors)
             self.dir.append("checkpoint", step=self.progress.step)
         return self._until_next_save(time.monotonic() - begun)
 
@@ -389,12 +405,20 @@ class _Run:
         if not math.isfinite(loss) or loss > untrained + WORSE_THAN_UNTRAINED:
             raise Diverged(f"final validation loss {loss}, an untrained model's is {untrained:.2f}")
         weights = self.engine.weights()
+        files: dict[str, str] = {}
         if self.engine.is_first:
-            checkpoint.save_weights(self.dir.weights_path, weights)
-        return self._conclude("finished", None, loss, error)
+            self.dir.guard()
+            path = self.dir.weights_path
+            files[path.name] = checkpoint.save_weights(path, weights)
+        return self._conclude("finished", None, loss, error, files)
 
     def _conclude(
-        self, status: str, reason: str | None, loss: float | None, error: float | None
+        self,
+        status: str,
+        reason: str | None,
+        loss: float | None,
+        error: float | None,
+        files: dict[str, str] | None = None,
     ) -> RunResult:
         """Write down what the run came to: log first, result last."""
         spec, size, progress = self.spec, self.size, self.progress
@@ -446,9 +470,10 @@ class _Run:
             finished_ms=time.time_ns() // 1_000_000,
             layout=self.launched.layout.to_json() if self.launched else None,
             interventions=progress.interventions,
+            files=files or {},
         )
         if self.engine.is_first:
-            self.dir.write_result(result)
+            result = self.dir.write_result(result)
             checkpoint.clear(self.dir.checkpoints)
         return result
 

@@ -1,41 +1,84 @@
-"""Checkpoints of a launched run: written beside training, checked, readable by any layout.
+"""Checkpoints of a launched run: written beside training, verified, readable by any layout.
 
     checkpoints/sharded-00001200/
-      *.distcp, .metadata   weights and moments (torch.distributed.checkpoint)
-      meta.json             step, spec, progress, and the digest of every file above
+      *.distcp        weights and moments, in chunks (shard_files.py)
+      metadata.json   sealed: where each chunk of a tensor lies (likewise)
+      meta.json       sealed: the run, where it stands, and the SHA-256 of every file above
 
-A checkpoint is written into a new directory under another name, its files are digested, and it is
-renamed into place last; the newest `keep` stay. Training goes on meanwhile: the weights are
-copied to host memory first. On the way back every digest is compared, and one that was cut
-short or altered is passed over, with its reason, for the one before it.
+A checkpoint is written into a new directory under another name and renamed into place last; the
+newest `keep` stay. Training goes on meanwhile: the weights are copied to host memory first. On the
+way back every digest is compared, each process taking its part of the files. A checkpoint that does
+not hold in one process is passed over in all of them, with its reason, for the one before it.
 
 Tensors are named so that no layout shows (Engine.state), and torch cuts them anew on reading: a
 run goes on under another layout, or with more or fewer processes.
 
+Checkpoints from before metadata.json are not read. Their index is a pickle, and to read it safely
+takes an unpickler that allows a list of torch's private classes and is kept up with torch, all for
+launched runs that were under way when the form changed. They are passed over with a reason. Where
+no other checkpoint is left, the run is refused instead of being trained again from the beginning:
+the version of scalelab that began it can finish it.
+
 Not here: the checkpoints of a sweep's runs, which one process writes at once (checkpoint.py).
 """
 
-import hashlib
-import json
+import copy
 import os
+import re
 import shutil
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
 from scalelab.errors import RunError
-from scalelab.files import make_dir, write_json, writing
-from scalelab.train.checkpoint import Progress
+from scalelab.files import make_dir, sync_dir, writing
+from scalelab.sealed import Damaged, Format, check_file
+from scalelab.train.checkpoint import Progress, foreign, parse_file
+from scalelab.train.device import OutOfMemory
 from scalelab.train.engine import Engine
+from scalelab.train.shard_files import (
+    INDEX,
+    INDEX_FILE,
+    ShardReader,
+    ShardWriter,
+    TensorIndex,
+    TensorsOnly,
+    check_fit,
+    check_index,
+)
 
 NAME = "sharded-"
 KEEP = 2
+_NAMED = re.compile(rf"{NAME}(\d+)")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class ShardedMeta:
+    """What stands in meta.json."""
+
+    run: str
+    """The run's id."""
+    updates: int
+    """Updates that AdamW has made."""
+    progress: Progress
+    files: dict[str, str]
+    """SHA-256 of every other file, by name."""
+
+
+META = Format("sharded checkpoint", ShardedMeta, schema=2)
+
+
+class _Pickled(Damaged):
+    """A checkpoint from before metadata.json."""
 
 
 class HostCopy:
@@ -73,12 +116,18 @@ def _on_host(tensor: Tensor) -> Tensor:
 
 
 class Saver:
-    """Writes the checkpoints of one run, one at a time, while it trains."""
+    """Writes the checkpoints of one run, one at a time, while it trains; finds the newest.
 
-    def __init__(self, folder: Path, spec_digest: str, engine: Engine, keep: int = KEEP):
-        self.folder, self.spec_digest, self.engine, self.keep = folder, spec_digest, engine, keep
-        alone = not dist.is_initialized()
-        if alone:
+    Args:
+        folder: Where the run's checkpoints lie.
+        run: The run's id.
+        engine: Holds what is saved.
+        keep: How many stay.
+    """
+
+    def __init__(self, folder: Path, run: str, engine: Engine, keep: int = KEEP):
+        self.folder, self.run, self.engine, self.keep = folder, run, engine, keep
+        if not dist.is_initialized():
             # One process is a group of one: torch's checkpoints ask for a group.
             dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
         self._group = dist.new_group(backend="gloo")
@@ -101,15 +150,15 @@ class Saver:
             make_dir(self.folder)
             shutil.rmtree(partial, ignore_errors=True)
         dist.barrier(self._group)
-        meta = Progress(**json.loads(json.dumps(vars(progress))))
+        writer, progress = ShardWriter(partial), copy.deepcopy(progress)
         with writing(place):
             future = dcp.async_save(
                 self.engine.state(),
-                storage_writer=FileSystemWriter(partial, single_file_per_rank=True),
+                storage_writer=writer,
                 process_group=self._group,
                 async_stager=HostCopy(),
             )
-        self._writing = self._finisher.submit(self._finish, future, meta, partial, place)
+        self._writing = self._finisher.submit(self._finish, future, writer, progress, place)
 
     def poll(self) -> int | None:
         """The step of a checkpoint that has just come to be whole; None while there is none.
@@ -127,20 +176,117 @@ class Saver:
         writing_, self._writing = self._writing, None
         return writing_.result()
 
-    def _finish(self, future: Future, progress: Progress, partial: Path, place: Path) -> int:
-        """Once all of it is written: digest it, give it its name, let go of the oldest."""
-        with writing(place):
-            _result(future)
+    def _finish(self, future: Future, writer: ShardWriter, progress: Progress, place: Path) -> int:
+        """Once all of it is written: record the digests, give it its name, drop the oldest."""
+        partial = Path(writer.path)
+        try:
+            with writing(place):
+                _result(future)
+                if self.engine.is_first:
+                    updates = progress.step - progress.steps_without_update
+                    meta = ShardedMeta(self.run, updates, progress, writer.files)
+                    META.write(partial / "meta.json", meta)
+                    shutil.rmtree(place, ignore_errors=True)
+                    os.replace(partial, place)
+                    sync_dir(self.folder)
+                    self._drop_old(progress.step)
+        finally:
             if self.engine.is_first:
-                updates = progress.step - progress.steps_without_update
-                meta = {"spec": self.spec_digest, "updates": updates}
-                meta |= {"progress": vars(progress), "files": digests(partial)}
-                write_json(partial / "meta.json", meta)
-                shutil.rmtree(place, ignore_errors=True)
-                os.replace(partial, place)
-                for old in saved(self.folder)[: -self.keep]:
-                    shutil.rmtree(old, ignore_errors=True)
+                shutil.rmtree(partial, ignore_errors=True)
         return progress.step
+
+    def _drop_old(self, step: int) -> None:
+        """Keep the newest that lead to a step. Later ones were passed over, or gone back from."""
+        before = [place for place in saved(self.folder) if step_of(place) <= step]
+        for place in set(saved(self.folder)) - set(before[-self.keep :]):
+            let_go(place)
+
+    def restore(self) -> tuple[Progress | None, list[str]]:
+        """Fill the engine from the newest checkpoint that holds; why newer ones were passed over.
+
+        Called by all processes; all use the same checkpoint.
+
+        Raises:
+            RunError: A checkpoint belongs to another run; or none holds, and to begin again would
+                lose work that can be saved, or would begin from weights that were partly read.
+        """
+        passed_over: list[str] = []
+        refusal: RunError | None = None
+        for place in self._from_first(lambda: saved(self.folder)[::-1]):
+            try:
+                meta, index = self._verified(place)
+            except Damaged as damage:
+                passed_over.append(f"{place.name}: {damage}")
+                if isinstance(damage, _Pickled):
+                    refusal = refusal or _written_before(place, damage)
+                continue
+            try:
+                self._fill(place, index)
+            except Damaged as damage:
+                passed_over.append(f"{place.name}: {damage}")
+                refusal = _partly_read(place, damage)
+                continue
+            self.engine.restored(meta.updates)
+            return meta.progress, passed_over
+        if refusal is not None:
+            raise refusal
+        return None, passed_over
+
+    def _verified(self, place: Path) -> tuple[ShardedMeta, TensorIndex]:
+        """What a checkpoint says of itself, once every process has verified its part.
+
+        Raises:
+            Damaged: It does not hold; the same in every process.
+            RunError: It belongs to another run.
+        """
+        meta, index = self._from_first(lambda: _described(place, self.run))
+        rank, n = dist.get_rank(self._group), dist.get_world_size(self._group)
+        payload = sorted(set(meta.files) - {INDEX_FILE}, key=lambda name: (len(name), name))
+        problem = None
+        try:
+            check_fit(index, self.engine.state())
+            for name in payload[rank::n]:
+                check_file(place / name, meta.files[name])
+        except Damaged as damage:
+            problem = str(damage)
+        problems: list[str | None] = [None] * n
+        dist.all_gather_object(problems, problem, group=self._group)
+        for problem in problems:
+            if problem is not None:
+                raise Damaged(problem)
+        return meta, index
+
+    def _fill(self, place: Path, index: TensorIndex) -> None:
+        """Read a verified checkpoint into the engine.
+
+        Raises:
+            Damaged: A file was written wrongly, though as its digest says; the same everywhere.
+        """
+        try:
+            dcp.load(
+                self.engine.state(),
+                storage_reader=ShardReader(place, index),
+                planner=TensorsOnly(),
+                process_group=self._group,
+            )
+        except CheckpointException as error:
+            cause = _cause(error)
+            if isinstance(cause, MemoryError | OutOfMemory):
+                raise cause from None
+            raise Damaged(f"its tensors cannot be read: {cause}".splitlines()[0]) from None
+
+    def _from_first(self, make: Callable[[], _T]) -> _T:
+        """What the first process makes, in all of them; so is its Damaged or RunError."""
+        said: list[_T | Damaged | RunError | None] = [None]
+        if self.engine.is_first:
+            try:
+                said = [make()]
+            except (Damaged, RunError) as problem:
+                said = [problem]
+        dist.broadcast_object_list(said, group=self._group)
+        if isinstance(said[0], Damaged | RunError):
+            raise said[0]
+        return said[0]
 
 
 def leave() -> None:
@@ -149,49 +295,10 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def restore(folder: Path, spec_digest: str, engine: Engine) -> tuple[Progress | None, list[str]]:
-    """Fill the engine from the newest whole checkpoint; say why newer ones were passed over.
-
-    Raises:
-        RunError: A checkpoint belongs to another spec.
-    """
-    passed_over: list[str] = []
-    found: tuple[str, dict[str, Any]] | None = None
-    refusal: RunError | None = None
-    if engine.is_first:
-        for place in reversed(saved(folder)):
-            meta, reason = _checked(place)
-            if meta is None:
-                passed_over.append(f"{place.name} {reason}")
-            elif meta["spec"] != spec_digest:
-                refusal = RunError(
-                    f"the checkpoint belongs to run {meta['spec']}, not to {spec_digest}",
-                    where=str(place),
-                    fix="move the checkpoint back to its own run, or delete it to start afresh",
-                )
-                break
-            else:
-                found = (str(place), meta)
-                break
-    said = [found, passed_over, refusal]
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.broadcast_object_list(said)
-    found, passed_over, refusal = said
-    if refusal is not None:
-        raise refusal
-    if found is None:
-        return None, passed_over
-    path, meta = found
-    dcp.load(
-        engine.state(), storage_reader=FileSystemReader(path), no_dist=not dist.is_initialized()
-    )
-    engine.restored(meta["updates"])
-    return Progress(**meta["progress"]), passed_over
-
-
 def saved(folder: Path) -> list[Path]:
     """Every checkpoint under its final name, oldest first."""
-    return sorted(folder.glob(f"{NAME}*"))
+    found = [place for place in folder.glob(f"{NAME}*") if _NAMED.fullmatch(place.name)]
+    return sorted(found, key=step_of)
 
 
 def step_of(place: Path) -> int:
@@ -204,38 +311,48 @@ def let_go(place: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)
 
 
-def digests(place: Path) -> dict[str, str]:
-    """BLAKE2b of every file of a checkpoint, by name."""
-    found = {}
-    for file in sorted(place.iterdir()):
-        if file.name != "meta.json":
-            with open(file, "rb") as opened:
-                found[file.name] = hashlib.file_digest(opened, "blake2b").hexdigest()
-                os.fsync(opened.fileno())
-    return found
+def _described(place: Path, run: str) -> tuple[ShardedMeta, TensorIndex]:
+    """The two records of a checkpoint, verified. Raises Damaged, or RunError: of another run."""
+    if (place / ".metadata").exists() and not (place / INDEX_FILE).exists():
+        raise _Pickled(
+            "it was written by an older version of scalelab, its index is a pickle (.metadata), "
+            "and nothing is unpickled"
+        )
+    meta = parse_file(META, place / "meta.json")
+    if meta.run != run:
+        raise foreign(place, meta.run, run)
+    if INDEX_FILE not in meta.files:
+        raise Damaged(f"meta.json has no digest of {INDEX_FILE}")
+    check_file(place / INDEX_FILE, meta.files[INDEX_FILE])
+    index = parse_file(INDEX, place / INDEX_FILE)
+    check_index(index, meta.files)
+    return meta, index
 
 
-def _checked(place: Path) -> tuple[dict[str, Any] | None, str]:
-    try:
-        meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
-        there = digests(place)
-        for name, digest in meta["files"].items():
-            if name not in there:
-                return None, f"lacks {name}"
-            if there[name] != digest:
-                return None, f"was altered or cut short: {name} is not what was written"
-        Progress(**meta["progress"])
-        meta["spec"], meta["updates"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return None, f"cannot be read: {error}"
-    return meta, ""
+def _written_before(place: Path, damage: Damaged) -> RunError:
+    return RunError(
+        f"no checkpoint can be used: {damage}",
+        where=str(place),
+        fix="finish the run with the version of scalelab that began it, or delete the directory "
+        f"{place.parent} to train from the beginning",
+    )
+
+
+def _partly_read(place: Path, damage: Damaged) -> RunError:
+    return RunError(
+        f"no checkpoint can be used: {damage}",
+        where=str(place),
+        fix="delete this checkpoint and run the same command again",
+    )
 
 
 def _result(future: Future) -> None:
     try:
         future.result()
-    except Exception as error:
-        # torch wraps what the disk said once for each process: the first of them is the cause.
-        causes = getattr(error, "failures", {})
-        first = next(iter(causes.values()), (error,))[0]
-        raise first if isinstance(first, OSError) else error from None
+    except CheckpointException as error:
+        raise _cause(error) from None
+
+
+def _cause(error: CheckpointException) -> BaseException:
+    """What went wrong in the first process in which something did: torch wraps it for each."""
+    return next(iter(error.failures.values()))[0]

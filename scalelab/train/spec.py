@@ -7,19 +7,34 @@ came to. Both are plain records: a spec is read from YAML, a result is written a
 Units: n_params in parameters, n_tokens in tokens, flops in floating-point operations of
 training (forward and backward), loss in nats per token, bpb in bits per byte, *_s seconds.
 
+Run ids are versioned: see RunSpec.id.
+
 Not here: where the files lie (rundir.py), how specs are chosen (the sweep room).
 """
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from scalelab.config import Config, Count, Fraction, NonNegative, Positive, Whole, plugin
+from scalelab.config import (
+    Config,
+    Count,
+    Fraction,
+    NonNegative,
+    Positive,
+    Whole,
+    changed,
+    digest_without,
+    plugin,
+    short_hash,
+)
 from scalelab.data.base import DataConfig
 from scalelab.model import ARCHITECTURES
 from scalelab.train import SCHEDULES
 
 ParamCount = Literal["total", "non_embedding", "matmul", "active"]
 Status = Literal["finished", "diverged", "failed"]
+ID_SCHEMA = 2
+"""Version of what a run id covers. 1 was the whole spec, defaults included."""
 
 
 class AdamWSpec(Config):
@@ -78,6 +93,20 @@ class RunSpec(Config):
     def n_tokens(self) -> int:
         """Training tokens this run is to see."""
         return self.n_steps * self.batch_tokens
+
+    @property
+    def id(self) -> str:
+        """The run's id, twelve hex digits: over what differs from the defaults.
+
+        A new field with a default changes no id. A changed default would change what old ids mean:
+        raise ID_SCHEMA with it.
+        """
+        return short_hash({"schema": ID_SCHEMA, "run": changed(self)})
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The id, and the one under which runs from before ID_SCHEMA 2 are found."""
+        return self.id, digest_without(self, after=1)
 
 
 @dataclass(frozen=True)
@@ -139,14 +168,5 @@ class RunResult:
     """How a launched run was spread over processes; None for a sweep's run."""
     interventions: list[dict[str, Any]] = field(default_factory=list)
     """What was done about spikes and batches without a number (stability.py)."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """The record as JSON types."""
-        return {"schema": 1, **asdict(self)}
-
-    @classmethod
-    def from_dict(cls, record: dict[str, Any]) -> "RunResult":
-        """The inverse of to_dict. Keys of a later schema are left out."""
-        required = {f.name for f in fields(cls)} - {"layout", "interventions"}
-        optional = {name: record[name] for name in ("layout", "interventions") if name in record}
-        return cls(**{name: record[name] for name in required}, **optional)
+    files: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of what the run left beside this record, by name: the final weights."""

@@ -112,12 +112,10 @@ def test_counts_are_those_of_the_files(make):
 
     for split, n in (("train", corpus.n_train), ("validation", corpus.n_validation)):
         tokens = corpus.tokens(split)
-        stored = sum(
-            (corpus.path / s).stat().st_size for s in corpus.manifest["splits"][split]["shards"]
-        )
+        stored = sum((corpus.path / s).stat().st_size for s in corpus.manifest.splits[split].shards)
         assert stored == 2 * n
         assert len(tokens) == n == tokens.ends[-1]
-        assert len(tokens.ends) == corpus.manifest["splits"][split]["n_documents"]
+        assert len(tokens.ends) == corpus.manifest.splits[split].n_documents
         assert max(map(np.max, tokens.shards)) < corpus.vocab_size
 
 

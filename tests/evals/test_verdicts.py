@@ -67,20 +67,52 @@ def test_other_answers_are_judged_anew_at_their_own_places(tmp_path):
     assert sitter.asked[6:] == [(2, "question 2"), (5, "question 5")]
 
 
-def test_a_torn_line_is_judged_again_and_a_broken_file_is_refused(tmp_path):
+def test_a_torn_line_is_judged_again(tmp_path):
     path, sitter = tmp_path / "v.jsonl", Sitter()
     kept(path, sitter)(PROMPTS, LONG, SHORT)
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
 
-    kept(path, sitter)(PROMPTS, LONG, SHORT)
+    assert kept(path, sitter)(PROMPTS, LONG, SHORT) == [1.0, 1.0, 1.0, None, 1.0, 1.0]
 
     assert len(sitter.asked) == 7
-    assert path.read_bytes() == whole
-    path.write_text("not json\n")
-    with pytest.raises(DataError, match="kept verdicts cannot be read") as refused:
-        kept(path, sitter)
-    assert "fix:" in str(refused.value)
+    assert path.read_bytes().splitlines()[-1] == whole.splitlines()[-1]
+    assert kept(path, sitter).n_bad == 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace('"verdict":1.0', '"verdict":0.0', 1),
+        lambda text: text.replace('"verdict":1.0', '"verdict":0.5', 1),
+        lambda text: "null\n" + text.partition("\n")[2],
+        lambda text: "not json\n" + text.partition("\n")[2],
+        lambda text: '{"key": "a", "verdict": 7}\n' + text.partition("\n")[2],
+    ],
+)
+def test_a_damaged_line_is_skipped_counted_and_judged_again(tmp_path, damage):
+    path, sitter = tmp_path / "v.jsonl", Sitter()
+    kept(path, sitter)(PROMPTS, LONG, SHORT)
+    path.write_text(damage(path.read_text()))
+
+    court = kept(path, sitter)
+
+    assert court.n_bad == 1
+    assert court(PROMPTS, LONG, SHORT) == [1.0, 1.0, 1.0, None, 1.0, 1.0]
+    assert len(sitter.asked) == 7
+
+
+def test_verdicts_from_before_the_checksums_stand(tmp_path):
+    path, sitter = tmp_path / "v.jsonl", Sitter()
+    kept(path, sitter)(PROMPTS, LONG, SHORT)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    old = [{name: value for name, value in row.items() if name != "crc"} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in old))
+
+    court = kept(path, sitter)
+
+    assert court(PROMPTS, LONG, SHORT) == [1.0, 1.0, 1.0, None, 1.0, 1.0]
+    assert (court.n_bad, len(sitter.asked)) == (0, 6)
 
 
 def test_a_person_s_are_written_one_by_one(tmp_path):

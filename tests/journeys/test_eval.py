@@ -4,12 +4,14 @@ import json
 import random
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from scalelab.cli import main
 from scalelab.evals.evalfile import EvalFile
+from scalelab.track.manifest import SweepManifest
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
 """A deprecation that MLflow's own use of its packages sets off; it runs in this process here."""
@@ -192,10 +194,8 @@ def test_recipes_are_told_apart_beside_the_baseline_of_one_scale(
     from types import SimpleNamespace
 
     shutil.copytree(undisturbed.runs, tmp_path / "runs")
-    manifest = json.loads((tmp_path / "runs" / "journey" / "sweep.json").read_text())
-    manifest["sweep"] = "rival"
-    (tmp_path / "runs" / "rival").mkdir()
-    (tmp_path / "runs" / "rival" / "sweep.json").write_text(json.dumps(manifest))
+    manifest = SweepManifest.load(tmp_path / "runs", "journey")
+    replace(manifest, sweep="rival").write(tmp_path / "runs")
     asked = []
 
     def evaluate(model, tasks, **how):

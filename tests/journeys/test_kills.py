@@ -6,7 +6,6 @@ fit in the middle of its report. Afterwards everything must be what the undistur
 """
 
 import os
-import re
 import signal
 import time
 
@@ -15,15 +14,6 @@ from observe import born, descendants, kill, living, mirrored, run_results, work
 
 NO_RUN = ("fit:", "sweep:")
 """Prefixes of keys in MLflow that do not belong to a run."""
-KNOWN = (
-    # TODO(files.py): remove once the next writer clears away the files of killed writers.
-    re.compile(r"\.partial$"),
-    # TODO(launch/forks.py): remove once a fork server that is killed while it forks is started
-    # again, and a probe whose parent was killed ends without a traceback.
-    re.compile(r"traceback .*: (EOFError|BrokenPipeError|ConnectionResetError)"),
-    # TODO(track/access.py): remove once a store that was killed while it was created is recreated.
-    re.compile(r"MLflow stays behind: .*sqlite|lost: MLflow$"),
-)
 
 
 def journey(world):
@@ -32,11 +22,6 @@ def journey(world):
 
 def mirror(world):
     return mirrored(world.runs / "mlflow.db", but=NO_RUN)
-
-
-def unexpected(tally):
-    """Deviations of a campaign, without the known ones."""
-    return [note for note in tally.notes if not any(known.search(note) for known in KNOWN)]
 
 
 class ShortSweep(Sweep):
@@ -52,7 +37,7 @@ def test_process_tree_command_fork_server_and_workers_of_a_sweep_killed(worlds, 
     done = campaign(ShortSweep(worlds), kinds, 7, undisturbed)
 
     assert done.kills == {"tree": 2, "parent": 2, "server": 2, "child": 6}
-    assert not unexpected(done)
+    assert not done.notes
 
 
 def test_data_preparation_killed(worlds, tmp_path):
@@ -62,7 +47,7 @@ def test_data_preparation_killed(worlds, tmp_path):
     done = campaign(data, ("tree", "parent"), 7, run_undisturbed(data))
 
     assert done.kills == {"tree": 1, "parent": 1}
-    assert not unexpected(done)
+    assert not done.notes
 
 
 def test_fit_killed_while_it_writes_its_report(worlds, undisturbed):
@@ -71,7 +56,7 @@ def test_fit_killed_while_it_writes_its_report(worlds, undisturbed):
     done = campaign(fit, ("tree", "parent"), 7, run_undisturbed(fit))
 
     assert done.kills == {"tree": 1, "parent": 1}
-    assert not unexpected(done)
+    assert not done.notes
 
 
 def test_no_worker_outlives_its_killed_parent(worlds):

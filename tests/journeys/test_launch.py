@@ -55,7 +55,7 @@ def test_a_plan_says_what_to_train_and_freezes_its_forecast(planned):
     plan = plan_of(planned)
     forecast = json.loads((planned.path / "plan" / "forecast.json").read_text())
 
-    assert plan["schema"] == 1
+    assert plan["schema"] == 2
     assert plan["target"]["flops"] == float(BUDGET)
     assert plan["reach"] == pytest.approx(1e11 / 2.4e10, rel=0.02)
     assert plan["forecast"]["digest"] == forecast["digest"]

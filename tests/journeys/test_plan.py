@@ -63,7 +63,7 @@ def came_to(spec, corpus, draw):
     loss = loss_of(size.n_params_matmul, spec.n_tokens) * float(np.exp(0.001 * draw.normal()))
     half = [spec.n_steps // 2, spec.n_tokens // 2, loss + 0.2]
     return RunResult(
-        run=spec.digest, status="finished", reason=None, seed=spec.seed,
+        run=spec.id, status="finished", reason=None, seed=spec.seed,
         n_params_total=size.n_params_total, n_params_non_embedding=size.n_params_non_embedding,
         n_params_matmul=size.n_params_matmul, n_params_active=size.n_params_active,
         flops_per_token=size.flops_per_token, flops=flops,
@@ -261,7 +261,7 @@ def test_a_table_without_recipe_is_planned_and_not_launched(table, tmp_path, mon
     said, plan = capsys.readouterr().out, json.loads((tmp_path / "p.json").read_text())
     assert "[simulated]" in said
     assert "next: scalelab launch" not in said
-    assert (plan["schema"], plan["run"], plan["level"]) == (1, None, 0.8)
+    assert (plan["schema"], plan["run"], plan["level"]) == (2, None, 0.8)
     wanted = {"target", "n_params", "n_tokens", "tokens_per_param", "loss", "intervals", "regret",
               "reach", "cost", "memory", "layout", "verdict"}  # fmt: skip
     assert wanted <= set(plan)

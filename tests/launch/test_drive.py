@@ -15,7 +15,6 @@ from types import ModuleType
 import pytest
 
 from scalelab.errors import LaunchError, ScalelabError
-from scalelab.files import locked
 from scalelab.launch import EXECUTORS
 from scalelab.launch.base import Devices, Ended, LaunchConfig
 from scalelab.launch.drive import drive, the_only_driver
@@ -23,7 +22,9 @@ from scalelab.launch.live import LiveView
 from scalelab.launch.plan import PlannedWork
 from scalelab.launch.sweepfile import SweepFile
 from scalelab.launch.worker import outcome_of
+from scalelab.leases import claim
 from scalelab.sweep.base import Proposal
+from scalelab.train.loop import train
 from scalelab.train.rundir import RunDir
 
 THIRD = "deferred"
@@ -207,13 +208,43 @@ def test_something_a_person_must_mend_stops_the_sweep(make, executor):
     assert str(error.value).count("\n  fix:   ") == 1
 
 
-def test_a_run_that_another_process_trains_is_not_trained_twice(make, executor):
+def test_a_run_that_another_process_trains_is_waited_for(make, executor):
+    work, other = make(2), make(1, folder="other")
+    lease = claim(work[0].run_dir.path)
+
+    def the_other():
+        result = train(other[0].run_dir)
+        wait_for(lambda: work[1].run_dir.is_done)
+        work[0].run_dir.write_result(result)
+        lease.release()
+
+    thread = threading.Thread(target=the_other)
+    thread.start()
+    outcomes = run(work, executor)
+    thread.join()
+
+    assert {ended.outcome for ended in outcomes.ended.values()} == {"done"}
+    assert not events(work[0].run_dir, "start")  # none of ours began it
+
+
+def test_a_run_that_another_process_gives_up_is_taken_over(make, executor):
     work = make(1)
-    with (
-        locked(work[0].run_dir.lock_path, "taken", "wait"),
-        pytest.raises(LaunchError, match="is being trained by another process"),
-    ):
-        run(work, executor)
+    lease = claim(work[0].run_dir.path)
+    threading.Timer(0.5, lease.release).start()
+    outcomes = run(work, executor)
+
+    assert [ended.outcome for ended in outcomes.ended.values()] == ["done"]
+    assert len(events(work[0].run_dir, "start")) == 1
+
+
+def test_waiting_for_another_process_can_be_interrupted(make, executor):
+    work = make(1)
+    claim(work[0].run_dir.path)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    outcomes = run(work, executor)
+
+    assert outcomes.interrupted
+    assert not work[0].run_dir.is_done
 
 
 def test_the_longest_go_first(make, local, tiny_spec):

@@ -4,6 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from multiprocessing import forkserver
+
+from scalelab.launch.forks import fork_server, start
 
 WHAT_A_CHILD_FINDS = """
 import signal, sys
@@ -40,3 +44,14 @@ def test_a_child_is_deaf_to_the_keyboard_and_has_all_that_it_needs(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "True [] True"
     assert done.stdout.splitlines()[1].endswith(" False")
+
+
+def test_a_server_that_was_killed_is_started_again():
+    context = fork_server(())
+    for _ in range(2):
+        os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+        process = context.Process(target=time.sleep, args=(0,))
+        start(process)
+        process.join()
+
+        assert process.exitcode == 0

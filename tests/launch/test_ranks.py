@@ -17,10 +17,13 @@ from scalelab.errors import LaunchError
 from scalelab.launch.base import LaunchConfig
 from scalelab.launch.forks import AMONG_MANY, fork_server
 from scalelab.launch.ranks import Ranks, write_down
+from scalelab.sealed import file_digest
+from scalelab.train.checkpoint import parse_file
 from scalelab.train.divide import refuse_layout
 from scalelab.train.layout import Layout
 from scalelab.train.loop import train
 from scalelab.train.rundir import RunDir
+from scalelab.train.sharded import META
 
 CONFIG = LaunchConfig(heartbeat_timeout_s=60, retries=2)
 SHORT = 20
@@ -171,6 +174,7 @@ def test_killed_ten_times_under_two_processes_it_ends_with_the_same_loss(run):
     assert max(resumed) > 10
     assert result.loss == straight.loss
     assert result.train_curve == straight.train_curve
+    assert not run_dir.checkpoints.exists()
 
 
 @pytest.fixture(scope="module")
@@ -215,26 +219,49 @@ def interrupt(run_dir, layout, step):
     assert ended.outcome == "interrupted", ended
 
 
-@pytest.mark.parametrize("harm", ["truncate", "alter", "lose"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(run, never_moved, harm):
+@pytest.mark.parametrize(("harm", "later"), [("alter", Layout(shard=2)), ("lose", Layout())])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(run, never_moved, harm, later):
+    """Of two processes the second one finds the damage, and both use the other checkpoint."""
     alone = undisturbed(run, never_moved)
     run_dir = run("harmed", n_steps=160)
     interrupt(run_dir, Layout(shard=2), step=15)
     interrupt(run_dir, Layout(shard=2), step=50)
-    before, newest = sorted(run_dir.checkpoints.glob("sharded-*"))
-    file = sorted(newest.glob("*.distcp"))[0]
+    before, newest = sorted(run_dir.checkpoints.iterdir())
+    file = newest / "__1_0.distcp"
     data = file.read_bytes()
-    if harm == "truncate":
-        file.write_bytes(data[: len(data) // 2])
-    elif harm == "alter":
+    if harm == "alter":
         file.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
     else:
         file.unlink()
-    result = launch(run_dir, Layout())
+    result = launch(run_dir, later)
 
-    assert newest.name in events(run_dir, "checkpoint_passed_over")[0]["reason"]
+    assert events(run_dir, "checkpoint_passed_over")[0]["reason"].startswith(
+        f"{newest.name}: {file.name}"
+    )
     assert events(run_dir, "resume")[-1]["step"] == int(before.name.removeprefix("sharded-"))
     assert result.loss == pytest.approx(alone.loss, rel=2e-3)
+
+
+def test_every_process_s_file_is_under_a_digest_and_none_holds_a_pickled_index(run):
+    run_dir = run("files", n_steps=160)
+    interrupt(run_dir, Layout(shard=2), step=15)
+
+    for place in run_dir.checkpoints.iterdir():
+        files = {file.name: file_digest(file) for file in place.iterdir()}
+        del files["meta.json"]
+        assert files.keys() == {"__0_0.distcp", "__1_0.distcp", "metadata.json"}
+        assert parse_file(META, place / "meta.json").files == files
+
+
+def test_a_checkpoint_of_another_run_is_refused_in_every_process(run):
+    mine, other = run("mine", n_steps=160), run("other", n_steps=160, seed=1)
+    interrupt(other, Layout(shard=2), step=15)
+    other.checkpoints.rename(mine.checkpoints)
+
+    ended = Ranks(mine, Layout(shard=2), CONFIG, threads=1, gpus=[]).to_the_end(lambda: None)
+
+    assert ended.outcome == "refused"
+    assert f"belongs to run {other.run}, not to {mine.run}" in ended.reason
 
 
 def test_torchrun_starts_the_same_processes(run):

@@ -9,6 +9,7 @@ import pytest
 from scalelab.errors import PlanError
 from scalelab.launch.sweepfile import SweepFile
 from scalelab.plan.final import (
+    PLAN,
     Plan,
     assumed_shape,
     described,
@@ -54,6 +55,7 @@ def plan(built):
         spec=final.spec,
         model=final.to_json(),
         recipe_yaml="name: x\n",
+        data_digest="d",
         forecast={"digest": "abc", "file": "forecast.json"},
         laws=({"law": "isoflop"},),
         notes=("mind the gap",),
@@ -167,7 +169,7 @@ def test_a_plan_read_back_is_the_plan(plan, tmp_path):
     assert Plan.load(tmp_path) == plan
     assert Plan.load(tmp_path / "plan.json").spec.digest == plan.spec.digest
     record = json.loads((tmp_path / "plan.json").read_text())
-    assert record["schema"] == 1
+    assert record["schema"] == 2
     assert record["tokens_per_param"] == 90
     assert record["layout"]["replicate"] == 2
     assert record["run"]["n_steps"] == plan.spec.n_steps
@@ -192,17 +194,31 @@ def test_there_must_be_a_plan(tmp_path):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (lambda r: r | {"schema": 7}, "no plan of schema 1"),
+        (lambda r: r | {"schema": 7}, "its schema is 7"),
         (lambda r: r | {"layout": {"replicate": 0}}, "replicate is 0"),
+        (lambda r: r | {"layout": {"replicate": "2"}}, "replicate: Input should be a valid int"),
         (lambda r: r | {"layout": {"sideways": 2}}, "sideways"),
-        (lambda r: {k: v for k, v in r.items() if k != "cost"}, "'cost' is missing"),
-        (lambda r: r | {"run": r["run"] | {"n_steps": -3}}, "the run of the plan cannot be read"),
-        (lambda r: [r], "holds no plan"),
+        (lambda r: {k: v for k, v in r.items() if k != "cost"}, "it has no cost"),
+        (lambda r: r | {"cost": {"days": "3"}}, r"cost\.days is '3', not a number"),
+        (lambda r: r | {"run": r["run"] | {"n_steps": -3}}, "its run: "),
+        (lambda r: r | {"recipe": None}, "it has a run and no recipe"),
+        (lambda r: r | {"forecast": {}}, "its forecast has no digest"),
+        (lambda r: r | {"name": "../../x"}, "'../../x' is not a plain name"),
+        (lambda r: r | {"name": ".x"}, "'.x' is not a plain name"),
+        (lambda r: r | {"level": True}, "level: Input should be a valid number"),
+        (lambda r: r | {"param_count": "all"}, "param_count"),
+        (lambda r: [r], "not a record"),
     ],
 )
-def test_a_broken_plan_is_told_in_three_lines(plan, tmp_path, change, problem):
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_broken_plan_is_told_in_three_lines(plan, tmp_path, change, problem, schema):
+    """Under the old schema as it stands; under the new one with a seal computed anew."""
     path = plan.write(tmp_path)
-    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    record = {k: v for k, v in json.loads(path.read_text()).items() if k != "seal"}
+    record = change(record | {"schema": schema})
+    if schema == 2 and isinstance(record, dict):
+        record["seal"] = PLAN._seal(record)
+    path.write_text(json.dumps(record))
 
     with pytest.raises(PlanError, match=problem) as error:
         Plan.load(tmp_path)
@@ -215,4 +231,12 @@ def test_what_is_no_json_is_no_plan(tmp_path):
     (tmp_path / "plan.json").write_text("{half")
 
     with pytest.raises(PlanError, match="cannot be read as a plan"):
+        Plan.load(tmp_path)
+
+
+def test_an_edited_plan_is_refused(plan, tmp_path):
+    path = plan.write(tmp_path)
+    path.write_text(path.read_text().replace('"ours"', '"hers"'))
+
+    with pytest.raises(PlanError, match="the seal does not match"):
         Plan.load(tmp_path)

@@ -152,8 +152,8 @@ def test_another_forecast_is_never_replaced(frozen, slices, tmp_path):
     [
         ("{", "cannot be read as a forecast"),
         ("[1]", "holds no forecast"),
-        ('{"schema": 1}', "is no frozen forecast of schema 1"),
-        ('{"schema": 7, "digest": "x"}', "is no frozen forecast of schema 1"),
+        ('{"schema": 1}', "is not a frozen forecast of schema 2"),
+        ('{"schema": 7, "digest": "x"}', "is not a frozen forecast of schema 2"),
     ],
 )
 def test_refuses_a_file_that_is_no_forecast(tmp_path, text, said):

@@ -1,13 +1,20 @@
 """The ledger: every forecast stays, judged once, misses among them."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
 from scalelab.errors import PlanError
 from scalelab.plan.frozen import freeze
-from scalelab.plan.ledger import close, enter, entries, forecast_path, listing, outcome_path
+from scalelab.plan.ledger import (
+    close,
+    enter,
+    entries,
+    forecast_path,
+    listing,
+    outcome_path,
+)
 
 
 @pytest.fixture
@@ -53,7 +60,7 @@ def test_a_forecast_is_entered_under_its_digest(frozen, tmp_path):
 
     assert path == tmp_path / "forecasts" / f"{frozen.digest[:12]}.json"
     assert enter(tmp_path, frozen) == path
-    assert entries(tmp_path) == [(frozen, None)]
+    assert entries(tmp_path) == [(path, frozen, None, None)]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +72,7 @@ def test_an_outcome_says_whether_the_interval_held(frozen, tmp_path, shift, stat
 
     assert (outcome.state, outcome.held, outcome.held_statistical) == (state, held, held)
     assert outcome.error == pytest.approx(shift / frozen.loss)
-    assert entries(tmp_path) == [(frozen, outcome)]
+    assert [entry[1:] for entry in entries(tmp_path)] == [(frozen, outcome, None)]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +97,7 @@ def test_an_outcome_is_written_once(frozen, tmp_path):
     with pytest.raises(PlanError, match="has come to its outcome already: run abc123") as refused:
         ended(tmp_path, frozen, frozen.loss)
     assert "judged once" in refused.value.fix
-    assert entries(tmp_path)[0][1] == first
+    assert entries(tmp_path)[0].outcome == first
 
 
 def test_the_listing_keeps_the_misses(slices, tmp_path):
@@ -105,7 +112,7 @@ def test_the_listing_keeps_the_misses(slices, tmp_path):
     ended(tmp_path, bad, bad.loss * 1.1)
     ended(tmp_path, broken, None, "diverged", reason="loss is not finite\nat step 3")
 
-    text = listing(tmp_path, launched={begun.digest})
+    text = listing(tmp_path, entries(tmp_path), launched={begun.digest})
 
     rows = [line.split() for line in text.splitlines()[1:6]]
     assert [(row[3], row[1]) for row in rows] == [
@@ -123,15 +130,41 @@ def test_the_listing_keeps_the_misses(slices, tmp_path):
 
 
 def test_an_empty_ledger_says_how_to_begin(tmp_path):
-    assert "scalelab plan" in listing(tmp_path)
+    assert "scalelab plan" in listing(tmp_path, entries(tmp_path))
 
 
-def test_a_changed_forecast_stops_the_listing(frozen, tmp_path):
+def unreadable(root):
+    """The problems of a ledger, each of which has a row with its file."""
+    every = entries(root)
+    text = listing(root, every)
+    found = [entry for entry in every if entry.problem is not None]
+    for entry in found:
+        assert any("unreadable" in line for line in text.splitlines())
+        assert len(str(entry.problem).splitlines()) == 3
+    assert f"{len(found)} unreadable" in text
+    return [entry.problem for entry in found]
+
+
+def test_a_changed_forecast_is_shown_and_the_others_are_listed(frozen, slices, tmp_path):
+    enter(tmp_path, named(slices, "other"))
     path = enter(tmp_path, frozen)
     path.write_text(path.read_text().replace('"first"', '"second"'))
 
-    with pytest.raises(PlanError, match="has been changed after it was frozen"):
-        listing(tmp_path)
+    (problem,) = unreadable(tmp_path)
+    assert "has been changed after it was frozen" in problem.problem
+    assert problem.where == str(path)
+    text = listing(tmp_path, entries(tmp_path))
+    assert str(path) in text
+    assert [line.split()[3] for line in text.splitlines() if " planned " in line] == ["other"]
+
+
+def test_a_forecast_lies_under_its_own_digest(frozen, tmp_path):
+    path = enter(tmp_path, frozen)
+    path.rename(path.with_name("0123456789ab.json"))
+
+    (problem,) = unreadable(tmp_path)
+    assert "0123456789ab.json holds the forecast" in problem.problem
+    assert f"rename it to {path.name}" in problem.fix
 
 
 def test_an_outcome_of_another_forecast_is_refused(frozen, slices, tmp_path):
@@ -140,16 +173,48 @@ def test_an_outcome_of_another_forecast_is_refused(frozen, slices, tmp_path):
     enter(tmp_path, frozen)
     outcome_path(tmp_path, other.digest).rename(outcome_path(tmp_path, frozen.digest))
 
-    with pytest.raises(PlanError, match="is the outcome of the forecast"):
-        listing(tmp_path)
+    (problem,) = unreadable(tmp_path)
+    assert "it is that of the forecast" in problem.problem
 
 
 def test_an_outcome_that_cannot_be_read_is_refused(frozen, tmp_path):
     enter(tmp_path, frozen)
     outcome_path(tmp_path, frozen.digest).write_text(json.dumps({"schema": 1}))
 
-    with pytest.raises(PlanError, match="cannot be read as an outcome"):
-        listing(tmp_path)
+    (problem,) = unreadable(tmp_path)
+    assert "cannot be read as a forecast outcome: it has no digest" in problem.problem
+    with pytest.raises(PlanError, match="cannot be read as a forecast outcome"):
+        ended(tmp_path, frozen, 2.4)
+
+
+def test_a_miss_is_not_forgotten_with_its_forecast(frozen, tmp_path):
+    ended(tmp_path, frozen, frozen.loss * 2)
+    forecast_path(tmp_path, frozen.digest).unlink()
+
+    (problem,) = unreadable(tmp_path)
+    assert "its forecast is missing" in problem.problem
+    assert problem.where == str(forecast_path(tmp_path, frozen.digest))
+
+
+def test_the_run_of_a_forecast_alone_judges_it(frozen, tmp_path):
+    named_run = replace(frozen, run="abc123")
+
+    ended(tmp_path, named_run, 2.4)
+    with pytest.raises(PlanError, match="is of run abc123, and f00 has ended"):
+        ended(tmp_path, named_run, 2.4, run="f00")
+
+
+def test_an_outcome_from_before_the_seals_has_to_follow_from_its_forecast(frozen, tmp_path):
+    path = outcome_path(tmp_path, frozen.digest)
+    outcome = ended(tmp_path, frozen, frozen.loss * 2)
+    record = {"schema": 1, **asdict(outcome)}
+
+    path.write_text(json.dumps(record))
+    assert entries(tmp_path)[0].outcome == outcome
+
+    for change in ({"held": True}, {"error": 0.0}, {"loss": frozen.loss}, {"loss": "2.4"}):
+        path.write_text(json.dumps(record | change))
+        assert len(unreadable(tmp_path)) == 1
 
 
 def test_refuses_a_status_that_no_run_has(frozen, tmp_path):

@@ -6,6 +6,7 @@ from scalelab.data.hashing import sha256
 from scalelab.posttrain import loop
 from scalelab.posttrain.base import StageDir
 from scalelab.posttrain.worker import outcome_of
+from scalelab.sealed import seal_text, unseal_text
 from scalelab.train import checkpoint
 from scalelab.train.rundir import RunDir
 
@@ -60,8 +61,9 @@ def beside(stage, root):
     """The same stage to be done once more under another root, from inputs done there."""
     there = StageDir(RunDir(root / "t" / stage.dir.path.name))
     there.path.mkdir(parents=True)
-    text = stage.dir.run_dir.spec_path.read_text()
-    there.run_dir.spec_path.write_text(text.replace(str(stage.dir.path.parent.parent), str(root)))
+    text = unseal_text(stage.dir.run_dir.spec_path.read_text())
+    text = text.replace(str(stage.dir.path.parent.parent), str(root))
+    there.run_dir.spec_path.write_text(seal_text(text))
     return there
 
 

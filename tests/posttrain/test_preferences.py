@@ -10,11 +10,13 @@ from scalelab.evals.conversations import Prompt
 from scalelab.evals.judges import Court, Gold, Person, asked_of_person, read_letter
 from scalelab.evals.reward_model import RewardModel
 from scalelab.evals.skilled import Skilled
+from scalelab.files import append
 from scalelab.posttrain.base import Given
 from scalelab.posttrain.best_of import best_of
 from scalelab.posttrain.pairs import pairs_of
-from scalelab.posttrain.preferences import PAIRS, _whole_batches, read_rows
+from scalelab.posttrain.preferences import PAIRS, read_rows, whole_batches
 from scalelab.posttrain.reward import calibration
+from scalelab.sealed import line
 
 PAIR_STAGE = {"kind": "preferences", "name": "pairs", "first": "sft", "judge": "gold",
               "prompts": 60, "batch": 16, "n_new": 16}  # fmt: skip
@@ -62,15 +64,41 @@ def test_the_flips_of_a_judge_are_as_many_as_asked():
     assert Gold(flips=0.25).court(Skilled(), {}, 0)(prompts, right, wrong, 0) == verdicts
 
 
-def test_a_torn_file_of_pairs_is_mended_to_whole_batches(tmp_path):
-    rows = [{"step": k, "of": 2, "i": i} for k in range(3) for i in range(2)]
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    (tmp_path / PAIRS).write_text(text[:-9])
+def pair_rows(n_steps=3, of=2):
+    """Rows of a stage, as it wrote them before the checksums."""
+    row = {"prompt": [], "chosen": "a", "rejected": "b", "first_is_chosen": True, "verdict": 1.0,
+           "others": [], "tokens": [1, 1], "written": [[1], [2]], "ended": [True, False],
+           "tokenizers": ["a", "a"], "same_in_both_orders": None}  # fmt: skip
+    return [
+        {"step": k, "of": of, "judge_flops": float(i)} | row
+        for k in range(n_steps)
+        for i in range(of)
+    ]
 
-    batches = _whole_batches(tmp_path / PAIRS)
 
-    assert sorted(batches) == [0, 1]
-    assert read_rows(tmp_path / PAIRS) == rows[:4]
+def test_of_a_torn_file_of_pairs_the_whole_batches_stand(tmp_path):
+    rows, path = pair_rows(), tmp_path / PAIRS
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows)[:-9])
+
+    assert whole_batches(path) == ({0: rows[:2], 1: rows[2:4]}, 0)
+
+    again = [row | {"i": i, "verdict": 0.0} for i, row in enumerate(rows[4:])]
+    append(path, "".join(map(line, again)))
+    batches, n_bad = whole_batches(path)
+    assert n_bad == 1
+    assert [row["verdict"] for row in batches[2]] == [0.0, 0.0]  # what was made again stands
+
+
+def test_a_damaged_line_of_pairs_takes_its_batch_with_it(tmp_path):
+    rows = [row | {"i": int(row["judge_flops"])} for row in pair_rows()]
+    path = tmp_path / PAIRS
+    path.write_text("".join(map(line, rows)).replace('"verdict":1.0', '"verdict":0.0', 1))
+
+    batches, n_bad = whole_batches(path)
+
+    assert (sorted(batches), n_bad) == ([1, 2], 1)
+    with pytest.raises(DataError, match="damaged lines: 1"):
+        read_rows(path)
 
 
 def test_other_judges_of_the_same_answers_say_how_far_they_agree(done, sft):

@@ -5,6 +5,7 @@ plain functions on our network; the weights travel there by the exported checkpo
 """
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -15,13 +16,13 @@ from pydantic import TypeAdapter
 pytest.importorskip("trl")
 
 from scalelab.config import plugin
-from scalelab.errors import DataError, LaunchError
+from scalelab.errors import DataError, LaunchError, RunError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.reward_model import RewardModel
 from scalelab.evals.skilled import Skilled
 from scalelab.posttrain import STAGES, judged, losses
-from scalelab.posttrain.base import Given
-from scalelab.posttrain.by_trl import IGNORED, newest, quiet
+from scalelab.posttrain.base import Given, Stopped
+from scalelab.posttrain.by_trl import IGNORED, newest, quiet, seal_checkpoint
 from scalelab.posttrain.dpo import Dpo, answer_logps
 from scalelab.posttrain.networks import write_model
 from scalelab.posttrain.offline_trl import DpoByTrl, RewardByTrl, SftByTrl
@@ -316,17 +317,103 @@ def test_a_stopped_stage_goes_on_to_the_same_end(done, assistant, pairs, kind, t
     assert all(torch.equal(mine[name], its[name]) for name in mine)
 
 
-def test_a_killed_save_is_passed_over(tmp_path):
-    for step, state in ((5, '{"global_step": 5}'), (12, '{"glob')):
-        place = tmp_path / f"checkpoint-{step}"
-        place.mkdir()
-        (place / "trainer_state.json").write_text(state)
-    (tmp_path / "checkpoint-20").mkdir()
+def saved(folder, step):
+    """A directory like a checkpoint of TRL, sealed."""
+    place = folder / f"checkpoint-{step}"
+    place.mkdir()
+    (place / "trainer_state.json").write_text(f'{{"global_step": {step}}}')
+    (place / "optimizer.pt").write_bytes(bytes(range(100)))
+    seal_checkpoint(place, "s-1")
+    return place
 
-    place, passed_over = newest(tmp_path)
 
-    assert place == tmp_path / "checkpoint-5"
-    assert [reason.split()[0] for reason in passed_over] == ["checkpoint-20", "checkpoint-12"]
+def flipped(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda p: (p / "sealed.json").unlink(), "its save was not completed"),
+        (lambda p: flipped(p / "optimizer.pt"), "optimizer.pt is not what was written"),
+        (lambda p: flipped(p / "sealed.json"), "sealed.json cannot be read"),
+        (lambda p: (p / "sealed.json").write_text("null"), "it holds null"),
+        (lambda p: (p / "trainer_state.json").write_text(""), "trainer_state.json is not what"),
+        (lambda p: (p / "optimizer.pt").unlink(), "optimizer.pt is missing"),
+        (lambda p: (p / "scaler.pt").write_text("x"), "scaler.pt was not saved with it"),
+        (lambda p: (p / "new").symlink_to(p / "optimizer.pt"), "a symbolic link stands in it"),
+        (lambda p: seal_checkpoint(p, "s-2"), "it is that of stage s-2 at step 12"),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage, reason):
+    older, newer = saved(tmp_path, 5), saved(tmp_path, 12)
+    (tmp_path / "checkpoint-20").mkdir()  # a killed save
+    (tmp_path / "checkpoint-x").mkdir()
+    assert newest(tmp_path, "s-1")[0] == newer
+
+    damage(newer)
+
+    place, passed_over = newest(tmp_path, "s-1")
+    assert place == older
+    assert passed_over[0].startswith("checkpoint-20: it carries no seal")
+    assert passed_over[1].startswith("checkpoint-12: ")
+    assert reason in passed_over[1]
+
+
+READ_BY_TRANSFORMERS = {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
+
+
+class Payload:
+    """Unpickled where code may run, it makes a directory."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def test_no_code_in_a_checkpoint_is_run(given, tmp_path):
+    stage = Sft(name="s", rates=RATES, examples=4, batch=2)
+    asked, events, mark = iter([True]), [], tmp_path / "it ran"
+
+    def work(**more):
+        return SftByTrl(stage, given(stage, **more))
+
+    with pytest.raises(Stopped):
+        work(stop=lambda: next(asked)).step(0)
+    place = newest(tmp_path / "stage" / "trl", "stage")[0]
+    pickles = [p for p in place.iterdir() if p.suffix in {".pt", ".pth", ".bin"}]
+    assert {p.name for p in pickles} == READ_BY_TRANSFORMERS | {"training_args.bin"}
+    torch.load(_pickled(tmp_path / "x.pt", Payload(tmp_path / "y")), weights_only=False)
+    assert (tmp_path / "y").exists()  # what the payload does where code may run
+
+    # Even where somebody has made a new seal over it.
+    for path in pickles:
+        before = path.read_bytes()
+        _pickled(path, Payload(mark))
+        seal_checkpoint(place, "stage")
+        if path.name in READ_BY_TRANSFORMERS:
+            with pytest.raises(RunError, match="transformers refuses to load") as no:
+                work().step(0)
+            assert len(str(no.value).splitlines()) == 3
+            path.write_bytes(before)
+    assert not mark.exists()
+
+    for path in pickles:
+        _pickled(path, Payload(mark))
+    work(journal=lambda event, **values: events.append((event, values))).step(0)
+
+    assert events[0][0] == "checkpoint_passed_over"
+    assert "is not what was written" in events[0][1]["reason"]
+    assert not mark.exists()
+
+
+def _pickled(path, value):
+    torch.save(value, path)
+    return path
 
 
 def test_a_stage_killed_behind_its_last_step_makes_none_again(given, assistant, pairs):
@@ -338,7 +425,7 @@ def test_a_stage_killed_behind_its_last_step_makes_none_again(given, assistant, 
     after = DpoByTrl(stage, given(stage, stop=lambda: pytest.fail("a step was made")))
     assert after.step(0) == cost
 
-    assert newest(work.folder)[0].name == "checkpoint-8"
+    assert newest(work.folder, "stage")[0].name == "checkpoint-8"
     mine, its = (w.own.network.parameters() for w in (work, after))
     assert all(torch.equal(a, b) for a, b in zip(mine, its, strict=True))
 

@@ -63,7 +63,7 @@ def ended():
         judged = loss if status == "finished" else None
         held = {"quoted": None, "statistical": None} if judged is None else frozen.held(judged)
         outcome = Outcome(
-            1, frozen.digest, result.run, status, reason, 250_000.0, 4e6, 6.4e12, loss, 125.0,
+            frozen.digest, result.run, status, reason, 250_000.0, 4e6, 6.4e12, loss, 125.0,
             held["quoted"], held["statistical"],
             None if judged is None else judged / frozen.loss - 1, "2026-01-03T00:00:00+00:00",
         )  # fmt: skip

@@ -1,7 +1,10 @@
 """What `scalelab plan` refuses, each message read; and what its parts say of known inputs."""
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,12 +12,14 @@ import pytest
 from scalelab.accelerators import accelerator
 from scalelab.cli import main
 from scalelab.errors import PlanError
+from scalelab.files import is_component
 from scalelab.plan.budget import Mfu
-from scalelab.plan.final import assumed_shape
+from scalelab.plan.final import Plan, assumed_shape
 from scalelab.plan.rates import Rates
 from scalelab.report.plan_costs import TRIAL_SHARE, TRIALS, Means, costs_of
 from scalelab.report.plan_fits import fits
 from scalelab.report.plan_source import Pace, from_table
+from scalelab.report.planned import _name
 from scalelab.train.memory import SHARE_OF_DEVICE
 
 H100 = ("--gpu", "h100", "--mfu", "0.4")
@@ -142,6 +147,77 @@ def test_beyond_a_thousandfold_only_with_a_reason(refused, table):
 
     assert "1,333x beyond the largest compute" in refused(*argv)
     assert main(["plan", *argv, "--override", "to see it"]) == 0
+
+
+@pytest.fixture
+def before_the_seals(unsealed, tmp_path, monkeypatch):
+    """A directory with the runs and the plan of the version before the seals."""
+    shutil.copytree(unsealed / "sweeps", tmp_path / "runs")
+    shutil.copytree(unsealed / "plans", tmp_path / "plans")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SCALELAB_RUNS", raising=False)
+    return tmp_path
+
+
+def test_an_old_plan_made_again_keeps_its_forecast_and_every_number_of_it(before_the_seals):
+    """The evidence is read through the old files; one digit off would be another forecast."""
+    path = before_the_seals / "plans" / "smoke-4e11"
+    frozen, run = (path / "forecast.json").read_bytes(), Plan.load(path).spec.id
+
+    argv = ("smoke", "--budget", "4e11", "--law", "kaplan", "--replicates", "200")
+    assert main(["plan", *argv]) == 0
+
+    assert (path / "forecast.json").read_bytes() == frozen
+    assert json.loads((path / "plan.json").read_text())["schema"] == 2
+    assert Plan.load(path).spec.id == run
+    assert main(["launch", str(path), "--dry-run"]) == 0
+
+
+def test_a_damaged_entry_of_the_ledger_does_not_hide_the_others(before_the_seals, capsys):
+    ledger = before_the_seals / "runs" / "forecasts"
+    assert main(["runs", "--forecasts"]) == 0
+    row = capsys.readouterr().out.splitlines()[1]
+    (ledger / "0123456789ab.json").write_text("{}")
+
+    assert main(["runs", "--forecasts"]) == 2
+
+    said = capsys.readouterr()
+    assert row in said.out.splitlines()
+    assert str(Path("runs/forecasts/0123456789ab.json")) in said.out
+    assert len(said.err.splitlines()) == 3
+    assert said.err.startswith("error: 0123456789ab.json is not a frozen forecast")
+
+
+def test_a_sweep_that_cannot_be_read_is_named_beside_the_ledger(before_the_seals, capsys):
+    """Whether one of its runs has begun is then not known."""
+    (before_the_seals / "runs" / "smoke" / "sweep.json").write_text("{")
+
+    assert main(["runs", "--forecasts"]) == 2
+
+    said = capsys.readouterr()
+    assert " held " in said.out
+    assert len(said.err.splitlines()) == 3
+    assert "sweep.json cannot be read as a sweep manifest" in said.err
+
+
+@pytest.mark.parametrize("out", ["plans/a b", "plans/.x", "plans/forecasts", "plans/é"])
+def test_a_plan_has_a_name_that_its_run_can_have(refused, table, out, tmp_path):
+    said = refused(table(), "--budget", "1e20", "--replicates", "0", "--out", out)
+
+    assert "cannot be the name of a plan, which is launched as runs/NAME" in said
+    assert not (tmp_path / "plans").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("fam", "fam-4e11"), ("a b", "a-b-4e11"), ("../..x", "x-4e11"), ("é", "4e11"),
+     ("x" * 200, "x" * 100 + "-4e11")],
+)  # fmt: skip
+def test_a_source_of_any_name_leads_to_a_plain_one(source, name):
+    found = _name(SimpleNamespace(out=None), SimpleNamespace(name=source), 4e11)
+
+    assert found == name
+    assert is_component(found)
 
 
 @pytest.fixture

@@ -85,6 +85,11 @@ class Family:
         self.log(run, "end", t, status=status, reason=reason)
         self.dir(run).write_result(self.result(run, status, reason, t, **changes))
 
+    def replace_result(self, run, **changes):
+        """Another result in the place of the one that is there; a run writes its own only once."""
+        self.dir(run).result_path.unlink()
+        self.dir(run).write_result(self.result(run, **changes))
+
     def result(self, run, status="finished", reason=None, t=1000, **changes):
         loss = 3.0 if status == "finished" else None
         values = {

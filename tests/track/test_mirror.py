@@ -1,14 +1,16 @@
 """The mirror on a real SQLite store: complete, never doubled, rebuilt from whatever is left."""
 
-import fcntl
 import json
 import re
 import shutil
+import sqlite3
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 
 from scalelab.errors import TrackError
+from scalelab.leases import hold
 from scalelab.track.access import Refused
 from scalelab.track.mirror import log_fit
 from scalelab.track.sync import sync
@@ -103,17 +105,60 @@ def test_a_second_sync_changes_nothing(mixed, db):
     assert (db.metrics(), db.runs()) == before
 
 
-@pytest.mark.parametrize("state", [None, '{"store": "x"'])
-def test_a_lost_state_costs_time_only(mixed, db, state):
+def digit_changed(text):
+    place = text.index('"offset": ') + len('"offset": ')
+    return f"{text[:place]}{9 - int(text[place])}{text[place + 1 :]}"
+
+
+def unsealed(text):
+    return json.dumps({k: v for k, v in json.loads(text).items() if k not in ("seal", "schema")})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [None, lambda text: text[: len(text) // 2], digit_changed, unsealed],
+    ids=["missing", "cut", "digit changed", "unsealed"],
+)
+def test_a_lost_or_damaged_state_costs_time_only(mixed, db, change):
     sync(mixed.root, "fam")
     before = db.metrics(), db.runs()
 
     path = mixed.root / "fam" / ".sync.json"
-    path.unlink() if state is None else path.write_text(state)
+    path.unlink() if change is None else path.write_text(change(path.read_text()))
     told = sync(mixed.root, "fam")
 
     assert told == "fam: 5 runs brought up to date"
     assert (db.metrics(), db.runs()) == before
+
+
+def test_a_damaged_line_of_a_log_is_skipped_and_counted(mixed, db):
+    """Also over several passes."""
+    log = mixed.dir("run03").log_path
+    with open(log, "a") as file:
+        file.write("\x00\n" + '{"t":1,"event":"step","step":2,"loss":9.0,"crc":"00000000"}\n')
+    sync(mixed.root, "fam")
+    assert db.runs()["run03"][2]["scalelab.log_lines_skipped"] == "2"
+
+    with open(log, "a") as file:
+        file.write("torn\n")
+    mixed.log("run03", "step", 200, step=14, loss=1.0, lr=0.1, grad_norm=1.0)
+    sync(mixed.root, "fam")
+
+    assert db.runs()["run03"][2]["scalelab.log_lines_skipped"] == "3"
+    assert ("train_loss", T0 + 200, 14, 1.0) in db.metrics()["run03"]
+    assert "scalelab.log_lines_skipped" not in db.runs()["run00"][2]
+
+
+def test_a_manifest_that_cannot_be_read_does_not_keep_the_other_sweeps_out(mixed, db):
+    other = mixed.root / "other"
+    other.mkdir()
+    (other / "sweep.json").write_text("{")
+
+    with pytest.raises(TrackError, match="1 names could not be mirrored; all others are") as error:
+        sync(mixed.root, None)
+
+    assert "name 'other' is not mirrored: sweep.json cannot be read" in error.value.where
+    assert len(db.metrics()) == 5
 
 
 @pytest.mark.parametrize("is_driven", [False, True])
@@ -127,9 +172,8 @@ def test_a_database_made_anew_is_filled_again(mixed, db, template, once, is_driv
 
     db.path.unlink()
     shutil.copy(template, db.path)
-    with open(mixed.root / "fam" / "lock", "a", encoding="utf-8") as file:
-        if is_driven:
-            fcntl.flock(file, fcntl.LOCK_EX)
+    lock = hold(mixed.root / "fam" / "lock", "taken", "wait")
+    with lock if is_driven else nullcontext():
         assert once() == (0, "")
 
     assert db.metrics() == expected(mixed)
@@ -342,7 +386,7 @@ def test_one_broken_run_does_not_keep_the_others_out(mixed, db):
 
     assert "2 runs could not be mirrored; all others are" in str(error.value)
     assert "run run00 is not mirrored: result.json cannot be read" in str(error.value)
-    assert "run run03 is not mirrored: cannot read" in str(error.value)
+    assert "run run03 is not mirrored: spec.yaml cannot be read" in str(error.value)
     assert set(db.metrics()) == {"run01", "run02", "run04"}
 
 
@@ -393,3 +437,24 @@ def test_refused_and_down_are_told_apart(root):
 
     with pytest.raises(Refused, match="not found"):
         open_store(root).log("f" * 32, tags={"a": "b"})
+
+
+def test_a_database_whose_maker_ended_half_way_is_made_anew(tmp_path, monkeypatch):
+    from scalelab.track import mlflow_store
+    from scalelab.track.access import open_store
+
+    class Ends:
+        """A client that has made one table when its process ends."""
+
+        def __init__(self, uri):
+            with sqlite3.connect(uri.removeprefix("sqlite:///")) as db:
+                db.execute("create table experiments (one integer)")
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow_store, "MlflowClient", Ends)
+        with pytest.raises(KeyboardInterrupt):
+            open_store(tmp_path)
+
+    assert open_store(tmp_path).experiment("x")
+    assert not list(tmp_path.glob(".*.partial"))

@@ -3,14 +3,16 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from scalelab.errors import RunError, TrackError
-from scalelab.files import locked
+from scalelab.leases import claim
 from scalelab.track.listing import listing
 from scalelab.track.mirror import log_evaluation
 from scalelab.track.stages import (
+    STAGE_RESULT,
     PlannedStage,
     StageManifest,
     list_posttrainings,
@@ -21,6 +23,7 @@ from scalelab.track.stages import (
 from scalelab.track.sync import Syncer, catch_up, sync
 from scalelab.train.rundir import RunDir
 
+UNSEALED = Path(__file__).parents[1] / "fixtures" / "unsealed" / "sweeps" / "taught"
 T0 = 1_700_000_000_000
 KINDS = {"sft-2000": "sft", "pairs": "preferences", "dpo-beta": "dpo", "ppo": "ppo"}
 TOTALS = {"flops": 3e12, "seconds": 75.5, "n_tokens": 40_000}
@@ -75,7 +78,7 @@ class Chain:
             "status": status, "reason": reason,
             "metrics": {"loss": 1.25, "accuracy": 0.75, "win": None, "margin": 0.5, "kl": 9},
             **TOTALS, "flops_by": {"train": 3e12}, "memory_bytes": {"weights": 4}, "device": "cpu",
-            "n_resumes": 0, "versions": {}, "finished_ms": T0 + t, "more": [1],
+            "n_resumes": 0, "versions": {}, "finished_ms": T0 + t,
         }  # fmt: skip
         self.dir(stage).result_path.write_text(json.dumps(record | changes))
 
@@ -167,7 +170,7 @@ def test_a_manifest_reads_back_equal_and_keeps_its_first_time(tmp_path):
 def test_a_manifest_that_cannot_be_read_is_refused_and_mended_as_the_error_says(tmp_path, text):
     manifest = Chain(tmp_path).manifest
     stages_path(tmp_path, "chat").write_text(text)
-    with pytest.raises(TrackError, match="the manifest of 'chat' cannot be read") as error:
+    with pytest.raises(TrackError, match="cannot be read as a post-training manifest") as error:
         StageManifest.load(tmp_path, "chat")
     assert error.value.where == str(tmp_path / "chat" / "posttrain.json")
     assert error.value.fix.startswith("run `scalelab posttrain` on its file again")
@@ -179,9 +182,11 @@ def test_a_manifest_that_cannot_be_read_is_refused_and_mended_as_the_error_says(
 
 def test_a_base_that_is_no_record_is_refused(tmp_path):
     path = stages_path(tmp_path, Chain(tmp_path).name)
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"base": "gpt"}))
+    record = json.loads(path.read_text()) | {"base": "gpt", "schema": 1}
+    del record["seal"]
+    path.write_text(json.dumps(record))
 
-    with pytest.raises(TrackError, match="base is 'gpt', not a record"):
+    with pytest.raises(TrackError, match="base: Input should be an object"):
         StageManifest.load(tmp_path, "chat")
 
 
@@ -217,37 +222,44 @@ def test_a_result_is_read_once_it_is_there(tmp_path):
 
     chain.end("sft-2000")
 
-    assert stage_result(path)["metrics"]["accuracy"] == 0.75
+    assert stage_result(path).metrics["accuracy"] == 0.75
 
 
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"status": "done"}, "its status is 'done', none of finished, diverged, failed"),
-        ({"metrics": {"win": "high"}}, "its win is 'high', not a number"),
-        ({"metrics": {"win": True}}, "its win is True, not a number"),
-        ({"metrics": [1]}, "its metrics are not a record"),
-        ({"flops": "3e12"}, "its flops is '3e12', not a number"),
-        ({"finished_ms": None}, "its finished_ms is None, not a whole number"),
+        ({"status": "done"}, "status: Input should be 'finished', 'diverged' or 'failed'"),
+        ({"metrics": {"win": "high"}}, "metrics.win"),
+        ({"metrics": {"win": True}}, "metrics.win"),
+        ({"metrics": [1]}, "metrics: Input should be an object"),
+        ({"flops": "3e12"}, "flops: Input should be a valid number"),
+        ({"finished_ms": None}, "finished_ms: Input should be a valid integer"),
+        ({"more": 1}, "it has an unknown 'more'"),
+        ({"id": "00000000000b"}, "that of stage sft-2000-00000000000b, not of sft-2000-00000"),
     ],
 )
 def test_a_result_that_is_none_is_refused(tmp_path, changes, problem):
     chain = Chain(tmp_path)
     chain.end("sft-2000", **changes)
 
-    with pytest.raises(RunError, match=r"result\.json cannot be read") as error:
+    with pytest.raises(RunError, match=r"result\.json") as error:
         stage_result(chain.dir("sft-2000").path)
 
-    assert error.value.problem.endswith(problem)
+    assert problem in error.value.problem
     assert error.value.where == str(chain.dir("sft-2000").result_path)
+    assert len(str(error.value).splitlines()) == 3
+    assert "starts again: its checkpoints were removed" in error.value.fix
 
 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("[]", "it is not a record"),
-        ('{"stage": "a"}', "it has no kind, status"),
-        ("{", "Expecting"),
+        ("[]", r"it holds \[\], not a record"),
+        ('{"schema": 1, "stage": "a"}', "it has no device, finished_ms"),
+        ('{"stage": "a"}', "it carries no seal"),
+        ("{", "it is not JSON"),
+        ("", "it is empty"),
+        ("null", "it holds null, not a record"),
     ],
 )
 def test_a_file_that_is_no_result_is_refused(tmp_path, text, problem):
@@ -256,6 +268,37 @@ def test_a_file_that_is_no_result_is_refused(tmp_path, text, problem):
 
     with pytest.raises(RunError, match=problem):
         stage_result(chain.dir("pairs").path)
+
+
+def test_results_from_before_the_seals_are_read():
+    paths = sorted(UNSEALED.glob("*/result.json"))
+
+    results = [stage_result(path.parent) for path in paths]
+
+    assert len(results) == 12
+    for path, result in zip(paths, results, strict=True):
+        record = json.loads(path.read_text())
+        assert record.pop("schema") == 1
+        assert {name: value for name, value in vars(result).items() if name != "files"} == record
+        assert result.files == {}
+
+
+def test_a_sealed_result_is_written_once_and_no_digit_of_it_can_be_changed(tmp_path):
+    chain = Chain(tmp_path)
+    chain.end("sft-2000")
+    path = chain.dir("sft-2000").result_path
+    result = stage_result(path.parent)
+    path.unlink()
+
+    assert STAGE_RESULT.write_once(path, result)
+    assert not STAGE_RESULT.write_once(path, replace(result, device="another"))
+
+    assert stage_result(path.parent) == result
+    text = path.read_text()
+    for old, new in ((": 1.25", ": 1.35"), ("75.5", "75.6"), ('"cpu"', '"gpu"'), ("2,", "1,")):
+        path.write_text(text.replace(old, new, 1))
+        with pytest.raises(RunError, match="seal"):
+            stage_result(path.parent)
 
 
 def test_every_state_is_read_from_the_directory(tmp_path):
@@ -270,8 +313,10 @@ def test_every_state_is_read_from_the_directory(tmp_path):
         ("interrupted", None),
         ("planned", None),
     ]
-    with locked(paths[2] / "lock", "taken", "wait"):
-        assert stage_state(paths[2]) == ("running", None)
+    lease = claim(paths[2])
+    assert stage_state(paths[2]) == ("running", None)
+    lease.release()
+    assert stage_state(paths[2]) == ("interrupted", None)
     chain.log("ppo", "lost", 99, reason="killed by signal 9")
     assert stage_state(paths[3]) == ("failed", "killed by signal 9")
 
@@ -410,11 +455,12 @@ def test_a_value_that_is_no_number_becomes_a_tag(mixed, db):
     assert db.runs()["00000000000d"][2]["scalelab.nonfinite.kl"] == "nan at step 0"
 
 
-def test_a_stage_whose_lock_is_held_is_running_and_so_is_the_whole(mixed, db):
-    with locked(mixed.dir("dpo-beta").lock_path, "taken", "wait"):
-        sync(mixed.root, "chat")
-        told = states(db)
-        catch_up(mixed.root, "chat", 1.0, last=True)  # as the syncer of a sweep of this name ends
+def test_a_stage_whose_lease_is_held_is_running_and_so_is_the_whole(mixed, db):
+    lease = claim(mixed.dir("dpo-beta").path)
+    sync(mixed.root, "chat")
+    told = states(db)
+    catch_up(mixed.root, "chat", 1.0, last=True)  # as the syncer of a sweep of this name ends
+    lease.release()
 
     assert told["00000000000c"] == told["posttrain:chat"] == ("RUNNING", "running")
     assert states(db) == told
@@ -496,8 +542,8 @@ def test_the_listing_says_how_every_stage_stands(tmp_path):
         "pairs preferences diverged 40k 3e12 75.5 the loss is not a number at step 5"
         " chat/pairs-00000000000b",
         "dpo-beta dpo interrupted step 11 chat/dpo-beta-00000000000c",
-        "ppo ppo unreadable result.json cannot be read: it has no stage, kind, status, metrics,"
-        " finished_ms, flops, seconds, n_tokens chat/ppo-00000000000d",
+        "ppo ppo unreadable result.json cannot be read as a stage result: it carries no seal"
+        " chat/ppo-00000000000d",
     ]
 
 

@@ -1,6 +1,5 @@
 """The syncer as a real process: killed, orphaned, refused, without MLflow."""
 
-import fcntl
 import os
 import random
 import shutil
@@ -14,6 +13,7 @@ import time
 import pytest
 
 from scalelab.errors import TrackError
+from scalelab.leases import hold
 from scalelab.track import sync as sync_module
 from scalelab.track.sync import Syncer, sync
 
@@ -185,20 +185,20 @@ def test_a_server_that_accepts_and_never_answers(family, once):
 def test_a_pass_waits_for_another_writer_and_says_so(family, monkeypatch):
     monkeypatch.setattr(sync_module, "SYNC_PATIENCE_S", 0.2)
     family.plan(1)
-    with open(family.root / ".sync.lock", "a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        with pytest.raises(TrackError, match="another process is writing to the mirror"):
-            sync(family.root, "fam")
+    with (
+        hold(family.root / ".sync", "taken", "wait"),
+        pytest.raises(TrackError, match="another process is writing to the mirror"),
+    ):
+        sync(family.root, "fam")
 
     assert sync(family.root, "fam") == "fam: up to date"
 
 
 def test_syncing_by_hand_while_the_sweep_is_trained(family, db):
-    """The lock of the sweep's driver is held: what has begun is running, not interrupted."""
+    """The lease of the sweep's driver is held: what has begun is running, not interrupted."""
     family.plan(2)
     family.train("run00", range(3))
-    with open(family.root / "fam" / "lock", "a", encoding="utf-8") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with hold(family.root / "fam" / "lock", "taken", "wait"):
         sync(family.root, "fam")
 
     states = {key: (status, tags["scalelab.state"]) for key, (_, status, tags) in db.runs().items()}

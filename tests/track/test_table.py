@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from scalelab.errors import DataError, RunError, TrackError
-from scalelab.files import locked
+from scalelab.leases import claim
 from scalelab.track.evidence import evidence
 from scalelab.track.listing import listing
 from scalelab.track.table import COLUMNS, every_run, run_table
@@ -24,9 +24,9 @@ def states(tmp_path, family_in):
     family.end("run01", "diverged", "the loss is not a number")
     family.log("run02", "lost", 99, outcome="killed", reason="killed by signal 9")
     family.log("run03", "interrupted", 99, step=11)
-    family.dir("run04").lock_path.write_text("1")
-    with locked(family.dir("run05").lock_path, "taken", "wait"):
-        yield family
+    lease = claim(family.dir("run05").path)
+    yield family
+    lease.release()
 
 
 def finished(family, n, **changes):
@@ -60,11 +60,12 @@ def test_planned_and_spent_stand_side_by_side(states):
     assert (row["n_tokens_planned"], row["n_tokens"], row["dir"]) == (1.6e6, 1.6e6, "fam/run00")
 
 
-def test_asking_does_not_take_the_lock(states):
+def test_asking_does_not_take_the_lease(states):
     run_table(states.root, "fam")
 
-    with locked(states.dir("run04").lock_path, "taken", "wait"):
-        pass
+    lease = claim(states.dir("run04").path)
+    assert lease.held.attempt == 1
+    lease.release()
 
 
 def test_an_end_without_a_result_is_an_interruption(tmp_path, family_in):
@@ -78,10 +79,58 @@ def test_an_end_without_a_result_is_an_interruption(tmp_path, family_in):
 
 
 def test_a_result_that_cannot_be_read_is_not_passed_over(states):
+    """A fit without it would be of other runs; the listing says which one and why."""
     states.dir("run00").result_path.write_text("{}")
 
     with pytest.raises(RunError, match=r"result\.json cannot be read"):
         run_table(states.root, "fam")
+    with pytest.raises(RunError, match=r"result\.json cannot be read"):
+        every_run(states.root, None)
+    notes = {line[:5]: line for line in listing(states.root, "fam").splitlines()}
+    assert notes["run00"].split()[1] == "unreadable"
+    assert "result.json cannot be read as a run result: it carries no seal" in notes["run00"]
+    assert notes["run01"].split()[1] == "diverged"
+    assert "1 diverged, 1 failed, 2 interrupted, 1 running, 1 planned, 1 unreadable" in listing(
+        states.root, None
+    )
+
+
+def test_a_log_that_cannot_be_read_is_shown_and_the_others_are_listed(states):
+    log = states.dir("run03").log_path
+    log.unlink()
+    log.mkdir()
+
+    notes = {line[:5]: line for line in listing(states.root, "fam").splitlines()}
+    assert notes["run03"].split()[1] == "unreadable"
+    assert notes["run03"].endswith("log.jsonl cannot be read: Is a directory")
+    with pytest.raises(RunError, match="Is a directory"):
+        run_table(states.root, "fam")
+
+
+def test_the_listing_notes_the_lines_of_a_log_that_were_skipped(states):
+    with open(states.dir("run03").log_path, "a") as log:
+        log.write("torn\n" + '{"t":1,"event":"step","crc":"00000000"}\n')
+    with open(states.dir("run00").log_path, "a") as log:
+        log.write("\x00\x00\n")
+
+    notes = {line[:5]: line for line in listing(states.root, "fam").splitlines()}
+    assert notes["run03"].endswith("step 11 of 60; skipped 2 damaged lines of its log")
+    assert notes["run00"].endswith("skipped 1 damaged line of its log")
+    assert list(run_table(states.root, "fam")["status"]) == STATES
+
+
+def test_a_manifest_that_cannot_be_read_does_not_hide_the_other_sweeps(states, family_in):
+    second, _ = family_in(states.root, "second")
+    second.plan(1, dir="fam/run00")
+    path = states.root / "second" / "sweep.json"
+    path.write_text(path.read_text().replace("1e12", "2e12").replace("What", "Which"))
+
+    lines = listing(states.root, None).splitlines()
+    assert lines[1].split()[:2] == ["fam", "7"]
+    assert lines[2].split()[:3] == ["second", "?", "unreadable:"]
+    assert "the seal does not match" in lines[2]
+    with pytest.raises(TrackError, match="the seal does not match"):
+        listing(states.root, "second")
 
 
 def test_a_run_of_another_sweep_has_its_row_and_its_own_budget(states, family_in):
@@ -115,7 +164,7 @@ def test_evidence_is_what_finished_and_the_rest_is_named(states):
 
 def test_a_run_off_its_budget_is_left_to_the_laws_to_judge(tmp_path, family_in):
     family = finished(family_in(tmp_path)[0], 2)
-    family.dir("run01").write_result(family.result("run01", flops=2e12))
+    family.replace_result("run01", flops=2e12)
 
     assert len(evidence(run_table(tmp_path, "fam"), "total").table) == 2
 
@@ -131,7 +180,7 @@ def test_runs_outside_any_slice_are_evidence(tmp_path, family_in):
 @pytest.mark.parametrize("column", ["data_digest", "tokenizer"])
 def test_runs_on_different_text_are_never_points_of_one_law(tmp_path, family_in, column):
     family = finished(family_in(tmp_path)[0], 3)
-    family.dir("run01").write_result(family.result("run01", **{column: "other"}))
+    family.replace_result("run01", **{column: "other"})
 
     with pytest.raises(DataError, match=f"2 different values of {column}") as error:
         evidence(run_table(tmp_path, "fam"), "total")

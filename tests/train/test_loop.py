@@ -176,6 +176,19 @@ def test_nan_ends_as_diverged(run, monkeypatch):
     assert "loss nan" in result.reason
 
 
+def test_a_loss_that_is_no_number_is_not_saved(run, monkeypatch):
+    forward = single.NETWORKS["transformer"].forward
+    monkeypatch.setattr(
+        single.NETWORKS["transformer"],
+        "forward",
+        lambda self, x, y=None: forward(self, x, y) * (math.nan if y is not None else 1.0),
+    )
+    result = train(run(n_steps=300), after(1))
+
+    assert result.status == "diverged"
+    assert "loss nan by step 1" in result.reason
+
+
 def test_a_checkpoint_of_another_spec_is_refused(run):
     mine, other = run(seed=0), run(seed=1)
     train(other, after(5))
