@@ -77,7 +77,8 @@ def whole(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
             os.replace(partial, path)
             sync_dir(path.parent)
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only disk refuses even this, and the first refusal counts
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -186,7 +187,8 @@ def write_new(path: Path, text: str, *, flush: bool = True) -> bool:
                 os.fsync(file.fileno())
         return link_new(draft, path, flush=flush)
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:
