@@ -11,7 +11,7 @@ from scalelab.track.manifest import SweepManifest, list_sweeps
 def show_forecasts(root: Path) -> int:
     """Print the ledger. A forecast is launched once a run of its plan has begun.
 
-    What cannot be read is told on stderr, and the others are listed all the same.
+    What cannot be read is reported on stderr; the other entries are listed.
 
     Returns: The exit status: 2 where something cannot be read.
     """
