@@ -61,7 +61,7 @@ class Kind:
     """What is done to a copy of the world before the damage."""
     ways: tuple[str, ...] = WAYS
     remake: tuple[str, ...] = ()
-    """The command that makes the file, where another one reads it."""
+    """The command that makes the file, where the one above only reads it."""
 
 
 def printed(world: World, said: str) -> Any:
@@ -120,19 +120,25 @@ def begin_again(world: World) -> None:
 
 FIT = ("fit", "journey", "--law", "kaplan", "--replicates", "50", "--json", "fit.json")
 RUN = ("run", "runs/single/RUN")
+AGAIN = ("run", "runs/single2/RUN")
+DATA = ("data", "journey.yaml")
 KINDS = (
     Kind("spec.yaml", "runs/single/*/spec.yaml", RUN, result_of("single")),
     Kind("log.jsonl", "runs/single/*/log.jsonl", RUN, result_of("single")),
     Kind("lease", "runs/single/*/lease-*.json", RUN, result_of("single")),
     Kind("checkpoint meta", "runs/single/*/checkpoints/*/meta.json", RUN, result_of("single")),
     Kind("checkpoint", "runs/single/*/checkpoints/*/*.safetensors", RUN, result_of("single")),
-    Kind("corpus manifest", "cache/corpora/*/manifest.json", RUN, result_of("single"), begin_again),
-    Kind("shards", "cache/corpora/*/train*", RUN, result_of("single"), begin_again),
-    Kind("held-out text", "cache/corpora/*/validation*", RUN, result_of("single"), begin_again),
-    Kind("tokenizer", "cache/corpora/*/tokenizer.json", RUN, result_of("single"), begin_again),
+    Kind("corpus manifest", "cache/corpora/*/manifest.json", RUN, result_of("single"), begin_again,
+         remake=DATA),
+    Kind("shards", "cache/corpora/*/train*", RUN, result_of("single"), begin_again,
+         remake=DATA),
+    Kind("held-out text", "cache/corpora/*/validation*", RUN, result_of("single"), begin_again,
+         remake=DATA),
+    Kind("tokenizer", "cache/corpora/*/tokenizer.json", RUN, result_of("single"), begin_again,
+         remake=DATA),
     Kind("stamps", "cache/stamps/*", RUN, result_of("single"), begin_again),
-    Kind("corpus keys", "cache/keys/*.json", ("data", "journey.yaml"), printed),
-    Kind("hashes", "cache/hashes/*.json", ("data", "journey.yaml"), printed),
+    Kind("corpus keys", "cache/keys/*.json", DATA, printed),
+    Kind("hashes", "cache/hashes/*.json", DATA, printed),
     Kind("result.json", "runs/journey/*/result.json", FIT, fitted,
          remake=("sweep", "journey.yaml")),
     Kind("sweep.json", "runs/journey/sweep.json", FIT, fitted),
@@ -140,9 +146,9 @@ KINDS = (
     Kind("log, listed", "runs/journey/*/log.jsonl", ("runs",), listed),
     Kind("home", "runs/.homes/*", ("sweep", "again.yaml"), result_of("again")),
     Kind("weights", "runs/single2/*/model.safetensors", ("export", "runs/single2/RUN", "out"),
-         exported),
+         exported, remake=AGAIN),
     Kind("result of weights", "runs/single2/*/result.json",
-         ("export", "runs/single2/RUN", "out"), exported),
+         ("export", "runs/single2/RUN", "out"), exported, remake=AGAIN),
     Kind("plan.json", "plan/plan.json", ("launch", "plan", "--dry-run"), printed),
     Kind("forecast.json", "plan/forecast.json", ("launch", "plan", "--dry-run"), printed),
     Kind("ledger", "runs/forecasts/*.json", ("runs", "--forecasts"), printed),
@@ -283,13 +289,13 @@ class Lab:
         kind.prepare(world)
         return world
 
-    def argv(self, kind: Kind) -> list[str]:
-        """Its command."""
-        return [part.replace("RUN", self.run) for part in kind.argv]
+    def argv(self, command: tuple[str, ...]) -> list[str]:
+        """A command of KINDS, with the run's id."""
+        return [part.replace("RUN", self.run) for part in command]
 
     def _undamaged(self, kind: Kind) -> Any:
         world = self.copy(f"undamaged-{kind.name.replace(' ', '-')}", kind)
-        done = world(*self.argv(kind))
+        done = world(*self.argv(kind.argv))
         if done.returncode != 0:
             raise SystemExit(f"{kind.name}: fails undamaged\n{done.stdout}\n{done.stderr}")
         found = kind.found(world, done.stdout)
@@ -310,7 +316,7 @@ class Lab:
         path.unlink()
         if data is not None:
             path.write_bytes(data)
-        done = world(*self.argv(kind))
+        done = world(*self.argv(kind.argv))
         case.verdict, case.words = self._verdict(kind, world, done)
         if case.verdict == "refused" and "delete" in case.words:
             self._follow_advice(case, world, done.stderr)
@@ -348,8 +354,8 @@ class Lab:
         else:
             place.unlink()
         if case.kind.remake:
-            world(*case.kind.remake)
-        done = world(*self.argv(case.kind))
+            world(*self.argv(case.kind.remake))
+        done = world(*self.argv(case.kind.argv))
         verdict, words = self._verdict(case.kind, world, done)
         if verdict == "the same":
             case.verdict = "refused, then the same"

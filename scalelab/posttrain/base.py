@@ -24,7 +24,7 @@ from scalelab.errors import DataError, RunError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.conversations import Conversations
 from scalelab.evals.reward_model import RewardModel
-from scalelab.track.stages import STAGE_RESULT, StageResult, stage_id, stage_result
+from scalelab.track.stages import REDO, STAGE_RESULT, StageResult, stage_id, stage_result
 from scalelab.train.rundir import RunDir
 from scalelab.train.spec import AdamWSpec
 
@@ -216,4 +216,4 @@ class StageDir:
                 fix="run the command that made the stage again",
             )
         for name in names or result.files:
-            self.run_dir.check_file(name, result.files)
+            self.run_dir.check_file(name, result.files, REDO)

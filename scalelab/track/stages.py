@@ -139,6 +139,8 @@ class StageResult:
 
 
 STAGE_RESULT = Format("stage result", StageResult, schema=2, unsealed=1)
+REDO = "scalelab posttrain FILE.yaml"
+"""The command that does a stage again."""
 
 
 def stage_id(path: Path) -> str:
@@ -161,12 +163,12 @@ def stage_result(path: Path) -> StageResult | None:
     except FileNotFoundError:
         return None
     except RunError as error:
-        raise RunError(error.problem, where=error.where, fix=run_dir.how_to_redo()) from None
+        raise RunError(error.problem, where=error.where, fix=run_dir.how_to_redo(REDO)) from None
     if f"{result.stage}-{result.id}" != path.name:
         raise RunError(
             f"result.json is that of stage {result.stage}-{result.id}, not of {path.name}",
             where=str(run_dir.result_path),
-            fix=run_dir.how_to_redo(),
+            fix=run_dir.how_to_redo(REDO),
         )
     return result
 

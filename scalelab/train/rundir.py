@@ -225,24 +225,30 @@ class RunDir:
         if self.is_done and self.checkpoints.is_dir() and holder(self.path, LEASE) is None:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
 
-    def how_to_redo(self) -> str:
-        """What to do about a result that cannot be believed."""
+    def how_to_redo(self, command: str = "") -> str:
+        """What to do about a result that cannot be believed.
+
+        Args:
+            command: What does the work again; empty for `scalelab run` on this directory.
+        """
+        command = command or f"scalelab run {self.path}"
         from_where = (
             "resumes from its newest checkpoint"
             if any(self.checkpoints.glob("*"))
             else "starts again: its checkpoints were removed when it ended"
         )
         return (
-            "restore the file from a copy, or delete it and run the same command again: the work "
+            f"restore the file from a copy, or delete it and run `{command}` first: the work "
             + from_where
         )
 
-    def check_file(self, name: str, digests: dict[str, str]) -> None:
+    def check_file(self, name: str, digests: dict[str, str], command: str = "") -> None:
         """Refuse a file that the run left and that is not as it was written.
 
         Args:
             name: In this directory.
             digests: Of the result. A file that it does not name is from before the seals.
+            command: As in how_to_redo.
 
         Raises:
             RunError: The file is missing or was altered.
@@ -255,8 +261,8 @@ class RunDir:
             raise RunError(
                 f"{name} cannot be used: {damage}",
                 where=str(self.path / name),
-                fix="restore the file from a copy, or delete result.json beside it and run the "
-                "same command again: the work is then done anew",
+                fix="restore the file from a copy, or delete result.json beside it and run "
+                f"`{command or f'scalelab run {self.path}'}` first: the work is then done anew",
             ) from None
 
 

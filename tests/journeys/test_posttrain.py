@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import kills
 import pytest
 
 from scalelab.cli import main
@@ -25,22 +26,7 @@ from scalelab.units import sci, si
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 UNGRADED = ("posttrain", "made.yaml", "--set", "grades=null")
-FILE = """
-name: made
-question: Does it hold together?
-base: base
-data: skills
-grades: {prompts: 6, retention_tokens: 1024}
-stages:
-- {kind: sft, name: sft, sizes: [16, 64], batch: 8, epochs: 3, rates: {lr: 1e-2}}
-- {kind: preferences, name: pairs, first: sft, judge: gold, prompts: 60, batch: 10, n_new: 12}
-- {kind: reward, name: judge, start: sft, pairs: pairs, batch: 8, rates: {lr: 1e-2}}
-- {kind: dpo, name: dpo, start: sft, pairs: pairs, batch: 8, epochs: 2, rates: {lr: 1e-3}}
-- {kind: ppo, name: ppo, start: sft, reward: judge, steps: 8, batch: 16, n_new: 12,
-   rates: {lr: 1e-3}}
-- {kind: best_of, name: best, start: sft, proxy: judge, prompts: 6, draws: 4, n: [1, 2, 4],
-   n_new: 12}
-"""
+FILE = kills.POSTTRAIN.replace("BASE", "base")
 
 MAKE_BASE = """
 import sys
