@@ -18,7 +18,9 @@ class Slow(Config):
     kind: Literal["slow"] = "slow"
 
 
-WAYS = Registry("way", {"quick": f"{__name__}:Quick", "slow": f"{__name__}:Slow"})
+WAYS = Registry(
+    "way", {"quick": f"{__name__}:Quick", "slow": f"{__name__}:Slow"}, group="scalelab.ways"
+)
 
 
 class Inner(Config):

@@ -12,4 +12,6 @@ SOURCES = Registry(
         "skills": "scalelab.data.skills:Skills",
         "mix": "scalelab.data.mix:Mix",
     },
+    group="scalelab.sources",
+    base="scalelab.data.base:Source",
 )

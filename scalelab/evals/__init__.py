@@ -13,6 +13,8 @@ CONVERSATIONS = Registry(
         "files": "scalelab.evals.recorded:Files",
         "hub": "scalelab.evals.recorded:HubRows",
     },
+    group="scalelab.conversations",
+    base="scalelab.evals.conversations:Conversations",
 )
 JUDGES = Registry(
     "judge",
@@ -22,6 +24,8 @@ JUDGES = Registry(
         "model": "scalelab.evals.judges:ByModel",
         "person": "scalelab.evals.judges:Person",
     },
+    group="scalelab.judges",
+    base="scalelab.evals.judges:Judge",
 )
 TASKS = Registry(
     "task",
@@ -30,4 +34,5 @@ TASKS = Registry(
         "generation": "scalelab.evals.choice:GenerationTask",
         "known": "scalelab.evals.known:KnownTask",
     },
+    group="scalelab.tasks",
 )

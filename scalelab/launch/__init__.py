@@ -8,4 +8,5 @@ EXECUTORS = Registry(
         "inline": "scalelab.launch.inline:Inline",
         "local": "scalelab.launch.local:Local",
     },
+    group="scalelab.executors",
 )

@@ -17,4 +17,6 @@ LAWS = Registry(
         "kaplan_c": "scalelab.laws.frontier:KaplanC",
         "envelope": "scalelab.laws.envelope:Envelope",
     },
+    group="scalelab.laws",
+    base="scalelab.laws.base:Law",
 )

@@ -6,6 +6,19 @@ planning never waits for it) and its network (the torch module).
 
 from scalelab.registry import Registry
 
-ARCHITECTURES = Registry("architecture", {"transformer": "scalelab.model.transformer:Transformer"})
-FAMILIES = Registry("model family", {"transformer": "scalelab.model.transformer:Family"})
-NETWORKS = Registry("network", {"transformer": "scalelab.model.transformer_net:TransformerNet"})
+ARCHITECTURES = Registry(
+    "architecture",
+    {"transformer": "scalelab.model.transformer:Transformer"},
+    group="scalelab.architectures",
+    base="scalelab.model.base:Architecture",
+)
+FAMILIES = Registry(
+    "model family",
+    {"transformer": "scalelab.model.transformer:Family"},
+    group="scalelab.families",
+)
+NETWORKS = Registry(
+    "network",
+    {"transformer": "scalelab.model.transformer_net:TransformerNet"},
+    group="scalelab.networks",
+)

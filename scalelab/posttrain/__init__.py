@@ -19,4 +19,6 @@ STAGES = Registry(
         "best_of": "scalelab.posttrain.best_of:BestOf",
         "grade": "scalelab.posttrain.grade:Grade",
     },
+    group="scalelab.stages",
+    base="scalelab.posttrain.base:Stage",
 )

@@ -28,6 +28,7 @@ FIGURES = Registry(
         "post_overreach": "scalelab.report.posttrain_figures:draw_overreach",
         "post_looks": "scalelab.report.posttrain_figures:draw_looks",
     },
+    group="scalelab.figures",
 )
 DPI = 150
 

@@ -8,4 +8,6 @@ SCHEDULES = Registry(
         "wsd": "scalelab.train.schedule:WSD",
         "cosine": "scalelab.train.schedule:Cosine",
     },
+    group="scalelab.schedules",
+    base="scalelab.train.schedule:Schedule",
 )
