@@ -152,7 +152,7 @@ KINDS = (
     Kind("plan.json", "plan/plan.json", ("launch", "plan", "--dry-run"), printed),
     Kind("forecast.json", "plan/forecast.json", ("launch", "plan", "--dry-run"), printed),
     Kind("ledger", "runs/forecasts/*.json", ("runs", "--forecasts"), printed),
-    Kind("launch.json", "runs/begun/*/launch.json", ("launch", "begun"), result_of("begun")),
+    Kind("job.json", "runs/begun/*/job.json", ("launch", "begun"), result_of("begun")),
     Kind("sharded meta", "runs/begun/*/checkpoints/*/*.json", ("launch", "begun"),
          result_of("begun")),
     Kind("sharded state", "runs/begun/*/checkpoints/*/*.distcp", ("launch", "begun"),

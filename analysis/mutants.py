@@ -42,6 +42,7 @@ SLOW = (
     "tests/journeys",
     "tests/launch/test_drive.py",
     "tests/launch/test_ranks.py",
+    "tests/jobs/test_executors.py",
     "tests/analysis",
     "tests/track/test_server.py",
     "tests/track/test_syncer.py",

@@ -24,6 +24,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,8 +50,7 @@ from old_way import (
 
 from scalelab.errors import ScalelabError
 from scalelab.files import whole, write_text
-from scalelab.launch import EXECUTORS
-from scalelab.launch.base import Executor
+from scalelab.jobs.base import Executor
 from scalelab.launch.plan import place
 from scalelab.launch.sweepfile import SweepFile
 from scalelab.train.spec import RunResult
@@ -438,11 +438,8 @@ def compare(args: argparse.Namespace) -> list[Arm]:
         for seed, root in chain.roots(args.seeds, args.runs, args.place).items()
     ]
     arms = [new_arm(lab, way) for lab in labs for way in NEW if way in args.ways]
-    executor: Executor = EXECUTORS[file.launch.executor](file.launch)
-    try:
+    with closing(file.launch.executor.start(("scalelab.launch.training",))) as executor:
         arms += old_arms(labs, [way for way in OLD if way in args.ways], executor)
-    finally:
-        executor.close()
     order = [*NEW, *OLD]
     return sorted(arms, key=lambda arm: (order.index(arm.way), arm.seed))
 

@@ -29,11 +29,10 @@ import chain
 from scalelab.data import shards
 from scalelab.data.shards import Corpus
 from scalelab.errors import RunError
-from scalelab.launch.base import Executor
-from scalelab.launch.drive import drive
-from scalelab.launch.live import LiveView
+from scalelab.jobs.base import Executor
 from scalelab.launch.plan import PlannedWork, place
 from scalelab.launch.sweepfile import SweepFile
+from scalelab.launch.sweeping import train_all
 from scalelab.model.base import Architecture
 from scalelab.sweep.base import Proposal
 from scalelab.train.recipe import BatchRule, OptimizerRule, Recipe
@@ -353,8 +352,7 @@ def train(
         if w.state != "done":
             w.run_dir.create(w.proposal.spec)
     if any(w.state != "done" for w in work):
-        with LiveView(list(work), file.recipe.param_count) as view:
-            ended = drive(file, list(work), executor, view)
+        ended = train_all(file, work, executor)
         if ended.interrupted:
             print("stopped; the same command goes on from here", file=sys.stderr)
             sys.exit(130)

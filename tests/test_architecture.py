@@ -20,17 +20,19 @@ MAY = {  # in the order in which data flows
     "data": {"config"},
     "model": {"config"},
     "train": {"config", "data", "model"},
+    "jobs": {"config", "train"},
     "sweep": {"config", "model", "train"},
     "track": {"config", "train"},
     "laws": set(),
     "plan": {"config", "model", "train", "laws"},
-    "launch": {"config", "data", "model", "train", "sweep", "track", "plan"},
+    "launch": {"config", "data", "model", "train", "jobs", "sweep", "track", "plan"},
     "evals": {"config", "data", "model", "train", "laws"},
     "posttrain": {
         "config",
         "data",
         "model",
         "train",
+        "jobs",
         "track",
         "plan",
         "launch",
@@ -41,6 +43,7 @@ MAY = {  # in the order in which data flows
         "data",
         "model",
         "train",
+        "jobs",
         "sweep",
         "track",
         "laws",
@@ -50,7 +53,8 @@ MAY = {  # in the order in which data flows
         "posttrain",
     },
 }
-MAY["cli"] = set(MAY)  # the front door alone sees every room
+MAY["testing"] = set(MAY)  # suites for plug-ins of every kind
+MAY["cli"] = set(MAY) - {"testing"}  # the front door alone sees every room
 HOMES = {
     "torch": {"model", "train", "evals", "posttrain"},
     "tokenizers": {"data"},
@@ -66,7 +70,7 @@ HOMES = {
     "pandas": {"track"},
     "mlflow": {"track"},
     "matplotlib": {"report"},
-    "rich": {"screen", "launch", "track"},
+    "rich": {"screen", "jobs", "track"},
     "pydantic": {
         "sealed",
         "config",
@@ -153,4 +157,4 @@ def test_a_sweep_is_planned_without_torch():
 
 
 def test_training_needs_no_mlflow():
-    assert not {"mlflow", "pandas"} & loaded_by("import scalelab.launch.worker")
+    assert not {"mlflow", "pandas"} & loaded_by("import scalelab.launch.training")

@@ -44,12 +44,10 @@ from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from scalelab import leases, sealed
 from scalelab.data.shards import prepare
 from scalelab.files import whole_dir, write_json
-from scalelab.launch.base import LaunchConfig
-from scalelab.launch.drive import drive, write_down
-from scalelab.launch.inline import Inline
-from scalelab.launch.live import LiveView
+from scalelab.jobs.inline import Inline
 from scalelab.launch.plan import place
 from scalelab.launch.sweepfile import SweepFile
+from scalelab.launch.sweeping import train_all, write_down
 from scalelab.train import checkpoint, shard_files, sharded
 from scalelab.train.checkpoint import Progress
 from scalelab.train.device import use_threads
@@ -101,9 +99,7 @@ def share_of_a_sweep() -> dict:
         begun = time.process_time()
         work = place(proposals, root, file.name)
         write_down(file, work, root)
-        executor = Inline(LaunchConfig())
-        with LiveView(work, file.recipe.param_count) as view:
-            outcomes = drive(file, work, executor, view)
+        outcomes = train_all(file, work, Inline())
         total = time.process_time() - begun
         assert len(outcomes.of("done")) == len(work), outcomes
         n_saved = sum(e["event"] == "checkpoint" for w in work for e in w.run_dir.events())

@@ -14,15 +14,14 @@ import json
 import os
 import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 
 from scalelab.data.shards import prepare
-from scalelab.launch.base import LaunchConfig
-from scalelab.launch.drive import drive, write_down
-from scalelab.launch.live import LiveView
-from scalelab.launch.local import Local
+from scalelab.jobs.local import LocalConfig
 from scalelab.launch.plan import place
 from scalelab.launch.sweepfile import SweepFile
+from scalelab.launch.sweeping import train_all, write_down
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "isoflop.yaml"
 FAMILY = ["design.budgets=[1e11, 1.5e11]", "design.sizes_per_budget=3", "design.replicates=1"]
@@ -60,14 +59,10 @@ def drive_all(file: SweepFile, proposals: tuple, slots: int) -> float:
         root = Path(directory)
         work = place(proposals, root, file.name)
         write_down(file, work, root)
-        executor = Local(LaunchConfig(slots=slots))
-        try:
-            with LiveView(work, file.recipe.param_count) as view:
-                began = time.perf_counter()
-                outcomes = drive(file, work, executor, view)
-                wall = time.perf_counter() - began
-        finally:
-            executor.close()
+        with closing(LocalConfig(slots=slots).start(("scalelab.launch.training",))) as executor:
+            began = time.perf_counter()
+            outcomes = train_all(file, work, executor)
+            wall = time.perf_counter() - began
         assert len(outcomes.of("done")) == len(work), outcomes
     return wall
 

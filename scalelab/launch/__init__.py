@@ -1,12 +1,1 @@
-"""Launching: turning specs into processes, and processes into results, exactly once each."""
-
-from scalelab.registry import Registry
-
-EXECUTORS = Registry(
-    "executor",
-    {
-        "inline": "scalelab.launch.inline:Inline",
-        "local": "scalelab.launch.local:Local",
-    },
-    group="scalelab.executors",
-)
+"""Launching: what a sweep or a plan asks for, as jobs that lead to results, once each."""

@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 from scalelab.data import shards
@@ -11,12 +12,13 @@ from scalelab.data.shards import Corpus
 from scalelab.data.stream import refuse_too_many
 from scalelab.errors import DataError, RunError
 from scalelab.files import write_json
-from scalelab.launch import EXECUTORS, homes
-from scalelab.launch.base import Executor
-from scalelab.launch.drive import Outcomes, drive, the_only_driver, write_down
-from scalelab.launch.live import LiveView
+from scalelab.jobs.base import LOST, Executor
+from scalelab.jobs.drive import Outcomes, drive
+from scalelab.jobs.live import LiveView
+from scalelab.launch import homes
 from scalelab.launch.plan import PlannedWork, describe, estimate, place, timing_specs
 from scalelab.launch.sweepfile import SweepFile
+from scalelab.launch.sweeping import SweepSource, SweepWords, the_only_driver, write_down
 from scalelab.sweep.base import Proposal
 from scalelab.track.sync import Syncer
 from scalelab.train.recipe import Recipe
@@ -37,52 +39,62 @@ def run_sweep(
         _dry_run(file, root, json_out)
         return 0
     corpus = shards.prepare(file.recipe.data)
-    proposals = file.design.ask(
-        file.recipe, vocab_size=corpus.vocab_size, data_digest=corpus.digest
-    )
-    refuse_unfit(file.recipe, corpus, proposals)
-    with the_only_driver(root, file.name):
-        work = place(proposals, root, file.name, homes.settle)
-        executor: Executor = EXECUTORS[file.launch.executor](file.launch)
-        try:
-            work = _timed(work, executor)
-            print(describe(file, work, n_train=corpus.n_train, devices=executor.devices))
-            if json_out is not None:
-                write_json(json_out, plan_record(file, work))
-            write_down(file, work, root)
-            syncer = Syncer.start(root, file.name)
-            with LiveView(work, file.recipe.param_count) as view:
-                outcomes = drive(file, work, executor, view)
-        finally:
-            executor.close()
-        behind = syncer.finish()
-    return _say_how_it_ended(file, work, outcomes, behind)
+    study = file.design.study(file.recipe, vocab_size=corpus.vocab_size, data_digest=corpus.digest)
+    first = study.ask()
+    refuse_unfit(file.recipe, corpus, first)
+    with the_only_driver(root, file.name), closing(_executor(file)) as executor:
+        work = place(first, root, file.name, homes.settle)
+        timed = timing_specs(work)
+        seconds = _timed(timed, executor)
+
+        def placed(proposals: tuple[Proposal, ...]) -> list[PlannedWork]:
+            refuse_unfit(file.recipe, corpus, proposals)
+            return estimate(place(proposals, root, file.name, homes.settle), timed, seconds)
+
+        source = SweepSource(study, placed, lambda all_: write_down(file, all_, root))
+        work = source.begin(estimate(work, timed, seconds))
+        print(describe(file, work, n_train=corpus.n_train, devices=executor.devices))
+        if json_out is not None:
+            write_json(json_out, plan_record(file, work))
+        write_down(file, work, root)
+        syncer = Syncer.start(root, file.name)
+        words = SweepWords(file.recipe.param_count, source.work)
+        with LiveView(words, words.done) as view:
+            outcomes = drive(source, executor, view, file.launch.limits)
+    behind = syncer.finish()
+    return _say_how_it_ended(file, source.work, outcomes, behind)
+
+
+def _executor(file: SweepFile) -> Executor:
+    return file.launch.executor.start(("scalelab.launch.training",))
 
 
 def _dry_run(file: SweepFile, root: Path, json_out: Path | None) -> None:
     corpus = shards.find(file.recipe.data)
     vocab_size = corpus.vocab_size if corpus else vocab_size_of(file.recipe.data)
     digest = corpus.digest if corpus else UNPREPARED
-    proposals = file.design.ask(file.recipe, vocab_size=vocab_size, data_digest=digest)
+    study = file.design.study(file.recipe, vocab_size=vocab_size, data_digest=digest)
+    proposals = study.ask()
     if corpus:
         refuse_unfit(file.recipe, corpus, proposals)
     work = place(proposals, root, file.name)
-    executor: Executor = EXECUTORS[file.launch.executor](file.launch)
-    try:
-        work = _timed(work, executor)
+    with closing(_executor(file)) as executor:
+        timed = timing_specs(work)
+        work = estimate(work, timed, _timed(timed, executor))
         n_train = corpus.n_train if corpus else None
         print(describe(file, work, n_train=n_train, devices=executor.devices))
-    finally:
-        executor.close()
     if corpus is None:
         print("data: not prepared yet, so its tokens are not counted; `scalelab data FILE` does")
     if json_out is not None:
         write_json(json_out, plan_record(file, work))
 
 
-def _timed(work: list[PlannedWork], executor: Executor) -> list[PlannedWork]:
-    timed = timing_specs(work)
-    return estimate(work, timed, executor.measure([p.spec for p in timed]) if timed else None)
+def _timed(timed: list[Proposal], executor: Executor) -> list[float] | None:
+    """Seconds per token of a few runs; None where they were not timed."""
+    if not timed or not executor.capabilities.timing:
+        return None
+    texts = [proposal.spec.to_yaml() for proposal in timed]
+    return executor.call("scalelab.train.pace:seconds_per_token", texts)
 
 
 def vocab_size_of(data: DataConfig) -> int:
@@ -99,7 +111,7 @@ def refuse_unfit(recipe: Recipe, corpus: Corpus, proposals: tuple[Proposal, ...]
     Raises:
         DataError: Some run needs more tokens than exist, or validation has too few.
     """
-    longest = max(proposal.spec.n_tokens for proposal in proposals)
+    longest = max((proposal.spec.n_tokens for proposal in proposals), default=0)
     refuse_too_many(corpus, recipe.seq_len, longest, recipe.data.epochs)
     wanted = max(recipe.evaluation.tokens, recipe.evaluation.curve_tokens)
     there = corpus.n_validation - 1
@@ -155,11 +167,11 @@ def _say_how_it_ended(
     for w, result in zip(work, results, strict=True):
         if result is not None and result.status != "finished":
             print(f"  {w.run_dir.run} {result.status}: {result.reason}")
-    lost = outcomes.of("killed", "stalled", "out_of_memory", "error")
+    lost = outcomes.of(*LOST)
     for ended in lost:
-        print(f"  {ended.run_dir.run} failed ({ended.outcome}): {ended.reason}")
+        print(f"  {ended.job.id} failed ({ended.outcome}): {ended.reason}")
         if ended.outcome == "error":
-            print(f"    {ended.run_dir.path / 'traceback.txt'}")
+            print(f"    {ended.job.dir.path / 'traceback.txt'}")
     if behind is not None:
         print(behind)
     if outcomes.interrupted:

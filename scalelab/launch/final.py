@@ -4,16 +4,15 @@
 
 The final run is a sweep of one: runs/<plan>/<run id>/ with a manifest beside it, so that lists,
 tables, fits and MLflow meet it as they meet every other run. The loop, the recipe and the data
-are those of the evidence. What is new is around them: several processes (ranks.py), checkpoints
-beside the training, and a look at the forecast's band at every logged loss.
+are those of the evidence. What is new is around them: several processes, checkpoints beside the
+training, and a look at the forecast's band at every logged loss (watch.py).
 
 Not here: the choice of N and D (the plan room), the page about what came true (the report room).
 """
 
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -22,9 +21,14 @@ from scalelab.data.shards import Corpus
 from scalelab.data.stream import refuse_too_many
 from scalelab.errors import LaunchError, PlanError
 from scalelab.files import place_of
-from scalelab.launch.base import Ended, LaunchConfig
-from scalelab.launch.ranks import Ranks, gpus_here, write_down
-from scalelab.launch.watch import FinalView
+from scalelab.jobs.base import Ended, Job, Resources
+from scalelab.jobs.drive import Listed, drive
+from scalelab.jobs.live import LiveView
+from scalelab.jobs.record import write_down
+from scalelab.launch.base import LaunchConfig
+from scalelab.launch.settings import FinalSettings
+from scalelab.launch.sweeping import memory
+from scalelab.launch.watch import FinalWords
 from scalelab.leases import hold
 from scalelab.plan.final import Plan
 from scalelab.plan.frozen import FrozenForecast
@@ -37,6 +41,11 @@ from scalelab.train.layout import Layout
 from scalelab.train.rundir import RunDir
 from scalelab.train.spec import RunResult
 from scalelab.units import sci, si
+
+TRAINING = ("scalelab.launch.training",)
+"""What the one process of a launched run needs."""
+AMONG_MANY = (*TRAINING, "scalelab.train.parallel")
+"""What a process of a launched run needs that has others beside it; seconds of imports."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +97,10 @@ def launch(final: FinalRun, root: Path, config: LaunchConfig) -> FinalRun:
     """Train it to its end, or to where it was stopped; what is done is not done again.
 
     Raises:
-        LaunchError: A person has to mend something first.
+        LaunchError: A person has to fix something first.
     """
     plan, run_dir = final.plan, final.run_dir
+    job = _job(final, config)
     corpus = _corpus(plan)
     with _the_only_launcher(root, plan.name):
         enter(root, final.frozen)
@@ -99,26 +109,33 @@ def launch(final: FinalRun, root: Path, config: LaunchConfig) -> FinalRun:
         if run_dir.is_done:
             run_dir.tidy()
             return replace(final, result=run_dir.result())
-        syncer = Syncer.start(root, plan.name)
-        gpus = gpus_here(final.layout)
-        threads = None if gpus else config.threads
-        try:
-            with ExitStack() as stack:
-                ours, lease = stack.enter_context(run_dir.claimed())
-                ranks = Ranks(ours, final.layout, config, threads, gpus, lease.held.attempt)
-                view = FinalView(ours, plan.spec, final.frozen, final.layout)
-                stack.enter_context(view)
-                stack.enter_context(_interrupts(ranks))
-                ended = ranks.to_the_end(view.tick)
-        finally:
-            behind = syncer.finish()
+        preload = TRAINING if final.layout.devices == 1 else AMONG_MANY
+        with closing(config.executor.start(preload)) as executor:
+            syncer = Syncer.start(root, plan.name)
+            try:
+                with LiveView(FinalWords(plan.spec, final.frozen)) as view:
+                    outcomes = drive(Listed([job]), executor, view, config.limits)
+            finally:
+                behind = syncer.finish()
     del corpus
-    result = run_dir.result()
-    if ended.outcome == "refused":
-        problem, _, rest = (ended.reason or "").partition("\n  where: ")
-        where, _, fix = rest.partition("\n  fix:   ")
-        raise LaunchError(problem, where=where or str(run_dir.path), fix=fix or "see the log")
-    return replace(final, result=result, ended=ended, behind=behind, restarts=ranks.restarts)
+    restarts = max(0, outcomes.tries[job.id] - 1)
+    ended = outcomes.ended.get(job.id) or Ended(job, "interrupted")
+    return replace(final, result=run_dir.result(), ended=ended, behind=behind, restarts=restarts)
+
+
+def _job(final: FinalRun, config: LaunchConfig) -> Job:
+    spec = final.plan.spec
+    return Job(
+        final.run_dir.run,
+        final.run_dir,
+        "final",
+        resources=Resources(
+            final.layout.devices,
+            config.threads,
+            memory=lambda kind, there: memory(spec, kind, there),
+        ),
+        settings=FinalSettings.of(final.layout, config).to_json(),
+    )
 
 
 def prepare(final: FinalRun, root: Path, config: LaunchConfig) -> str:
@@ -127,10 +144,10 @@ def prepare(final: FinalRun, root: Path, config: LaunchConfig) -> str:
     enter(root, final.frozen)
     _write_manifest(final, root)
     final.run_dir.create(final.plan.spec)
-    write_down(final.run_dir, final.layout, config)
+    write_down(_job(final, config))
     return (
         f"torchrun --nnodes N --nproc-per-node {final.layout.devices}/N --max-restarts 0 "
-        f"--rdzv-backend c10d --rdzv-endpoint HOST:29400 -m scalelab.launch.rank "
+        f"--rdzv-backend c10d --rdzv-endpoint HOST:29400 -m scalelab.jobs.worker "
         f"{final.run_dir.path}"
     )
 
@@ -226,15 +243,3 @@ def _the_only_launcher(root: Path, name: str) -> Iterator[None]:
     problem = f"the plan {name!r} is being launched by another process"
     with hold(root / name / "lock", problem, "wait for it, or stop it"):
         yield
-
-
-@contextmanager
-def _interrupts(ranks: Ranks) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask for a checkpoint and an end; a second one ends at once."""
-    asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, lambda *_: ranks.stop()) for number in asked}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

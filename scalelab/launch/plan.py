@@ -12,8 +12,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from scalelab.jobs.base import Devices
 from scalelab.launch import homes
-from scalelab.launch.base import Devices
 from scalelab.launch.sweepfile import SweepFile
 from scalelab.sweep.base import Proposal
 from scalelab.train.rundir import RunDir
@@ -123,6 +123,8 @@ def describe(
             f"{spec.n_steps:>7} {sci(p.flops):>8} {epochs:>6} {spec.seed:>4} {time:>8}  {w.state}"
         )
     todo = [w for w in work if w.state != "done"]
+    if file.design.adaptive:
+        lines.append("more runs follow from what these come to")
     lines.append("")
     lines.append(
         f"{len(work)} runs, {sci(sum(w.proposal.flops for w in work))} FLOPs planned; "

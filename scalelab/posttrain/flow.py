@@ -26,6 +26,7 @@ from scalelab.config import (
     Switch,
     Whole,
     changed,
+    digest_without,
     later_fields,
     parse_yaml,
     plugin,
@@ -36,6 +37,8 @@ from scalelab.errors import ConfigError, RunError
 from scalelab.evals import CONVERSATIONS
 from scalelab.evals.checkpoint import model_digest
 from scalelab.files import make_dir, refuse_links_in, write_text
+from scalelab.jobs import EXECUTORS
+from scalelab.jobs.local import LocalConfig
 from scalelab.posttrain import STAGES
 from scalelab.posttrain.base import FORMAT, StageDir
 from scalelab.posttrain.pairs import is_file
@@ -78,6 +81,13 @@ class PosttrainFile(Config):
     """In the order in which they may need one another."""
     grades: Grades | None = Grades()
     """None: nothing is graded."""
+    executor: plugin(EXECUTORS) = Field(LocalConfig(), json_schema_extra={"since": 2})
+    """What carries the stages. It decides nothing that they come to."""
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits that name what is asked for, however it is executed."""
+        return digest_without(self, after=1)
 
     @model_validator(mode="after")
     def _stages_follow_one_another(self) -> Self:

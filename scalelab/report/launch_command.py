@@ -53,7 +53,7 @@ def _not_done(final: FinalRun) -> int:
         return 130
     reason = "no word of why" if ended is None else f"{ended.outcome}: {ended.reason}"
     print(f"the run did not come to its end ({reason}); see {final.run_dir.log_path}")
-    for trace in sorted(final.run_dir.path.glob("traceback-*.txt")):
+    for trace in sorted(final.run_dir.path.glob("traceback*.txt")):
         print(f"  {trace}")
     print("the same command tries again from the newest checkpoint")
     return 1

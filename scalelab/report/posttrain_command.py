@@ -3,19 +3,20 @@
 file -> base, stages -> plan and cost -> stages side by side -> grades -> page -> MLflow
 """
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
-from multiprocessing.context import ForkServerContext
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from scalelab.evals.checkpoint import described
 from scalelab.files import place_of, write_json
-from scalelab.launch.forks import devices_here
+from scalelab.jobs.base import Ended, Job
+from scalelab.jobs.drive import Limits, Listed, Outcomes, drive
+from scalelab.jobs.live import LiveView, Shown, Words
 from scalelab.leases import hold
-from scalelab.posttrain.abreast import Abreast, Ended, server
 from scalelab.posttrain.flow import Planned, PosttrainFile, find_base, plan, write_down
+from scalelab.posttrain.jobs import jobs_of, preload
 from scalelab.report.mirrored import or_later
 from scalelab.report.posttrain_page import text, write_page
 from scalelab.report.posttrained import gather, record
@@ -44,31 +45,32 @@ def run_posttrain(
     problem = f"the post-training {file.name!r} is being done by another process"
     with hold(place_of(root, file.name) / "lock", problem, "wait for it, or stop it"):
         write_down(file, stages, known, root)
-        syncer = Syncer.start(root, file.name)
-        context = server(stages)
-        here = Abreast(context, *places(context), is_asked_here)
-        try:
-            ended = here.to_the_end(stages, _tell)
-        finally:
-            behind = syncer.finish()
+        with closing(file.executor.start(preload(stages))) as executor:
+            syncer = Syncer.start(root, file.name)
+            try:
+                with LiveView(StageWords(stages)) as view:
+                    jobs = Listed(jobs_of(stages, is_asked_here))
+                    outcomes = drive(jobs, executor, view, Limits(stop_on_refusal=False))
+            finally:
+                behind = syncer.finish()
     if behind is not None:
         print(behind)
-    if ended.interrupted:
+    if outcomes.interrupted:
         print("stopped; the same command goes on from here")
         return 130
-    return _conclude(file, stages, known, ended, root, out, json_out)
+    return _conclude(file, stages, known, outcomes, root, out, json_out)
 
 
 def _conclude(
     file: PosttrainFile,
     stages: Sequence[Planned],
     known: Mapping[str, Any],
-    ended: Ended,
+    outcomes: Outcomes,
     root: Path,
     out: Path | None,
     json_out: Path | None,
 ) -> int:
-    why = {name: reason or outcome for name, (outcome, reason) in ended.outcomes.items()}
+    why = {name: ended.reason or ended.outcome for name, ended in outcomes.ended.items()}
     data = gather(file, stages, known, why)
     folder = out or Path("reports") / file.name
     page = write_page(data, folder)
@@ -81,15 +83,17 @@ def _conclude(
             root, file.name, folder, f"posttrain:{file.digest}:{file.seed}", _values(data),
             f"grades of {len(data.models)} models",
         )  # fmt: skip
-    refused = {n: o for n, o in ended.bad.items() if not (o[1] or "").startswith("it needs")}
-    for name, (outcome, reason) in refused.items():
-        print(f"error: stage {name} ({outcome}): {reason}", file=sys.stderr)
-        trace = next((p.dir.path / "traceback.txt" for p in stages if p.name == name), None)
-        if outcome == "error" and trace is not None and trace.exists():
+    bad = [e for e in outcomes.ended.values() if e.outcome not in {"done", "blocked"}]
+    for ended in bad:
+        print(f"error: stage {ended.job.id} ({ended.outcome}): {ended.reason}", file=sys.stderr)
+        if ended.outcome == "refused":
+            print(f"  where: {ended.where}\n  fix:   {ended.fix}", file=sys.stderr)
+        trace = ended.job.dir.path / "traceback.txt"
+        if ended.outcome == "error" and trace.exists():
             print(f"  {trace}", file=sys.stderr)
-    if not refused:
+    if not bad:
         return 0
-    return 2 if all(outcome == "refused" for outcome, _ in refused.values()) else 1
+    return 2 if all(ended.outcome == "refused" for ended in bad) else 1
 
 
 def describe(file: PosttrainFile, stages: Sequence[Planned], known: Mapping[str, Any]) -> str:
@@ -170,13 +174,6 @@ def about(base: Path, root: Path) -> dict[str, Any]:
     }
 
 
-def places(context: ForkServerContext) -> tuple[int, int | None]:
-    """Stages at once and threads of each: every core one on a CPU, one stage on a GPU."""
-    if any(device["kind"] == "cuda" for device in devices_here(context)):
-        return 1, None
-    return len(os.sched_getaffinity(0)), 1
-
-
 def is_asked_here(planned: Planned) -> bool:
     """Whether a stage asks a person, who sits at this terminal."""
     stage = planned.spec.stage
@@ -184,26 +181,33 @@ def is_asked_here(planned: Planned) -> bool:
     return any(judge is not None and judge.kind == "person" for judge in judges)
 
 
-def _tell(planned: Planned, what: str) -> None:
-    if planned.spec.stage.kind == "grade" and what in {"begun", "already"}:
-        return
-    if what != "done":
-        print(f"  {planned.name}: {what}", flush=True)
-        return
-    result = planned.dir.result()
-    example = planned.dir.path / "batch.txt"
-    if example.exists():
-        print(f"  {planned.name} read, and learned in [ ]: {_first_of(example)}")
-    shown = [
-        f"{name.removeprefix('held_out.')} {value:.3f}"
-        for name, value in result.metrics.items()
-        if isinstance(value, float) and name in SHOWN
-    ]
-    print(
-        f"  {planned.name}: done in {duration(result.seconds)}, {sci(result.flops)} FLOPs"
-        + (f": {', '.join(shown)}" if shown else ""),
-        flush=True,
-    )
+class StageWords(Words):
+    """What is said of stages while they are done."""
+
+    noun = "stages"
+
+    def __init__(self, stages: Sequence[Planned]):
+        self._stages = {p.name: p for p in stages}
+
+    def shown(self, job: Job) -> Shown:
+        """By name and kind."""
+        return Shown(job.id, {"stage": job.id, "kind": self._stages[job.id].spec.stage.kind})
+
+    def state(self, ended: Ended) -> str:
+        """What it came to, and what it read where it wrote that down."""
+        if ended.outcome != "done":
+            return ended.outcome
+        planned = self._stages[ended.job.id]
+        result = planned.dir.result()
+        shown = [
+            f"{name.removeprefix('held_out.')} {value:.3f}"
+            for name, value in result.metrics.items()
+            if isinstance(value, float) and name in SHOWN
+        ]
+        example = planned.dir.path / "batch.txt"
+        read = f"; read, and learned in [ ]: {_first_of(example)}" if example.exists() else ""
+        cost = f"done in {duration(result.seconds)}, {sci(result.flops)} FLOPs"
+        return cost + (f": {', '.join(shown)}" if shown else "") + read
 
 
 def _first_of(batch: Path) -> str:

@@ -17,15 +17,15 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from scalelab.config import Config, Count, Flops, Positive, Whole
+from scalelab.config import Count, Flops, Positive, Whole
 from scalelab.errors import ConfigError
 from scalelab.model.base import Architecture
-from scalelab.sweep.base import Proposal
+from scalelab.sweep.base import Proposal, StaticDesign
 from scalelab.train.recipe import Recipe
 from scalelab.units import sci, si
 
 
-class IsoFlop(Config):
+class IsoFlop(StaticDesign):
     """At each budget C, several sizes N, each trained on D = C / flops_per_token tokens."""
 
     kind: Literal["isoflop"] = "isoflop"

@@ -11,7 +11,7 @@ import torch
 
 from scalelab.config import parse_yaml
 from scalelab.model import NETWORKS
-from scalelab.train.device import find_device, use_threads
+from scalelab.train.device import find_device
 from scalelab.train.memory import first_micro_rows
 from scalelab.train.optim import FlatAdamW
 from scalelab.train.spec import RunSpec
@@ -19,9 +19,8 @@ from scalelab.train.spec import RunSpec
 WARMUP_STEPS, TIMED_STEPS = 2, 5
 
 
-def seconds_per_token(specs: list[str], threads: int | None) -> list[float]:
+def seconds_per_token(specs: list[str]) -> list[float]:
     """Seconds of training per token for each spec (as YAML text), median of a few steps."""
-    use_threads(threads)
     return [_time(RunSpec.parse(parse_yaml(text, "spec"))) for text in specs]
 
 

@@ -54,6 +54,13 @@ def join(timeout_s: float, device: Device) -> None:
     dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
 
 
+def agree(number: int | None) -> int:
+    """A whole number of the first process, in every process."""
+    shared = torch.tensor([0 if number is None else number])
+    dist.broadcast(shared, src=0)
+    return int(shared)
+
+
 class Parallel:
     """The engine of one process among many. All of them make the same calls in the same order.
 

@@ -6,7 +6,7 @@
       log.jsonl      one event a line, append-only, each with its time fixed as it is written
       checkpoints/   the newest two, while it runs
       model.safetensors  the final weights, fp32; their digest stands in result.json
-      launch.json    of a launched run: how it is spread over processes, and looked after
+      job.json       what its processes are told: their number, how they are looked after
       result.json    written last, and once: it exists, so the run is done
 
 All of it is sealed (sealed.py) and verified when it is read. Directories from before the seals are
@@ -117,11 +117,6 @@ class RunDir:
     def result_path(self) -> Path:
         """The done-marker and the result in one."""
         return self.path / "result.json"
-
-    @property
-    def launch_path(self) -> Path:
-        """How a launched run is spread and looked after; runs of a sweep have none."""
-        return self.path / "launch.json"
 
     @property
     def is_done(self) -> bool:

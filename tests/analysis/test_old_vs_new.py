@@ -12,11 +12,10 @@ from old_way import Lab, Sampler, Search, Task, Trial, by_kaplan, by_ratio, naiv
 from scipy.stats import ttest_rel
 
 from scalelab.errors import ConfigError, RunError
-from scalelab.launch.base import LaunchConfig
-from scalelab.launch.drive import write_down
-from scalelab.launch.inline import Inline
+from scalelab.jobs.inline import Inline
 from scalelab.launch.plan import place
 from scalelab.launch.sweepfile import SweepFile
+from scalelab.launch.sweeping import write_down
 from scalelab.train.rundir import RunDir
 
 VOCAB = 1024
@@ -61,7 +60,7 @@ def lab(tmp_path_factory, tiny_text, cache):
     )
     work = place(asked, lab.root, file.name)
     write_down(file, work, lab.root)
-    old_way.train(file, work, Inline(LaunchConfig()))
+    old_way.train(file, work, Inline())
     return lab
 
 
@@ -174,8 +173,8 @@ def test_tuning_follows_what_it_is_told(recipe):
 
 
 def test_old_way_spends_what_the_new_way_does_and_never_twice(lab):
-    once = old_vs_new.old_arms([lab], ["naive"], Inline(LaunchConfig()))
-    twice = old_vs_new.old_arms([lab], ["naive"], Refuses(LaunchConfig()))
+    once = old_vs_new.old_arms([lab], ["naive"], Inline())
+    twice = old_vs_new.old_arms([lab], ["naive"], Refuses())
 
     (made,) = once
     assert once == twice
@@ -189,8 +188,8 @@ def test_old_way_spends_what_the_new_way_does_and_never_twice(lab):
 def test_more_trials_go_on_from_fewer(lab, monkeypatch):
     extra = lab.search_flops(old_way.NEW["new"]) * 3.5 / 24
     monkeypatch.setitem(old_way.OLD, "paid", replace(old_way.OLD["paid"], extra_flops=extra))
-    few = old_way.search(Task(lab, "naive"), Inline(LaunchConfig()))
-    many = old_way.search(Task(lab, "paid"), Inline(LaunchConfig()))
+    few = old_way.search(Task(lab, "naive"), Inline())
+    many = old_way.search(Task(lab, "paid"), Inline())
 
     assert len(many.trials) == 27
     assert many.trials[:24] == few.trials
@@ -221,7 +220,7 @@ def test_trials_too_short_for_some_batch_are_refused_before_any(lab, monkeypatch
     monkeypatch.setitem(old_way.NEW, "new", replace(old_way.NEW["new"], n_trials=n_trials))
 
     with pytest.raises(ConfigError, match="has 2 steps, fewer than min_steps 3"):
-        old_vs_new.old_arms([lab], ["naive"], Refuses(LaunchConfig()))
+        old_vs_new.old_arms([lab], ["naive"], Refuses())
 
 
 def test_a_part_of_the_sweep_asks_for_nothing_that_the_whole_did_not_train():

@@ -3,13 +3,11 @@
 import json
 import sysconfig
 
-import numpy as np
 import pytest
 
 from scalelab.data import SOURCES
 from scalelab.data.base import DataConfig
-from scalelab.data.hashing import sha256
-from scalelab.data.shards import prepare
+from scalelab.testing.sources import check_source
 
 
 def files(directory, texts, suffix):
@@ -76,61 +74,9 @@ def make(request, tmp_path, prose, monkeypatch):
     return config
 
 
-def documents(corpus, split):
-    tokens = corpus.tokens(split)
-    row = np.concatenate(tokens.shards)
-    return [part.tolist() for part in np.split(row, tokens.ends[:-1].astype(int))]
-
-
 def test_every_source_can_be_made_here():
     assert set(MAKE) == set(SOURCES)
 
 
-def test_prepared_twice_it_is_the_same(make, tmp_path):
-    one, other = prepare(make(), tmp_path / "one"), prepare(make(), tmp_path / "other")
-
-    assert one.path != other.path
-    assert one.digest == other.digest
-    assert one.manifest == other.manifest
-
-
-def test_other_content_has_another_fingerprint_and_digest(make):
-    few = make(40)
-    before, corpus = few.source.fingerprint(sha256), prepare(few)
-    more = make(41)
-
-    assert more.source.fingerprint(sha256) != before
-    assert prepare(more).digest != corpus.digest
-
-
-def test_the_fingerprint_does_not_drift(make):
-    assert make().source.fingerprint(sha256) == make().source.fingerprint(sha256)
-
-
-def test_counts_are_those_of_the_files(make):
-    corpus = prepare(make())
-
-    for split, n in (("train", corpus.n_train), ("validation", corpus.n_validation)):
-        tokens = corpus.tokens(split)
-        stored = sum((corpus.path / s).stat().st_size for s in corpus.manifest.splits[split].shards)
-        assert stored == 2 * n
-        assert len(tokens) == n == tokens.ends[-1]
-        assert len(tokens.ends) == corpus.manifest.splits[split].n_documents
-        assert max(map(np.max, tokens.shards)) < corpus.vocab_size
-
-
-def test_no_document_is_on_both_sides(make):
-    corpus = prepare(make())
-    train, held_out = documents(corpus, "train"), documents(corpus, "validation")
-
-    assert train
-    assert held_out
-    assert not {str(d) for d in train} & {str(d) for d in held_out}
-
-
-def test_it_survives_being_written_as_yaml(make):
-    from scalelab.config import parse_yaml
-
-    config = make()
-
-    assert DataConfig.parse(parse_yaml(config.to_yaml(), "x.yaml")) == config
+def test_it_conforms(make, tmp_path):
+    check_source(make, tmp_path / "corpora")

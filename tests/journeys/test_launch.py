@@ -83,13 +83,14 @@ def test_a_dry_run_of_a_launch_trains_nothing(planned):
 def test_what_torchrun_needs_is_written_down_and_nothing_is_started(planned, worlds):
     world = copied(planned, worlds, "prepared")
     said = world("launch", "plan", "--prepare", "--layout", "shard=2", "--set", "checkpoint_s=9")
-    (path,) = world.runs.glob(f"{plan_of(world)['name']}/*/launch.json")
+    (path,) = world.runs.glob(f"{plan_of(world)['name']}/*/job.json")
     known = json.loads(path.read_text())
 
     assert said.returncode == 0, said.stderr
-    assert f"-m scalelab.launch.rank runs/{path.parent.relative_to(world.runs)}" in said.stdout
-    assert known["layout"]["shard"] == 2
-    assert known["checkpoint_s"] == 9
+    assert f"-m scalelab.jobs.worker runs/{path.parent.relative_to(world.runs)}" in said.stdout
+    assert known["settings"]["layout"]["shard"] == 2
+    assert known["processes"] == 2
+    assert known["settings"]["checkpoint_s"] == 9
     assert not (path.parent / "log.jsonl").exists()
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from scalelab.cli import main
 from scalelab.data import shards
-from scalelab.launch.drive import write_down
 from scalelab.launch.plan import place
 from scalelab.launch.sweepfile import SweepFile
+from scalelab.launch.sweeping import write_down
 from scalelab.laws.designs import IsoFlopDesign, Seed
 from scalelab.laws.simulate import simulate
 from scalelab.plan.final import Plan

@@ -167,7 +167,7 @@ def test_the_plan_and_its_cost_come_first(made):
         "ppo": sci(8 * 16 * (5 + 2 * 2 * 3) * a_look),  # five look; two train twice
         "best": sci(6 * 4 * 2 * a_look),  # written and scored
     }
-    assert made.said.index("FLOPs at most") < made.said.index("begun")
+    assert made.said.index("FLOPs at most") < made.said.index("report: ")
 
 
 def test_what_every_stage_cost_is_in_its_table(made):

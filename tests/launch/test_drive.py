@@ -10,18 +10,22 @@ import signal
 import sys
 import threading
 import time
+from importlib.metadata import EntryPoint, EntryPoints
 from types import ModuleType
+from typing import Literal
 
 import pytest
 
-from scalelab.errors import LaunchError, ScalelabError
-from scalelab.launch import EXECUTORS
-from scalelab.launch.base import Devices, Ended, LaunchConfig
-from scalelab.launch.drive import drive, the_only_driver
-from scalelab.launch.live import LiveView
+from scalelab import registry
+from scalelab.errors import LaunchError
+from scalelab.jobs import EXECUTORS
+from scalelab.jobs.base import Capabilities, Devices, Ended, ExecutorConfig
+from scalelab.jobs.gangs import refuse_gang
+from scalelab.jobs.record import write_down
+from scalelab.jobs.worker import Assignment, told
 from scalelab.launch.plan import PlannedWork
 from scalelab.launch.sweepfile import SweepFile
-from scalelab.launch.worker import outcome_of
+from scalelab.launch.sweeping import the_only_driver, train_all
 from scalelab.leases import claim
 from scalelab.sweep.base import Proposal
 from scalelab.train.loop import train
@@ -65,40 +69,46 @@ def file(tiny_text, **launch):
     )
 
 
-class Deferred:
+class DeferredConfig(ExecutorConfig):
     """An executor from outside the product: it takes two runs and trains one when it is polled."""
 
-    def __init__(self, config):
-        del config
+    kind: Literal["deferred"] = "deferred"
+
+    def start(self, preload=()):
+        return Deferred()
+
+
+class Deferred:
+    capabilities = Capabilities(gangs=False, timing=False, blocking=True)
+    devices = Devices(1, "one that waits", 1)
+
+    def __init__(self):
         self.trained, self._waiting, self._stopping = [], [], False
 
-    @property
-    def devices(self):
-        return Devices(1, "one that waits", 1)
+    def check(self, job):
+        refuse_gang(job, THIRD)
 
-    def measure(self, specs):
-        return None
-
-    def has_room(self, run_dir):
+    def has_room(self, job):
         return len(self._waiting) < 2 and not self._stopping
 
-    def submit(self, run_dir):
-        self._waiting.append(run_dir)
+    def submit(self, job):
+        self._waiting.append(job)
 
     def poll(self):
-        if not self._waiting:
-            return []
-        run_dir = self._waiting.pop(0)
-        self.trained.append(run_dir.run)
-        try:
-            return [Ended(run_dir, outcome_of(run_dir, stop=lambda: self._stopping))]
-        except ScalelabError as error:
-            return [Ended(run_dir, "refused", str(error))]
+        states = dict.fromkeys((job.id for job in self._waiting), "queued")
+        if self._waiting:
+            job = self._waiting.pop(0)
+            self.trained.append(job.id)
+            record = write_down(job)
+            said = told(Assignment(job.dir, record.settings, 0, 1, lambda: self._stopping), record)
+            states[job.id] = Ended(job, said.outcome, said.reason, said.where, said.fix)
+        return states
 
-    def stop(self):
+    def cancel(self, ids, *, now):
         self._stopping = True
 
-    kill = stop
+    def find(self, jobs):
+        return ()
 
     def close(self):
         pass
@@ -106,17 +116,21 @@ class Deferred:
 
 @pytest.fixture(autouse=True)
 def third(monkeypatch):
-    """Register it as a plug-in would be: a name that leads to "module:attribute"."""
+    """Register it as a plug-in would be: an entry point that leads to "module:attribute"."""
     module = ModuleType("executor_from_outside")
-    module.Deferred = Deferred
+    module.DeferredConfig = DeferredConfig
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    targets = EXECUTORS._targets | {THIRD: "executor_from_outside:Deferred"}
-    monkeypatch.setattr(EXECUTORS, "_targets", targets)
+    point = EntryPoint(THIRD, "executor_from_outside:DeferredConfig", "scalelab.executors")
+    monkeypatch.setattr(registry, "_installed", lambda: EntryPoints([point]))
+
+
+def start(name, **settings):
+    return EXECUTORS[name](**settings).start(("scalelab.launch.training",))
 
 
 @pytest.fixture(params=[*EXECUTORS, THIRD])
 def executor(request):
-    executor = EXECUTORS[request.param](LaunchConfig())
+    executor = start(request.param)
     yield executor
     executor.close()
 
@@ -126,8 +140,8 @@ def local():
     """A function that makes a local executor; closed at the end."""
     made = []
 
-    def make(**config):
-        made.append(EXECUTORS["local"](LaunchConfig(**config)))
+    def make(**settings):
+        made.append(start("local", **settings))
         return made[-1]
 
     yield make
@@ -136,8 +150,7 @@ def local():
 
 
 def run(work, executor, **launch):
-    with LiveView(work, "total") as view:
-        return drive(file(None, **launch), work, executor, view)
+    return train_all(file(None, **launch), work, executor)
 
 
 def events(run_dir, kind):
@@ -160,7 +173,7 @@ def test_every_run_ends_with_a_result(make, executor):
 
 
 def test_an_executor_from_outside_is_driven_through_every_run(make):
-    work, executor = make(3, n_steps=10), EXECUTORS[THIRD](LaunchConfig())
+    work, executor = make(3, n_steps=10), start(THIRD)
 
     outcomes = run(work, executor)
 
@@ -171,7 +184,7 @@ def test_an_executor_from_outside_is_driven_through_every_run(make):
 def test_executors_agree_to_the_last_bit(make):
     losses = []
     for name in EXECUTORS:
-        executor = EXECUTORS[name](LaunchConfig())
+        executor = start(name)
         work = make(2, folder=name)
         run(work, executor)
         executor.close()
@@ -305,7 +318,7 @@ def test_tries_are_limited(make, local):
 
 def test_a_run_that_hangs_is_ended_as_stalled(make, local):
     work = make(1, n_steps=1_000_000)
-    executor = local(heartbeat_timeout_s=5.0)
+    executor = local()
 
     def freezer():
         wait_for(lambda: events(work[0].run_dir, "step"))
@@ -313,7 +326,7 @@ def test_a_run_that_hangs_is_ended_as_stalled(make, local):
 
     thread = threading.Thread(target=freezer)
     thread.start()
-    outcomes = run(work, executor, retries=0)
+    outcomes = run(work, executor, retries=0, heartbeat_timeout_s=5.0)
     thread.join()
 
     (ended,) = outcomes.ended.values()
@@ -323,7 +336,7 @@ def test_a_run_that_hangs_is_ended_as_stalled(make, local):
 
 def test_a_run_past_its_wall_time_is_ended(make, local):
     work = make(1, n_steps=1_000_000)
-    outcomes = run(work, local(wall_timeout_s=1.0), retries=0)
+    outcomes = run(work, local(), retries=0, wall_timeout_s=1.0)
 
     (ended,) = outcomes.ended.values()
     assert (ended.outcome, "wall_timeout_s" in ended.reason) == ("stalled", True)

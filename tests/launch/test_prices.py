@@ -3,7 +3,7 @@
 import pytest
 
 from scalelab.config import parse_yaml
-from scalelab.launch.base import Devices
+from scalelab.jobs.base import Devices
 from scalelab.launch.plan import PlannedWork, describe
 from scalelab.launch.sweepfile import SweepFile
 

@@ -14,9 +14,15 @@ import pytest
 from safetensors.torch import load_file
 
 from scalelab.errors import LaunchError
+from scalelab.jobs.base import Job, Resources
+from scalelab.jobs.drive import Listed, drive
+from scalelab.jobs.forks import fork_server
+from scalelab.jobs.live import LiveView, Words
+from scalelab.jobs.local import LocalConfig
+from scalelab.jobs.record import write_down
 from scalelab.launch.base import LaunchConfig
-from scalelab.launch.forks import AMONG_MANY, fork_server
-from scalelab.launch.ranks import Ranks, write_down
+from scalelab.launch.final import AMONG_MANY
+from scalelab.launch.settings import FinalSettings
 from scalelab.sealed import file_digest
 from scalelab.train.checkpoint import parse_file
 from scalelab.train.divide import refuse_layout
@@ -48,7 +54,7 @@ def server():
         leftover.kill()
         leftover.join()
     forkserver._forkserver._stop()
-    fork_server(AMONG_MANY)
+    fork_server(("scalelab.jobs.worker", *AMONG_MANY))
 
 
 @pytest.fixture
@@ -64,8 +70,36 @@ def run(tmp_path, tiny_spec):
     return make
 
 
+class View(LiveView):
+    """A live view that calls a function of the test's at every turn of the driver."""
+
+    def __init__(self, do):
+        super().__init__(Words())
+        self.do = do
+
+    def tick(self):
+        super().tick()
+        self.do()
+
+
+def job_of(run_dir, layout, config=CONFIG):
+    resources, settings = Resources(layout.devices, 1), FinalSettings.of(layout, config).to_json()
+    return Job(run_dir.run, run_dir, "final", resources=resources, settings=settings)
+
+
+def launched(run_dir, layout, tick=lambda: None, config=CONFIG):
+    """How the run ended."""
+    executor = LocalConfig().start(AMONG_MANY)
+    try:
+        with View(tick) as view:
+            source = Listed([job_of(run_dir, layout, config)])
+            return drive(source, executor, view, config.limits).ended[run_dir.run]
+    finally:
+        executor.close()
+
+
 def launch(run_dir, layout, tick=lambda: None, config=CONFIG):
-    ended = Ranks(run_dir, layout, config, threads=1, gpus=[]).to_the_end(tick)
+    ended = launched(run_dir, layout, tick, config)
     assert ended.outcome in {"done", "interrupted"}, ended
     return run_dir.result()
 
@@ -76,12 +110,12 @@ def events(run_dir, kind):
 
 def test_one_launched_process_is_the_sweeps_own_run_to_the_last_bit(run):
     alone = train(run("sweep"))
-    launched = launch(run("launched"), Layout())
+    result = launch(run("launched"), Layout())
 
-    assert launched.loss == alone.loss
-    assert launched.train_curve == alone.train_curve
-    assert launched.curve == alone.curve
-    assert launched.layout == Layout().to_json()
+    assert result.loss == alone.loss
+    assert result.train_curve == alone.train_curve
+    assert result.curve == alone.curve
+    assert result.layout == Layout().to_json()
 
 
 @pytest.fixture(scope="module")
@@ -209,13 +243,14 @@ def test_it_goes_on_under_another_layout(run, never_moved, later):
 
 def interrupt(run_dir, layout, step):
     """Launch a run and stop it gently once it has come past a step."""
-    ranks = Ranks(run_dir, layout, CONFIG, threads=1, gpus=[])
+    told = []
 
     def tick():
-        if any(e["step"] >= step for e in events(run_dir, "step")) and ranks._stop_at is None:
-            ranks.stop()
+        if any(e["step"] >= step for e in events(run_dir, "step")) and not told:
+            told.append(True)
+            signal.raise_signal(signal.SIGINT)
 
-    ended = ranks.to_the_end(tick)
+    ended = launched(run_dir, layout, tick)
     assert ended.outcome == "interrupted", ended
 
 
@@ -258,20 +293,18 @@ def test_a_checkpoint_of_another_run_is_refused_in_every_process(run):
     interrupt(other, Layout(shard=2), step=15)
     other.checkpoints.rename(mine.checkpoints)
 
-    ended = Ranks(mine, Layout(shard=2), CONFIG, threads=1, gpus=[]).to_the_end(lambda: None)
-
-    assert ended.outcome == "refused"
-    assert f"belongs to run {other.run}, not to {mine.run}" in ended.reason
+    with pytest.raises(LaunchError, match=f"belongs to run {other.run}, not to {mine.run}"):
+        launch(mine, Layout(shard=2))
 
 
 def test_torchrun_starts_the_same_processes(run):
     alone = train(run("alone", n_steps=SHORT))
     run_dir = run("torchrun", n_steps=SHORT)
-    write_down(run_dir, Layout(shard=2), CONFIG)
+    write_down(job_of(run_dir, Layout(shard=2)))
     done = subprocess.run(
         [
             sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-            "--max-restarts", "0", "-m", "scalelab.launch.rank", str(run_dir.path),
+            "--max-restarts", "0", "-m", "scalelab.jobs.worker", str(run_dir.path),
         ],
         capture_output=True,
         text=True,
@@ -298,7 +331,7 @@ def test_a_process_that_hangs_is_ended_with_every_stack_and_the_run_goes_on(run)
 
     lost = events(run_dir, "lost")[0]
     assert lost["outcome"] == "stalled"
-    assert "no step for" in lost["reason"] or "logged nothing" in lost["reason"]
+    assert "no step for too long" in lost["reason"] or "logged nothing" in lost["reason"]
     assert result.loss == straight.loss
 
 
@@ -317,6 +350,8 @@ def test_a_layout_that_cannot_carry_the_run_is_refused_by_its_numbers(run):
         assert "fix:" in str(refusal.value)
 
 
-def test_too_few_gpus_are_refused(run):
+def test_too_few_gpus_are_refused(run, monkeypatch):
+    gpu = {"kind": "cuda", "name": "a GPU", "memory_bytes": 1 << 30}
+    monkeypatch.setattr("scalelab.jobs.local.devices_here", lambda context: [gpu])
     with pytest.raises(LaunchError, match="asks for 2 GPUs, 1 are here"):
-        Ranks(run("gpus"), Layout(shard=2), CONFIG, threads=None, gpus=["0"])
+        launch(run("gpus"), Layout(shard=2))

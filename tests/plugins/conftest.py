@@ -12,6 +12,8 @@ from scalelab import registry
 
 SOURCE = Path(__file__).parent
 ROOT = SOURCE.parents[1]
+# What these tests share with the kill campaign: worlds, and processes as /proc shows them.
+sys.path.insert(0, str(ROOT / "analysis"))
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +14,14 @@ from scalelab.errors import RunError, ScalelabError
 from scalelab.evals.checkpoint import DESCRIPTION, MODEL, Checkpoint
 from scalelab.evals.reward_model import RewardModel
 from scalelab.evals.skilled import Skilled
+from scalelab.jobs.drive import Limits, Listed, drive
+from scalelab.jobs.inline import Inline
+from scalelab.jobs.live import LiveView, Words
 from scalelab.leases import Taken, claim
 from scalelab.posttrain import flow, judged, loop
-from scalelab.posttrain.abreast import Abreast
 from scalelab.posttrain.base import Given, StageDir
 from scalelab.posttrain.flow import PosttrainFile, StageSpec, check_inputs, plan, read_spec
+from scalelab.posttrain.jobs import jobs_of
 from scalelab.posttrain.pairs import pairs_of
 from scalelab.posttrain.sft import Learning
 from scalelab.posttrain.worker import outcome_of
@@ -264,19 +268,22 @@ def begun(base, sft, tmp_path):
     return planned[0]
 
 
-def test_a_stage_that_another_process_holds_is_refused_in_three_lines(begun):
+def drive_here(stages):
+    """How the stages ended, done in this process."""
+    jobs, limits = jobs_of(stages, lambda planned: False), Limits(stop_on_refusal=False)
+    with LiveView(Words()) as view:
+        return drive(Listed(jobs), Inline(), view, limits).ended
+
+
+def test_a_stage_that_another_process_holds_is_waited_for(begun):
     lease = claim(begun.dir.path)
-    here = Abreast(None, 1, 1, lambda planned: True)
+    threading.Timer(0.5, lease.release).start()
 
-    ended = here.to_the_end([begun], lambda planned, what: None)
+    ended = drive_here([begun])
 
-    outcome, reason = ended.outcomes["sft"]
-    assert outcome == "refused"
-    problem, where, fix = reason.splitlines()
-    assert problem == f"stage {begun.dir.path.name} is being worked on by another process"
-    assert f"held by process {os.getpid()}" in where
-    assert "wait for it to end" in fix
-    lease.release()
+    assert ended["sft"].outcome == "done"
+    (start,) = (e for e in begun.dir.run_dir.events() if e["event"] == "start")
+    assert start["pid"] == os.getpid()
 
 
 def take_over(stage_dir):
@@ -323,12 +330,13 @@ def test_a_stage_that_was_taken_over_behind_its_last_step_leaves_no_result(
 
 def test_a_damaged_result_takes_only_what_needs_it(begun):
     begun.dir.run_dir.result_path.write_text("null")
-    here = Abreast(None, 1, 1, lambda planned: True)
 
-    ended = here.to_the_end([begun], lambda planned, what: None)
+    ended = drive_here([begun])["sft"]
 
-    assert ended.outcomes["sft"][0] == "refused"
-    assert "result.json cannot be read" in ended.outcomes["sft"][1]
+    assert ended.outcome == "refused"
+    assert "result.json cannot be read" in ended.reason
+    assert ended.where == str(begun.dir.run_dir.result_path)
+    assert "delete it" in ended.fix
 
 
 # Ids.

@@ -126,7 +126,11 @@ def test_a_run_does_not_depend_on_which_sweep_asks():
         ("recipe.model.kind=transfromer", "unknown model family 'transfromer'; did you mean"),
         ("recipe.data.source=pycod", "unknown source 'pycod'; did you mean 'pycode'?"),
         ("recipe.schedule=wds", "unknown schedule 'wds'; did you mean 'wsd'?"),
-        ("launch.executor=slurm", "launch.executor"),
+        ("launch.executor=locale", "unknown executor 'locale'; did you mean 'local'?"),
+        (
+            "launch={executor: inline, slots: 2}",
+            "slots belongs to the executor local: write executor: {kind: local, slots: ...}",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_the_file(change, problem):

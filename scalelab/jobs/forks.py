@@ -8,6 +8,7 @@ when it starts: whoever asks first names all that the command's processes will n
 import multiprocessing
 import signal
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -16,15 +17,8 @@ from multiprocessing.process import BaseProcess
 
 from scalelab.errors import LaunchError
 
-TRAINING = ("scalelab.launch.worker",)
-"""What a process needs to train a run alone."""
-LAUNCHED = ("scalelab.launch.rank",)
-"""What the one process of a launched run needs."""
-AMONG_MANY = (*LAUNCHED, "scalelab.train.parallel", "scalelab.train.sharded")
-"""What a process of a launched run needs that has others beside it; seconds of imports."""
 
-
-def fork_server(modules: tuple[str, ...]) -> ForkServerContext:
+def fork_server(modules: Sequence[str]) -> ForkServerContext:
     """The context whose processes are forked from a server that has imported these modules.
 
     They are deaf to the keyboard from birth: its interrupt reaches the whole process group, and is

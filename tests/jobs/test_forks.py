@@ -7,11 +7,12 @@ import sys
 import time
 from multiprocessing import forkserver
 
-from scalelab.launch.forks import fork_server, start
+from scalelab.jobs.forks import fork_server, start
 
 WHAT_A_CHILD_FINDS = """
 import signal, sys
-from scalelab.launch.forks import AMONG_MANY, devices_here, fork_server
+from scalelab.jobs.forks import devices_here, fork_server
+from scalelab.launch.final import AMONG_MANY
 
 def child(report):
     report.send((

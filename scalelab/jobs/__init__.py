@@ -1,0 +1,30 @@
+"""Jobs: work in a directory, carried by an executor, each done once however its processes end.
+
+    source of jobs -> driver -> executor -> processes -> a kind's function -> result on the disk
+
+A kind of job is one function and one line here; an executor is one file and one line.
+
+Not here: which jobs there are, and what they do (the packages that make them).
+"""
+
+from scalelab.registry import Registry
+
+KINDS = Registry(
+    "kind of job",
+    {
+        "run": "scalelab.launch.training:train_run",
+        "final": "scalelab.launch.training:train_final",
+        "stage": "scalelab.posttrain.worker:do_stage",
+        "probe": "scalelab.testing.executors:probe",
+    },
+    group="scalelab.jobs",
+)
+EXECUTORS = Registry(
+    "executor",
+    {
+        "inline": "scalelab.jobs.inline:InlineConfig",
+        "local": "scalelab.jobs.local:LocalConfig",
+    },
+    group="scalelab.executors",
+    base="scalelab.jobs.base:ExecutorConfig",
+)

@@ -1,0 +1,240 @@
+"""The live view of jobs: what runs, how far it is, how long it will take.
+
+On a terminal a table that redraws itself; elsewhere (a log file, a pipe) one line whenever a job
+ends, and one every half minute. All of it is read from the jobs' own journals, so that the view
+can be lost without losing anything.
+
+The time left is reckoned from recent throughput: an average since the start would go on showing
+what a machine did before it was loaded.
+
+Not here: the words for one kind of job (they come with the jobs, as `Words`).
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from scalelab.jobs.base import Ended, Job
+from scalelab.train.rundir import read_events
+from scalelab.units import duration, si
+
+QUIET_S = 30.0
+RECENT_S = 60.0
+"""The time left is reckoned from the work done within so long."""
+SHOWN = ("running", "elsewhere")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a job is shown."""
+
+    words: str
+    """Names it, in a line of its own: "C=1e9 N=3.2k D=40k seed 0"."""
+    cells: Mapping[str, str] = field(default_factory=dict)
+    """Column to text, in the table of a terminal."""
+    n_steps: int | None = None
+    weight: float = 1.0
+    """Its share of all work, in any unit."""
+
+
+class Words:
+    """What is said of one kind of job. Members override what they know better."""
+
+    noun = "jobs"
+    hint = "Ctrl-C stops; run again to resume"
+
+    def shown(self, job: Job) -> Shown:
+        """How the job is shown."""
+        return Shown(job.id)
+
+    def state(self, ended: Ended) -> str:
+        """How it ended, in a word or a few, and what it came to."""
+        return ended.outcome
+
+    def heard(self, job: Job, event: Mapping[str, Any], live: bool) -> list[str]:
+        """Lines to print about an event of its journal; `live`: it happened under this view."""
+        del job, event, live
+        return []
+
+    def standing(self, job: Job, step: int, event: Mapping[str, Any]) -> str:
+        """How it is doing, from its newest step; empty for nothing to add."""
+        del job, step, event
+        return ""
+
+
+@dataclass
+class _Row:
+    job: Job
+    shown: Shown
+    state: str = "waiting"
+    step: int = 0
+    newest: dict[str, Any] = field(default_factory=dict)
+    offset: int = 0
+    tries: int = 0
+    is_over: bool = False
+
+    @property
+    def share_done(self) -> float:
+        if self.is_over:
+            return 1.0
+        return self.step / self.shown.n_steps if self.shown.n_steps else 0.0
+
+
+class LiveView(AbstractContextManager["LiveView"]):
+    """Shows jobs while they are done. The driver feeds it; it reads the rest itself.
+
+    Args:
+        words: What is said of them.
+        done: Jobs that are counted as done from the start, and not driven.
+    """
+
+    def __init__(self, words: Words, done: Sequence[Job] = ()):
+        self.words = words
+        self._rows = {job.id: _Row(job, words.shown(job), "done", is_over=True) for job in done}
+        self._console = Console(stderr=True)
+        self._marks: deque[tuple[float, float]] = deque()
+        self._begun = self._spoken = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._begun = self._spoken = time.monotonic()
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def added(self, jobs: Sequence[Job]) -> None:
+        """Jobs that came from the source; what their journals hold is where they stand."""
+        rows = [_Row(job, self.words.shown(job)) for job in jobs]
+        self._rows |= {row.job.id: row for row in rows}
+        self._read(rows, live=False)
+        self._marks.clear()  # the whole has grown
+
+    def started(self, job: Job) -> None:
+        """A job was given to the executor."""
+        row = self._rows[job.id]
+        row.state, row.tries = "running", row.tries + 1
+
+    def elsewhere(self, job: Job) -> None:
+        """Another process works on a job: it is waited for."""
+        row = self._rows[job.id]
+        if row.state != "elsewhere":
+            row.state = "elsewhere"
+            self.say(f"{row.shown.words}: another process is at it, in {job.dir.path.parent.name}")
+
+    def ended(self, ended: Ended, again: bool) -> None:
+        """A job's process ended; `again` says whether it will be tried once more."""
+        row = self._rows[ended.job.id]
+        self._read([row], live=True)
+        row.is_over = not again and ended.outcome != "interrupted"
+        row.state = "waiting" if again else ended.outcome
+        words = ended.outcome + ", is tried again" if again else self.words.state(ended)
+        if words and row.tries == 0 and ended.outcome == "done":
+            words += " (before)"
+        reason = f": {ended.reason}".split("\n")[0] if ended.reason else ""
+        if words:
+            self.say(f"{row.shown.words}: {words}{reason}")
+
+    def tick(self) -> None:
+        """Read the journals and redraw."""
+        self._read((row for row in self._rows.values() if row.state in SHOWN), live=True)
+        now = time.monotonic()
+        if not self._marks or now - self._marks[-1][0] >= 1.0:
+            self._marks.append((now, self._share()))
+            while len(self._marks) > 2 and now - self._marks[1][0] > RECENT_S:
+                self._marks.popleft()
+        if self._console.is_terminal:
+            self._live.update(self._draw())
+        elif now - self._spoken > QUIET_S:
+            self._spoken = now
+            self.say(self._total())
+
+    def say(self, text: str) -> None:
+        """Print a line with the time since the start."""
+        spent = int(time.monotonic() - self._begun)
+        clock = f"{spent // 60:3d}:{spent % 60:02d}"
+        self._console.print(f"{clock}  {text}", highlight=False, soft_wrap=True, markup=False)
+
+    def _read(self, rows: Iterable[_Row], live: bool) -> None:
+        for row in rows:
+            events, row.offset, _ = read_events(row.job.dir.log_path, row.offset)
+            for event in events:
+                if event["event"] in {"step", "resume", "eval"}:
+                    row.step = event["step"]
+                if event["event"] == "step":
+                    row.newest = event
+                for line in self.words.heard(row.job, event, live):
+                    self.say(line)
+
+    def _share(self) -> float:
+        whole = sum(row.shown.weight for row in self._rows.values()) or 1.0
+        return sum(row.shown.weight * row.share_done for row in self._rows.values()) / whole
+
+    def _eta(self) -> float | None:
+        """Seconds left at the pace of the last minute; None where that is too little to tell."""
+        if len(self._marks) < 2:
+            return None
+        (began, before), (now, share) = self._marks[0], self._marks[-1]
+        if now - began < 3 or share - before <= 0:
+            return None
+        return (now - began) * (1 - share) / (share - before)
+
+    def _total(self) -> str:
+        rows, eta = list(self._rows.values()), self._eta()
+        left = "" if eta is None else f", about {duration(eta)} left"
+        if len(rows) == 1:
+            return f"{self._alone(rows[0])}{left}"
+        over = sum(row.is_over for row in rows)
+        running = sum(row.state == "running" for row in rows)
+        return (
+            f"{over} of {len(rows)} {self.words.noun}, {running} running, "
+            f"{self._share():.0%} of the work{left}"
+        )
+
+    def _alone(self, row: _Row) -> str:
+        """The line of a job that is the only one."""
+        n = row.shown.n_steps
+        where = f"step {row.step}" + (f" of {n} ({row.share_done:.0%})" if n else "")
+        words = self.words.standing(row.job, row.step, row.newest)
+        return f"{where}, {words}" if words else where
+
+    def _draw(self) -> Group:
+        whole = Table.grid(padding=(0, 1))
+        whole.add_row(ProgressBar(1.0, self._share(), width=40), Text(self._total()))
+        hint = Text(self.words.hint, style="dim")
+        shown = [row for row in self._rows.values() if row.state in SHOWN]
+        if len(self._rows) == 1:
+            return Group(whole, hint)
+        table = Table(box=None, pad_edge=False)
+        names = list(shown[0].shown.cells) if shown else []
+        for name in (*names, "progress", "", "loss", "tokens/s", "state"):
+            table.add_column(name, justify="left" if name in {"progress", "state"} else "right")
+        for row in shown:
+            loss, pace = row.newest.get("loss"), row.newest.get("tokens_per_s")
+            table.add_row(
+                *(row.shown.cells.get(name, "") for name in names),
+                ProgressBar(row.shown.n_steps or 1, row.step, width=24),
+                f"{row.share_done:.0%}",
+                "" if loss is None else f"{loss:.3f}",
+                "" if pace is None else si(pace),
+                row.state + (f", try {row.tries}" if row.tries > 1 else ""),
+            )
+        return Group(table, Text(), whole, hint)

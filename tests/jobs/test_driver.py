@@ -1,0 +1,355 @@
+"""The driver: order, retries, waiting, interrupts, over an executor that does what a test says."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import observe
+import pytest
+
+from scalelab.errors import LaunchError
+from scalelab.jobs import drive as driver
+from scalelab.jobs.base import Capabilities, Devices, Ended, Resources
+from scalelab.jobs.drive import Limits, Listed, drive
+from scalelab.jobs.live import LiveView, Shown, Words
+from scalelab.jobs.local import LocalConfig
+from scalelab.testing.executors import job
+
+ROOT = Path(__file__).parents[2]
+
+
+class Scripted:
+    """An executor whose jobs end as a function says that is called at each poll."""
+
+    capabilities = Capabilities(gangs=True, timing=False)
+    devices = Devices(1, "a script", 1)
+
+    def __init__(self, state, slots=2, found=()):
+        self.state, self.slots, self.found = state, slots, found
+        self.submitted, self.cancelled, self.jobs = [], [], {}
+
+    def check(self, each):
+        pass
+
+    def has_room(self, each):
+        return len(self.jobs) < self.slots
+
+    def submit(self, each):
+        self.submitted.append(each.id)
+        self.jobs[each.id] = each
+
+    def poll(self):
+        states = {name: self.state(self, each) for name, each in self.jobs.items()}
+        for name, state in states.items():
+            if isinstance(state, Ended):
+                del self.jobs[name]
+        return states
+
+    def cancel(self, ids, *, now):
+        self.cancelled += [(name, now) for name in ids]
+
+    def find(self, jobs):
+        self.jobs |= {each.id: each for each in jobs if each.id in self.found}
+        return self.found
+
+    def close(self):
+        pass
+
+
+def done(executor, each):
+    each.dir.result_path.write_text("{}")
+    return Ended(each, "done")
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """A function that drives jobs quickly, and gives their endings and the lines of the view."""
+    monkeypatch.setattr(driver, "POLL_S", 0.001)
+
+    def run(source, executor, **limits):
+        with LiveView(Words()) as view:
+            source = Listed(source) if isinstance(source, list) else source
+            return drive(source, executor, view, Limits(**limits))
+
+    return run
+
+
+def needing(folder, name, *needs):
+    return replace(job(folder, name), needs=needs)
+
+
+def test_jobs_begin_once_what_they_need_is_done(run, tmp_path):
+    jobs = [needing(tmp_path, "c", "a", "b"), needing(tmp_path, "b", "a"), needing(tmp_path, "a")]
+    executor = Scripted(done)
+    outcomes = run(jobs, executor)
+
+    assert executor.submitted == ["a", "b", "c"]
+    assert [e.outcome for e in outcomes.ended.values()] == ["done"] * 3
+
+
+def test_a_need_that_is_nobody_s_job_counts_as_done(run, tmp_path):
+    executor = Scripted(done)
+    run([needing(tmp_path, "a", "base")], executor)
+    assert executor.submitted == ["a"]
+
+
+def test_what_needs_a_lost_job_is_blocked_and_the_rest_is_done(run, tmp_path):
+    jobs = [needing(tmp_path, "a"), needing(tmp_path, "b", "a"), needing(tmp_path, "c", "b"),
+            needing(tmp_path, "d")]  # fmt: skip
+
+    def state(executor, each):
+        return Ended(each, "error", "a bug") if each.id == "a" else done(executor, each)
+
+    ended = run(jobs, Scripted(state)).ended
+
+    assert {n: e.outcome for n, e in ended.items()} == {
+        "a": "error", "b": "blocked", "c": "blocked", "d": "done"
+    }  # fmt: skip
+    assert ended["c"].reason == "it needs b, which is not there"
+
+
+def test_a_source_is_told_and_asked_again(run, tmp_path):
+    class Twice:
+        def __init__(self):
+            self.told = []
+
+        def ask(self):
+            n = len(self.told)
+            return [job(tmp_path, f"job{n}")] if n < 3 and len(asked) == n else []
+
+        def tell(self, ended):
+            self.told.append(ended.job.id)
+
+    asked, source = [], Twice()
+    before = source.ask
+
+    def ask():
+        jobs = before()
+        asked.extend(jobs)
+        return jobs
+
+    source.ask = ask
+    outcomes = run(source, Scripted(done))
+
+    assert source.told == [*outcomes.ended] == ["job0", "job1", "job2"]
+
+
+def test_tries_are_budgeted_by_progress(run, tmp_path):
+    """Killed five times: four times a checkpoint further, then never again."""
+
+    def state(executor, each):
+        n = executor.submitted.count(each.id)
+        if n < 5:
+            each.dir.append("checkpoint", step=n)
+        return Ended(each, "killed", f"signal 9, try {n}")
+
+    executor = Scripted(state)
+    (ended,) = run([job(tmp_path, "a")], executor, retries=2).ended.values()
+
+    assert len(executor.submitted) == 4 + 3
+    assert ended.outcome == "killed"
+    assert ended.reason == "signal 9, try 7; no further after 2 more tries"
+    assert sum(e["event"] == "lost" for e in ended.job.dir.events()) == 7
+
+
+def test_an_unknown_state_is_waited_out_and_nothing_is_submitted_twice(run, tmp_path):
+    polls = Counter()
+
+    def state(executor, each):
+        polls[each.id] += 1
+        return "unknown" if polls[each.id] < 20 else done(executor, each)
+
+    executor = Scripted(state)
+    outcomes = run([job(tmp_path, "a")], executor)
+
+    assert executor.submitted == ["a"]
+    assert outcomes.ended["a"].outcome == "done"
+
+
+def test_a_job_that_an_earlier_process_of_ours_submitted_is_found(run, tmp_path):
+    executor = Scripted(done, found=("a",))
+    outcomes = run([job(tmp_path, "a"), job(tmp_path, "b")], executor)
+
+    assert executor.submitted == ["b"]
+    assert {*outcomes.ended} == {"a", "b"}
+
+
+def test_time_in_a_queue_is_no_silence(run, tmp_path):
+    began = time.monotonic()
+
+    def state(executor, each):
+        return "queued" if time.monotonic() < began + 0.5 else done(executor, each)
+
+    executor = Scripted(state)
+    outcomes = run([job(tmp_path, "a")], executor, heartbeat_timeout_s=0.1, wall_timeout_s=0.1)
+
+    assert outcomes.ended["a"].outcome == "done"
+    assert not executor.cancelled
+
+
+def test_a_silent_job_is_ended_as_stalled(run, tmp_path):
+    def state(executor, each):
+        return Ended(each, "killed", "signal 9") if executor.cancelled else "running"
+
+    executor = Scripted(state)
+    (ended,) = run(
+        [job(tmp_path, "a")], executor, heartbeat_timeout_s=0.1, retries=0
+    ).ended.values()
+
+    assert executor.cancelled == [("a", True)]
+    assert (ended.outcome, ended.reason[:18]) == ("stalled", "logged nothing for")
+
+
+def test_a_refusal_stops_the_others_or_not(run, tmp_path):
+    def state(executor, each):
+        if each.id == "a":
+            return Ended(each, "refused", "the disk is full", "/disk", "free some space")
+        return Ended(each, "interrupted") if executor.cancelled else "running"
+
+    executor = Scripted(state)
+    with pytest.raises(LaunchError) as error:
+        run([job(tmp_path, "a"), job(tmp_path, "b"), job(tmp_path, "c")], executor)
+    assert str(error.value) == "the disk is full\n  where: /disk\n  fix:   free some space"
+    assert executor.submitted == ["a", "b"]
+    assert executor.cancelled == [("b", False)]
+
+    def goes_on(executor, each):
+        return state(executor, each) if each.id == "a" else done(executor, each)
+
+    outcomes = run([job(tmp_path, n) for n in "abc"], Scripted(goes_on), stop_on_refusal=False)
+    assert [e.job.id for e in outcomes.of("done")] == ["b", "c"]
+
+
+def test_a_job_that_begins_while_ctrl_c_comes_is_asked_to_stop_too(run, tmp_path):
+    class Late(Scripted):
+        def submit(self, each):
+            super().submit(each)
+            if each.id == "b":
+                signal.raise_signal(signal.SIGINT)
+
+    def state(executor, each):
+        asked = (each.id, False) in executor.cancelled
+        return Ended(each, "interrupted") if asked else "running"
+
+    outcomes = run([job(tmp_path, n) for n in "abc"], executor := Late(state))
+
+    assert outcomes.interrupted
+    assert executor.submitted == ["a", "b"]
+    assert sorted(executor.cancelled) == [("a", False), ("b", False)]
+
+
+def test_a_second_ctrl_c_ends_jobs_at_once(run, tmp_path):
+    def state(executor, each):
+        if len(executor.cancelled) < 2:
+            signal.raise_signal(signal.SIGINT)
+            return "running"
+        return Ended(each, "killed", "signal 9")
+
+    executor = Scripted(state)
+    outcomes = run([job(tmp_path, "a")], executor)
+
+    assert executor.cancelled == [("a", False), ("a", True)]
+    assert outcomes.ended["a"].outcome == "interrupted"
+
+
+def test_a_job_that_asks_a_person_is_done_in_this_process(run, tmp_path):
+    asks = replace(job(tmp_path, "a"), resources=Resources(terminal=True))
+    executor = Scripted(done)
+    outcomes = run([asks], executor)
+
+    assert executor.submitted == []
+    assert outcomes.ended["a"].outcome == "done"
+
+
+def test_ctrl_c_answers_what_a_person_is_asked(run, tmp_path):
+    asks = job(tmp_path, "a", n_steps=10, step_s=100.0)
+    asks = replace(asks, resources=Resources(terminal=True))
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    outcomes = run([asks, job(tmp_path, "b")], executor := Scripted(done))
+
+    assert outcomes.interrupted
+    assert outcomes.ended["a"].outcome == "interrupted"
+    assert executor.submitted == []
+
+
+PARENT = """
+import sys
+from scalelab.jobs.local import LocalConfig
+
+if __name__ == "__main__":
+    executor = LocalConfig().start()
+    print("ready", flush=True)
+    executor.call("time:sleep", 1000)
+"""
+
+
+def test_a_parent_that_is_killed_while_it_times_takes_the_timing_with_it(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True,
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stdout.readline() == "ready\n"
+    deadline = time.monotonic() + 60
+    while len(observe.descendants(process.pid)) < 4:  # server, its helper, and the one that times
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    there = {pid: observe.born(pid) for pid in observe.descendants(process.pid)}
+    process.kill()
+    process.communicate()
+    while left := observe.living(there):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def test_the_death_of_the_fork_server_costs_no_job(tmp_path):
+    from multiprocessing import forkserver
+
+    jobs = [job(tmp_path, n, n_steps=50, step_s=0.01) for n in "abc"]
+    executor = LocalConfig(slots=1).start()
+    killed = []
+
+    class View(LiveView):
+        def tick(self):
+            super().tick()
+            if not killed and any(jobs[0].dir.events()):
+                killed.append(forkserver._forkserver._forkserver_pid)
+                os.kill(killed[0], signal.SIGKILL)
+
+    with View(Words()) as view:
+        outcomes = drive(Listed(jobs), executor, view, Limits())
+    executor.close()
+
+    assert killed
+    assert [e.outcome for e in outcomes.ended.values()] == ["done"] * 3
+
+
+class Steps(Words):
+    def shown(self, each):
+        return Shown(each.id, n_steps=100)
+
+
+def test_the_time_left_is_that_of_the_last_minute(tmp_path, monkeypatch):
+    """Fast for an hour, then a tenth of that: what is said follows within two minutes."""
+    now = [0.0]
+    monkeypatch.setattr("scalelab.jobs.live.time.monotonic", lambda: now[0])
+    each = job(tmp_path, "a")
+    with LiveView(Steps()) as view:
+        view.added([each])
+        view.started(each)
+        for step in range(51):
+            each.dir.append("step", step=step, loss=1.0)
+            now[0] += 72.0
+            view.tick()
+        assert view._eta() == pytest.approx(50 * 72.0, rel=0.05)
+        for step in range(51, 53):
+            now[0] += 720.0
+            each.dir.append("step", step=step, loss=1.0)
+            view.tick()
+        assert view._eta() == pytest.approx(48 * 720.0, rel=0.05)
