@@ -3,12 +3,13 @@
     record   {"schema": 2, ..., "seal": "<32 hex digits>"}     a JSON file, written whole or once
     line     {"t": 17, ..., "crc": "<8 hex digits>"}           one event of a file that grows
     text     ...# seal: <32 hex digits>                        YAML that people may read and copy
-    file     its SHA-256 stands in a record beside it          tensors, tokens, tokenizers
+    file     its digest stands in a record beside it           tensors, tokens, tokenizers
 
 The seal is BLAKE2b (16 bytes) over the canonical JSON of the record and the name of its format;
-the checksum of a line is the CRC-32 of the line without it. They detect damage and edits, not an
-adversary who computes a new seal. Whatever does not hold is an error that names the file and what
-to do; in a file that grows, a line that does not hold is skipped and counted.
+the checksum of a line is the CRC-32 of the line without it; the digest of a file is its SHA-256,
+and of a checkpoint's files, which are large and written often, its XXH3-128. They detect damage
+and edits, not an adversary who computes a new seal. Whatever does not hold is an error that names
+the file and what to do; in a file that grows, a line that does not hold is skipped and counted.
 
 Files from before the seals are read where a format names the schema that they have (`unsealed`).
 They carry fewer guarantees: their types are checked, their values are not.
@@ -21,7 +22,7 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -34,6 +35,7 @@ Record = TypeVar("Record")
 SEAL, SCHEMA, CRC = "seal", "schema", "crc"
 _TAIL = len(',"crc":"00000000"}')
 _TEXT_MARK = "# seal: "
+_CHUNK = 2**20
 
 
 class Damaged(Exception):
@@ -276,10 +278,35 @@ def unseal_text(text: str) -> str:
 # Files of bytes, whose digests stand in records
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal. Raises OSError."""
+class Checksum:
+    """XXH3-128 of bytes: finds damage, at ten times the speed of SHA-256, and names nothing.
+
+    It is for checkpoints, which are written often and are large.
+    """
+
+    PREFIX = "xxh3-128:"
+
+    def __init__(self, data: bytes = b""):
+        import xxhash
+
+        self._hash = xxhash.xxh3_128(data)
+
+    def update(self, data: Any) -> None:
+        """Further bytes."""
+        self._hash.update(data)
+
+    def hexdigest(self) -> str:
+        """The checksum of all bytes so far, as it stands in records."""
+        return self.PREFIX + self._hash.hexdigest()
+
+
+def file_digest(path: Path, digest: Callable[[], Any] = hashlib.sha256) -> str:
+    """SHA-256 of a file, hexadecimal, or its Checksum. Raises OSError."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        found = digest()
+        while chunk := file.read(_CHUNK):
+            found.update(chunk)
+        return found.hexdigest()
 
 
 def synced_digest(path: Path) -> str:
@@ -299,11 +326,13 @@ def synced_digest(path: Path) -> str:
 
 def check_file(path: Path, digest: str) -> None:
     """Refuse a file that is not the one whose digest was written down. Raises Damaged."""
+    fast = digest.startswith(Checksum.PREFIX)
     try:
-        there = file_digest(path)
+        there = file_digest(path, Checksum if fast else hashlib.sha256)
     except FileNotFoundError:
         raise Damaged(f"{path.name} is missing") from None
     except OSError as error:
         raise Damaged(f"{path.name} cannot be read: {error.strerror}") from None
     if there != digest:
-        raise Damaged(f"{path.name} is not what was written: its SHA-256 does not match")
+        kind = "checksum" if fast else "SHA-256"
+        raise Damaged(f"{path.name} is not what was written: its {kind} does not match")

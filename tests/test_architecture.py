@@ -84,6 +84,7 @@ HOMES = {
         "posttrain",
     },
     "ruamel": {"config"},
+    "xxhash": {"sealed"},
 }
 HOUSE = Path(scalelab.__file__).parent
 FILES = [path for path in sorted(HOUSE.rglob("*.py")) if path != HOUSE / "__init__.py"]

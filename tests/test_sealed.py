@@ -1,5 +1,6 @@
 """What is read back is what was written, or it is refused by name: damage, edits, old files."""
 
+import hashlib
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import pytest
 from scalelab.errors import RunError
 from scalelab.files import inside, sweep_partials, whole, whole_dir, write_new
 from scalelab.sealed import (
+    Checksum,
     Damaged,
     Format,
     check_file,
@@ -191,12 +193,23 @@ def test_text_keeps_its_seal_and_reads_without(tmp_path):
         assert found.startswith(text) or len(data) < len(sealed)
 
 
-def test_a_file_is_checked_against_its_digest(tmp_path):
+def test_digests_are_those_of_the_published_algorithms(tmp_path):
+    """SHA-256 of "abc" as in FIPS 180-4; XXH3-128 of "a" as in XXH's own test vectors."""
+    (tmp_path / "abc").write_text("abc")
+    (tmp_path / "a").write_text("a")
+
+    assert file_digest(tmp_path / "abc").startswith("ba7816bf8f01cfea414140de5dae2223")
+    found = file_digest(tmp_path / "a", Checksum)
+    assert found == "xxh3-128:a96faf705af16834e6c632b61e964e1f"
+
+
+@pytest.mark.parametrize("kind", [hashlib.sha256, Checksum])
+def test_a_file_is_checked_against_its_digest(tmp_path, kind):
     path = tmp_path / "file"
     path.write_bytes(b"0123456789" * 1000)
-    digest = file_digest(path)
+    digest = file_digest(path, kind)
 
-    assert synced_digest(path) == digest
+    assert kind is Checksum or synced_digest(path) == digest
     check_file(path, digest)
     path.write_bytes(b"0123456789" * 999 + b"012345678X")
     with pytest.raises(Damaged, match="file is not what was written"):

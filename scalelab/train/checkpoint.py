@@ -20,6 +20,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,7 @@ from torch import Tensor
 
 from scalelab.errors import RunError
 from scalelab.files import sweep_partials, whole, whole_dir
-from scalelab.sealed import Damaged, Format, check_file, typed
+from scalelab.sealed import Checksum, Damaged, Format, check_file, typed
 
 KEEP = 2
 _NAMED = re.compile(r"step-(\d+)")
@@ -182,11 +183,13 @@ def _read(path: Path) -> dict[str, Tensor]:
 def save_weights(path: Path, weights: dict[str, Tensor]) -> str:
     """Write the final weights by name, fp32, whole or not at all. Returns their SHA-256."""
     with whole(path) as file:
-        return _write(weights, Path(file.name))
+        return _write(weights, Path(file.name), hashlib.sha256)
 
 
-def _write(tensors: dict[str, Tensor], path: Path) -> str:
-    """Write a safetensors file and flush it to the disk. Returns its SHA-256.
+def _write(
+    tensors: dict[str, Tensor], path: Path, digest_of: Callable[[bytes], Any] = Checksum
+) -> str:
+    """Write a safetensors file and flush it to the disk. Returns its digest.
 
     The digest is taken of the same memory, by a thread beside the writing and the flushing.
     """
@@ -203,7 +206,7 @@ def _write(tensors: dict[str, Tensor], path: Path) -> str:
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
     head = len(head).to_bytes(8, "little") + head
-    digest = hashlib.sha256(head)
+    digest = digest_of(head)
     with ThreadPoolExecutor(1, "digest") as beside, open(path, "wb") as file:
         file.write(head)
         for name in order:

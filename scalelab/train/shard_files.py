@@ -13,7 +13,6 @@ torch's own report of what was written.
 Not here: which checkpoint is used, and the record of digests (sharded.py).
 """
 
-import hashlib
 import io
 import math
 import os
@@ -50,7 +49,7 @@ from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 from torch.utils.serialization import config as serialization
 
-from scalelab.sealed import Damaged, Format, file_digest
+from scalelab.sealed import Checksum, Damaged, Format, file_digest
 
 INDEX_FILE = "metadata.json"
 DTYPES = {
@@ -144,7 +143,7 @@ class ShardWriter(FileSystemWriter):
         }
         path = Path(self.path) / INDEX_FILE
         INDEX.write(path, TensorIndex(tensors))
-        self.files[INDEX_FILE] = file_digest(path)
+        self.files[INDEX_FILE] = file_digest(path, Checksum)
 
 
 class ShardReader(FileSystemReader):
@@ -260,10 +259,10 @@ class _HashedFiles(FileSystem):
 
 
 class _HashedFile:
-    """A file whose SHA-256 is taken while it is written, from its beginning on."""
+    """A file whose checksum is taken while it is written, from its beginning on."""
 
     def __init__(self, file: IO[bytes], beside: ThreadPoolExecutor):
-        self._file, self._beside, self.digest = file, beside, hashlib.sha256()
+        self._file, self._beside, self.digest = file, beside, Checksum()
 
     def write(self, data: memoryview) -> int:
         """Write and hash, side by side: torch's memory is its own again when this returns."""

@@ -23,7 +23,7 @@ from scalelab.jobs.record import write_down
 from scalelab.launch.base import LaunchConfig
 from scalelab.launch.final import AMONG_MANY
 from scalelab.launch.settings import FinalSettings
-from scalelab.sealed import file_digest
+from scalelab.sealed import Checksum, file_digest
 from scalelab.train.checkpoint import parse_file
 from scalelab.train.divide import refuse_layout
 from scalelab.train.layout import Layout
@@ -282,7 +282,7 @@ def test_every_process_s_file_is_under_a_digest_and_none_holds_a_pickled_index(r
     interrupt(run_dir, Layout(shard=2), step=15)
 
     for place in run_dir.checkpoints.iterdir():
-        files = {file.name: file_digest(file) for file in place.iterdir()}
+        files = {file.name: file_digest(file, Checksum) for file in place.iterdir()}
         del files["meta.json"]
         assert files.keys() == {"__0_0.distcp", "__1_0.distcp", "metadata.json"}
         assert parse_file(META, place / "meta.json").files == files

@@ -16,7 +16,7 @@ import torch
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 
 from scalelab.errors import RunError
-from scalelab.sealed import Damaged, file_digest
+from scalelab.sealed import Checksum, Damaged, file_digest
 from scalelab.train import shard_files
 from scalelab.train.checkpoint import Progress, parse_file
 from scalelab.train.device import find_device
@@ -102,7 +102,9 @@ def test_a_checkpoint_is_three_kinds_of_files_all_under_a_digest(folder):
     meta = parse_file(META, place / "meta.json")
 
     assert names == set(FILES)
-    assert meta.files == {name: file_digest(place / name) for name in names - {"meta.json"}}
+    assert meta.files == {
+        name: file_digest(place / name, Checksum) for name in names - {"meta.json"}
+    }
     assert (meta.run, meta.updates) == (RUN, 37)
 
 
@@ -256,7 +258,7 @@ def resealed(place, change):
     index = change(parse_file(INDEX, place / INDEX_FILE))
     INDEX.write(place / INDEX_FILE, index)
     meta = parse_file(META, place / "meta.json")
-    files = {name: file_digest(place / name) for name in meta.files}
+    files = {name: file_digest(place / name, Checksum) for name in meta.files}
     META.write(place / "meta.json", ShardedMeta(meta.run, meta.updates, meta.progress, files))
 
 
