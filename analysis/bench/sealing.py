@@ -31,7 +31,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -48,7 +47,7 @@ from scalelab.jobs.inline import Inline
 from scalelab.launch.plan import place
 from scalelab.launch.sweepfile import SweepFile
 from scalelab.launch.sweeping import train_all, write_down
-from scalelab.train import checkpoint, shard_files, sharded
+from scalelab.train import checkpoint, sharded
 from scalelab.train.checkpoint import Progress
 from scalelab.train.device import use_threads
 
@@ -60,7 +59,7 @@ TIMED = (
         "line", "read_lines", "seal_text", "unseal_text", "file_digest", "synced_digest",
         "check_file",
     )),
-    (sealed.Format, "text"), (sealed.Format, "parse"),
+    (sealed.Format, "text"), (sealed.Format, "parse"), (sealed.Checksum, "update"),
     (leases, "claim"), (leases, "holder"), (leases.Lease, "check"), (leases.Lease, "release"),
 )  # fmt: skip
 
@@ -156,44 +155,16 @@ class _Clock:
                     changed.append((holder, name, original))
                     setattr(holder, name, self.timed(name, original))
         try:
-            with _hashing(lambda: _Hash(self.timed)):
-                yield
+            yield
         finally:
             for holder, name, original in changed:
                 setattr(holder, name, original)
 
 
-class _Hash:
-    """SHA-256 whose updates are timed."""
-
-    def __init__(self, timed: Callable[[str, Callable], Callable]):
-        self._sha = hashlib.sha256()
-        self.update = timed("sha256", self._sha.update)
-        self.hexdigest = self._sha.hexdigest
-
-
-class _NoHash:
-    """The same without the work."""
-
-    def update(self, data: object) -> None:
-        """Nothing."""
-
-    def hexdigest(self) -> str:
-        """A digest's length of zeros."""
-        return "0" * 64
-
-
 @contextmanager
-def _hashing(make: Callable[[], Any]) -> Iterator[None]:
-    """Let checkpoints be hashed by another object."""
-
-    def sha256(data: bytes = b"") -> Any:
-        made = make()
-        made.update(data)
-        return made
-
-    other = SimpleNamespace(sha256=sha256)
-    with patch.object(checkpoint, "hashlib", other), patch.object(shard_files, "hashlib", other):
+def _unhashed() -> Iterator[None]:
+    """Let checkpoints be written without the work of hashing."""
+    with patch.object(sealed.Checksum, "update", lambda self, data: None):
         yield
 
 
@@ -247,7 +218,7 @@ def _single(folder: Path, tensors: dict) -> None:
 
 
 def _single_unhashed(folder: Path, tensors: dict) -> None:
-    with _hashing(_NoHash):
+    with _unhashed():
         _single(folder, tensors)
 
 
@@ -279,7 +250,7 @@ def _sharded(folder: Path, tensors: dict) -> None:
 
 
 def _sharded_unhashed(folder: Path, tensors: dict) -> None:
-    with _hashing(_NoHash):
+    with _unhashed():
         _sharded(folder, tensors)
 
 
