@@ -1,6 +1,7 @@
 """Members of a table: our own, those that packages add, and those that cannot be used."""
 
 from importlib.metadata import EntryPoint, EntryPoints
+from typing import Protocol
 
 import pytest
 
@@ -55,10 +56,15 @@ def test_what_is_no_law_is_refused_by_the_package_s_name(adds, place, words):
     assert "pip uninstall" in caught.value.fix
 
 
+class Speaks(Protocol):
+    def say(self, word): ...
+
+
 def test_a_protocol_s_names_have_to_be_there(adds):
-    adds("scalelab.designs", mine="scalelab.errors:ConfigError")
-    with pytest.raises(ConfigError, match="it lacks ask"):
-        DESIGNS["mine"]
+    table = Registry("way", {}, group="scalelab.ways", base=f"{__name__}:Speaks")
+    adds("scalelab.ways", mine="scalelab.errors:ConfigError")
+    with pytest.raises(ConfigError, match="it lacks say"):
+        table["mine"]
 
 
 def test_a_name_that_is_taken_is_refused(adds):
@@ -73,7 +79,7 @@ def test_our_own_targets_conform():
     """Every member of every table is what the table says that it holds."""
     from scalelab.data import SOURCES
     from scalelab.evals import CONVERSATIONS, JUDGES, TASKS
-    from scalelab.launch import EXECUTORS
+    from scalelab.jobs import EXECUTORS
     from scalelab.model import ARCHITECTURES
     from scalelab.posttrain import STAGES
     from scalelab.report.paint import FIGURES
