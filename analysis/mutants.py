@@ -85,6 +85,7 @@ FIRST = {
     "laws/tokencost.py": "tests/laws/test_tokencost.py",
     "laws/valley.py": "tests/laws/test_isoflop.py",
     "model": "tests/model/test_counts.py tests/model/test_transformer.py",
+    "model/transformer/config.py": "tests/model/test_counts.py tests/plan/test_memory.py",
     "model/scalar_net.py": "tests/posttrain/test_accounts.py",
     "plan/allocate.py": "tests/plan/test_interval_oracles.py tests/plan/test_allocate.py",
     "plan/band.py": "tests/plan/test_interval_oracles.py tests/plan/test_band.py",
@@ -220,8 +221,8 @@ FAULTS = (
     ),
     Fault(
         "rules", "train/recipe.py", "batch rule reads the size, not the tokens",
-        "self.optimizer.at(model.d_model, batch_tokens)",
-        "self.optimizer.at(model.d_model, self.seq_len)",
+        "self.optimizer.at(model.width(), batch_tokens)",
+        "self.optimizer.at(model.width(), self.seq_len)",
     ),
     Fault(
         "rules", "posttrain/base.py", "post-training's second beta ignored",
@@ -232,12 +233,12 @@ FAULTS = (
         "lr_head=self.lr", "lr_head=self.lr / 10",
     ),
     Fault(
-        "rules", "model/transformer.py", "width of the gate rounded down",
+        "rules", "model/transformer/config.py", "width of the gate rounded down",
         "-(-width * self.ff_ratio // self.ff_multiple)",
         "(width * self.ff_ratio // self.ff_multiple)",
     ),
     Fault(
-        "rules", "model/transformer.py", "depth rounded down",
+        "rules", "model/transformer/config.py", "depth rounded down",
         "round(width / (self.aspect_ratio or 1))", "int(width / (self.aspect_ratio or 1))",
     ),
     Fault(
@@ -245,11 +246,11 @@ FAULTS = (
         "abs(math.log(actual / n_params))", "abs(actual - n_params)",
     ),
     Fault(
-        "rules", "model/transformer_net.py", "matrices start by fan-out",
+        "rules", "model/transformer/network.py", "matrices start by fan-out",
         "1 / math.sqrt(shape[1])", "1 / math.sqrt(shape[0])",
     ),
     Fault(
-        "rules", "model/transformer_net.py", "residual writers start too large",
+        "rules", "model/transformer/network.py", "residual writers start too large",
         "residual = 1 / math.sqrt(2 * config.n_layers)",
         "residual = 1 / math.sqrt(config.n_layers)",
     ),
@@ -344,7 +345,7 @@ FAULTS = (
         "optimizer", "train/optim.py", "AMSGrad", "amsgrad=False", "amsgrad=True",
     ),
     Fault(
-        "optimizer", "model/transformer_net.py", "norms' gains taken for matrices",
+        "optimizer", "model/transformer/network.py", "norms' gains taken for matrices",
         'return "vector" if leaf.startswith("norm") else "matrix"',
         'return "vector" if leaf == "norm" else "matrix"',
     ),
@@ -354,20 +355,22 @@ FAULTS = (
     ),
     # FLOPs.
     Fault(
-        "FLOPs", "model/flops.py", "forward pass only",
+        "FLOPs", "model/transformer/flops.py", "forward pass only",
         "6.0 * n_params_matmul", "2.0 * n_params_matmul",
     ),
     Fault(
-        "FLOPs", "model/flops.py", "attention halved for its mask",
+        "FLOPs", "model/transformer/flops.py", "attention halved for its mask",
         "12.0 * n_layers * d_attn", "6.0 * n_layers * d_attn",
     ),
     Fault(
-        "FLOPs", "model/transformer.py", "attention by the model's width, not the heads'",
-        "self.n_heads * self.head_size, seq_len", "self.d_model, seq_len",
+        "FLOPs", "model/transformer/config.py", "attention by the model's width, not the heads'",
+        "heads = self._matrices, self.n_heads * self.head_size",
+        "heads = self._matrices, self.d_model",
     ),
     Fault(
-        "FLOPs", "model/transformer.py", "attention by the key-value heads",
-        "self.n_heads * self.head_size, seq_len", "self.n_kv_heads * self.head_size, seq_len",
+        "FLOPs", "model/transformer/config.py", "attention by the key-value heads",
+        "heads = self._matrices, self.n_heads * self.head_size",
+        "heads = self._matrices, self.n_kv_heads * self.head_size",
     ),
     Fault(
         "FLOPs", "plan/final.py", "6 N of all parameters, whichever are counted",
@@ -437,34 +440,34 @@ FAULTS = (
     ),
     # Parameter and token counts.
     Fault(
-        "counts", "model/transformer.py", "keys share their matrix with values",
-        "heads = 2 * self.n_heads + 2 * self.n_kv_heads\n        block",
-        "heads = 2 * self.n_heads + self.n_kv_heads\n        block",
+        "counts", "model/transformer/config.py", "keys share their matrix with values",
+        "heads = 2 * self.n_heads + 2 * self.n_kv_heads\n        return",
+        "heads = 2 * self.n_heads + self.n_kv_heads\n        return",
     ),
     Fault(
-        "counts", "model/transformer.py", "no gate in the feed-forward",
+        "counts", "model/transformer/config.py", "no gate in the feed-forward",
         "3 * self.d_model * self.d_ff", "2 * self.d_model * self.d_ff",
     ),
     Fault(
-        "counts", "model/transformer.py", "final norm not counted",
-        "self.n_layers * 2 * self.d_model + self.d_model", "self.n_layers * 2 * self.d_model",
+        "counts", "model/transformer/config.py", "final norm not counted",
+        "self.n_layers * self._norms + self.d_model", "self.n_layers * self._norms",
     ),
     Fault(
-        "counts", "model/transformer.py", "tied head counted twice",
+        "counts", "model/transformer/config.py", "tied head counted twice",
         "vocab * (1 if self.tied else 2)", "vocab * 2",
     ),
     Fault(
-        "counts", "model/transformer.py", "head left out of the products",
+        "counts", "model/transformer/config.py", "head left out of the products",
         "matmul = self.n_layers * block + vocab", "matmul = self.n_layers * block",
     ),
     Fault(
-        "counts", "model/transformer.py", "non-embedding count has the head",
+        "counts", "model/transformer/config.py", "non-embedding count has the head",
         "n_params_non_embedding=self.n_layers * block + norms",
         "n_params_non_embedding=self.n_layers * block + norms + vocab",
     ),
     Fault(
-        "counts", "model/transformer.py", "norms of queries and keys counted once",
-        "self.n_layers * 2 * self.head_size if", "self.n_layers * self.head_size if",
+        "counts", "model/transformer/config.py", "norms of queries and keys counted once",
+        "(2 * self.head_size if", "(self.head_size if",
     ),
     Fault(
         "counts", "data/stream.py", "unique tokens never run out",
@@ -539,20 +542,20 @@ FAULTS = (
     ),
     Fault(
         "memory", "plan/memory.py", "state not shared over a shard",
-        "here = (blocks + beside) / layout.shard", "here = blocks + beside / layout.shard",
+        "here = (within + beside) / layout.shard", "here = within + beside / layout.shard",
     ),
     Fault(
-        "memory", "plan/memory.py", "scores of attention without their shares",
-        "2 * model.n_heads * seq_len", "model.n_heads * seq_len",
+        "memory", "model/transformer/config.py", "scores of attention without their shares",
+        "scores=2 * self.n_heads", "scores=self.n_heads",
     ),
     Fault(
-        "memory", "model/transformer.py", "the gate's product not kept",
+        "memory", "model/transformer/config.py", "the gate's product not kept",
         "self.n_heads * self.head_size + 4 * self.d_ff",
         "self.n_heads * self.head_size + 2 * self.d_ff",
     ),
     Fault(
-        "memory", "model/transformer.py", "logits kept in bf16",
-        "layer + 8 * self.vocab_size", "layer + 4 * self.vocab_size",
+        "memory", "model/base.py", "logits kept in bf16",
+        "block + 8 * self.vocab_size", "block + 4 * self.vocab_size",
     ),
     # Money, time, energy, carbon.
     Fault(
@@ -658,11 +661,11 @@ FAULTS = (
     ),
     Fault(
         "layouts", "plan/layout.py", "a pipeline sends one way only",
-        "2 * stream * model.d_model if p > 1", "stream * model.d_model if p > 1",
+        "2 * stream * blocks.width if p > 1", "stream * blocks.width if p > 1",
     ),
     Fault(
         "layouts", "plan/layout.py", "a window's keys sent without its values",
-        "stream * 2 * model.n_kv_heads", "stream * model.n_kv_heads",
+        "stream * 2 * blocks.keys_values", "stream * blocks.keys_values",
     ),
     Fault(
         "layouts", "plan/layout.py", "offload without the gradient",

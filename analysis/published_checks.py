@@ -19,7 +19,7 @@ import numpy as np
 from scalelab.accelerators import accelerator
 from scalelab.laws.chinchilla import Chinchilla, optimum
 from scalelab.laws.tokencost import TokenCost
-from scalelab.model.flops import training_flops_per_token
+from scalelab.model.transformer.flops import training_flops_per_token
 from scalelab.plan.cost import cost, of_hours
 from scalelab.plan.demand import serve
 from scalelab.plan.memory import CONVENTIONS, state_bytes, zero_bytes

@@ -157,12 +157,20 @@ def short_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def plugin(registry: Registry) -> Any:
+def plugin(registry: Registry, part: str | None = None) -> Any:
     """The type of a field whose config class is looked up in `registry` by its own `kind`.
 
     `source: {kind: text, paths: [...]}` becomes the config registered as "text". A bare word
     stands for a member with nothing to set: `source: pycode`.
+
+    Args:
+        registry: Holds the config classes, or classes that have them.
+        part: The attribute of a member that is the config class; None: the member itself.
     """
+
+    def member(name: str) -> Any:
+        found = registry[name]
+        return found if part is None else getattr(found, part)
 
     def choose(value: object) -> object:
         if isinstance(value, Config):
@@ -177,9 +185,9 @@ def plugin(registry: Registry) -> Any:
                 f"unknown {registry.noun} {name!r}{did_you_mean(name, registry)}"
                 f" (there are: {', '.join(registry)})"
             )
-        return registry[name].model_validate(value)
+        return member(name).model_validate(value)
 
-    choose.registry = registry  # type: ignore[attr-defined]  # read by _plugin_called
+    choose.member, choose.registry = member, registry  # type: ignore[attr-defined]  # read below
     return Annotated[Any, BeforeValidator(choose)]
 
 
@@ -380,7 +388,7 @@ def _owner(model: type[BaseModel] | None, path: Path_, data: Any) -> Sequence[st
 def _plugin_called(name: object, info: Any) -> type[BaseModel] | None:
     """The config that a plug-in field holds, from the registry its validator was made with."""
     for extra in info.metadata if info else ():
-        registry = getattr(getattr(extra, "func", None), "registry", None)
-        if registry is not None and name in registry:
-            return registry[name]
+        choose = getattr(extra, "func", None)
+        if name in getattr(choose, "registry", ()):
+            return choose.member(name)
     return None

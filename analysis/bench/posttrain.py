@@ -21,9 +21,8 @@ import torch
 
 from scalelab.evals.battles import Battles
 from scalelab.evals.ranking import bradley_terry
-from scalelab.model import NETWORKS
 from scalelab.model.decode import write
-from scalelab.model.transformer import Transformer
+from scalelab.model.transformer.config import Transformer
 
 FASTER = 3.0
 """Times that remembering has to be faster."""
@@ -45,7 +44,7 @@ def main() -> int:
     config = Transformer(
         n_layers=2, d_model=80, n_heads=10, n_kv_heads=10, head_size=8, d_ff=224, vocab_size=1028
     )
-    network = NETWORKS["transformer"](config)
+    network = config.network()
     network.reset(0)
     network.requires_grad_(False)
     with torch.no_grad():

@@ -32,9 +32,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from scalelab.data.stream import Stream
 from scalelab.data.tokens import TokenFile
 from scalelab.launch.sweepfile import SweepFile
-from scalelab.model import NETWORKS
-from scalelab.model.export import hf_config
-from scalelab.model.transformer import Family, Transformer
+from scalelab.model.transformer.config import Transformer, TransformerFamily
 from scalelab.train.device import use_threads
 from scalelab.train.optim import FlatAdamW
 
@@ -44,8 +42,8 @@ SECONDS, WARMUP_STEPS, MIN_STEPS = 10.0, 5, 12
 TARGETS = {"fp32": 1.3, "bf16": 2.5}
 SMALL = tuple((RECIPE.model, width, 64, 1024) for width in (16, 32, 64, 104))
 LARGE = (
-    (Family(n_layers=4, head_size=32), 192, 128, 2048),
-    (Family(n_layers=8, head_size=32), 256, 128, 2048),
+    (TransformerFamily(n_layers=4, head_size=32), 192, 128, 2048),
+    (TransformerFamily(n_layers=8, head_size=32), 256, 128, 2048),
 )
 
 
@@ -67,7 +65,9 @@ def main() -> None:
               f"from {min(ratios):.2f} to {max(ratios):.2f}")  # fmt: skip
 
 
-def compare(family: Family, width: int, seq_len: int, batch_tokens: int, rates: dict) -> dict:
+def compare(
+    family: TransformerFamily, width: int, seq_len: int, batch_tokens: int, rates: dict
+) -> dict:
     """Time one shape three ways, in turn; one line of the table, one record."""
     config = next(m for m in family.members(VOCAB) if m.d_model == width)
     tokens = np.random.default_rng(0).integers(VOCAB, size=2**21).astype("<u2")
@@ -109,7 +109,7 @@ def compare(family: Family, width: int, seq_len: int, batch_tokens: int, rates: 
 
 def plain(config: Transformer, seq_len: int, batch_tokens: int) -> Callable[[torch.Tensor], None]:
     """A step as one would write it: a stock model, a stock optimizer."""
-    model = LlamaForCausalLM(LlamaConfig.from_dict(hf_config(config, seq_len)))
+    model = LlamaForCausalLM(LlamaConfig.from_dict(config.hugging_face().describe(seq_len)))
     spec = RECIPE.optimizer.at(config.d_model, batch_tokens)
     adamw = torch.optim.AdamW(model.parameters(), lr=spec.lr_matrix, betas=(0.9, 0.95))
 
@@ -128,7 +128,7 @@ def ours(
     config: Transformer, batch_tokens: int, working: torch.dtype
 ) -> Callable[[torch.Tensor], None]:
     """A step as scalelab/train/loop.py takes it."""
-    network = NETWORKS[config.kind](config)
+    network = config.network()
     network.reset(0)
     spec = RECIPE.optimizer.at(config.d_model, batch_tokens)
     optimizer = FlatAdamW(network, network.kinds(), spec, working)

@@ -34,11 +34,11 @@ from scalelab.data.hashing import sha256
 from scalelab.data.shards import open_corpus
 from scalelab.data.tokenizer import END, TextTokenizer
 from scalelab.errors import DataError, RunError
-from scalelab.model import ARCHITECTURES, NETWORKS
+from scalelab.model import ARCHITECTURES
 from scalelab.model.base import Architecture
 from scalelab.model.decode import write
-from scalelab.model.export import from_hugging_face
-from scalelab.model.transformer_net import TransformerNet
+from scalelab.model.huggingface import from_hugging_face
+from scalelab.model.network import Network
 from scalelab.sealed import Damaged, Format, check_file
 from scalelab.train.device import find_device
 from scalelab.train.rundir import RunDir, read_sealed_yaml
@@ -78,7 +78,7 @@ class Checkpoint:
 
     path: Path
     config: Architecture
-    network: TransformerNet
+    network: Network
     """On its device, fp32, no gradients wanted."""
     tokenizer: TextTokenizer
     seq_len: int
@@ -232,7 +232,7 @@ class Checkpoint:
         return found
 
 
-def token_logprobs(network: TransformerNet, tokens_BT: Tensor) -> Tensor:
+def token_logprobs(network: Network, tokens_BT: Tensor) -> Tensor:
     """Log-probability of each token after the first, nats, shape (B, T - 1); no gradients."""
     with torch.no_grad():
         logits = network(tokens_BT[:, :-1]).float()
@@ -355,7 +355,7 @@ def _checkpoint(
             fix="put the model's own tokenizer.json back",
         )
     refuse_other_size(tensors, config.size(seq_len).n_params_total, path / WEIGHTS)
-    network = NETWORKS[config.kind](config)
+    network = config.network()
     fit(network, tensors, path / WEIGHTS)
     network.requires_grad_(False).eval().to(find_device().torch)
     if tokenizer.end is None:

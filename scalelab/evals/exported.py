@@ -1,6 +1,6 @@
 """A checkpoint written out so that other software gives it the same numbers.
 
-    config.json, model.safetensors   Llama's or Qwen3's layout (model/export.py)
+    config.json, model.safetensors   Llama's or Qwen3's layout (model/huggingface.py)
     tokenizer.json                   ours; END is put before a text, as before every document
     tokenizer_config.json            END as first, last and (without a chat) padding token
     special_tokens_map.json          the same, for older readers
@@ -11,7 +11,7 @@ The class is written as PreTrainedTokenizerFast, because the name that transform
 not exist in 4.
 
 Source: file names and keys as transformers 5.23 reads them.
-Not here: the names of the weights (model/export.py), reading it back (checkpoint.py).
+Not here: the names of the weights (model/huggingface.py), reading it back (checkpoint.py).
 """
 
 import json
@@ -23,7 +23,6 @@ from scalelab.data.chat import PAD, TEMPLATE
 from scalelab.data.tokenizer import END
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.files import whole_dir, write_text
-from scalelab.model.export import hf_config, rename
 
 
 def export_checkpoint(checkpoint: Checkpoint, out: Path) -> None:
@@ -34,15 +33,17 @@ def export_checkpoint(checkpoint: Checkpoint, out: Path) -> None:
         out: Directory for the checkpoint.
 
     Raises:
+        ConfigError: The architecture has no such checkpoint.
         RunError: The directory cannot be written.
     """
+    layout = checkpoint.config.hugging_face()
     weights = {name: w.detach().cpu() for name, w in checkpoint.network.state_dict().items()}
     with whole_dir(out) as partial:
         checkpoint.tokenizer.save(partial / "tokenizer.json")
         tokenizer = json.loads((partial / "tokenizer.json").read_text(encoding="utf-8"))
         tokenizer["post_processor"] = _begin_with_end(checkpoint.tokenizer.end)
         files = {
-            "config.json": hf_config(checkpoint.config, checkpoint.seq_len),
+            "config.json": layout.describe(checkpoint.seq_len),
             "tokenizer.json": tokenizer,
             "tokenizer_config.json": _tokenizer_config(checkpoint),
             "special_tokens_map.json": _special(checkpoint),
@@ -51,7 +52,7 @@ def export_checkpoint(checkpoint: Checkpoint, out: Path) -> None:
         for name, contents in files.items():
             write_text(partial / name, json.dumps(contents, indent=1, ensure_ascii=False))
         save_file(
-            rename(checkpoint.config, weights),
+            layout.theirs(weights),
             partial / "model.safetensors",
             metadata={"format": "pt"},
         )

@@ -28,7 +28,6 @@ from scalelab.evals.checkpoint import (
     refuse_other_size,
 )
 from scalelab.model.scalar_net import ScalarNet, padded
-from scalelab.model.transformer_net import TransformerNet
 from scalelab.sealed import Damaged, Format, file_digest
 from scalelab.train.checkpoint import save_weights
 from scalelab.train.device import find_device
@@ -91,10 +90,11 @@ class RewardModel:
             raise REWARD.refusal(place, damage) from None
         check_beside(path, record.files)
         weights = read_tensors(path / WEIGHTS)
-        head = 0 if config.tied else config.vocab_size * config.d_model
-        n = config.size(record.seq_len).n_params_total - head + config.d_model
+        blocks = config.blocks()
+        head = 0 if blocks.tied else blocks.vocabulary
+        n = config.size(record.seq_len).n_params_total - head + blocks.width
         refuse_other_size(weights, n, path / WEIGHTS)
-        net = ScalarNet(TransformerNet(config))
+        net = ScalarNet(config.network())
         fit(net, weights, path / WEIGHTS)
         net.requires_grad_(False).to(find_device().torch)
         return cls(net, Chat(TextTokenizer.load(path / TOKENIZER)), record.seq_len)

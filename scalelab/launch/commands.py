@@ -233,7 +233,7 @@ def finished(run_dir: RunDir) -> None:
 
 def export_tokens(path: Path, out: Path) -> None:
     """Write a run on a language of tokens where other software reads it: there is no tokenizer."""
-    from scalelab.model.export import to_hugging_face
+    from scalelab.model.huggingface import to_hugging_face
 
     run_dir = RunDir(path)
     finished(run_dir)

@@ -114,7 +114,7 @@ def describe(
         spec, p = w.proposal.spec, w.proposal
         n = spec.model.size(seq_len).count(count)
         epochs = "?" if n_train is None else f"{spec.n_tokens / n_train:.2f}"
-        shape = f"{spec.model.n_layers}x{spec.model.d_model}"
+        shape = f"{spec.model.depth()}x{spec.model.width()}"
         time = "-" if w.state == "done" else "?" if w.seconds is None else duration(w.seconds)
         budget = "-" if p.flops_planned is None else sci(p.flops_planned)
         lines.append(

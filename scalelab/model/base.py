@@ -1,14 +1,42 @@
-"""What every architecture tells about itself before any weight exists.
+"""What every architecture says about itself before any weight exists, and what it may lack.
 
-Not here: what one architecture's numbers are (transformer.py), how a target size becomes
-dimensions (sizing.py).
+The rest of the program asks these questions and knows no dimension of any architecture by name.
+
+Not here: what one architecture's numbers are (its folder), what its torch module offers
+(network.py), how a target size becomes dimensions (sizing.py).
 """
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from scalelab.config import Config
+from scalelab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from scalelab.model.huggingface import HuggingFace
+    from scalelab.model.network import Network
+    from scalelab.model.sharding import Sharding
 
 Kind = Literal["matrix", "embedding", "head", "vector"]
 """What a weight is, which decides its learning rate, its decay and its starting values."""
+
+LAYOUTS = {
+    "replicate": "data-parallel",
+    "shard": "sharded",
+    "tensor": "tensor-parallel",
+    "pipeline": "pipeline-parallel",
+}
+LACKING = {
+    "sharding": ("has no layout over several processes", "train it in one process"),
+    "huggingface": (
+        "cannot be exported to a Hugging Face checkpoint",
+        "name a model of an architecture that can be, such as transformer",
+    ),
+}
+"""What is said where an optional part is needed and missing, and the fix."""
 
 
 @dataclass(frozen=True)
@@ -28,20 +56,180 @@ class ModelSize:
     n_params_active: int
     """Parameters that one token uses. Equal to the total in a dense model."""
     flops_per_token: float
-    """Training, forward and backward: matmuls, attention in full, head. See flops.py."""
+    """Training, forward and backward: every matrix product, attention in full, the head."""
 
     def count(self, param_count: str) -> int:
         """One of the four counts by its short name ("matmul")."""
         return getattr(self, f"n_params_{param_count}")
 
 
-class Architecture(Protocol):
-    """One concrete model, described. Configs registered in ARCHITECTURES satisfy this."""
+@dataclass(frozen=True)
+class Blocks:
+    """A model as memory and layouts count it: equal blocks between an embedding and a head.
 
-    vocab_size: int
+    Processes of a tensor-parallel layout share what is `cut`; each of them holds what is `whole`.
+    """
 
+    n: int
+    width: int
+    """Numbers that a token carries from one block to the next."""
+    vocabulary: int
+    """Parameters of the embedding, and of the head."""
+    tied: bool
+    """Whether the head is the embedding."""
+    params_whole: int
+    """Parameters of one block."""
+    numbers_whole: int
+    """Numbers that one token leaves in one block for the backward pass, at most."""
+    params_cut: int = 0
+    numbers_cut: int = 0
+    params_last: int = 0
+    """Parameters between the last block and the head."""
+    scores: int = 0
+    """Numbers that a token leaves for each token of context where attention weights are kept."""
+    keys_values: int = 0
+    """Width of what a token shows to all others of its context, twice: as keys and as values."""
+    divided: Mapping[str, int] = field(default_factory=dict)
+    """What the processes of a tensor-parallel layout must divide, by name."""
+
+    def divides(self, tensor: int) -> bool:
+        """Whether so many processes can share every matrix."""
+        return not any(n % tensor for n in self.divided.values())
+
+    @property
+    def most_stages(self) -> int:
+        """Pipeline stages at most: a tied head lies where its embedding lies."""
+        return 1 if self.tied else self.n
+
+    def words(self) -> str:
+        """What a layout must divide: "width 64, 4 key-value heads and 2 layers"."""
+        said = [f"width {self.width}", *(f"{n} {name}" for name, n in self.divided.items())]
+        return f"{', '.join(said)} and {self.n} layers"
+
+
+class Degrees(Protocol):
+    """How many processes share what: a layout (train/layout.py)."""
+
+    replicate: int
+    shard: int
+    tensor: int
+    pipeline: int
+
+
+class Architecture(Config):
+    """One concrete model, every dimension decided. The base of all members of ARCHITECTURES.
+
+    A subclass has a field `kind`, which is always its name in the registry, and a field
+    `vocab_size`; it sets `family` and `parts`.
+    """
+
+    kind: str
+    family: ClassVar[type["Family"]]
+    """What a recipe holds: the shape rule."""
+    parts: ClassVar[Mapping[str, str]]
+    """"module:attribute" of its parts: network, and sharding, huggingface, generate if it can."""
+
+    @abstractmethod
     def size(self, seq_len: int) -> ModelSize:
         """Counts, and cost per token at a context of `seq_len` tokens."""
 
+    @abstractmethod
+    def blocks(self) -> Blocks:
+        """The model as memory and layouts count it."""
+
+    @abstractmethod
+    def words(self) -> str:
+        """The shape in a few words, for a plan."""
+
+    def joined(self, name: str) -> dict[str, int]:
+        """The parts of a weight by name, with the rows of each; one part where nothing is joined.
+
+        Under these names a checkpoint is the same however the model was cut.
+        """
+        return {name: -1}
+
+    def width(self) -> int:
+        """Numbers that a token carries through the model. Rates of matrices depend on it."""
+        return self.blocks().width
+
+    def depth(self) -> int:
+        """Blocks one after the other."""
+        return self.blocks().n
+
     def activation_bytes_per_token(self, bytes_per_number: int) -> int:
-        """What one token leaves behind for the backward pass, in bytes, at most."""
+        """What one token leaves behind for the backward pass, in bytes, at most.
+
+        Attention weights are not counted: on a GPU they are recomputed. Logits are, twice in fp32.
+        """
+        found = self.blocks()
+        block = found.numbers_whole + found.numbers_cut
+        return bytes_per_number * found.n * block + 8 * self.vocab_size
+
+    def refusal(self, layout: Degrees) -> tuple[str, str] | None:
+        """Why a layout cannot carry this model, and the fix; None where it can."""
+        found = self.blocks()
+        for axis, word in LAYOUTS.items():
+            if getattr(layout, axis) > 1 and "sharding" not in self.parts:
+                return f"{self.kind} has no {word} layout", f"choose {axis} 1"
+        if found.width % layout.shard:
+            return (
+                f"width {found.width} does not divide over {layout.shard} shards",
+                "choose a shard that divides the width, and more replicas",
+            )
+        if not found.divides(layout.tensor):
+            said = " and ".join(f"{n} {name}" for name, n in found.divided.items())
+            return (
+                f"{said} do not all divide over {layout.tensor} processes",
+                "choose a tensor degree that divides them",
+            )
+        if layout.pipeline > found.n:
+            return (
+                f"{found.n} layers do not fill {layout.pipeline} pipeline stages",
+                "choose at most as many stages as there are layers",
+            )
+        if layout.pipeline > found.most_stages:
+            return (
+                "a tied head lies in another pipeline stage than its embedding",
+                "choose pipeline 1, or a recipe whose head is not tied",
+            )
+        return None
+
+    def network(self) -> "Network":
+        """Its torch module, the weights not set."""
+        return self.part("network")(self)
+
+    def sharding(self) -> "Sharding":
+        """How it is spread over processes. Raises ConfigError where it is not."""
+        return self.part("sharding")(self)
+
+    def hugging_face(self) -> "HuggingFace":
+        """Its Hugging Face checkpoint. Raises ConfigError where there is none."""
+        return self.part("huggingface")(self)
+
+    @classmethod
+    def part(cls, name: str) -> Any:
+        """One of its parts.
+
+        Raises:
+            ConfigError: It does not have this part.
+        """
+        if name not in cls.parts:
+            problem, fix = LACKING[name]
+            kind = cls.model_fields["kind"].default
+            raise ConfigError(
+                f"{kind} {problem}", where=f"the architecture {cls.__module__}", fix=fix
+            )
+        module, _, attribute = cls.parts[name].partition(":")
+        return getattr(import_module(module), attribute)
+
+
+class Family(Config):
+    """A shape rule: the models of one architecture along a ladder of sizes."""
+
+    kind: str
+    closer: ClassVar[str]
+    """What to change so that its sizes lie closer together, as an instruction."""
+
+    @abstractmethod
+    def members(self, vocab_size: int) -> Iterator[Architecture]:
+        """The family from its smallest member up, without end."""

@@ -9,18 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from scalelab.model.base import Kind
-from scalelab.model.transformer_net import TransformerNet
+from scalelab.model.network import Network
 
 
 class ScalarNet(nn.Module):
     """A trunk with one number for each position, zero everywhere before training."""
 
-    def __init__(self, trunk: TransformerNet):
+    def __init__(self, trunk: Network):
         super().__init__()
         self.trunk = trunk
-        if not trunk.config.tied:
-            del self.trunk.head
-        self.score = nn.Parameter(torch.zeros(trunk.config.d_model, device=trunk.norm.device))
+        for name, kind in trunk.kinds().items():
+            if kind == "head":
+                owner, _, leaf = name.rpartition(".")
+                delattr(trunk.get_submodule(owner), leaf)
+        device = next(trunk.parameters()).device
+        self.score = nn.Parameter(torch.zeros(trunk.config.width(), device=device))
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """One number for each position, fp32, shape (B, T)."""

@@ -6,25 +6,16 @@ than TOLERANCE from every member cannot be built, and is refused.
 """
 
 import math
-from collections.abc import Iterator
-from typing import Protocol
 
 from scalelab.errors import ConfigError
-from scalelab.model.base import Architecture
+from scalelab.model.base import Architecture, Family
 from scalelab.units import si
 
 TOLERANCE = 0.5
 """Largest miss of a target size, as a share of it."""
 
 
-class HasMembers(Protocol):
-    """A family: its members from the smallest up, without end."""
-
-    def members(self, vocab_size: int) -> Iterator[Architecture]:
-        """One member for each width."""
-
-
-def nearest(family: HasMembers, n_params: float, param_count: str, vocab_size: int) -> Architecture:
+def nearest(family: Family, n_params: float, param_count: str, vocab_size: int) -> Architecture:
     """The member whose count is nearest to `n_params`, in ratio.
 
     Args:
@@ -55,6 +46,6 @@ def nearest(family: HasMembers, n_params: float, param_count: str, vocab_size: i
             f"no model of {si(n_params)} parameters ({param_count}) can be built: "
             f"the nearest has {si(got)}",
             where=f"the model family, whose nearest members have {neighbours}",
-            fix="ask for another size, or make head_size smaller so that sizes lie closer",
+            fix=f"ask for another size, or {family.closer} so that sizes lie closer",
         )
     return best

@@ -12,9 +12,7 @@ built, in the study's own count (exact, or 6 N). So what rounding a size changes
 in tokens: the budget is met to half a step. Planned and actual are kept side by side.
 
 Without a recipe there is no run, and what a model of that size takes in memory is read off an
-assumed shape in Llama's layout: width over depth between 80 and 160 and 8 key-value heads, as
-Llama 3 has (Grattafiori et al. 2024, arXiv:2407.21783, table 3); small models get a smaller
-vocabulary and smaller heads.
+assumed shape (model/transformer/assumed.py).
 
 Not here: what to train (allocate.py, constrained.py), what it costs (cost.py), the forecast
 (frozen.py).
@@ -31,7 +29,7 @@ from scalelab.errors import ConfigError, LaunchError, PlanError
 from scalelab.files import is_component
 from scalelab.laws.interval import Interval
 from scalelab.model.base import Architecture, ModelSize
-from scalelab.model.transformer import Transformer
+from scalelab.model.transformer.assumed import llama_like
 from scalelab.plan.frozen import FrozenForecast
 from scalelab.sealed import Damaged, Format, typed
 from scalelab.train.layout import Layout
@@ -40,16 +38,7 @@ from scalelab.train.spec import ParamCount, RunSpec
 from scalelab.units import PARAM_COUNTS, sci, si
 
 PLAN_FILE, FORECAST_FILE = "plan.json", "forecast.json"
-NEAR = 0.1  # of ln N, by which an assumed shape may miss the size that it stands for
-SHAPES = (
-    # vocabulary, head size, steps of width and of depth, d_ff over d_model, context, batch tokens
-    (128_256, 128, 1_024, 8, 3.5, 8_192, 2**24),  # Llama 3
-    (32_000, 64, 128, 2, 8 / 3, 2_048, 2**22),  # Llama 1, smaller heads
-    (1_024, 8, 32, 2, 8 / 3, 256, 2**14),
-)
-WIDEST = 40  # steps of width that are tried
 CLOSE = 1e-12  # share by which sums of the same numbers may differ between machines
-ASPECTS = (80, 160)  # d_model / n_layers
 
 
 @dataclass(frozen=True)
@@ -205,7 +194,7 @@ def described(final: FinalModel) -> list[str]:
                 ("C", "flops", final.flops, sci, f"FLOPs ({final.flop_count})"),
             )
         ),
-        f"  shape {shape_words(spec.model)}, context {spec.seq_len}",
+        f"  shape {spec.model.words()}, context {spec.seq_len}",
         f"  N exactly: {counts}",
         f"  {spec.n_steps:,} steps of {spec.batch_tokens:,} tokens"
         + (f"; of these {', '.join(parts)}" if parts else ""),
@@ -219,45 +208,15 @@ def _phase_words(steps: Mapping[str, int | None]) -> dict[str, int]:
     return {k.removesuffix("_steps"): n for k, n in steps.items() if n is not None}
 
 
-def shape_words(model: Architecture) -> str:
-    """A shape in a few words, as far as it is a transformer's."""
-    if not isinstance(model, Transformer):
-        return str(getattr(model, "kind", "model"))
-    return (
-        f"{model.n_layers} layers x {model.d_model}, {model.n_heads} heads of {model.head_size} "
-        f"({model.n_kv_heads} key-value), d_ff {model.d_ff}, vocabulary {model.vocab_size:,}"
-    )
-
-
 def assumed_shape(n_params: float, param_count: str) -> Shape | None:
-    """The shape in Llama's layout nearest to a size, for memory alone; None where none is near.
+    """A shape in Llama's layout near a size, for memory alone; None where none is near.
 
     Args:
         n_params: Of the model that it stands for.
         param_count: Which count that is.
     """
-    for vocab_size, head_size, width_step, depth_step, ratio, seq_len, batch in SHAPES:
-        found = []
-        for width in range(width_step, WIDEST * width_step + 1, width_step):
-            deepest, shallowest = width / ASPECTS[0], width / ASPECTS[1]
-            first = depth_step * max(1, math.ceil(shallowest / depth_step))
-            for depth in range(first, int(deepest) + 1, depth_step):
-                n_heads = width // head_size
-                model = Transformer(
-                    n_layers=depth,
-                    d_model=width,
-                    n_heads=n_heads,
-                    n_kv_heads=min(8, n_heads) if n_heads % 8 == 0 else n_heads,
-                    head_size=head_size,
-                    d_ff=round(ratio * width / head_size) * head_size,
-                    vocab_size=vocab_size,
-                )
-                size = model.size(1).count(param_count)
-                found.append((abs(math.log(size / n_params)), model))
-        miss, model = min(found, key=lambda pair: pair[0])
-        if miss <= NEAR:
-            return Shape(model, seq_len, batch, is_assumed=True)
-    return None
+    found = llama_like(n_params, param_count)
+    return None if found is None else Shape(*found, is_assumed=True)
 
 
 @dataclass(frozen=True)

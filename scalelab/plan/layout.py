@@ -10,9 +10,9 @@ p stages, m micro-batches of a step; P parameters of a stage / tensor; w bytes o
 
     shard       m x (2 gathers w + 1 sum 4) P      once a step, not m times, in a pipeline
     replicate   m x 2 x 4 P / shard                once a step, not m times, in a pipeline
-    tensor      4 sums of w x d_model a token and layer, 6 with recomputation; a sum is sent twice
-    pipeline    2 x w x d_model a token
-    context     3 x 2 w x key-value width a token and layer
+    tensor      4 sums of w x width a token and layer, 6 with recomputation; a sum is sent twice
+    pipeline    2 x w x width a token
+    context     3 x 2 w x width of keys and values a token and layer
     offload     m x 12 P / shard, to the host
 
 Sums of gradients are hidden behind computing as long as that lasts; the rest is waited for. A
@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from scalelab.errors import PlanError
-from scalelab.model.transformer import Transformer
+from scalelab.model.base import Architecture
 from scalelab.plan.memory import Memory, block_params, convention, layers_of, memory, stage_params
 from scalelab.train.layout import Layout
 from scalelab.train.memory import SHARE_OF_DEVICE
@@ -158,7 +158,7 @@ class Devices:
 
 
 def layouts(
-    model: Transformer,
+    model: Architecture,
     devices: Devices,
     *,
     seq_len: int,
@@ -181,8 +181,16 @@ def layouts(
         flash: Whether attention weights are computed again instead of kept.
 
     Raises:
-        PlanError: No product divides, or nothing fits; with numbers.
+        PlanError: No product divides, or nothing fits; with numbers. Or the architecture has no
+            layout over several processes.
     """
+    if devices.count > 1 and "sharding" not in model.parts:
+        raise PlanError(
+            f"{model.kind} has no layout over several processes, and there are {devices.count} "
+            "devices",
+            where="the layout of the plan",
+            fix="plan with one device: --gpus 1",
+        )
     found: list[Considered] = []
     spared = (False, True) if devices.count > 1 else (False,)  # one device runs as in the sweep
     for offload in spared:
@@ -205,8 +213,7 @@ def layouts(
         if not found:
             raise PlanError(
                 f"{devices.count} devices do not divide over a batch of {batch_rows} windows, "
-                f"d_model {model.d_model}, {model.n_kv_heads} key-value heads, d_ff "
-                f"{model.d_ff} and {model.n_layers} layers",
+                f"{model.blocks().words()}",
                 where="the layout of the plan",
                 fix=f"choose a number of devices that divides the batch, such as "
                 f"{max(n for n in _divisors(batch_rows) if n <= devices.count)}",
@@ -217,7 +224,7 @@ def layouts(
 
 
 def consider(
-    model: Transformer,
+    model: Architecture,
     devices: Devices,
     layout: Layout,
     *,
@@ -262,13 +269,14 @@ def bubble(stages: int, micro_batches: int) -> float:
 
 
 def _products(
-    model: Transformer, devices: Devices, seq_len: int, batch_rows: int
+    model: Architecture, devices: Devices, seq_len: int, batch_rows: int
 ) -> Iterator[Layout]:
+    blocks = model.blocks()
     for tensor in _divisors(devices.count):
-        if tensor > devices.per_node or model.n_kv_heads % tensor or model.d_ff % tensor:
+        if tensor > devices.per_node or not blocks.divides(tensor):
             continue
         for pipeline in _divisors(devices.count // tensor):
-            if pipeline > (1 if model.tied else model.n_layers):
+            if pipeline > blocks.most_stages:
                 continue
             for context in _divisors(devices.count // (tensor * pipeline)):
                 if context > devices.per_node or seq_len % context:
@@ -278,7 +286,7 @@ def _products(
                 if batch_rows % data or batch_rows // data < pipeline:
                     continue
                 for shard in _divisors(data):
-                    if model.d_model % shard == 0:
+                    if blocks.width % shard == 0:
                         yield Layout(data // shard, shard, tensor, pipeline, context)
 
 
@@ -297,7 +305,7 @@ def _order(c: Considered) -> tuple[float, ...]:
 
 
 def _consider(
-    model: Transformer,
+    model: Architecture,
     devices: Devices,
     layout: Layout,
     seq_len: int,
@@ -337,17 +345,19 @@ def _consider(
     )
 
 
-def _unevenness(model: Transformer, seq_len: int, stages: int) -> float:
+def _unevenness(model: Architecture, seq_len: int, stages: int) -> float:
     """FLOPs of the slowest stage over those of a mean one."""
-    total = model.size(seq_len).flops_per_token
-    head = 6.0 * model.vocab_size * model.d_model
-    layer = (total - head) / model.n_layers
-    flops = [layers * layer for layers in layers_of(model.n_layers, stages)]
+    total, blocks = model.size(seq_len).flops_per_token, model.blocks()
+    head = 6.0 * blocks.vocabulary
+    layer = (total - head) / blocks.n
+    flops = [layers * layer for layers in layers_of(blocks.n, stages)]
     flops[-1] += head
     return max(flops) * stages / total
 
 
-def _sent_bytes(model: Transformer, layout: Layout, tokens: float, number: int) -> dict[str, float]:
+def _sent_bytes(
+    model: Architecture, layout: Layout, tokens: float, number: int
+) -> dict[str, float]:
     """What one device sends in a step, by axis.
 
     Args:
@@ -356,10 +366,10 @@ def _sent_bytes(model: Transformer, layout: Layout, tokens: float, number: int) 
         tokens: Of one micro-batch on one device.
         number: Bytes of a working number.
     """
-    m, p = layout.micro_batches, layout.pipeline
-    layers = max(layers_of(model.n_layers, p))
-    params = max(sum(stage_params(model, layout, s)) for s in {0, p - 1})
-    params = max(params, layers * block_params(model, layout.tensor))
+    m, p, blocks = layout.micro_batches, layout.pipeline, model.blocks()
+    layers = max(layers_of(blocks.n, p))
+    params = max(sum(stage_params(blocks, layout, s)) for s in {0, p - 1})
+    params = max(params, layers * block_params(blocks, layout.tensor))
     rounds = m if p == 1 else 1
     part = {axis: 1 - 1 / getattr(layout, axis) for axis in WORDS}
     sums = 6 if layout.recompute else 4
@@ -367,9 +377,9 @@ def _sent_bytes(model: Transformer, layout: Layout, tokens: float, number: int) 
     sent = {
         "shard": part["shard"] * rounds * (2 * number + GRADIENT_BYTES) * params,
         "replicate": part["replicate"] * rounds * 2 * GRADIENT_BYTES * params / layout.shard,
-        "tensor": part["tensor"] * 2 * sums * layers * stream * model.d_model,
-        "pipeline": 2 * stream * model.d_model if p > 1 else 0.0,
-        "context": part["context"] * 3 * layers * stream * 2 * model.n_kv_heads * model.head_size,
+        "tensor": part["tensor"] * 2 * sums * layers * stream * blocks.width,
+        "pipeline": 2 * stream * blocks.width if p > 1 else 0.0,
+        "context": part["context"] * 3 * layers * stream * 2 * blocks.keys_values,
         "offload": m * OFFLOAD_BYTES * params / layout.shard if layout.offload else 0.0,
     }
     return {axis: value for axis, value in sent.items() if value}
@@ -393,7 +403,7 @@ def _wait_s(
 
 
 def _nothing_fits(
-    model: Transformer, devices: Devices, seq_len: int, found: list[Considered]
+    model: Architecture, devices: Devices, seq_len: int, found: list[Considered]
 ) -> PlanError:
     least = min((c for c in found if c.launches), key=lambda c: c.memory.total_bytes)
     n_params = model.size(seq_len).n_params_total

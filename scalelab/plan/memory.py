@@ -1,4 +1,4 @@
-"""Bytes that training a transformer takes on the fullest device of a layout, by part.
+"""Bytes that training a model takes on the fullest device of a layout, by part.
 
     weights, gradients, optimizer   bytes per parameter of a convention x parameters here
     parameters here                 of the stage, / tensor for what is cut, / shard
@@ -35,7 +35,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from scalelab.errors import PlanError
-from scalelab.model.transformer import Transformer
+from scalelab.model.base import Architecture, Blocks
 from scalelab.train.layout import Layout
 from scalelab.train.memory import SHARE_OF_DEVICE
 
@@ -145,7 +145,7 @@ def zero_bytes(n_params: float, devices: int, stage: int) -> float:
 
 
 def memory(
-    model: Transformer,
+    model: Architecture,
     *,
     seq_len: int,
     rows: int,
@@ -169,7 +169,7 @@ def memory(
     kept = convention(convention_name)
     if kept.name == "ours" and layout.devices == 1 and not layout.offload:
         kept = ALONE
-    layers = layers_of(model.n_layers, layout.pipeline)
+    layers = layers_of(model.depth(), layout.pipeline)
     # The first has the embedding, the last the head; of the others the first of the deepest.
     candidates = {0, layout.pipeline - 1, layers.index(max(layers))}
     stages = [
@@ -178,31 +178,28 @@ def memory(
     return max(stages, key=lambda m: m.total_bytes)
 
 
-def layers_of(n_layers: int, stages: int) -> list[int]:
+def layers_of(depth: int, stages: int) -> list[int]:
     """Layers of each stage, as the training loop cuts them."""
-    cuts = [n_layers * i // stages for i in range(stages + 1)]
+    cuts = [depth * i // stages for i in range(stages + 1)]
     return [cuts[i + 1] - cuts[i] for i in range(stages)]
 
 
-def block_params(model: Transformer, tensor: int = 1) -> float:
+def block_params(blocks: Blocks, tensor: int = 1) -> float:
     """Parameters of one block on one process, its matrices cut over `tensor` of them."""
-    heads = 2 * model.n_heads + 2 * model.n_kv_heads
-    matrices = model.d_model * (model.head_size * heads + 3 * model.d_ff)
-    return matrices / tensor + 2 * model.d_model + (2 * model.head_size if model.qk_norm else 0)
+    return blocks.params_cut / tensor + blocks.params_whole
 
 
-def stage_params(model: Transformer, layout: Layout, stage: int) -> tuple[float, float]:
+def stage_params(blocks: Blocks, layout: Layout, stage: int) -> tuple[float, float]:
     """Parameters of a stage on one process, before sharding: in blocks, and beside them."""
-    layers = layers_of(model.n_layers, layout.pipeline)[stage]
-    vocabulary = model.vocab_size * model.d_model / layout.tensor
+    layers = layers_of(blocks.n, layout.pipeline)[stage]
     is_last = stage == layout.pipeline - 1
-    matrices = (stage == 0) + (is_last and not (model.tied and layout.pipeline == 1))
-    beside = vocabulary * matrices + (model.d_model if is_last else 0)
-    return layers * block_params(model, layout.tensor), beside
+    matrices = (stage == 0) + (is_last and not (blocks.tied and layout.pipeline == 1))
+    beside = blocks.vocabulary / layout.tensor * matrices + (blocks.params_last if is_last else 0)
+    return layers * block_params(blocks, layout.tensor), beside
 
 
 def _stage(
-    model: Transformer,
+    model: Architecture,
     seq_len: int,
     rows: int,
     layout: Layout,
@@ -210,24 +207,25 @@ def _stage(
     flash: bool,
     stage: int,
 ) -> Memory:
-    blocks, beside = stage_params(model, layout, stage)
-    here = (blocks + beside) / layout.shard
-    layers = layers_of(model.n_layers, layout.pipeline)[stage]
+    blocks = model.blocks()
+    within, beside = stage_params(blocks, layout, stage)
+    here = (within + beside) / layout.shard
+    layers = layers_of(blocks.n, layout.pipeline)[stage]
     spread = kept.gathers or layout.shard > 1 or layout.offload
     working = 0.0
     if spread:
         # A block's weights in use, and its gradient before it is summed in fp32 and cut.
-        block = block_params(model, layout.tensor)
+        block = block_params(blocks, layout.tensor)
         in_use = beside + min(IN_FLIGHT_BLOCKS, layers) * block
         working = kept.number * in_use + (kept.number + SUM_BYTES) * max(block, beside)
         if layout.pipeline > 1 and layout.micro_batches > 1:
             # Between micro-batches a pipeline neither cuts the stage again nor sums its gradient.
-            working = (kept.number + SUM_BYTES) * (blocks + beside) + kept.number * block
+            working = (kept.number + SUM_BYTES) * (within + beside) + kept.number * block
     tokens = rows * seq_len / layout.context
     in_flight = min(layout.pipeline - stage, layout.micro_batches)
-    whole = _layer_bytes(model, seq_len, layout.tensor, kept.number, flash)
+    whole = _block_bytes(blocks, seq_len, layout.tensor, kept.number, flash)
     if layout.recompute:
-        entry = kept.number * model.d_model
+        entry = kept.number * blocks.width
         activations = tokens * (in_flight * layers * entry + whole)
     else:
         activations = tokens * in_flight * layers * whole
@@ -246,9 +244,7 @@ def _stage(
     )
 
 
-def _layer_bytes(model: Transformer, seq_len: int, tensor: int, number: int, flash: bool) -> float:
-    """What one token leaves behind in one block: Transformer's own count, cut over `tensor`."""
-    heads = (2 * model.n_heads + 2 * model.n_kv_heads) * model.head_size
-    cut = 2 * heads + model.n_heads * model.head_size + 4 * model.d_ff
-    scores = 0 if flash else 2 * model.n_heads * seq_len
-    return number * (4 * model.d_model + (cut + scores) / tensor)
+def _block_bytes(blocks: Blocks, seq_len: int, tensor: int, number: int, flash: bool) -> float:
+    """What one token leaves behind in one block, cut over `tensor` processes."""
+    scores = 0 if flash else blocks.scores * seq_len
+    return number * (blocks.numbers_whole + (blocks.numbers_cut + scores) / tensor)

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from scalelab.config import NonNegative, Positive
 from scalelab.evals.checkpoint import Checkpoint
+from scalelab.model.network import Network
 from scalelab.model.scalar_net import padded
-from scalelab.model.transformer_net import TransformerNet
 from scalelab.posttrain import losses
 from scalelab.posttrain.account import activation_bytes, held_bytes, trained_bytes
 from scalelab.posttrain.base import Given, Work
@@ -163,9 +163,7 @@ class Preferring:
         }
 
 
-def answer_logps(
-    network: TransformerNet, batch: Sequence[Pair], start: Checkpoint
-) -> tuple[Tensor, int]:
+def answer_logps(network: Network, batch: Sequence[Pair], start: Checkpoint) -> tuple[Tensor, int]:
     """Summed log-probability of each better answer, then of each worse one, shape (2 n,).
 
     The second is how many tokens the better answers have.

@@ -9,7 +9,7 @@ from functools import cached_property
 from scalelab.evals.asking import grade
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.conversations import Prompt
-from scalelab.model.transformer_net import TransformerNet
+from scalelab.model.network import Network
 from scalelab.posttrain.base import Given
 
 QUICK = 100
@@ -32,7 +32,7 @@ class Judged:
         tests = self.given.conversations.tests(QUICK)
         return next(iter(tests.values()), [])
 
-    def of(self, network: TransformerNet) -> Checkpoint:
+    def of(self, network: Network) -> Checkpoint:
         """A network under training as a model that can be asked."""
         return replace(self.start, network=network)
 

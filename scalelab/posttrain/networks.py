@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from scalelab.config import Config, Count, Positive
+from scalelab.errors import ConfigError
 from scalelab.evals.checkpoint import (
     DESCRIPTION,
     MODEL,
@@ -25,8 +26,7 @@ from scalelab.evals.checkpoint import (
     ModelRecord,
 )
 from scalelab.model.base import Kind
-from scalelab.model.transformer_net import TransformerNet
-from scalelab.model.whole import Whole
+from scalelab.model.network import Network
 from scalelab.posttrain.base import Rates
 from scalelab.sealed import file_digest
 from scalelab.train.checkpoint import save_weights
@@ -84,7 +84,7 @@ class Trainee:
         self.optimizer.restore(mine, mine)
 
 
-def copied(model: Checkpoint) -> TransformerNet:
+def copied(model: Checkpoint) -> Network:
     """A model's network, to be changed."""
     return copy.deepcopy(model.network)
 
@@ -98,21 +98,18 @@ class Adapter(nn.Module):
         seed: Decides A; B is zero, so that nothing is changed yet.
     """
 
-    def __init__(self, network: TransformerNet, lora: Lora, seed: int):
+    def __init__(self, network: Network, lora: Lora, seed: int):
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.scale = lora.alpha / lora.rank
         self.low, self.high = nn.ParameterDict(), nn.ParameterDict()
         self._of: dict[int, str] = {}
-        for i, block in network.blocks.items():
-            for name in ("qkv", "out", "gate_up", "down"):
-                weight = getattr(block, name)
-                key = f"{i}_{name}"
-                low = torch.randn(lora.rank, weight.shape[1], generator=generator)
-                self.low[key] = nn.Parameter(low.to(weight) / math.sqrt(weight.shape[1]))
-                self.high[key] = nn.Parameter(weight.new_zeros(weight.shape[0], lora.rank))
-                self._of[id(weight)] = key
-            block.cut = _Changed(self)
+        for key, weight in adaptable(network).items():
+            low = torch.randn(lora.rank, weight.shape[1], generator=generator)
+            self.low[key] = nn.Parameter(low.to(weight) / math.sqrt(weight.shape[1]))
+            self.high[key] = nn.Parameter(weight.new_zeros(weight.shape[0], lora.rank))
+            self._of[id(weight)] = key
+        network.adapt(self.changed)
         network.requires_grad_(False)
 
     def changed(self, weight: Tensor) -> Tensor:
@@ -127,24 +124,25 @@ class Adapter(nn.Module):
         return {name: "matrix" for name, _ in self.named_parameters()}
 
 
-class _Changed(Whole):
-    def __init__(self, adapter: Adapter):
-        self.adapter = adapter
+def adaptable(network: Network) -> dict[str, nn.Parameter]:
+    """The matrices that low-rank changes are made to. Raises ConfigError where there are none."""
+    found = network.adaptable()
+    if not found:
+        raise ConfigError(
+            f"{network.config.kind} cannot be trained by low-rank changes",
+            where="lora",
+            fix="leave lora out, so that the whole model is trained",
+        )
+    return found
 
-    def weight(self, parameter: Tensor) -> Tensor:
-        """The weight with its change."""
-        return self.adapter.changed(parameter)
 
-
-def merged(network: TransformerNet) -> dict[str, Tensor]:
+def merged(network: Network) -> dict[str, Tensor]:
     """A network's weights by name, fp32, on the CPU, low-rank changes put into them."""
     with torch.no_grad():
-        weights = {}
-        for name, parameter in network.named_parameters():
-            part, _, rest = name.partition(".")
-            cut = network.blocks[rest.split(".")[0]].cut if part == "blocks" else network.cut
-            weights[name] = cut.weight(parameter).detach().float().cpu().clone()
-        return weights
+        return {
+            name: network.used(parameter).detach().float().cpu().clone()
+            for name, parameter in network.named_parameters()
+        }
 
 
 def write_model(out: Path, like: Checkpoint, weights: dict[str, Tensor]) -> dict[str, str]:

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scalelab.model.export import our_names
 from scalelab.model.scalar_net import padded
 from scalelab.posttrain.base import Given
 from scalelab.posttrain.by_trl import IGNORED, ByTrl, refuse_without_trl, said
@@ -88,7 +87,7 @@ class SftByTrl(_OnRows):
         return self.own.network
 
     def _named(self, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-        return our_names(self.start.config, theirs)
+        return self.start.config.hugging_face().ours(theirs)
 
     def _made(self) -> "Trainer":
         from transformers import AutoModelForCausalLM
@@ -152,9 +151,7 @@ class RewardByTrl(_OnRows):
         return self.own.net
 
     def _named(self, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-        # A trunk has no head of its own, as if the head were the embedding.
-        headless = self.start.config.model_copy(update={"tied": True})
-        trunk = our_names(headless, theirs)
+        trunk = self.start.config.hugging_face().ours(theirs, headless=True)
         return {f"trunk.{n}": w for n, w in trunk.items()} | {"score": theirs["score.weight"][0]}
 
     def _made(self) -> "Trainer":
@@ -196,7 +193,7 @@ class DpoByTrl(_OnRows):
         return self.own.network
 
     def _named(self, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-        return our_names(self.start.config, theirs)
+        return self.start.config.hugging_face().ours(theirs)
 
     def _made(self) -> "Trainer":
         from transformers import AutoModelForCausalLM

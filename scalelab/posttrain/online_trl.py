@@ -33,7 +33,6 @@ from torch import Tensor, nn
 from scalelab.config import Count, Fraction, NonNegative, Positive
 from scalelab.errors import DataError
 from scalelab.evals.asking import room_for_answers
-from scalelab.model.export import our_names
 from scalelab.posttrain.account import activation_bytes, held_bytes, trained_bytes
 from scalelab.posttrain.base import Given, Rates, Stage, Work
 from scalelab.posttrain.by_trl import ByTrl, refuse_without_trl, said
@@ -156,7 +155,7 @@ class GroupsByTrl(ByTrl):
         return self.network
 
     def _named(self, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-        return our_names(self.start.config, theirs)
+        return self.start.config.hugging_face().ours(theirs)
 
     def _made(self) -> "Trainer":
         from transformers import AutoModelForCausalLM

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from scalelab.data.chat import with_markers
 from scalelab.evals.checkpoint import Checkpoint
-from scalelab.model import NETWORKS
 
 NOISE = 0.1
 """Spread of new rows, as a share of the spread between the old ones."""
@@ -29,11 +28,12 @@ def conversing(model: Checkpoint, seed: int) -> Checkpoint:
     more = max(0, tokenizer.vocab_size - model.config.vocab_size)
     config = model.config.model_copy(update={"vocab_size": model.config.vocab_size + more})
     generator = torch.Generator().manual_seed(seed)
+    kinds = model.network.kinds()
     weights = {
-        name: _grown(weight, more, generator) if name in {"embedding", "head"} else weight
+        name: _grown(weight, more, generator) if kinds[name] in {"embedding", "head"} else weight
         for name, weight in model.network.state_dict().items()
     }
-    network = NETWORKS[config.kind](config)
+    network = config.network()
     network.load_state_dict(weights)
     network.requires_grad_(False).eval().to(model.device)
     return replace(model, config=config, network=network, tokenizer=tokenizer)

@@ -15,7 +15,6 @@ from scalelab.accelerators import Accelerator
 from scalelab.errors import PlanError
 from scalelab.launch.final import parse_layout
 from scalelab.laws.lawtext import wrapped
-from scalelab.model.transformer import Transformer
 from scalelab.plan.budget import needed
 from scalelab.plan.final import FinalModel, Shape
 from scalelab.plan.layout import Considered, Devices, layouts, words
@@ -142,7 +141,7 @@ def fits(
         )
     if layout and final is not None:
         refuse_layout(named, final.spec)
-    if shape is None or not isinstance(shape.model, Transformer):
+    if shape is None:
         return Fits(named, None, None, room, is_assumed=False)
     if layout or device is None:
         return _held(named, shape, _rows(shape, named.devices), device)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from scalelab.laws.lawtext import between, wrapped
 from scalelab.plan.allocate import Allocation, LawRow
 from scalelab.plan.choice import Choice
-from scalelab.plan.final import described, shape_words
+from scalelab.plan.final import described
 from scalelab.report.planned import Planned
 from scalelab.units import sci, si
 
@@ -163,7 +163,7 @@ def _model(planned: Planned) -> str:
     return "\n".join(
         [
             "The model: no recipe says its shape; for memory alone one is [assumed], like Llama's",
-            f"  {shape_words(shape.model)}: {si(n_params)} parameters",
+            f"  {shape.model.words()}: {si(n_params)} parameters",
             f"  context {shape.seq_len:,}, batch of {si(shape.batch_tokens)} tokens",
         ]
     )

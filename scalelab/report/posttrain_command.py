@@ -163,7 +163,7 @@ def about(base: Path, root: Path) -> dict[str, Any]:
         config, model = described(base)
         seq_len = model.seq_len
     else:
-        from scalelab.model.export import config_of
+        from scalelab.model.huggingface import config_of
 
         config, seq_len = config_of(base)
     size = config.size(seq_len)

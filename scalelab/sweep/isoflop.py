@@ -74,7 +74,8 @@ class IsoFlop(StaticDesign):
                     raise ConfigError(
                         f"sizes {si(built[model])} and {si(target)} come out as the same model",
                         where=f"the slice at {sci(budget)} FLOPs",
-                        fix="raise span, lower sizes_per_budget, or lower the family's head_size",
+                        fix="raise span, lower sizes_per_budget, or "
+                        f"{recipe.model.closer} in the family",
                     )
                 built[model] = target
                 tokens = budget / model.size(recipe.seq_len).flops_per_token

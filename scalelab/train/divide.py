@@ -11,7 +11,7 @@ def refuse_layout(layout: Layout, spec: RunSpec) -> None:
     Raises:
         LaunchError: Something does not divide; the message names it with its numbers.
     """
-    model, rows = spec.model, spec.batch_tokens // spec.seq_len
+    rows = spec.batch_tokens // spec.seq_len
     data = layout.replicate * layout.shard
     for problem, fix in (
         (
@@ -24,33 +24,12 @@ def refuse_layout(layout: Layout, spec: RunSpec) -> None:
             f"{layout.micro_batches} micro-batches",
             "choose replicate x shard x micro_batches that divides the batch",
         ),
-        (
-            model.d_model % layout.shard
-            and f"d_model {model.d_model} does not divide over {layout.shard} shards",
-            "choose a shard that divides d_model, and more replicas",
-        ),
-        (
-            (model.n_kv_heads % layout.tensor or model.d_ff % layout.tensor)
-            and f"{model.n_kv_heads} key-value heads and d_ff {model.d_ff} do not both divide "
-            f"over {layout.tensor} processes",
-            "choose a tensor degree that divides both",
-        ),
-        (
-            layout.pipeline > model.n_layers
-            and f"{model.n_layers} layers do not fill {layout.pipeline} pipeline stages",
-            "choose at most as many stages as there are layers",
-        ),
+        spec.model.refusal(layout) or (None, ""),
         (
             1 < layout.pipeline > layout.micro_batches
             and f"{layout.micro_batches} micro-batches do not fill {layout.pipeline} pipeline "
             "stages",
             "choose micro_batches of at least as many as there are stages",
-        ),
-        (
-            layout.pipeline > 1
-            and model.tied
-            and "a tied head lies in another pipeline stage than its embedding",
-            "choose pipeline 1, or a recipe whose head is not tied",
         ),
     ):
         if problem:

@@ -10,7 +10,6 @@ import time
 import torch
 
 from scalelab.config import parse_yaml
-from scalelab.model import NETWORKS
 from scalelab.train.device import find_device
 from scalelab.train.memory import first_micro_rows
 from scalelab.train.optim import FlatAdamW
@@ -27,7 +26,7 @@ def seconds_per_token(specs: list[str]) -> list[float]:
 def _time(spec: RunSpec) -> float:
     device = find_device()
     precision = device.precision(spec.precision)
-    network = NETWORKS[spec.model.kind](spec.model)
+    network = spec.model.network()
     network.reset(spec.seed)
     network.to(device.torch)
     working = torch.bfloat16 if precision == "bf16" else torch.float32

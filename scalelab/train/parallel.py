@@ -2,8 +2,8 @@
 
     mesh    (pipeline, replicate, shard, tensor), processes of one machine nearest in `tensor`
     batch   cut over replicate x shard; every process reads its own windows of the same batch
-    width   every matrix is sharded along d_model (FSDP2), cut along its heads, d_ff or
-            vocabulary (tensor_cut.py), so the two never meet in one dimension
+    width   every matrix is sharded along the width (FSDP2), cut along another dimension
+            (the architecture's sharding.py), so the two never meet in one dimension
     layers  split evenly over pipeline stages, 1F1B
 
 All of it is torch's: DeviceMesh, fully_shard, DTensor, pipelining. The same global batch in the
@@ -14,6 +14,7 @@ Not here: the loop (loop.py), checkpoints (sharded.py), which layout to choose (
 
 import math
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import timedelta
 
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
     MixedPrecisionPolicy,
@@ -34,9 +35,7 @@ from torch.distributed.tensor.parallel import loss_parallel
 
 from scalelab.errors import LaunchError
 from scalelab.model.kernels import cross_entropy
-from scalelab.model.tensor_cut import CUT_DIM, WIDTH_DIM, cut_network
-from scalelab.model.transformer import Transformer, parts
-from scalelab.model.transformer_net import TransformerNet, kind_of, starting_values
+from scalelab.model.sharding import Stage
 from scalelab.train.device import Device
 from scalelab.train.divide import refuse_layout
 from scalelab.train.evaluate import summary, window_losses
@@ -84,8 +83,10 @@ class Parallel:
         sizes = tuple(getattr(layout, name) for name in DIMENSIONS)
         self.mesh = init_device_mesh(device.kind, sizes, mesh_dim_names=DIMENSIONS)
         self.stage = self.mesh.get_local_rank("pipeline")
-        cuts = [spec.model.n_layers * i // layout.pipeline for i in range(layout.pipeline + 1)]
+        depth = spec.model.depth()
+        cuts = [depth * i // layout.pipeline for i in range(layout.pipeline + 1)]
         self.layers = [range(cuts[i], cuts[i + 1]) for i in range(layout.pipeline)]
+        self.sharding = spec.model.sharding()
         self.network = self._build()
         self._adamw = torch.optim.AdamW(
             list(self._groups()),
@@ -100,28 +101,26 @@ class Parallel:
         if device.kind == "cuda" and self._schedule is None:
             self.forward = torch.compile(self.network)
 
-    def _build(self) -> TransformerNet:
-        spec, layout = self.spec, self.layout
-        values = starting_values(spec.model, spec.seed)
-        tensor: DeviceMesh = self.mesh["tensor"]
-        network = cut_network(spec.model, self.layers[self.stage], values, tensor)
+    def _build(self) -> Stage:
+        layout, sharding, tensor = self.layout, self.sharding, self.mesh["tensor"]
+        network = sharding.stage(self.layers[self.stage], self.spec.seed, tensor)
         network.recompute = layout.recompute
-        self._widths = {id(p): _width_dim(name) for name, p in network.named_parameters()}
+        widths = {id(p): sharding.width_dim(name) for name, p in network.named_parameters()}
         working = torch.bfloat16 if self.precision == "bf16" else None
         options = {
             "mesh": self.mesh["replicate", "shard"],
             "mp_policy": MixedPrecisionPolicy(param_dtype=working, reduce_dtype=torch.float32),
             "offload_policy": CPUOffloadPolicy() if layout.offload else OffloadPolicy(),
-            "shard_placement_fn": lambda p: Shard(self._widths[id(p)]),
+            "shard_placement_fn": lambda p: Shard(widths[id(p)]),
         }
         for block in network.blocks.values():
             fully_shard(block, **options)
         return fully_shard(network, **options)
 
     def _groups(self):
-        named = list(self.network.named_parameters())
+        named, kinds = list(self.network.named_parameters()), self.network.kinds()
         for kind in ORDER:
-            weights = [p for name, p in named if kind_of(name) == kind]
+            weights = [p for name, p in named if kinds[name] == kind]
             if weights:
                 decay = 0.0 if kind == "vector" else self.spec.optimizer.weight_decay
                 rate = getattr(self.spec.optimizer, f"lr_{kind}")
@@ -244,11 +243,11 @@ class Parallel:
         On a CPU it is taken from the fp32 weights, gathered, as one process does it.
         """
         if self.device.kind == "cpu":
-            whole = TransformerNet(self.spec.model)
+            whole = self.spec.model.network()
             whole.load_state_dict(self.weights())
             rank, n = dist.get_rank(), dist.get_world_size()
             mine = window_losses(
-                whole, windows[rank::n], self.device.torch, whole.config.vocab_size
+                whole, windows[rank::n], self.device.torch, self.spec.model.vocab_size
             )
             means = torch.zeros(len(windows), dtype=torch.float64)
             means[rank::n] = mine
@@ -279,16 +278,15 @@ class Parallel:
         x = tokens
         if not self.network.is_first:
             dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-            shape = (*tokens.shape, self.spec.model.d_model)
+            shape = (*tokens.shape, self.spec.model.width())
             x = torch.empty(shape, dtype=dtype, device=tokens.device)
             dist.recv(x, group=group, group_src=self.stage - 1)
         y = self.network(x)
         if self.network.is_last:
             return y
         dist.send(y.contiguous(), group=group, group_dst=self.stage + 1)
-        return torch.zeros(1, device=tokens.device).expand(
-            *tokens.shape, self.network.config.vocab_size
-        )
+        vocab_size = self.spec.model.vocab_size
+        return torch.zeros(1, device=tokens.device).expand(*tokens.shape, vocab_size)
 
     def state(self) -> dict[str, Tensor]:
         """Weights and moments by names that no layout changes, as views to save or to fill."""
@@ -300,7 +298,7 @@ class Parallel:
                 ("exp_avg", memory["exp_avg"]),
                 ("exp_avg_sq", memory["exp_avg_sq"]),
             ):
-                for part, view in _parts_of(self.spec.model, name, tensor, self.layout.tensor):
+                for part, view in self._parts_of(name, tensor):
                     found[f"{what}/{part}"] = view
         return found
 
@@ -318,7 +316,7 @@ class Parallel:
         """The whole model's fp32 weights by name, in every process, on the CPU."""
         mine: dict[str, Tensor] = {}
         for name, parameter in self.network.named_parameters():
-            pieces = _parts_of(self.spec.model, name, parameter.detach(), self.layout.tensor)
+            pieces = self._parts_of(name, parameter.detach())
             mine[name] = torch.cat([piece.full_tensor().cpu() for _, piece in pieces])
         if self.layout.pipeline == 1:
             return mine
@@ -329,15 +327,35 @@ class Parallel:
             every |= sent[0]
         return every
 
+    def _parts_of(self, name: str, tensor: DTensor) -> Iterator[tuple[str, DTensor]]:
+        """The named parts of a weight or of its moments, as DTensors over the same memory."""
+        rows = self.spec.model.joined(name)
+        if len(rows) == 1:
+            yield name, tensor
+            return
+        local, start = tensor.to_local(), 0
+        degree = self.layout.tensor if self.sharding.cut_dim(name) == 0 else 1
+        for part, count in rows.items():
+            here = count // degree
+            shape = torch.Size((count, *tensor.shape[1:]))
+            yield (
+                part,
+                DTensor.from_local(
+                    local[start : start + here],
+                    tensor.device_mesh,
+                    tensor.placements,
+                    run_check=False,
+                    shape=shape,
+                    stride=(math.prod(shape[1:]), 1),
+                ),
+            )
+            start += here
+
     @property
     def micro_rows(self) -> int:
         """Windows that a process works on at once."""
         rows = self.spec.batch_tokens // self.spec.seq_len
         return rows // (self.share[1] * self.layout.micro_batches)
-
-
-def _width_dim(name: str) -> int:
-    return WIDTH_DIM.get(name.rsplit(".")[-1], 0)
 
 
 def _where(parameter: Tensor) -> torch.device:
@@ -346,27 +364,3 @@ def _where(parameter: Tensor) -> torch.device:
 
 def _loss_of_logits(logits: Tensor, targets: Tensor) -> Tensor:
     return cross_entropy(logits.flatten(0, 1), targets.reshape(-1))
-
-
-def _parts_of(config: Transformer, name: str, tensor: DTensor, degree: int):
-    """The named parts of a weight or of its moments, as DTensors over the same memory."""
-    rows = parts(config, name)
-    if len(rows) == 1:
-        yield name, tensor
-        return
-    local, start = tensor.to_local(), 0
-    for part, count in rows.items():
-        here = count // degree if CUT_DIM[name.rsplit(".")[-1]] == 0 else count
-        shape = torch.Size((count, *tensor.shape[1:]))
-        yield (
-            part,
-            DTensor.from_local(
-                local[start : start + here],
-                tensor.device_mesh,
-                tensor.placements,
-                run_check=False,
-                shape=shape,
-                stride=(math.prod(shape[1:]), 1),
-            ),
-        )
-        start += here

@@ -3,7 +3,7 @@
 It holds the data, the family of shapes, and every hyperparameter as a rule in N and D:
 
     base         = lr * (batch_tokens / batch_ref)^batch_exponent
-    lr_matrix    = base * (width_ref / d_model)^width_exponent
+    lr_matrix    = base * (width_ref / width)^width_exponent
     lr_embedding = base * embedding_lr                              (head and gains alike)
     batch_tokens = coefficient * D^exponent, to the nearest power of two of windows, in [min, max]
     n_steps      = D / batch_tokens, to the nearest whole step
@@ -25,7 +25,7 @@ from pydantic import Field, model_validator
 from scalelab.config import Config, Count, Fraction, NonNegative, Number, Positive, plugin
 from scalelab.data.base import DataConfig
 from scalelab.errors import ConfigError
-from scalelab.model import FAMILIES
+from scalelab.model import ARCHITECTURES
 from scalelab.model.base import Architecture
 from scalelab.model.sizing import nearest
 from scalelab.train import SCHEDULES
@@ -40,7 +40,7 @@ class OptimizerRule(Config):
     lr: Positive
     """Peak rate of hidden matrices at width_ref and batch_ref."""
     width_ref: Positive = 64
-    """d_model at which hidden matrices get lr itself."""
+    """Width of the model at which hidden matrices get lr itself."""
     width_exponent: Number = 1.0
     """How fast the rate of hidden matrices falls with width; 1 is muP's, 0 none."""
     batch_ref: Positive = 1024
@@ -102,7 +102,7 @@ class Recipe(Config):
     data: DataConfig
     seq_len: Count
     """Tokens a model sees at once."""
-    model: plugin(FAMILIES)
+    model: plugin(ARCHITECTURES, "family")
     param_count: ParamCount = "total"
     """Which count is this recipe's N: in sizes, in tables, and in the fit unless told otherwise."""
     optimizer: OptimizerRule
@@ -139,7 +139,7 @@ class Recipe(Config):
             data_digest=data_digest,
             seq_len=self.seq_len,
             model=model,
-            optimizer=self.optimizer.at(model.d_model, batch_tokens),
+            optimizer=self.optimizer.at(model.width(), batch_tokens),
             schedule=self.schedule,
             batch_tokens=batch_tokens,
             n_steps=n_steps,

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from scalelab.errors import RunError
-from scalelab.model import NETWORKS
-from scalelab.model.transformer import parts
 from scalelab.train.device import Device, OutOfMemory
 from scalelab.train.evaluate import validation_loss
 from scalelab.train.optim import FlatAdamW
@@ -38,7 +36,7 @@ class Single:
         halved: Callable[[int], None] = lambda tokens: None,
     ):
         self.spec, self.device, self.micro_rows, self._halved = spec, device, micro_rows, halved
-        network = NETWORKS[spec.model.kind](spec.model)
+        network = spec.model.network()
         network.reset(spec.seed)
         self.network = network.to(device.torch)
         working = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -113,7 +111,7 @@ class Single:
         found: dict[str, Tensor] = {}
         for what, tensors in self.optimizer.by_name().items():
             for name, tensor in tensors.items():
-                rows = parts(self.spec.model, name)
+                rows = self.spec.model.joined(name)
                 pieces = tensor.split(list(rows.values())) if len(rows) > 1 else (tensor,)
                 for part, piece in zip(rows, pieces, strict=True):
                     found[f"{what}/{part}"] = piece

@@ -22,7 +22,7 @@ from scalelab.evals import overlap as overlapping
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.contamination import order_test, positive_control
 from scalelab.evals.overlap import overlap
-from scalelab.model import ARCHITECTURES, NETWORKS
+from scalelab.model import ARCHITECTURES
 
 WINDOW = 32
 WORDS = ["ash", "bee", "cow", "dew", "elm", "fog", "gnu", "hay", "ivy", "jay", "kit", "log"]
@@ -58,7 +58,7 @@ def model():
     config = ARCHITECTURES["transformer"](
         n_layers=2, d_model=32, n_heads=2, n_kv_heads=2, head_size=16, d_ff=64, vocab_size=257
     )
-    network = NETWORKS["transformer"](config)
+    network = config.network()
     network.reset(0)
     row = torch.tensor([t for text in items(800, seed=10**6) for t in [*text.encode(), 10]])
     taught(network, row, passes=4, learning_rate=1e-2)

@@ -17,8 +17,7 @@ from scalelab.evals.choice import ChoiceTask, GenerationTask, evaluate
 from scalelab.evals.exported import export_checkpoint
 from scalelab.evals.harness import NamedTask, OwnTask, exported_model, our_model, run_tasks
 from scalelab.evals.known import KnownTask
-from scalelab.model import NETWORKS
-from scalelab.model.transformer import Transformer
+from scalelab.model.transformer.config import Transformer
 
 pytest.importorskip("datasets")
 pytest.importorskip("lm_eval")
@@ -58,7 +57,7 @@ def checkpoint(path, tokenizer, *, seed=0, seq_len=96, **changes):
         n_layers=2, d_model=32, n_heads=2, n_kv_heads=1, head_size=16, d_ff=64,
         vocab_size=tokenizer.vocab_size, **changes,
     )  # fmt: skip
-    network = NETWORKS["transformer"](config)
+    network = config.network()
     network.reset(seed)
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -18,7 +18,7 @@ from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.documents import PerplexitySet, corpus_texts, of_texts, read
 from scalelab.evals.perplexity import LEVEL, MIN_DOCUMENTS, drawn_sums, perplexity, windows
 from scalelab.evals.perplexity import _loss as loss_of
-from scalelab.model import ARCHITECTURES, NETWORKS
+from scalelab.model import ARCHITECTURES
 
 T = 16
 TEXTS = ["a", "it was told before", "the model reads a token; then it writes one more. " * 3, "né"]
@@ -36,7 +36,7 @@ def checkpoint(*, kind="bytes", shaken=0.3, seq_len=T, corpus=None, seed=0):
         n_layers=1, d_model=16, n_heads=2, n_kv_heads=2, head_size=8, d_ff=32,
         vocab_size=cutter.vocab_size,
     )  # fmt: skip
-    network = NETWORKS["transformer"](config)
+    network = config.network()
     network.reset(seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

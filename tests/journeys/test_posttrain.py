@@ -37,8 +37,7 @@ import torch
 from scalelab.data.base import DataConfig
 from scalelab.data.shards import prepare
 from scalelab.evals.checkpoint import Checkpoint
-from scalelab.model import NETWORKS
-from scalelab.model.transformer import Transformer
+from scalelab.model.transformer.config import Transformer
 from scalelab.posttrain.networks import write_model
 
 corpus = prepare(DataConfig.model_validate({
@@ -48,7 +47,7 @@ corpus = prepare(DataConfig.model_validate({
 config = Transformer(
     n_layers=1, d_model=16, n_heads=2, n_kv_heads=2, head_size=8, d_ff=32, vocab_size=257
 )
-network = NETWORKS["transformer"](config)
+network = config.network()
 network.reset(0)
 with torch.no_grad():
     network.head.normal_(generator=torch.Generator().manual_seed(1), std=0.1)

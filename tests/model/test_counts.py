@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from scalelab.model.sizing import nearest
-from scalelab.model.transformer import Family, Transformer
-from scalelab.model.transformer_net import TransformerNet
+from scalelab.model.transformer.config import Transformer, TransformerFamily
+from scalelab.model.transformer.network import TransformerNet
 
 LLAMA_3_8B = Transformer(
     n_layers=32, d_model=4096, n_heads=32, n_kv_heads=8, head_size=128, d_ff=14336,
@@ -93,7 +93,7 @@ def test_what_a_token_leaves_behind_by_hand():
 
 
 def test_a_family_rounds_the_gate_up_and_the_depth_to_the_nearest():
-    family = Family(head_size=8, aspect_ratio=10, ff_multiple=16)
+    family = TransformerFamily(head_size=8, aspect_ratio=10, ff_multiple=16)
     members = [m for m, _ in zip(family.members(100), range(5), strict=False)]
 
     # Widths 8, 16, ... of 10 to a layer: .8, 1.6, 2.4, 3.2, 4.0 layers, one at least.

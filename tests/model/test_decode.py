@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from scalelab.model import NETWORKS
 from scalelab.model.decode import write
-from scalelab.model.transformer import Transformer
+from scalelab.model.transformer.config import Transformer
 
 END = 0
 
@@ -19,7 +18,7 @@ def network(request):
     }[request.param]
     config = Transformer(n_layers=2, d_model=32, n_heads=4, head_size=8, d_ff=64, vocab_size=50,
                          **extra)  # fmt: skip
-    network = NETWORKS["transformer"](config)
+    network = config.network()
     network.reset(3)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():

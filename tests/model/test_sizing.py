@@ -4,10 +4,10 @@ import pytest
 
 from scalelab.errors import ConfigError
 from scalelab.model.sizing import TOLERANCE, nearest
-from scalelab.model.transformer import Family
+from scalelab.model.transformer.config import TransformerFamily
 
-LARGE = Family(head_size=64, aspect_ratio=64)
-SMALL = Family(head_size=8, n_layers=2)
+LARGE = TransformerFamily(head_size=64, aspect_ratio=64)
+SMALL = TransformerFamily(head_size=8, n_layers=2)
 
 
 @pytest.mark.parametrize("target", [3e7, 1e8, 4e8, 1e9, 7e9, 7e10])
@@ -42,7 +42,7 @@ def test_members_grow():
 
 def test_a_size_that_cannot_be_built_is_refused_with_its_neighbours():
     with pytest.raises(ConfigError) as error:
-        nearest(Family(head_size=64, n_layers=2), 1e4, "total", 1024)
+        nearest(TransformerFamily(head_size=64, n_layers=2), 1e4, "total", 1024)
 
     assert "no model of 10k parameters (total) can be built" in str(error.value)
     assert "nearest members have" in str(error.value)

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalelab.model import kernels
-from scalelab.model.transformer import Family, Transformer
-from scalelab.model.transformer_net import TransformerNet
+from scalelab.model.transformer.config import Transformer, TransformerFamily
+from scalelab.model.transformer.network import TransformerNet
 
 SHAPES = {
     "plain": dict(n_layers=2, d_model=64, n_heads=4, n_kv_heads=4, head_size=16, d_ff=176),
@@ -124,10 +124,10 @@ def test_the_fast_cpu_path_computes_the_plain_expressions(config, monkeypatch):
         gate, up = gate_up.chunk(2, dim=-1)
         return F.silu(gate) * up
 
-    home = "scalelab.model.transformer_net."
+    home = "scalelab.model.transformer.network."
     monkeypatch.setattr(home + "rms_norm", plain_norm)
     monkeypatch.setattr(home + "swiglu", plain_swiglu)
-    monkeypatch.setattr("scalelab.model.whole.cross_entropy", F.cross_entropy)
+    monkeypatch.setattr("scalelab.model.transformer.unsharded.cross_entropy", F.cross_entropy)
     monkeypatch.setattr(home + "by_hand", lambda x: False)
     plain_loss = plain(x, y)
     plain_loss.backward()
@@ -140,7 +140,7 @@ def test_the_fast_cpu_path_computes_the_plain_expressions(config, monkeypatch):
 @pytest.mark.filterwarnings("ignore")  # torch's own, while it traces
 def test_the_path_of_other_devices_compiles_as_one_graph(config, monkeypatch):
     monkeypatch.setattr(kernels, "by_hand", lambda x: False)
-    monkeypatch.setattr("scalelab.model.transformer_net.by_hand", lambda x: False)
+    monkeypatch.setattr("scalelab.model.transformer.network.by_hand", lambda x: False)
     plain, compiled, (x, y) = shaken(config), shaken(config), tokens(config)
     plain(x, y).backward()
     torch._dynamo.reset()
@@ -186,7 +186,7 @@ def test_exported_logits_equal_ours(config, tmp_path):
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM
 
-    from scalelab.model.export import to_hugging_face
+    from scalelab.model.huggingface import to_hugging_face
 
     net, (x, _) = shaken(config), tokens(config)
     save_file({n: p.detach() for n, p in net.named_parameters()}, tmp_path / "ours.safetensors")
@@ -219,7 +219,7 @@ def test_shapes_that_do_not_fit_together_are_refused():
     with pytest.raises(ValueError, match="even head_size, not 7"):
         Transformer(vocab_size=9, **SHAPES["plain"] | {"head_size": 7})
     with pytest.raises(ValueError, match="either aspect_ratio or n_layers"):
-        Family(head_size=8)
+        TransformerFamily(head_size=8)
 
 
 @pytest.mark.parametrize("heads", [{"n_kv_heads": 4}, {"n_kv_heads": 2, "qk_norm": True}])

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from scalelab.errors import LaunchError, PlanError
-from scalelab.model.transformer import Transformer
+from scalelab.model.transformer.config import Transformer
 from scalelab.plan.layout import (
     PLANNED_ONLY,
     Devices,

@@ -12,7 +12,7 @@ Heads are wider together (4 x 4) than the model (8), so that no width stands in 
 
 import pytest
 
-from scalelab.model.transformer import Transformer
+from scalelab.model.transformer.config import Transformer
 from scalelab.plan.layout import Devices, consider
 from scalelab.plan.memory import memory, stage_params, state_bytes, zero_bytes
 from scalelab.train.layout import Layout
@@ -104,8 +104,8 @@ def test_a_shard_of_four_keeps_a_quarter_of_everything_and_gathers_two_blocks():
 def test_the_last_stage_has_the_head_and_the_first_the_embedding():
     layout = Layout(pipeline=2, micro_batches=2)
 
-    assert stage_params(MODEL, layout, 0) == (2 * BLOCK, 160)
-    assert stage_params(MODEL, layout, 1) == (2 * BLOCK, 160 + 8)
+    assert stage_params(MODEL.blocks(), layout, 0) == (2 * BLOCK, 160)
+    assert stage_params(MODEL.blocks(), layout, 1) == (2 * BLOCK, 160 + 8)
 
 
 @pytest.mark.parametrize("micro_batches", [2, 8])

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from scalelab.errors import PlanError
-from scalelab.model.transformer import Transformer
-from scalelab.model.transformer_net import TransformerNet
+from scalelab.model.transformer.config import Transformer
+from scalelab.model.transformer.network import TransformerNet
 from scalelab.plan.memory import (
     CONVENTIONS,
     layers_of,
@@ -82,7 +82,7 @@ def test_parameters_of_a_stage_are_those_of_its_network(tied, qk_norm, pipeline,
         start += layers
         counted = sum(p.numel() for p in network.parameters())
         layout = Layout(pipeline=pipeline, tensor=tensor)
-        assert sum(stage_params(model, layout, stage)) == counted
+        assert sum(stage_params(model.blocks(), layout, stage)) == counted
 
 
 def test_a_pipeline_holds_micro_batches_for_the_stages_after_it():
@@ -95,7 +95,7 @@ def test_a_pipeline_holds_micro_batches_for_the_stages_after_it():
 
 
 def test_a_pipeline_keeps_its_gathered_weights_between_micro_batches():
-    whole = sum(stage_params(MODEL, Layout(pipeline=2), 0))
+    whole = sum(stage_params(MODEL.blocks(), Layout(pipeline=2), 0))
     often = of(Layout(shard=2, pipeline=2, micro_batches=4))
     once = of(Layout(shard=2, pipeline=2))
 

@@ -10,14 +10,13 @@ WORDS = "name value list file"
 def base(tmp_path_factory, tiny_corpus):
     """A base model's directory: untrained, of some thousand weights, speaking bytes."""
     from scalelab.evals.checkpoint import Checkpoint
-    from scalelab.model import NETWORKS
-    from scalelab.model.transformer import Transformer
+    from scalelab.model.transformer.config import Transformer
     from scalelab.posttrain.networks import write_model
 
     config = Transformer(
         n_layers=1, d_model=16, n_heads=2, n_kv_heads=2, head_size=8, d_ff=32, vocab_size=257
     )
-    network = NETWORKS["transformer"](config)
+    network = config.network()
     network.reset(0)
     with torch.no_grad():  # a head of zeros says the same of every token
         network.head.normal_(generator=torch.Generator().manual_seed(1), std=0.1)

@@ -123,7 +123,7 @@ def test_a_run_does_not_depend_on_which_sweep_asks():
         ("design.sizes_per_budget=2", "2 sizes cannot show a minimum"),
         ("design.span=1", "span 1.0 leaves no room"),
         ("design.kind=isoflops", "unknown design 'isoflops'; did you mean 'isoflop'?"),
-        ("recipe.model.kind=transfromer", "unknown model family 'transfromer'; did you mean"),
+        ("recipe.model.kind=transfromer", "unknown architecture 'transfromer'; did you mean"),
         ("recipe.data.source=pycod", "unknown source 'pycod'; did you mean 'pycode'?"),
         ("recipe.schedule=wds", "unknown schedule 'wds'; did you mean 'wsd'?"),
         ("launch.executor=locale", "unknown executor 'locale'; did you mean 'local'?"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from scalelab.data.stream import Stream
-from scalelab.model.transformer_net import TransformerNet
+from scalelab.model.transformer.network import TransformerNet
 from scalelab.train import loop
 from scalelab.train.checkpoint import Progress
 from scalelab.train.device import Device

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from scalelab.errors import DataError, RunError
-from scalelab.train import checkpoint, loop, single
+from scalelab.model.transformer.network import TransformerNet
+from scalelab.train import checkpoint, loop
 from scalelab.train.device import OutOfMemory
 from scalelab.train.loop import train
 from scalelab.train.rundir import RunDir
@@ -123,7 +124,7 @@ def test_micro_batches_leave_the_mathematics_alone(run, monkeypatch):
 
 
 def test_out_of_memory_halves_the_micro_batch_and_goes_on(run, monkeypatch):
-    forward = single.NETWORKS["transformer"].forward
+    forward = TransformerNet.forward
 
     def tight(self, tokens, targets=None):
         if targets is not None and len(tokens) > 2:
@@ -131,7 +132,7 @@ def test_out_of_memory_halves_the_micro_batch_and_goes_on(run, monkeypatch):
         return forward(self, tokens, targets)
 
     straight = train(run("a"))
-    monkeypatch.setattr(single.NETWORKS["transformer"], "forward", tight)
+    monkeypatch.setattr(TransformerNet, "forward", tight)
     run_dir = run("b")
     result = train(run_dir)
 
@@ -145,7 +146,7 @@ def test_a_window_too_large_for_the_device_is_refused(run, monkeypatch):
     def never(self, tokens, targets=None):
         raise OutOfMemory("no room at all")
 
-    monkeypatch.setattr(single.NETWORKS["transformer"], "forward", never)
+    monkeypatch.setattr(TransformerNet, "forward", never)
     with pytest.raises(RunError, match="one window of 32 tokens does not fit"):
         train(run())
 
@@ -164,9 +165,9 @@ def test_a_rate_that_is_far_too_high_ends_as_diverged(run):
 
 
 def test_nan_ends_as_diverged(run, monkeypatch):
-    forward = single.NETWORKS["transformer"].forward
+    forward = TransformerNet.forward
     monkeypatch.setattr(
-        single.NETWORKS["transformer"],
+        TransformerNet,
         "forward",
         lambda self, x, y=None: forward(self, x, y) * (math.nan if y is not None else 1.0),
     )
@@ -177,9 +178,9 @@ def test_nan_ends_as_diverged(run, monkeypatch):
 
 
 def test_a_loss_that_is_no_number_is_not_saved(run, monkeypatch):
-    forward = single.NETWORKS["transformer"].forward
+    forward = TransformerNet.forward
     monkeypatch.setattr(
-        single.NETWORKS["transformer"],
+        TransformerNet,
         "forward",
         lambda self, x, y=None: forward(self, x, y) * (math.nan if y is not None else 1.0),
     )

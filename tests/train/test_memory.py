@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from scalelab.model.transformer_net import TransformerNet
+from scalelab.model.transformer.network import TransformerNet
 from scalelab.train.memory import (
     CPU_MICRO_TOKENS,
     SHARE_OF_DEVICE,

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from scalelab.model.transformer import Transformer
-from scalelab.model.transformer_net import TransformerNet
+from scalelab.model.transformer.config import Transformer
+from scalelab.model.transformer.network import TransformerNet
 from scalelab.train.optim import FlatAdamW
 from scalelab.train.spec import AdamWSpec
 

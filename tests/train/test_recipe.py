@@ -6,7 +6,7 @@ Every constant differs from the others and from its default, so that no rule can
 import pytest
 
 from scalelab.errors import ConfigError
-from scalelab.model.transformer import Transformer
+from scalelab.model.transformer.config import Transformer
 from scalelab.train.recipe import BatchRule, OptimizerRule, Recipe
 
 RULE = OptimizerRule(

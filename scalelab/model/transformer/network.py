@@ -8,16 +8,16 @@ Notable:
   an untrained model is ln(vocabulary) exactly;
 - `kinds()` says which weight is what, for learning rates and decay;
 - a network may be one stage of a pipeline (`layers`), and its matrices may be cut over
-  processes (`cut`, see tensor_cut.py). By default it is whole.
+  processes (`cut`, see sharding.py). By default it is whole.
 
 Shapes: B batch, T time, R = B*T rows, C width, H heads, K key-value heads, E head size,
 V vocabulary.
 
-Not here: dimensions and costs (transformer.py), the way out to other software (export.py).
+Not here: dimensions and costs (config.py), the way out to other software (huggingface.py).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +36,11 @@ from scalelab.model.kernels import (
     short_attention,
     swiglu,
 )
-from scalelab.model.transformer import Transformer
-from scalelab.model.whole import WHOLE, Whole
+from scalelab.model.sharding import Stage
+from scalelab.model.transformer.config import Transformer
+from scalelab.model.transformer.unsharded import UNSHARDED, Changed, Unsharded
+
+ADAPTABLE = ("qkv", "out", "gate_up", "down")
 
 
 class Block(nn.Module):
@@ -47,7 +50,7 @@ class Block(nn.Module):
         super().__init__()
         c, e = config, config.head_size
         self.config = config
-        self.cut: Whole = WHOLE
+        self.cut: Unsharded = UNSHARDED
         self.norm_attention = nn.Parameter(torch.ones(c.d_model))
         self.qkv = nn.Parameter(torch.empty((c.n_heads + 2 * c.n_kv_heads) * e, c.d_model))
         self.out = nn.Parameter(torch.empty(c.d_model, c.n_heads * e))
@@ -86,7 +89,7 @@ class Block(nn.Module):
         return mixed.transpose(1, 2).reshape(len(x_RC), H * E)
 
 
-class TransformerNet(nn.Module):
+class TransformerNet(Stage):
     """The model, or one stage of it: tokens in, logits or loss out.
 
     Args:
@@ -99,7 +102,7 @@ class TransformerNet(nn.Module):
         super().__init__()
         layers = range(config.n_layers) if layers is None else layers
         self.config = config
-        self.cut: Whole = WHOLE
+        self.cut: Unsharded = UNSHARDED
         self.recompute = False
         """Whether activations inside a block are forgotten and computed again on the way back."""
         self.is_first, self.is_last = layers.start == 0, layers.stop == config.n_layers
@@ -151,6 +154,23 @@ class TransformerNet(nn.Module):
         x = self._through(tokens_BT, None)
         normed = rms_norm(x, self.cut.weight(self.norm), self.config.norm_eps)
         return normed.view(*tokens_BT.shape, -1)
+
+    def adaptable(self) -> dict[str, nn.Parameter]:
+        """The matrices of the blocks, by block and name."""
+        return {
+            f"{i}_{name}": getattr(block, name)
+            for i, block in self.blocks.items()
+            for name in ADAPTABLE
+        }
+
+    def adapt(self, change: Callable[[Tensor], Tensor]) -> None:
+        """See Network."""
+        for block in self.blocks.values():
+            block.cut = Changed(change)
+
+    def used(self, weight: Tensor) -> Tensor:
+        """See Network."""
+        return next(iter(self.blocks.values())).cut.weight(weight)
 
     def _through(self, x: Tensor, segments_BT: Tensor | None) -> Tensor:
         """The residual stream after the blocks that are here, shape (R, C)."""

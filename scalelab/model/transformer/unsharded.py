@@ -1,7 +1,9 @@
 """Where a matrix lies: here, all of it. What a network asks of whoever cuts its matrices.
 
-Not here: matrices that are cut over processes (tensor_cut.py).
+Not here: matrices that are cut over processes (sharding.py).
 """
+
+from collections.abc import Callable
 
 from torch import Tensor
 from torch.nn.functional import embedding
@@ -9,7 +11,7 @@ from torch.nn.functional import embedding
 from scalelab.model.kernels import cross_entropy
 
 
-class Whole:
+class Unsharded:
     """Every matrix is in one piece, so there is nothing to exchange."""
 
     def weight(self, parameter: Tensor) -> Tensor:
@@ -43,4 +45,15 @@ class Whole:
         return logits_RV
 
 
-WHOLE = Whole()
+UNSHARDED = Unsharded()
+
+
+class Changed(Unsharded):
+    """Every weight of a block is replaced by a function of it."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]):
+        self.change = change
+
+    def weight(self, parameter: Tensor) -> Tensor:
+        """The weight, changed."""
+        return self.change(parameter)

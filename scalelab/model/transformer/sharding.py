@@ -16,8 +16,6 @@ asks its `cut` for weights and for the exchanges around them.
 Source: Shoeybi et al. 2019 (Megatron-LM), arXiv:1909.08053.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -25,9 +23,10 @@ from torch.distributed.tensor import DTensor, Partial, Replicate, Shard
 from torch.distributed.tensor.parallel import loss_parallel
 from torch.nn.functional import cross_entropy, embedding
 
-from scalelab.model.transformer import Transformer, parts
-from scalelab.model.transformer_net import TransformerNet
-from scalelab.model.whole import Whole
+from scalelab.model.sharding import Sharding
+from scalelab.model.transformer.config import Transformer
+from scalelab.model.transformer.network import TransformerNet, starting_values
+from scalelab.model.transformer.unsharded import Unsharded
 
 CUT_DIM = {"qkv": 0, "gate_up": 0, "out": 1, "down": 1, "embedding": 0, "head": 0}
 """Along which dimension a matrix is cut; others are not."""
@@ -36,7 +35,7 @@ WIDTH_DIM = {"qkv": 1, "gate_up": 1, "out": 0, "down": 0, "embedding": 1, "head"
 """Which dimension of a matrix is d_model: never the one that is cut."""
 
 
-class TensorCut(Whole):
+class TensorCut(Unsharded):
     """Matrices cut over the processes of `mesh`, which has one dimension."""
 
     def __init__(self, mesh: DeviceMesh):
@@ -82,12 +81,62 @@ class TensorCut(Whole):
         return self._over_vocabulary(logits_RV, vocab_size).full_tensor()
 
 
+class TransformerSharding(Sharding):
+    """Heads, feed-forward width and vocabulary are cut, and d_model is sharded."""
+
+    config: Transformer
+
+    def stage(self, layers: range, seed: int, mesh: DeviceMesh) -> TransformerNet:
+        """See Sharding. Heads and d_ff must divide by the size of the mesh."""
+        config, degree = self.config, mesh.size()
+        here = config.model_copy(
+            update={
+                "n_heads": config.n_heads // degree,
+                "n_kv_heads": config.n_kv_heads // degree,
+                "d_ff": config.d_ff // degree,
+            }
+        )
+        with torch.device("meta"):
+            network = TransformerNet(here, layers)
+        wanted = {name for name, _ in network.named_parameters()}
+        for name, whole in starting_values(config, seed):
+            if name not in wanted:
+                continue
+            owner, _, leaf = name.rpartition(".")
+            piece = cut_piece(config, name, whole, mesh.get_local_rank(), degree)
+            piece = piece.to(mesh.device_type)
+            if degree > 1:
+                dim = self.cut_dim(name)
+                piece = DTensor.from_local(
+                    piece,
+                    mesh,
+                    [Replicate() if dim is None else Shard(dim)],
+                    run_check=False,
+                    shape=whole.shape,
+                    stride=whole.stride(),
+                )
+            setattr(network.get_submodule(owner), leaf, nn.Parameter(piece))
+        if degree > 1:
+            for module in network.modules():
+                if hasattr(module, "cut"):
+                    module.cut = TensorCut(mesh)
+        return network
+
+    def width_dim(self, name: str) -> int:
+        """See Sharding."""
+        return WIDTH_DIM.get(name.rsplit(".")[-1], 0)
+
+    def cut_dim(self, name: str) -> int | None:
+        """See Sharding."""
+        return CUT_DIM.get(name.rsplit(".")[-1])
+
+
 def cut_piece(config: Transformer, name: str, whole: Tensor, rank: int, degree: int) -> Tensor:
     """The piece of a whole weight that process `rank` of `degree` holds."""
     dim = CUT_DIM.get(name.rsplit(".")[-1])
     if dim is None or degree == 1:
         return whole
-    rows = list(parts(config, name).values())
+    rows = list(config.joined(name).values())
     joined = whole.split(rows) if rows != [-1] else (whole,)
     return torch.cat([_piece(part, dim, rank, degree) for part in joined])
 
@@ -97,51 +146,3 @@ def _piece(whole: Tensor, dim: int, rank: int, degree: int) -> Tensor:
     size, step = whole.shape[dim], -(-whole.shape[dim] // degree)
     start = min(rank * step, size)
     return whole.narrow(dim, start, min(step, size - start))
-
-
-def cut_network(
-    config: Transformer, layers: range, values: Iterator[tuple[str, Tensor]], mesh: DeviceMesh
-) -> TransformerNet:
-    """A stage whose weights are DTensors over `mesh`, with these starting values.
-
-    Args:
-        config: Of the whole model. Heads and d_ff must divide by the size of the mesh.
-        layers: The blocks of this stage.
-        values: Every weight of the whole model, one at a time.
-        mesh: One dimension; of size 1 it leaves the weights whole, and plain tensors.
-    """
-    degree = mesh.size()
-    here = config.model_copy(
-        update={
-            "n_heads": config.n_heads // degree,
-            "n_kv_heads": config.n_kv_heads // degree,
-            "d_ff": config.d_ff // degree,
-        }
-    )
-    with torch.device("meta"):
-        network = TransformerNet(here, layers)
-    wanted = {name for name, _ in network.named_parameters()}
-    for name, whole in values:
-        if name not in wanted:
-            continue
-        owner, _, leaf = name.rpartition(".")
-        piece = cut_piece(config, name, whole, mesh.get_local_rank(), degree)
-        if degree > 1:
-            dim = CUT_DIM.get(leaf)
-            placement = Replicate() if dim is None else Shard(dim)
-            piece = DTensor.from_local(
-                piece.to(mesh.device_type),
-                mesh,
-                [placement],
-                run_check=False,
-                shape=whole.shape,
-                stride=whole.stride(),
-            )
-        else:
-            piece = piece.to(mesh.device_type)
-        setattr(network.get_submodule(owner), leaf, nn.Parameter(piece))
-    if degree > 1:
-        for module in network.modules():
-            if hasattr(module, "cut"):
-                module.cut = TensorCut(mesh)
-    return network

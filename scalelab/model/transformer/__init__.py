@@ -1,0 +1,1 @@
+"""The dense decoder in Llama's layout."""

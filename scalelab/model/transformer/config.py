@@ -1,0 +1,175 @@
+"""The dense decoder in Llama's layout, described: dimensions, counts, costs. No torch.
+
+Blocks of RMSNorm, grouped-query attention with rotary positions, RMSNorm, SwiGLU; a final
+norm and an output head, tied to the embedding or not. No biases. With `qk_norm` queries and
+keys are normalised per head, as in Qwen3.
+
+    blocks  n_layers * (d_model * head_size * (2 n_heads + 2 n_kv_heads) + 3 * d_model * d_ff)
+    norms   n_layers * 2 * d_model + d_model  (+ n_layers * 2 * head_size with qk_norm)
+
+Source: Touvron et al. 2023, arXiv:2302.13971; Qwen3 report 2025, arXiv:2505.09388.
+Not here: the weights (network.py).
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal, Self
+
+from pydantic import model_validator
+
+from scalelab.config import Count, Positive, Switch
+from scalelab.model.base import Architecture, Blocks, Family, ModelSize
+from scalelab.model.transformer.flops import training_flops_per_token
+
+
+class TransformerFamily(Family):
+    """A shape rule: the one transformer of each width. Depth follows width, or is fixed.
+
+    Head size, feed-forward ratio and (with `aspect_ratio`) width over depth are held along
+    the ladder, because a shape that drifts with size bends the law.
+    """
+
+    closer: ClassVar[str] = "make head_size smaller"
+    kind: Literal["transformer"] = "transformer"
+    head_size: Count = 64
+    aspect_ratio: Positive | None = None
+    """d_model / n_layers, held as nearly as whole layers allow. Give this or n_layers."""
+    n_layers: Count | None = None
+    """A fixed depth, for models so small that depth does not help yet."""
+    heads_per_kv_head: Count = 1
+    """Query heads that share one key-value head."""
+    ff_ratio: Positive = 8 / 3
+    """d_ff / d_model before rounding."""
+    ff_multiple: Count = 16
+    """d_ff is rounded up to a multiple of this."""
+    tied: Switch = False
+    qk_norm: Switch = False
+    rope_theta: Positive = 10000.0
+
+    @model_validator(mode="after")
+    def _one_depth_rule(self) -> Self:
+        if (self.aspect_ratio is None) == (self.n_layers is None):
+            raise ValueError("give either aspect_ratio or n_layers, and not both")
+        return self
+
+    def members(self, vocab_size: int) -> Iterator["Transformer"]:
+        """The family from its smallest member up, without end, one for each width."""
+        width_step = self.head_size * self.heads_per_kv_head
+        width = 0
+        while True:
+            width += width_step
+            depth = self.n_layers or max(1, round(width / (self.aspect_ratio or 1)))
+            n_heads = width // self.head_size
+            blocks = -(-width * self.ff_ratio // self.ff_multiple)
+            yield Transformer(
+                n_layers=depth,
+                d_model=width,
+                n_heads=n_heads,
+                n_kv_heads=n_heads // self.heads_per_kv_head,
+                head_size=self.head_size,
+                d_ff=int(blocks) * self.ff_multiple,
+                vocab_size=vocab_size,
+                tied=self.tied,
+                qk_norm=self.qk_norm,
+                rope_theta=self.rope_theta,
+            )
+
+
+class Transformer(Architecture):
+    """One dense decoder, every dimension decided."""
+
+    family: ClassVar[type[Family]] = TransformerFamily
+    parts: ClassVar[Mapping[str, str]] = {
+        "network": "scalelab.model.transformer.network:TransformerNet",
+        "sharding": "scalelab.model.transformer.sharding:TransformerSharding",
+        "huggingface": "scalelab.model.transformer.huggingface:LlamaLayout",
+        "generate": "scalelab.model.transformer.generate:KeyValueCache",
+    }
+
+    kind: Literal["transformer"] = "transformer"
+    n_layers: Count
+    d_model: Count
+    n_heads: Count
+    n_kv_heads: Count
+    """Key and value heads; fewer than n_heads is grouped-query attention."""
+    head_size: Count
+    d_ff: Count
+    """Width of the SwiGLU's gate."""
+    vocab_size: Count
+    tied: Switch = False
+    """Whether the output head is the embedding."""
+    qk_norm: Switch = False
+    rope_theta: Positive = 10000.0
+    norm_eps: Positive = 1e-5
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(
+                f"{self.n_heads} heads cannot share {self.n_kv_heads} key-value heads evenly"
+            )
+        if self.head_size % 2:
+            raise ValueError(f"rotary positions need an even head_size, not {self.head_size}")
+        return self
+
+    def size(self, seq_len: int) -> ModelSize:
+        """See Architecture."""
+        block, heads = self._matrices, self.n_heads * self.head_size
+        vocab = self.vocab_size * self.d_model
+        norms = self.n_layers * self._norms + self.d_model
+        matmul = self.n_layers * block + vocab
+        total = self.n_layers * block + norms + vocab * (1 if self.tied else 2)
+        return ModelSize(
+            n_params_total=total,
+            n_params_non_embedding=self.n_layers * block + norms,
+            n_params_matmul=matmul,
+            n_params_active=total,
+            flops_per_token=training_flops_per_token(matmul, self.n_layers, heads, seq_len),
+        )
+
+    @property
+    def _matrices(self) -> int:
+        heads = 2 * self.n_heads + 2 * self.n_kv_heads
+        return self.d_model * self.head_size * heads + 3 * self.d_model * self.d_ff
+
+    @property
+    def _norms(self) -> int:
+        return 2 * self.d_model + (2 * self.head_size if self.qk_norm else 0)
+
+    def blocks(self) -> Blocks:
+        """See Architecture.
+
+        What a token leaves in a block: both norms' inputs and outputs; the heads before and after
+        rotary, the mixed values, gate and up and their product.
+        """
+        heads = (2 * self.n_heads + 2 * self.n_kv_heads) * self.head_size
+        return Blocks(
+            n=self.n_layers,
+            width=self.d_model,
+            vocabulary=self.vocab_size * self.d_model,
+            tied=self.tied,
+            params_whole=self._norms,
+            params_cut=self._matrices,
+            params_last=self.d_model,
+            numbers_whole=4 * self.d_model,
+            numbers_cut=2 * heads + self.n_heads * self.head_size + 4 * self.d_ff,
+            scores=2 * self.n_heads,
+            keys_values=self.n_kv_heads * self.head_size,
+            divided={"key-value heads": self.n_kv_heads, "feed-forward columns": self.d_ff},
+        )
+
+    def words(self) -> str:
+        """See Architecture."""
+        return (
+            f"{self.n_layers} layers x {self.d_model}, {self.n_heads} heads of {self.head_size} "
+            f"({self.n_kv_heads} key-value), d_ff {self.d_ff}, vocabulary {self.vocab_size:,}"
+        )
+
+    def joined(self, name: str) -> dict[str, int]:
+        """See Architecture."""
+        leaf = name.rsplit(".")[-1]
+        heads, kv_heads = self.n_heads * self.head_size, self.n_kv_heads * self.head_size
+        if leaf == "qkv":
+            return {f"{name}.q": heads, f"{name}.k": kv_heads, f"{name}.v": kv_heads}
+        if leaf == "gate_up":
+            return {f"{name}.gate": self.d_ff, f"{name}.up": self.d_ff}
+        return {name: -1}
