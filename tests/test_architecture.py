@@ -56,7 +56,7 @@ MAY = {  # in the order in which data flows
 MAY["testing"] = set(MAY)  # suites for plug-ins of every kind
 MAY["cli"] = set(MAY) - {"testing"}  # the front door alone sees every room
 HOMES = {
-    "torch": {"model", "train", "evals", "posttrain"},
+    "torch": {"model", "train", "evals", "posttrain", "testing"},
     "tokenizers": {"data"},
     "datasets": {"data", "evals", "posttrain"},
     "lm_eval": {"evals"},

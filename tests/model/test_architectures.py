@@ -1,0 +1,85 @@
+"""Every architecture of this package keeps the contract; the suite notices one that does not."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from scalelab.model import ARCHITECTURES
+from scalelab.model.transformer import network as transformer
+from scalelab.model.transformer.config import Transformer
+from scalelab.model.transformer.huggingface import LlamaLayout
+from scalelab.model.transformer.network import TransformerNet
+from scalelab.testing import architectures as suite
+
+FAMILIES = {
+    "transformer": [
+        {"head_size": 8, "n_layers": 2},
+        {"head_size": 8, "n_layers": 1, "heads_per_kv_head": 2, "qk_norm": True},
+        {"head_size": 4, "aspect_ratio": 4, "tied": True},
+    ],
+}
+CASES = [(name, family) for name, families in FAMILIES.items() for family in families]
+
+
+def test_every_architecture_has_families_here():
+    assert set(FAMILIES) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize(("name", "family"), CASES)
+def test_conforms(name, family):
+    for model in suite.small_models(name, family):
+        suite.check_architecture(model)
+
+
+SIZE, FORWARD, BLOCKS = Transformer.size, TransformerNet.forward, Transformer.blocks
+
+
+def sized(**changes):
+    """`size` with some of its numbers changed."""
+
+    def size(self, seq_len):
+        found = SIZE(self, seq_len)
+        return replace(found, **{k: change(getattr(found, k)) for k, change in changes.items()})
+
+    return size
+
+
+def looks_ahead(self, x, targets_BT=None, segments_BT=None):
+    """Logits that know the mean of the whole window."""
+    logits = FORWARD(self, x, None, segments_BT)
+    return logits + logits.mean(1, keepdim=True) if targets_BT is None else logits.mean()
+
+
+def unseeded(config, seed):
+    """Starting values that nobody can draw again."""
+    del seed
+    for name, weight in TransformerNet(config).named_parameters():
+        yield name, torch.randn(weight.shape)
+
+
+BROKEN = {
+    "one weight too many": (Transformer, "size", sized(n_params_total=lambda n: n + 1), "blocks"),
+    "the head left out": (Transformer, "size", sized(n_params_matmul=lambda n: n - 400), "matmul"),
+    "FLOPs of 2 passes": (Transformer, "size", sized(flops_per_token=lambda f: f / 3), "FLOPs"),
+    "a look ahead": (TransformerNet, "forward", looks_ahead, "comes after"),
+    "no seed": (transformer, "starting_values", unseeded, "one seed"),
+    "segments ignored": (
+        TransformerNet, "forward", lambda self, x, y=None, segments_BT=None: FORWARD(self, x, y),
+        "sees another",
+    ),
+    "a part that lies": (Transformer, "joined", lambda self, name: {name: 3}, "not its rows"),
+    "weights that are lost": (LlamaLayout, "ours", lambda self, theirs: {}, "other weights"),
+    "a refusal of one process": (
+        Transformer, "refusal", lambda self, layout: ("no", "no"), "one process",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+def test_notices(fault, monkeypatch):
+    (model,) = suite.small_models("transformer", {"head_size": 8, "n_layers": 1}, n=1)
+    monkeypatch.setattr(*BROKEN[fault][:3])
+
+    with pytest.raises(AssertionError, match=BROKEN[fault][3]):
+        suite.check_architecture(model)
