@@ -1,0 +1,202 @@
+"""An LSTM that another package adds: conformance, and its whole way through the command line."""
+
+import json
+import os
+import shutil
+import time
+from types import SimpleNamespace
+
+import observe
+import pytest
+import torch
+
+from scalelab.testing import architectures as suite
+
+SWEEP = observe.SWEEP.replace(
+    "{kind: transformer, n_layers: 1, head_size: 8, ff_multiple: 8}",
+    "{kind: lstm, layers: 1, width_step: 4}",
+)
+PLAN = ("plan", "journey", "--budget", "1e11", "--law", "kaplan", "--replicates", "100")
+EVAL = """
+name: measured
+models: {one: MODEL}
+perplexity:
+- {name: held-out, corpus: validation, max_documents: 4}
+tasks:
+- {kind: generation, name: say, rows: sayings.jsonl, n_new: 4}
+"""
+
+
+@pytest.fixture
+def lstm(examples):
+    """The module, and its smallest models."""
+    from scalelab_examples import lstm
+
+    return SimpleNamespace(module=lstm, models=suite.small_models("lstm", {"layers": 2}))
+
+
+def test_it_keeps_the_contract(lstm):
+    for model in lstm.models:
+        suite.check_architecture(model)
+
+
+def test_counts_and_flops_by_hand(lstm):
+    """2 layers of 8 units: 4 gates of 8 x 8 twice, and 2 x 32 biases; 50 tokens twice."""
+    size = lstm.models[0].size(12)
+
+    assert size.n_params_non_embedding == 2 * (2 * 4 * 64 + 64) == 1152
+    assert size.n_params_total == size.n_params_active == 1152 + 2 * 400
+    assert size.n_params_matmul == 1024 + 400
+    # No gradient goes to the state before the first of 12 tokens: 2 x 256 FLOPs a layer.
+    assert size.flops_per_token == 6 * 1424 - 2 * 512 / 12
+
+
+def test_torch_counts_the_same_flops_exactly(lstm, monkeypatch):
+    monkeypatch.setattr(suite, "FLOP_MISS", 1e-12)
+
+    suite.check_flops(lstm.models[0])
+
+
+def test_segments_need_no_more_memory_than_their_tokens(lstm):
+    network, x = suite.shaken(lstm.models[0]), torch.arange(12)[None] % 50
+    owner = (torch.arange(12)[None] > 3).long()
+
+    with torch.no_grad():
+        found = network(x, segments_BT=owner)
+
+    assert torch.allclose(found[:, 4:], network(x[:, 4:]), atol=1e-6)
+    assert not torch.allclose(found[:, 4:], network(x)[:, 4:], atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def worlds(installed, tmp_path_factory, cache, tiny_text):
+    """A function that makes directories with the sweep and the command line, plug-in installed."""
+
+    def make(name):
+        world = observe.World(tmp_path_factory.mktemp(name), cache)
+        world.environ["PYTHONPATH"] = os.pathsep.join((str(installed), str(observe.ROOT)))
+        (world.path / "journey.yaml").write_text(SWEEP.replace("TEXT", str(tiny_text)))
+        return world
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def swept(worlds):
+    """A world in which the sweep was run once."""
+    world = worlds("lstm")
+    done = world("sweep", "journey.yaml")
+    assert done.returncode == 0, done.stderr
+    return world
+
+
+@pytest.fixture(scope="module")
+def launched(swept):
+    """The same world with a plan from it, and the final run that was launched."""
+    for argv in ((*PLAN, "--out", "plan"), ("launch", "plan")):
+        done = swept(*argv)
+        assert done.returncode == 0, done.stderr + done.stdout
+    return swept
+
+
+def results(world, name="journey"):
+    return observe.run_results(world.runs / name)
+
+
+def killed(world, name, *argv):
+    """Run a command, kill all of its processes once it trains, run it again to its end."""
+    process = world.start(*argv)
+    deadline = time.monotonic() + 120
+    while not any(world.runs.glob(name)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    observe.kill(observe.descendants(process.pid))
+    process.communicate()
+    assert any(world.runs.glob(name)), "it ended before it was killed"
+    again = world(*argv)
+    assert again.returncode == 0, again.stderr
+    return again
+
+
+def test_a_dry_run_shows_its_shapes(swept):
+    shown = swept("sweep", "journey.yaml", "--dry-run", "--set", "name=other")
+
+    assert shown.returncode == 0, shown.stderr
+    assert "recipe: lstm, N counted as matmul" in shown.stdout
+    assert " 1x" in shown.stdout
+
+
+def test_a_killed_sweep_ends_with_the_same_last_bit(swept, worlds):
+    world = worlds("killed")
+
+    killed(world, "journey/*/log.jsonl", "sweep", "journey.yaml")
+
+    assert len(results(world)) == 9
+    assert results(world) == results(swept)
+
+
+def test_it_is_fitted(swept):
+    fit = swept("fit", "journey", "--replicates", "50")
+
+    assert fit.returncode == 0, fit.stderr
+    assert json.loads((swept.path / "reports/journey/fit.json").read_text())["n_runs"] == 9
+
+
+def test_a_plan_knows_its_shape_and_its_memory(launched):
+    plan = json.loads((launched.path / "plan" / "plan.json").read_text())
+
+    assert plan["run"]["model"]["kind"] == "lstm"
+    assert plan["memory"]["total_bytes"] > 0
+    assert "1 LSTM layers x" in (launched.path / "plan" / "README.md").read_text()
+
+
+def test_a_plan_for_many_devices_is_refused(swept):
+    done = swept(*PLAN, "--out", "many", "--gpus", "2", "--gpu", "h100", "--mfu", "0.4")
+
+    assert done.returncode == 2
+    assert "lstm has no layout over several processes, and there are 2 devices" in done.stderr
+
+
+def test_a_killed_launch_goes_on_to_the_same_last_bit(launched, worlds):
+    world = worlds("launch")
+    shutil.copytree(launched.path / "plan", world.path / "plan")
+    (name,) = {path.parent.parent.name for path in launched.runs.glob("journey-*/*/result.json")}
+
+    killed(world, f"{name}/*/checkpoints/sharded-*", "launch", "plan", "--set", "checkpoint_s=0.1")
+
+    assert results(world, name) == results(launched, name)
+    (path,) = world.runs.glob(f"{name}/*/result.json")
+    assert json.loads(path.read_text())["n_resumes"] == 1
+
+
+@pytest.mark.parametrize(
+    ("layout", "word"),
+    [("replicate=2", "data-parallel"), ("shard=2", "sharded"), ("tensor=2", "tensor-parallel"),
+     ("pipeline=2,micro_batches=2", "pipeline-parallel")],
+)  # fmt: skip
+def test_a_layout_over_processes_is_refused_by_name(launched, layout, word):
+    done = launched("launch", "plan", "--layout", layout)
+
+    assert done.returncode == 2
+    assert f"lstm has no {word} layout" in done.stderr
+
+
+def test_an_export_is_refused_by_name_and_writes_nothing(swept):
+    run = next(swept.runs.glob("journey/*/result.json")).parent
+    done = swept("export", str(run), "checkpoint")
+
+    assert done.returncode == 2
+    assert "lstm cannot be exported to a Hugging Face checkpoint" in done.stderr
+    assert not (swept.path / "checkpoint").exists()
+
+
+def test_its_perplexity_is_measured_and_it_writes(swept):
+    run = next(swept.runs.glob("journey/*/result.json")).parent
+    (swept.path / "measured.yaml").write_text(EVAL.replace("MODEL", str(run)))
+    rows = [{"prompt": word, "answer": word} for word in ("the", "a", "token")]
+    (swept.path / "sayings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    done = swept("eval", "measured.yaml", "--json", "evals.json")
+
+    assert done.returncode == 0, done.stderr
+    kinds = [one["kind"] for one in json.loads((swept.path / "evals.json").read_text())["measured"]]
+    assert {"perplexity", "generation"} <= set(kinds), kinds
