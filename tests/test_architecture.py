@@ -1,11 +1,13 @@
-"""Three promises about imports, checked by reading the source and by starting Python.
+"""Promises about imports and names, checked by reading the source and by starting Python.
 
 Data flows one way: a room imports only what MAY allows, and MAY only points upstream.
 Every heavy package has a home: elsewhere nobody imports it, not even inside a function.
 What must start at once, or run without torch, does.
+No dimension of an architecture is named outside of its folder.
 """
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +135,16 @@ def test_heavy_packages_stay_home(path):
     packages = {name.split(".")[0] for name in imported(path)}
 
     assert not {p for p in packages & set(HOMES) if room_of(path) not in HOMES[p]}
+
+
+DIMENSIONS = re.compile(r"\b(d_model|n_layers|n_heads|n_kv_heads|head_size|d_ff|qk_norm)\b")
+OWN = (HOUSE / "model" / "transformer", HOUSE / "model" / "kernels.py")
+ELSEWHERE = [path for path in FILES if not {path, *path.parents} & set(OWN)]
+
+
+@pytest.mark.parametrize("path", ELSEWHERE, ids=lambda p: str(p.relative_to(HOUSE)))
+def test_no_dimension_is_named_outside_of_its_architecture(path):
+    assert not DIMENSIONS.findall(path.read_text())
 
 
 def test_help_imports_nothing_heavy():

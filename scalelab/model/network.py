@@ -4,7 +4,7 @@ Shapes: B batch, T time, V vocabulary, C width.
 Not here: the modules (network.py of each architecture).
 """
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scalelab.model.base import Architecture, Kind
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """Tokens in, logits or a loss out. A token sees only itself and what came before it."""
 
     config: Architecture

@@ -25,6 +25,7 @@ from scalelab.model.base import LACKING, LAYOUTS, Architecture, Family
 from scalelab.model.decode import write
 from scalelab.model.huggingface import HuggingFace
 from scalelab.model.network import Network
+from scalelab.model.scalar_net import ScalarNet
 from scalelab.model.sharding import Sharding
 from scalelab.train.layout import Layout
 
@@ -58,6 +59,7 @@ def check_architecture(model: Architecture) -> None:
         check_causality,
         check_loss,
         check_segments,
+        check_trunk,
         check_writing,
         check_layouts,
         check_parts,
@@ -185,6 +187,19 @@ def check_segments(model: Architecture) -> None:
     with torch.no_grad():
         together = network(x, segments_BT=owner)
     assert close(together, torch.stack(alone)), "a segment sees another"
+
+
+def check_trunk(model: Architecture) -> None:
+    """Without its head the network carries one number a token, as in reward models and critics."""
+    net, (x, _) = ScalarNet(shaken(model)), tokens()
+    net(x).sum().backward()
+    numel = {name: weight.numel() for name, weight in net.named_parameters()}
+    found = model.blocks()
+    head = 0 if found.tied else found.vocabulary
+    wanted = model.size(SEQ_LEN).n_params_total - head + found.width
+    assert net(x).shape == (ROWS, SEQ_LEN)
+    assert set(net.kinds()) == set(numel), "kinds() names a head that is not there"
+    assert sum(numel.values()) == wanted, f"{sum(numel.values())} parameters, {wanted} expected"
 
 
 def check_writing(model: Architecture) -> None:
