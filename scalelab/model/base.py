@@ -129,6 +129,15 @@ class Architecture(Config):
     parts: ClassVar[Mapping[str, str]]
     """"module:attribute" of its parts: network, and sharding, huggingface, generate if it can."""
 
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse, when it is imported, a class that lacks what no instance can be asked for."""
+        super().__pydantic_init_subclass__(**kwargs)
+        lacks = [] if "vocab_size" in cls.model_fields else ["vocab_size"]
+        lacks += [name for name in ("family", "parts") if not hasattr(cls, name)]
+        if lacks or "network" not in cls.parts:
+            raise TypeError(f"{cls.__name__} has no {', '.join(lacks) or 'network in parts'}")
+
     @abstractmethod
     def size(self, seq_len: int) -> ModelSize:
         """Counts, and cost per token at a context of `seq_len` tokens."""

@@ -1,13 +1,16 @@
 """Every architecture of this package keeps the contract; the suite notices one that does not."""
 
 from dataclasses import replace
+from typing import ClassVar, Literal
 
 import pytest
 import torch
 
+from scalelab.config import Count
 from scalelab.model import ARCHITECTURES
+from scalelab.model.base import Architecture
 from scalelab.model.transformer import network as transformer
-from scalelab.model.transformer.config import Transformer
+from scalelab.model.transformer.config import Transformer, TransformerFamily
 from scalelab.model.transformer.huggingface import LlamaLayout
 from scalelab.model.transformer.network import TransformerNet
 from scalelab.testing import architectures as suite
@@ -74,6 +77,21 @@ BROKEN = {
         Transformer, "refusal", lambda self, layout: ("no", "no"), "one process",
     ),
 }  # fmt: skip
+
+
+def test_a_description_that_lacks_something_is_no_architecture():
+    with pytest.raises(TypeError, match="Mine has no vocab_size, family, parts"):
+
+        class Mine(Architecture):
+            kind: Literal["mine"] = "mine"
+
+    with pytest.raises(TypeError, match="Other has no network in parts"):
+
+        class Other(Architecture):
+            kind: Literal["other"] = "other"
+            vocab_size: Count
+            family: ClassVar = TransformerFamily
+            parts: ClassVar = {}
 
 
 @pytest.mark.parametrize("fault", BROKEN)
