@@ -45,6 +45,16 @@ design:
   tokens_per_param: 20
 """
 
+WITHOUT_MLFLOW = """
+import importlib.util as u, sys
+real = u.find_spec
+u.find_spec = lambda n, *a: None if n.split('.')[0] == 'mlflow' else real(n, *a)
+class Gone:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] == 'mlflow': raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Gone())
+"""
+
 
 class World:
     """A directory to work in, and the command line in it."""
@@ -64,6 +74,13 @@ class World:
     def cache(self) -> Path:
         """Where prepared corpora lie."""
         return Path(self.environ["SCALELAB_CACHE"])
+
+    def forget_mlflow(self) -> None:
+        """Let Python's own finder say that there is no mlflow, as on a machine without it."""
+        hidden = self.path / "hidden"
+        hidden.mkdir()
+        (hidden / "sitecustomize.py").write_text(WITHOUT_MLFLOW)
+        self.environ["PYTHONPATH"] = f"{hidden}:{self.environ['PYTHONPATH']}"
 
     def command(self, *argv: str) -> list[str]:
         """A call of the command line."""

@@ -10,16 +10,6 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "analysis"))
 
 import observe
 
-WITHOUT_MLFLOW = """
-import importlib.util as u, sys
-real = u.find_spec
-u.find_spec = lambda n, *a: None if n.split('.')[0] == 'mlflow' else real(n, *a)
-class Gone:
-    def find_spec(self, name, path=None, target=None):
-        if name.split('.')[0] == 'mlflow': raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Gone())
-"""
-
 
 class World(observe.World):
     """A directory with the file of a small sweep, and the command line in it."""
@@ -27,13 +17,6 @@ class World(observe.World):
     def __init__(self, path: Path, cache: Path, text: Path):
         super().__init__(path, cache)
         (path / "journey.yaml").write_text(observe.SWEEP.replace("TEXT", str(text)))
-
-    def forget_mlflow(self):
-        """Let Python's own finder say that there is no mlflow, as on a machine without it."""
-        hidden = self.path / "hidden"
-        hidden.mkdir()
-        (hidden / "sitecustomize.py").write_text(WITHOUT_MLFLOW)
-        self.environ["PYTHONPATH"] = f"{hidden}:{self.environ['PYTHONPATH']}"
 
 
 @pytest.fixture(scope="session")
