@@ -19,7 +19,8 @@ added. What is in pickles (optimizer.pt, scheduler.pt, rng_state.pth) transforme
 weights_only=True, which runs no code; training_args.bin is written and never read.
 
 Source: TRL 1.16 and transformers 5.23, as installed; names of arguments change between versions.
-Not here: single stages (offline_trl.py, online_trl.py), the way to other names (model/export.py).
+Not here: single stages (offline_trl.py, online_trl.py), the way to other names
+(model/huggingface.py).
 """
 
 import contextlib
