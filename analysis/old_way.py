@@ -35,7 +35,9 @@ from scalelab.launch.sweepfile import SweepFile
 from scalelab.launch.sweeping import train_all
 from scalelab.model.base import Architecture
 from scalelab.sweep.base import Proposal
-from scalelab.train.recipe import BatchRule, OptimizerRule, Recipe
+from scalelab.train.optimizers.adamw import AdamWRecipe
+from scalelab.train.recipe import Recipe
+from scalelab.train.rules import BatchRule
 from scalelab.train.spec import RunResult
 
 ABREAST = 2  # trials that are asked for, trained and told together: one a core
@@ -44,7 +46,7 @@ RECIPE_FLOPS = 9 * 2 * 5e11  # analysis/LOG.md: the embedded recipe, 9 settings 
 TOKENS_PER_PARAM = 20.0
 KAPLAN_EXPONENT = 0.73
 NAIVE_WINDOWS = 16  # of one batch
-SPACE = {  # log-uniform between the ends; rates in units of OptimizerRule
+SPACE = {  # log-uniform between the ends; rates in units of AdamWRecipe
     "lr": (3e-4, 3e-2),
     "embedding_lr": (1.0, 30.0),
     "head_lr": (1.0, 30.0),
@@ -58,7 +60,7 @@ def naive(recipe: Recipe) -> Recipe:
     batch = NAIVE_WINDOWS * recipe.seq_len
     return recipe.model_copy(
         update={
-            "optimizer": OptimizerRule(
+            "optimizer": AdamWRecipe(
                 lr=1e-3, width_exponent=0.0, batch_exponent=0.0, beta2=0.999, weight_decay=0.01
             ),
             "batch": BatchRule(

@@ -134,11 +134,14 @@ def digest_without(config: Config, after: int) -> str:
 
 
 def later_fields(config: Config, after: int) -> dict[str, Any]:
-    """Fields marked as later than a schema, and those below them; for pydantic's `exclude`."""
+    """Fields marked as later than a schema, and those below them; for pydantic's `exclude`.
+
+    One that is set is not among them: nothing from before can be meant.
+    """
     found: dict[str, Any] = {}
     for name, info in type(config).model_fields.items():
         value = getattr(config, name)
-        if _since(info) > after:
+        if _since(info) > after and value == info.get_default(call_default_factory=True):
             found[name] = True
         elif isinstance(value, Config) and (below := later_fields(value, after)):
             found[name] = below
@@ -157,7 +160,7 @@ def short_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def plugin(registry: Registry, part: str | None = None) -> Any:
+def plugin(registry: Registry, part: str | None = None, default: str | None = None) -> Any:
     """The type of a field whose config class is looked up in `registry` by its own `kind`.
 
     `source: {kind: text, paths: [...]}` becomes the config registered as "text". A bare word
@@ -166,29 +169,42 @@ def plugin(registry: Registry, part: str | None = None) -> Any:
     Args:
         registry: Holds the config classes, or classes that have them.
         part: The attribute of a member that is the config class; None: the member itself.
+        default: The kind of settings that name none, as all were before there were others.
     """
+    return Annotated[Any, BeforeValidator(Choice(registry, part, default))]
 
-    def member(name: str) -> Any:
-        found = registry[name]
-        return found if part is None else getattr(found, part)
 
-    def choose(value: object) -> object:
+class Choice:
+    """Validates a field of plugin()'s."""
+
+    def __init__(self, registry: Registry, part: str | None = None, default: str | None = None):
+        self._registry, self._part, self._default = registry, part, default
+
+    def has(self, kind: object) -> bool:
+        """Whether there is such a member; None stands for the default."""
+        return (self._default if kind is None else kind) in self._registry
+
+    def member(self, kind: str | None) -> type[Config]:
+        """The config class of a kind, likewise."""
+        found = self._registry[self._default if kind is None else kind]
+        return found if self._part is None else getattr(found, self._part)
+
+    def __call__(self, value: object) -> object:
+        """The config that a value describes."""
+        registry = self._registry
         if isinstance(value, Config):
             return value
         if isinstance(value, str):
             value = {"kind": value}
-        if not isinstance(value, dict) or "kind" not in value:
+        if not isinstance(value, dict) or ("kind" not in value and self._default is None):
             raise ValueError(f"name one {registry.noun} as `kind`: {', '.join(registry)}")
-        name = value["kind"]
-        if name not in registry:
+        kind = value.get("kind")
+        if not self.has(kind):
             raise ValueError(
-                f"unknown {registry.noun} {name!r}{did_you_mean(name, registry)}"
+                f"unknown {registry.noun} {kind!r}{did_you_mean(kind, registry)}"
                 f" (there are: {', '.join(registry)})"
             )
-        return member(name).model_validate(value)
-
-    choose.member, choose.registry = member, registry  # type: ignore[attr-defined]  # read below
-    return Annotated[Any, BeforeValidator(choose)]
+        return self.member(kind).model_validate(value)
 
 
 @dataclass
@@ -388,7 +404,7 @@ def _owner(model: type[BaseModel] | None, path: Path_, data: Any) -> Sequence[st
 def _plugin_called(name: object, info: Any) -> type[BaseModel] | None:
     """The config that a plug-in field holds, from the registry its validator was made with."""
     for extra in info.metadata if info else ():
-        choose = getattr(extra, "func", None)
-        if name in getattr(choose, "registry", ()):
-            return choose.member(name)
+        choice = getattr(extra, "func", None)
+        if isinstance(choice, Choice) and choice.has(name):
+            return choice.member(name)
     return None

@@ -2,7 +2,7 @@
 
     python analysis/bench/training.py
 
-Ours is the network and FlatAdamW exactly as scalelab/train/loop.py uses them, in fp32 and in
+Ours is the network and FlatOptimizer exactly as scalelab/train/loop.py uses them, in fp32 and in
 bf16. The baseline is transformers' LlamaForCausalLM of the same shape with torch.optim.AdamW,
 clip_grad_norm_ and cross_entropy in fp32. All three take the same batches in one process, in
 turn step by step, so that the noise of a shared machine hits them alike. The baseline also
@@ -34,7 +34,7 @@ from scalelab.data.tokens import TokenFile
 from scalelab.launch.sweepfile import SweepFile
 from scalelab.model.transformer.config import Transformer, TransformerFamily
 from scalelab.train.device import use_threads
-from scalelab.train.optim import FlatAdamW
+from scalelab.train.optimizers.flat import FlatOptimizer
 
 RECIPE = SweepFile.load(Path(__file__).parents[2] / "sweeps" / "isoflop.yaml", []).recipe
 VOCAB = 1024
@@ -110,7 +110,7 @@ def compare(
 def plain(config: Transformer, seq_len: int, batch_tokens: int) -> Callable[[torch.Tensor], None]:
     """A step as one would write it: a stock model, a stock optimizer."""
     model = LlamaForCausalLM(LlamaConfig.from_dict(config.hugging_face().describe(seq_len)))
-    spec = RECIPE.optimizer.at(config.d_model, batch_tokens)
+    spec = RECIPE.optimizer.at(RECIPE.scale(config, 1e6).with_batch(batch_tokens))
     adamw = torch.optim.AdamW(model.parameters(), lr=spec.lr_matrix, betas=(0.9, 0.95))
 
     def step(batch: torch.Tensor) -> None:
@@ -130,8 +130,8 @@ def ours(
     """A step as scalelab/train/loop.py takes it."""
     network = config.network()
     network.reset(0)
-    spec = RECIPE.optimizer.at(config.d_model, batch_tokens)
-    optimizer = FlatAdamW(network, network.kinds(), spec, working)
+    spec = RECIPE.optimizer.at(RECIPE.scale(config, 1e6).with_batch(batch_tokens))
+    optimizer = FlatOptimizer(network, network.kinds(), spec, working)
 
     def step(batch: torch.Tensor) -> None:
         network(batch[:, :-1], batch[:, 1:]).backward()

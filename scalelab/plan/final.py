@@ -170,17 +170,14 @@ def flops_per_token(size: ModelSize, param_count: str, flop_count: str) -> float
 
 def phases(spec: RunSpec) -> dict[str, int | None]:
     """Steps of warmup and of cooldown; None for a phase that the schedule does not have."""
-    shares = {name: getattr(spec.schedule, name, None) for name in ("warmup", "cooldown")}
-    return {
-        f"{name}_steps": None if share is None else round(share * spec.n_steps)
-        for name, share in shares.items()
-    }
+    steps = {"warmup": None, "cooldown": None} | spec.schedule.phases(spec.n_steps)
+    return {f"{name}_steps": n for name, n in steps.items()}
 
 
 def described(final: FinalModel) -> list[str]:
     """The concrete model for eyes, one thought a line."""
     spec, size, asked = final.spec, final.size, final.planned
-    rates, steps = spec.optimizer, phases(spec)
+    steps = phases(spec)
     counts = ", ".join(f"{size.count(c):,} {c}" for c in PARAM_COUNTS if c != "active")
     parts = [f"{n:,} {name}" for name, n in _phase_words(steps).items()]
     return [
@@ -198,9 +195,7 @@ def described(final: FinalModel) -> list[str]:
         f"  N exactly: {counts}",
         f"  {spec.n_steps:,} steps of {spec.batch_tokens:,} tokens"
         + (f"; of these {', '.join(parts)}" if parts else ""),
-        f"  rates: matrices {rates.lr_matrix:.3g}, embedding {rates.lr_embedding:.3g}, "
-        f"head {rates.lr_head:.3g}, gains {rates.lr_vector:.3g}; "
-        f"weight decay {rates.weight_decay:g}; seed {spec.seed}",
+        f"  rates: {spec.optimizer.words()}; seed {spec.seed}",
     ]
 
 

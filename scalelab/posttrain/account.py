@@ -21,14 +21,14 @@ Not here: money and time of a final run (the plan room).
 from torch import nn
 
 from scalelab.evals.checkpoint import Checkpoint
+from scalelab.posttrain.base import Rates
+from scalelab.train.memory import state_bytes
 
-ADAM_BYTES = 4 * 4
-"""Bytes a weight under the flat AdamW in fp32: weight, gradient, two moments."""
 
-
-def trained_bytes(module: nn.Module) -> int:
-    """Bytes of a module's weights under AdamW: weights, gradients and moments, fp32."""
-    return ADAM_BYTES * sum(p.numel() for p in module.parameters())
+def trained_bytes(module: nn.Module, rates: Rates) -> int:
+    """Bytes of a module that is trained: weights, gradients and the optimizer's state, fp32."""
+    n_params = sum(p.numel() for p in module.parameters())
+    return state_bytes(n_params, "fp32", rates.spec())
 
 
 def held_bytes(module: nn.Module) -> int:

@@ -19,34 +19,21 @@ from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
-from scalelab.config import Config, Name, Positive
+from scalelab.config import Config, Name, plugin
 from scalelab.errors import DataError, RunError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.conversations import Conversations
 from scalelab.evals.reward_model import RewardModel
 from scalelab.track.stages import REDO, STAGE_RESULT, StageResult, stage_id, stage_result
+from scalelab.train import FIRST_OPTIMIZER, OPTIMIZERS
 from scalelab.train.rundir import RunDir
-from scalelab.train.spec import AdamWSpec
 
 FORMAT = 1
 """Version of everything that decides what a stage comes to. Raise it and all is done anew."""
 
 
-class Rates(Config):
-    """AdamW for post-training: one rate for every weight, decaying after a warmup."""
-
-    lr: Positive
-    """Peak learning rate."""
-    beta2: Positive = 0.99
-    weight_decay: float = 0.0
-    grad_clip: Positive | None = 1.0
-
-    def spec(self) -> AdamWSpec:
-        """The same for the flat optimizer."""
-        return AdamWSpec(
-            lr_matrix=self.lr, lr_embedding=self.lr, lr_head=self.lr, lr_vector=self.lr,
-            beta2=self.beta2, weight_decay=self.weight_decay, grad_clip=self.grad_clip,
-        )  # fmt: skip
+Rates = plugin(OPTIMIZERS, "uniform", FIRST_OPTIMIZER)
+"""The type of a stage's field that says how weights are updated: one rate for all of them."""
 
 
 class Stage(Config):

@@ -50,6 +50,7 @@ from scalelab.posttrain.networks import Lora
 from scalelab.sealed import Damaged, Format, check_file, synced_digest
 from scalelab.train import checkpoint
 from scalelab.train.device import find_device
+from scalelab.train.optimizers.per_weight import PerWeight
 from scalelab.train.schedule import WSD
 
 if TYPE_CHECKING:
@@ -307,7 +308,7 @@ class ByTrl(ABC):
             "output_dir": str(self.folder),
             "max_steps": self.n_updates,
             "per_device_train_batch_size": self.batch,
-            "max_grad_norm": self.rates.grad_clip or 0.0,
+            "max_grad_norm": self.rates.spec().max_norm() or 0.0,
             "seed": self.given.seed % 2**32,
             "train_sampling_strategy": "sequential",
             "logging_steps": max(1, self.n_updates // POINTS),
@@ -351,19 +352,12 @@ class TakenAsGiven:
         return prompts, None, {}
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """Our AdamW: all at one rate, and gains do not decay."""
+        """Ours, with the weights called matrices that have more dimensions than one."""
         if self.optimizer is None:
-            rates = self.work.rates
-            trained = [p for p in (model or self.model).parameters() if p.requires_grad]
-            groups = [
-                {"params": [p for p in trained if p.dim() > 1], "weight_decay": rates.weight_decay},
-                {"params": [p for p in trained if p.dim() < 2], "weight_decay": 0.0},
-            ]
-            spec = rates.spec()
-            self.optimizer = torch.optim.AdamW(
-                [group for group in groups if group["params"]],
-                lr=rates.lr, betas=(spec.beta1, spec.beta2), eps=spec.eps, fused=True,
-            )  # fmt: skip
+            named = (model or self.model).named_parameters()
+            trained = {name: p for name, p in named if p.requires_grad}
+            kinds = {n: "matrix" if p.dim() > 1 else "vector" for n, p in trained.items()}
+            self.optimizer = PerWeight(trained, kinds, self.work.rates.spec())
         return self.optimizer
 
     def create_scheduler(

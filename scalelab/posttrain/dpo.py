@@ -156,7 +156,7 @@ class Preferring:
             "flops": self._reference_flops,
             "flops_by": {"reference": self._reference_flops},
             "memory_bytes": {
-                "trained": trained_bytes(self.adapter or self.network),
+                "trained": trained_bytes(self.adapter or self.network, self.stage.rates),
                 "reference": held_bytes(self.start.network),
                 "activations": activation_bytes(self.start, 2 * self.stage.batch * longest),
             },

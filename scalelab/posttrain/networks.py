@@ -1,6 +1,6 @@
 """The networks of post-training: one that is trained, and low-rank changes.
 
-    Trainee     a network under the flat AdamW of pretraining, with a schedule
+    Trainee     a network under the flat optimizer of pretraining, with a schedule
     Adapter     W + (alpha / rank) B A on the blocks' matrices, where only A and B are trained
 
 Shapes: B rows, T positions, V vocabulary, C width.
@@ -30,7 +30,7 @@ from scalelab.model.network import Network
 from scalelab.posttrain.base import Rates
 from scalelab.sealed import file_digest
 from scalelab.train.checkpoint import save_weights
-from scalelab.train.optim import FlatAdamW
+from scalelab.train.optimizers.flat import FlatOptimizer
 from scalelab.train.schedule import WSD
 
 
@@ -63,15 +63,15 @@ class Trainee:
     ):
         module.requires_grad_(True)
         self.n_steps, self.schedule = n_steps, WSD(warmup=warmup, cooldown=1 - warmup)
-        self.optimizer = FlatAdamW(module, kinds, rates.spec(), torch.float32)
+        self.optimizer = FlatOptimizer(module, kinds, rates.spec(), torch.float32)
 
     def update(self, k: int) -> float:
         """One update with the gradient that there is. Its norm, unclipped."""
         return float(self.optimizer.step(self.schedule.factor(k, self.n_steps)))
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
-        """Weights and moments, to go on from."""
-        both = self.optimizer.weights() | self.optimizer.moments()
+        """Weights and the optimizer's state, to go on from."""
+        both = self.optimizer.weights() | self.optimizer.state()
         return {f"{prefix}/{name}": tensor for name, tensor in both.items()}
 
     def restore(self, prefix: str, tensors: dict[str, Tensor]) -> None:

@@ -1,6 +1,6 @@
 """SFT, reward models and DPO with TRL's trainers in place of our own steps.
 
-    backend: own    losses.py, the flat AdamW
+    backend: own    losses.py, the flat optimizer
     backend: trl    SFTTrainer, RewardTrainer, DPOTrainer
 
 Examples, pairs, their order and all that is reported come from our own work on the stage; only

@@ -268,7 +268,7 @@ class GroupsByTrl(ByTrl):
             },
             "tables": {"course": rows_of_course(self.course)},
             "memory_bytes": {
-                "policy": trained_bytes(self.network),
+                "policy": trained_bytes(self.network, self.stage.rates),
                 "reference": held if self.stage.kl else 0,
                 "reward": 0 if self.proxy is None else held_bytes(self.proxy.net),
                 "activations": activation_bytes(self.start, self.stage.batch * self.start.seq_len),

@@ -294,8 +294,10 @@ class Improving:
             "metrics": {"steps": self.n_steps, **last_of_course(self.course), **self.evaluate()},
             "tables": {"course": rows_of_course(self.course)},
             "memory_bytes": {
-                "policy": trained_bytes(self.network),
-                "critic": trained_bytes(self.critic_net),
+                "policy": trained_bytes(self.network, self.stage.rates),
+                "critic": trained_bytes(
+                    self.critic_net, self.stage.critic_rates or self.stage.rates
+                ),
                 "reference": held,
                 "reward": 0 if self.proxy is None else held_bytes(self.proxy.net),
                 "activations": activation_bytes(self.start, n_tokens // self.stage.minibatches),

@@ -117,7 +117,7 @@ class Valuing:
                 "steps": self.n_steps,
             },
             "memory_bytes": {
-                "trained": trained_bytes(self.net),
+                "trained": trained_bytes(self.net, self.stage.rates),
                 "activations": activation_bytes(self.start, 2 * self.stage.batch * longest),
             },
         }

@@ -184,7 +184,7 @@ class Learning:
                 "answer_tokens": sum(sum(e.is_answer) for e in self.examples),
             },
             "memory_bytes": {
-                "trained": trained_bytes(self.adapter or self.network),
+                "trained": trained_bytes(self.adapter or self.network, self.stage.rates),
                 "activations": activation_bytes(self.start, n_tokens),
             },
         }

@@ -1,7 +1,7 @@
 """Checkpoints: write, find, go on. Nothing is ever half there.
 
     checkpoints/step-00001200/
-      state.safetensors   weights by name (fp32) and AdamW's moments
+      state.safetensors   weights by name (fp32) and the optimizer's state
       meta.json           sealed: the run, where it stands, and the SHA-256 of the file above
 
 A checkpoint is written beside its place and renamed, so a killed save leaves the one before

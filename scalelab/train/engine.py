@@ -27,7 +27,7 @@ class Engine(Protocol):
 
     @property
     def updates(self) -> int:
-        """Updates that AdamW has made."""
+        """Updates made so far."""
 
     def gradient(self, batch: Tensor) -> Tensor:
         """Gradient of this process's part of the batch, kept inside; its mean loss."""
@@ -36,7 +36,7 @@ class Engine(Protocol):
         """Norm of the whole gradient."""
 
     def update(self, factor: float, norm: Tensor) -> None:
-        """One AdamW update at `factor` of the peak rates, the gradient clipped, then cleared."""
+        """One update at `factor` of the peak rates, the gradient clipped, then cleared."""
 
     def forget_gradient(self) -> None:
         """Clear every gradient."""
@@ -51,10 +51,10 @@ class Engine(Protocol):
         """Validation loss and its standard error over windows, nats per token."""
 
     def state(self) -> dict[str, Tensor]:
-        """Weights and moments by names that no layout changes, as views to save or to fill."""
+        """Weights and the optimizer's state by names that no layout changes: views, to fill too."""
 
     def restored(self, updates: int) -> None:
-        """To be called once state() has been filled: AdamW has made so many updates."""
+        """To be called once state() has been filled: so many updates are made."""
 
     def weights(self) -> dict[str, Tensor]:
         """The whole model's fp32 weights by name."""

@@ -341,12 +341,13 @@ class _Run:
         if self.launched is not None and self.launched.layout.devices > 1:
             for rank, times in self.stragglers.told(self.engine.own_seconds()).items():
                 self._tell("straggler", step=step, rank=rank, times_slower=round(times, 2))
+        factor = self._factor(step - 1)
         self._tell(
             "step",
             step=step,
             n_tokens=n_tokens,
             loss=loss,
-            lr=spec.optimizer.lr_matrix * self._factor(step - 1),
+            **{name: peak * factor for name, peak in spec.optimizer.rates().items()},
             grad_norm=norm,
             tokens_per_s=tokens_per_s,
             mfu=self._mfu(tokens_per_s),
@@ -381,7 +382,7 @@ class _Run:
             self.saver.begin(self.progress)
         else:
             optimizer = self.engine.optimizer
-            tensors = {**optimizer.weights(), **optimizer.moments()}
+            tensors = {**optimizer.weights(), **optimizer.state()}
             self.dir.guard()
             checkpoint.save(self.dir.checkpoints, self.dir.run, self.progress, tensors)
             self.dir.append("checkpoint", step=self.progress.step)

@@ -3,13 +3,14 @@
 Estimates, on the high side. A run that meets its device's limit all the same goes on with
 half the micro-batch (loop.py).
 
-    state        16 bytes per parameter: master weight, gradient and two moments in fp32;
-                 20 with working weights and gradients in bf16 beside them (optim.py)
+    state        master weight and gradient in fp32, 8 bytes per parameter; 12 with working
+                 ones in bf16 beside them (optimizers/flat.py); and the optimizer's own state
     activations  what one token leaves behind (model room) x tokens of the micro-batch
 
 Not here: layouts over many devices (the plan room).
 """
 
+from scalelab.train.optimizers.base import Optimizer
 from scalelab.train.spec import RunSpec
 
 SHARE_OF_DEVICE = 0.8
@@ -19,16 +20,16 @@ CPU_MICRO_TOKENS = 16384
 """On the CPU larger micro-batches only leave the cache. Measured on two cores."""
 
 
-def state_bytes(n_params: int, precision: str) -> int:
-    """Weights, gradients and AdamW's moments, bytes."""
-    return n_params * (20 if precision == "bf16" else 16)
+def state_bytes(n_params: int, precision: str, optimizer: Optimizer) -> int:
+    """Weights, gradients and the optimizer's state, bytes."""
+    return n_params * (12 if precision == "bf16" else 8) + optimizer.state_bytes(n_params)
 
 
 def run_bytes(spec: RunSpec, precision: str, micro_rows: int) -> int:
     """Memory of a whole run at a micro-batch of `micro_rows` windows, bytes."""
     per_token = spec.model.activation_bytes_per_token(2 if precision == "bf16" else 4)
     total = spec.model.size(spec.seq_len).n_params_total
-    return state_bytes(total, precision) + per_token * micro_rows * spec.seq_len
+    return state_bytes(total, precision, spec.optimizer) + per_token * micro_rows * spec.seq_len
 
 
 def first_micro_rows(

@@ -12,7 +12,7 @@ import torch
 from scalelab.config import parse_yaml
 from scalelab.train.device import find_device
 from scalelab.train.memory import first_micro_rows
-from scalelab.train.optim import FlatAdamW
+from scalelab.train.optimizers.flat import FlatOptimizer
 from scalelab.train.spec import RunSpec
 
 WARMUP_STEPS, TIMED_STEPS = 2, 5
@@ -30,7 +30,7 @@ def _time(spec: RunSpec) -> float:
     network.reset(spec.seed)
     network.to(device.torch)
     working = torch.bfloat16 if precision == "bf16" else torch.float32
-    optimizer = FlatAdamW(network, network.kinds(), spec.optimizer, working)
+    optimizer = FlatOptimizer(network, network.kinds(), spec.optimizer, working)
     forward = torch.compile(network) if device.kind == "cuda" else network
     rows = first_micro_rows(spec, device.kind, device.memory_bytes, precision)
     shape = (rows, spec.seq_len + 1)

@@ -40,7 +40,7 @@ from scalelab.train.device import Device
 from scalelab.train.divide import refuse_layout
 from scalelab.train.evaluate import summary, window_losses
 from scalelab.train.layout import Layout
-from scalelab.train.optim import ORDER
+from scalelab.train.optimizers.per_weight import PerWeight
 from scalelab.train.spec import RunSpec
 
 PROBE_WIDTH = 256
@@ -88,14 +88,9 @@ class Parallel:
         self.layers = [range(cuts[i], cuts[i + 1]) for i in range(layout.pipeline)]
         self.sharding = spec.model.sharding()
         self.network = self._build()
-        self._adamw = torch.optim.AdamW(
-            list(self._groups()),
-            lr=spec.optimizer.lr_matrix,
-            betas=(spec.optimizer.beta1, spec.optimizer.beta2),
-            eps=spec.optimizer.eps,
-            fused=True,
+        self.optimizer = PerWeight(
+            dict(self.network.named_parameters()), self.network.kinds(), spec.optimizer
         )
-        self._remember(0)
         self._schedule = self._pipeline() if layout.pipeline > 1 else None
         self.forward = self.network
         if device.kind == "cuda" and self._schedule is None:
@@ -116,24 +111,6 @@ class Parallel:
         for block in network.blocks.values():
             fully_shard(block, **options)
         return fully_shard(network, **options)
-
-    def _groups(self):
-        named, kinds = list(self.network.named_parameters()), self.network.kinds()
-        for kind in ORDER:
-            weights = [p for name, p in named if kinds[name] == kind]
-            if weights:
-                decay = 0.0 if kind == "vector" else self.spec.optimizer.weight_decay
-                rate = getattr(self.spec.optimizer, f"lr_{kind}")
-                yield {"params": weights, "peak": rate, "weight_decay": decay}
-
-    def _remember(self, updates: int) -> None:
-        """AdamW's memory as after so many updates, its moments zero where there are none."""
-        for parameter in self.network.parameters():
-            state = self._adamw.state[parameter]
-            state["step"] = torch.tensor(float(updates), device=_where(parameter))
-            for moment in ("exp_avg", "exp_avg_sq"):
-                if moment not in state:
-                    state[moment] = torch.zeros_like(parameter, requires_grad=False)
 
     def _pipeline(self) -> Schedule1F1B:
         stage = PipelineStage(
@@ -196,14 +173,14 @@ class Parallel:
         return norm
 
     def update(self, factor: float, norm: Tensor) -> None:
-        """One AdamW update at `factor` of the peak rates, the gradient clipped."""
-        if self.spec.optimizer.grad_clip is not None:
-            share = (self.spec.optimizer.grad_clip / (norm + 1e-6)).clamp_(max=1.0)
+        """One update at `factor` of the peak rates, the gradient clipped."""
+        most = self.spec.optimizer.max_norm()
+        if most is not None:
+            share = (most / (norm + 1e-6)).clamp_(max=1.0)
             for parameter in self.network.parameters():
                 parameter.grad.to_local().mul_(share.to(_where(parameter)))
-        for group in self._adamw.param_groups:
-            group["lr"] = group["peak"] * factor
-        self._adamw.step()
+        self.optimizer.set_factor(factor)
+        self.optimizer.step()
         self.forget_gradient()
 
     def forget_gradient(self) -> None:
@@ -289,28 +266,23 @@ class Parallel:
         return torch.zeros(1, device=tokens.device).expand(*tokens.shape, vocab_size)
 
     def state(self) -> dict[str, Tensor]:
-        """Weights and moments by names that no layout changes, as views to save or to fill."""
+        """Weights and the optimizer's state by names that no layout changes: views, to fill too."""
         found: dict[str, Tensor] = {}
         for name, parameter in self.network.named_parameters():
-            memory = self._adamw.state[parameter]
-            for what, tensor in (
-                ("weight", parameter.detach()),
-                ("exp_avg", memory["exp_avg"]),
-                ("exp_avg_sq", memory["exp_avg_sq"]),
-            ):
+            tensors = {"weight": parameter.detach(), **self.optimizer.kept(parameter)}
+            for what, tensor in tensors.items():
                 for part, view in self._parts_of(name, tensor):
                     found[f"{what}/{part}"] = view
         return found
 
     def restored(self, updates: int) -> None:
-        """To be called once state() has been filled: AdamW has made so many updates."""
-        self._remember(updates)
+        """To be called once state() has been filled: so many updates are made."""
+        self.optimizer.restored(updates)
 
     @property
     def updates(self) -> int:
-        """Updates that AdamW has made."""
-        parameter = next(iter(self.network.parameters()))
-        return int(self._adamw.state[parameter]["step"])
+        """Updates made so far."""
+        return self.optimizer.updates
 
     def weights(self) -> dict[str, Tensor]:
         """The whole model's fp32 weights by name, in every process, on the CPU."""
@@ -328,7 +300,7 @@ class Parallel:
         return every
 
     def _parts_of(self, name: str, tensor: DTensor) -> Iterator[tuple[str, DTensor]]:
-        """The named parts of a weight or of its moments, as DTensors over the same memory."""
+        """The named parts of a weight or of its state, as DTensors over the same memory."""
         rows = self.spec.model.joined(name)
         if len(rows) == 1:
             yield name, tensor

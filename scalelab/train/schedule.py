@@ -20,6 +20,9 @@ class Schedule(Protocol):
     def factor(self, step: int, n_steps: int) -> float:
         """Factor on the peak rate at `step`, 0 to n_steps - 1."""
 
+    def phases(self, n_steps: int) -> dict[str, int]:
+        """Steps of each of its phases but the stable one, by name, for a plan."""
+
 
 class WSD(Config):
     """Warmup, stable, cooldown. With warmup + cooldown = 1 there is no stable phase.
@@ -46,13 +49,17 @@ class WSD(Config):
 
     def factor(self, step: int, n_steps: int) -> float:
         """Factor on the peak rate at `step`."""
-        warm, cool = round(self.warmup * n_steps), round(self.cooldown * n_steps)
+        warm, cool = self.phases(n_steps).values()
         if step < warm:
             return (step + 1) / warm
         left = n_steps - step
         if left > cool:
             return 1.0
         return left / cool if self.shape == "linear" else 1 - math.sqrt(1 - left / cool)
+
+    def phases(self, n_steps: int) -> dict[str, int]:
+        """Steps of warmup and of cooldown."""
+        return {name: round(getattr(self, name) * n_steps) for name in ("warmup", "cooldown")}
 
 
 class Cosine(Config):
@@ -65,8 +72,12 @@ class Cosine(Config):
 
     def factor(self, step: int, n_steps: int) -> float:
         """Factor on the peak rate at `step`."""
-        warm = round(self.warmup * n_steps)
+        warm = self.phases(n_steps)["warmup"]
         if step < warm:
             return (step + 1) / warm
         done = (step - warm) / max(1, n_steps - warm)
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))
+
+    def phases(self, n_steps: int) -> dict[str, int]:
+        """Steps of warmup."""
+        return {"warmup": round(self.warmup * n_steps)}

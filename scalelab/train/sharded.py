@@ -1,7 +1,7 @@
 """Checkpoints of a launched run: written beside training, verified, readable by any layout.
 
     checkpoints/sharded-00001200/
-      *.distcp        weights and moments, in chunks (shard_files.py)
+      *.distcp        weights and the optimizer's state, in chunks (shard_files.py)
       metadata.json   sealed: where each chunk of a tensor lies (likewise)
       meta.json       sealed: the run, where it stands, and the SHA-256 of every file above
 
@@ -68,7 +68,7 @@ class ShardedMeta:
     run: str
     """The run's id."""
     updates: int
-    """Updates that AdamW has made."""
+    """Updates made so far."""
     progress: Progress
     files: dict[str, str]
     """SHA-256 of every other file, by name."""

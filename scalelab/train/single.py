@@ -12,7 +12,7 @@ from torch import Tensor
 from scalelab.errors import RunError
 from scalelab.train.device import Device, OutOfMemory
 from scalelab.train.evaluate import validation_loss
-from scalelab.train.optim import FlatAdamW
+from scalelab.train.optimizers.flat import FlatOptimizer
 from scalelab.train.spec import RunSpec
 
 
@@ -40,7 +40,7 @@ class Single:
         network.reset(spec.seed)
         self.network = network.to(device.torch)
         working = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.optimizer = FlatAdamW(self.network, self.network.kinds(), spec.optimizer, working)
+        self.optimizer = FlatOptimizer(self.network, self.network.kinds(), spec.optimizer, working)
         self.forward = torch.compile(self.network) if device.kind == "cuda" else self.network
 
     share = (0, 1)
@@ -83,7 +83,7 @@ class Single:
         return self.optimizer.norm()
 
     def update(self, factor: float, norm: Tensor) -> None:
-        """One AdamW update at `factor` of the peak rates, the gradient clipped, then cleared."""
+        """One update at `factor` of the peak rates, the gradient clipped, then cleared."""
         self.optimizer.update(factor, norm)
 
     def forget_gradient(self) -> None:
@@ -107,7 +107,7 @@ class Single:
             return validation_loss(self.network, *arguments)
 
     def state(self) -> dict[str, Tensor]:
-        """Weights and moments by names that no layout changes, as views to save or to fill."""
+        """Weights and the optimizer's state by names that no layout changes: views, to fill too."""
         found: dict[str, Tensor] = {}
         for what, tensors in self.optimizer.by_name().items():
             for name, tensor in tensors.items():
@@ -118,12 +118,12 @@ class Single:
         return found
 
     def restored(self, updates: int) -> None:
-        """To be called once state() has been filled: AdamW has made so many updates."""
+        """To be called once state() has been filled: so many updates are made."""
         self.optimizer.restored(updates)
 
     @property
     def updates(self) -> int:
-        """Updates that AdamW has made."""
+        """Updates made so far."""
         return self.optimizer.updates
 
     def weights(self) -> dict[str, Tensor]:

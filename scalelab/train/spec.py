@@ -18,9 +18,6 @@ from typing import Any, Literal
 from scalelab.config import (
     Config,
     Count,
-    Fraction,
-    NonNegative,
-    Positive,
     Whole,
     changed,
     digest_without,
@@ -29,32 +26,12 @@ from scalelab.config import (
 )
 from scalelab.data.base import DataConfig
 from scalelab.model import ARCHITECTURES
-from scalelab.train import SCHEDULES
+from scalelab.train import FIRST_OPTIMIZER, OPTIMIZERS, SCHEDULES
 
 ParamCount = Literal["total", "non_embedding", "matmul", "active"]
 Status = Literal["finished", "diverged", "failed"]
 ID_SCHEMA = 2
 """Version of what a run id covers. 1 was the whole spec, defaults included."""
-
-
-class AdamWSpec(Config):
-    """AdamW with the learning rate of each kind of weight already decided."""
-
-    lr_matrix: Positive
-    """Peak rate of the matrices inside the blocks."""
-    lr_embedding: Positive
-    """Peak rate of the input embedding."""
-    lr_head: Positive
-    """Peak rate of the output head (unused when it is tied to the embedding)."""
-    lr_vector: Positive
-    """Peak rate of gains (the norms)."""
-    beta1: Fraction = 0.9
-    beta2: Fraction = 0.95
-    eps: Positive = 1e-8
-    weight_decay: NonNegative = 0.1
-    """Decoupled decay of matrices, times the rate. Gains do not decay."""
-    grad_clip: Positive | None = 1.0
-    """Largest norm of the whole gradient. None: not clipped."""
 
 
 class EvalSpec(Config):
@@ -77,7 +54,7 @@ class RunSpec(Config):
     seq_len: Count
     """Tokens a model sees at once."""
     model: plugin(ARCHITECTURES)
-    optimizer: AdamWSpec
+    optimizer: plugin(OPTIMIZERS, default=FIRST_OPTIMIZER)
     schedule: plugin(SCHEDULES)
     batch_tokens: Count
     """Tokens per optimizer step, whatever the micro-batch."""

@@ -123,20 +123,24 @@ def test_kaplans_rule_grows_with_compute_to_the_073(recipe):
 
 @pytest.mark.parametrize(("width", "batch_tokens"), [(16, 512), (96, 4096)])
 def test_naive_rates_are_adamws_defaults_everywhere(recipe, width, batch_tokens):
-    rates = naive(recipe).optimizer.at(width, batch_tokens)
+    made = naive(recipe)
+    model = next(m for m in made.model.members(VOCAB) if m.width() == width)
+    rates = made.optimizer.at(made.scale(model, 1e6).with_batch(batch_tokens))
 
     kinds = (rates.lr_matrix, rates.lr_embedding, rates.lr_head, rates.lr_vector)
     assert kinds == (1e-3, 1e-3, 1e-3, 1e-3)
     assert (rates.beta1, rates.beta2, rates.eps, rates.weight_decay) == (0.9, 0.999, 1e-8, 0.01)
-    assert naive(recipe).batch.at(1e5, 64) == naive(recipe).batch.at(1e9, 64) == 1024
+    assert {made.scale(model, n_tokens).batch_tokens for n_tokens in (1e5, 1e9)} == {1024}
 
 
 def test_settings_change_what_is_tuned_and_nothing_else(recipe):
     settings = {"lr": 2e-3, "embedding_lr": 3, "head_lr": 4, "weight_decay": 0.2, "batch": 2.0}
     made = with_settings(recipe, settings)
 
+    model = next(recipe.model.members(VOCAB))
     for n_tokens in (1e5, 1e6, 1e8):
-        assert made.batch.at(n_tokens, 64) == 2 * recipe.batch.at(n_tokens, 64)
+        once, twice = (r.scale(model, n_tokens).batch_tokens for r in (recipe, made))
+        assert twice == 2 * once
     kept = {"optimizer": recipe.optimizer, "batch": recipe.batch}
     assert made.model_copy(update=kept) == recipe
     changed = {k: getattr(recipe.optimizer, k) for k in old_way.SPACE}

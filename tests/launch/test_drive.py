@@ -43,7 +43,7 @@ def make(tmp_path, tiny_spec):
         work = []
         for seed in range(n):
             spec = tiny_spec(seed=seed, **changes)
-            run_dir = RunDir(tmp_path / folder / spec.digest)
+            run_dir = RunDir(tmp_path / folder / spec.id)
             run_dir.create(spec)
             work.append(PlannedWork(Proposal(spec, 1e9, 1e4, 1e4), run_dir, "planned"))
         return work

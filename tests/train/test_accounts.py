@@ -63,7 +63,7 @@ def ended(tmp_path_factory, tiny_text, tiny_corpus):
             "precision": "fp32",
         }
     )  # fmt: skip
-    run_dir = RunDir(tmp_path_factory.mktemp("runs") / spec.digest)
+    run_dir = RunDir(tmp_path_factory.mktemp("runs") / spec.id)
     run_dir.create(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "find_device", lambda: Fast("cpu", "fast", None))

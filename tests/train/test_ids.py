@@ -10,9 +10,10 @@ from pydantic import Field
 
 from scalelab.config import Config, Count, changed, digest_without, parse_yaml
 from scalelab.errors import RunError
+from scalelab.train.optimizers.adamw import AdamW
 from scalelab.train.rundir import RunDir
 from scalelab.train.schedule import WSD
-from scalelab.train.spec import AdamWSpec, EvalSpec, RunSpec
+from scalelab.train.spec import EvalSpec, RunSpec
 
 OLD = Path(__file__).parents[1] / "fixtures" / "unsealed" / "sweeps"
 
@@ -79,6 +80,13 @@ def test_an_old_digest_is_that_of_the_fields_there_were():
     assert digest_without(Plugged(inner=LaterInner()), after=1) == Plugged(inner=Inner()).digest
 
 
+def test_a_later_field_that_is_set_has_no_old_digest():
+    """Nothing from before can be meant, and two that differ in it alone differ."""
+    digests = {digest_without(Later(size=3, added=n), after=1) for n in (7, 8, 9)}
+
+    assert len(digests) == 3
+
+
 @pytest.mark.parametrize(
     "change",
     [{"seed": 1}, {"n_steps": 61}, {"schedule": "cosine"}, {"precision": "bf16"},
@@ -117,8 +125,9 @@ def test_defaults_are_what_they_were_when_ids_left_them_out():
         "kind": "wsd", "warmup": 0.1, "cooldown": 0.2, "shape": "linear",
     }  # fmt: skip
     rates = dict.fromkeys(("lr_matrix", "lr_embedding", "lr_head", "lr_vector"), 1.0)
-    assert AdamWSpec(**rates).model_dump() == rates | {
-        "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1, "grad_clip": 1.0,
+    assert AdamW(**rates).model_dump() == rates | {
+        "kind": "adamw", "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1,
+        "grad_clip": 1.0, "own_groups": (),
     }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from scalelab.train.memory import (
     run_bytes,
     state_bytes,
 )
-from scalelab.train.optim import FlatAdamW
+from scalelab.train.optimizers.flat import FlatOptimizer
 
 # The tiny model: embedding and head 257 x 16; two blocks of 4 x 16 x 16 for attention and
 # 3 x 16 x 48 for the gate, and two norms of 16; a last norm of 16.
@@ -34,22 +34,23 @@ def test_state_is_what_the_optimizer_really_holds(tiny_spec, working, precision)
     spec = tiny_spec()
     net = TransformerNet(spec.model)
     net.reset(0)
-    flat = FlatAdamW(net, net.kinds(), spec.optimizer, getattr(torch, working))
+    flat = FlatOptimizer(net, net.kinds(), spec.optimizer, getattr(torch, working))
     net(*[torch.zeros(1, 4, dtype=torch.long)] * 2).backward()
     flat.gather()
     flat.step(1.0)
 
-    moments = [value for key, value in flat.moments().items() if not key.endswith("step")]
+    moments = [value for key, value in flat.state().items() if not key.endswith("step")]
     held = [flat.master, flat.gradient, *moments]
     held += [t for p in net.parameters() for t in (p.data, p.grad)]
 
     assert sum(p.numel() for p in net.parameters()) == N_PARAMS
-    assert all_bytes(held) == state_bytes(N_PARAMS, precision)
+    assert all_bytes(held) == state_bytes(N_PARAMS, precision, spec.optimizer)
 
 
 def test_state_is_torchs_own_adamw_and_what_it_is_given(tiny_spec):
     """4 bytes of weight and 4 of gradient beside torch's exp_avg and exp_avg_sq."""
-    net = TransformerNet(tiny_spec().model)
+    spec = tiny_spec()
+    net = TransformerNet(spec.model)
     net.reset(0)
     adamw = torch.optim.AdamW(net.parameters())
     net(*[torch.zeros(1, 4, dtype=torch.long)] * 2).backward()
@@ -64,7 +65,8 @@ def test_state_is_torchs_own_adamw_and_what_it_is_given(tiny_spec):
 
     weights = sum(p.numel() * p.element_size() for p in net.parameters())
     gradients = sum(p.grad.numel() * p.grad.element_size() for p in net.parameters())
-    assert weights + gradients + moments == state_bytes(N_PARAMS, "fp32") == 16 * N_PARAMS
+    found = state_bytes(N_PARAMS, "fp32", spec.optimizer)
+    assert weights + gradients + moments == found == 16 * N_PARAMS
 
 
 def test_weights_on_the_disk_are_four_bytes_each(tiny_spec, tmp_path):

@@ -1,4 +1,4 @@
-"""FlatAdamW is torch's AdamW with groups, whatever the layout of its memory."""
+"""FlatOptimizer is torch's AdamW with groups, whatever the layout of its memory."""
 
 import copy
 
@@ -7,10 +7,10 @@ import torch
 
 from scalelab.model.transformer.config import Transformer
 from scalelab.model.transformer.network import TransformerNet
-from scalelab.train.optim import FlatAdamW
-from scalelab.train.spec import AdamWSpec
+from scalelab.train.optimizers.adamw import AdamW
+from scalelab.train.optimizers.flat import FlatOptimizer
 
-SPEC = AdamWSpec(lr_matrix=1e-2, lr_embedding=3e-2, lr_head=2e-2, lr_vector=5e-3, weight_decay=0.3)
+SPEC = AdamW(lr_matrix=1e-2, lr_embedding=3e-2, lr_head=2e-2, lr_vector=5e-3, weight_decay=0.3)
 
 
 def network():
@@ -32,7 +32,7 @@ def batch(step):
 def test_equals_torchs_adamw_with_clipping_and_groups():
     ours, theirs = network(), network()
     kinds = ours.kinds()
-    flat = FlatAdamW(ours, kinds, SPEC, torch.float32)
+    flat = FlatOptimizer(ours, kinds, SPEC, torch.float32)
     groups = [
         {
             "params": [p for n, p in theirs.named_parameters() if kinds[n] == kind],
@@ -61,7 +61,7 @@ def test_equals_torchs_fused_class_to_the_last_bit():
     """On buffers laid out alike; so a checkpoint of either could be gone on from."""
     ours = network()
     kinds = ours.kinds()
-    flat = FlatAdamW(ours, kinds, SPEC.model_copy(update={"grad_clip": None}), torch.float32)
+    flat = FlatOptimizer(ours, kinds, SPEC.model_copy(update={"grad_clip": None}), torch.float32)
     used = [kind for kind in ("matrix", "embedding", "head", "vector") if kind in kinds.values()]
     copies = {}
     for kind in used:
@@ -85,7 +85,7 @@ def test_equals_torchs_fused_class_to_the_last_bit():
         flat.step(0.5)
         adamw.step()
 
-    moments = flat.moments()
+    moments = flat.state()
     assert set(moments) == {
         f"adamw.{i}.{what}" for i in range(len(used)) for what in ("step", "exp_avg", "exp_avg_sq")
     }
@@ -100,8 +100,8 @@ def test_equals_torchs_fused_class_to_the_last_bit():
 
 def test_accumulating_micro_batches_equals_one_batch():
     whole, parts = network(), network()
-    one = FlatAdamW(whole, whole.kinds(), SPEC, torch.float32)
-    four = FlatAdamW(parts, parts.kinds(), SPEC, torch.float32)
+    one = FlatOptimizer(whole, whole.kinds(), SPEC, torch.float32)
+    four = FlatOptimizer(parts, parts.kinds(), SPEC, torch.float32)
 
     for step in range(5):
         x, y = batch(step)
@@ -118,7 +118,7 @@ def test_accumulating_micro_batches_equals_one_batch():
 
 def test_gains_do_not_decay_and_matrices_do():
     net = network()
-    flat = FlatAdamW(net, net.kinds(), SPEC, torch.float32)
+    flat = FlatOptimizer(net, net.kinds(), SPEC, torch.float32)
     before = {n: p.detach().clone() for n, p in net.named_parameters()}
     flat.step(1.0)  # no gradient: only decay moves anything
 
@@ -130,7 +130,7 @@ def test_gains_do_not_decay_and_matrices_do():
 
 def test_bf16_weights_follow_an_fp32_master():
     net = network()
-    flat = FlatAdamW(net, net.kinds(), SPEC, torch.bfloat16)
+    flat = FlatOptimizer(net, net.kinds(), SPEC, torch.bfloat16)
     for step in range(3):
         net(*batch(step)).backward()
         flat.gather()
@@ -146,7 +146,7 @@ def test_bf16_weights_follow_an_fp32_master():
 
 def test_full_precision_is_borrowed_and_given_back():
     net = network()
-    flat = FlatAdamW(net, net.kinds(), SPEC, torch.bfloat16)
+    flat = FlatOptimizer(net, net.kinds(), SPEC, torch.bfloat16)
 
     with flat.full_precision():
         assert net.embedding.dtype == torch.float32
@@ -160,16 +160,16 @@ def test_full_precision_is_borrowed_and_given_back():
 
 def test_goes_on_from_what_it_gave():
     straight, halted = network(), network()
-    flat = FlatAdamW(straight, straight.kinds(), SPEC, torch.float32)
+    flat = FlatOptimizer(straight, straight.kinds(), SPEC, torch.float32)
     saved = None
     for step in range(8):
         if step == 4:
-            saved = copy.deepcopy({**flat.weights(), **flat.moments()})
+            saved = copy.deepcopy({**flat.weights(), **flat.state()})
         straight(*batch(step)).backward()
         flat.gather()
         flat.step(1.0)
 
-    again = FlatAdamW(halted, halted.kinds(), SPEC, torch.float32)
+    again = FlatOptimizer(halted, halted.kinds(), SPEC, torch.float32)
     again.restore(saved, saved)
     for step in range(4, 8):
         halted(*batch(step)).backward()

@@ -7,9 +7,11 @@ import pytest
 
 from scalelab.errors import ConfigError
 from scalelab.model.transformer.config import Transformer
-from scalelab.train.recipe import BatchRule, OptimizerRule, Recipe
+from scalelab.train.optimizers.adamw import AdamWRecipe
+from scalelab.train.recipe import Recipe
+from scalelab.train.rules import BatchRule, Scale, whole_batch
 
-RULE = OptimizerRule(
+RULE = AdamWRecipe(
     lr=0.004, width_ref=64, width_exponent=1.0, batch_ref=1024, batch_exponent=0.5,
     embedding_lr=10, head_lr=6, vector_lr=3, beta1=0.8, beta2=0.97, eps=1e-7, weight_decay=0.2,
     grad_clip=0.5,
@@ -31,6 +33,12 @@ def recipe():
     )
 
 
+def scale(width, batch_tokens, n_tokens=1e6):
+    return Scale(
+        n_params=1e4, n_tokens=n_tokens, width=width, depth=2, flops=6e10, batch=batch_tokens
+    )
+
+
 def model_of_width(width):
     return Transformer(
         n_layers=2, d_model=width, n_heads=width // 8, n_kv_heads=width // 8, head_size=8,
@@ -39,7 +47,7 @@ def model_of_width(width):
 
 
 def test_at_the_reference_width_and_batch_every_kind_has_its_multiple_of_lr():
-    rates = RULE.at(64, 1024)
+    rates = RULE.at(scale(64, 1024))
 
     assert rates.lr_matrix == pytest.approx(0.004)
     assert rates.lr_embedding == pytest.approx(0.04)  # 10 x .004
@@ -49,7 +57,7 @@ def test_at_the_reference_width_and_batch_every_kind_has_its_multiple_of_lr():
 
 def test_a_model_four_times_as_wide_has_a_quarter_of_the_matrix_rate_and_the_same_of_all_else():
     """As muP for Adam: hidden matrices 1 / width; input, output and vectors unchanged."""
-    rates = RULE.at(256, 1024)
+    rates = RULE.at(scale(256, 1024))
 
     assert rates.lr_matrix == pytest.approx(0.001)  # .004 x 64 / 256
     assert (rates.lr_embedding, rates.lr_head, rates.lr_vector) == pytest.approx(
@@ -59,14 +67,14 @@ def test_a_model_four_times_as_wide_has_a_quarter_of_the_matrix_rate_and_the_sam
 
 def test_a_batch_four_times_as_large_doubles_every_rate():
     """The square-root rule of Adam, Malladi et al. 2022."""
-    rates = RULE.at(64, 4096)
+    rates = RULE.at(scale(64, 4096))
 
     assert (rates.lr_matrix, rates.lr_embedding) == pytest.approx((0.008, 0.08))
     assert (rates.lr_head, rates.lr_vector) == pytest.approx((0.048, 0.024))
 
 
 def test_width_and_batch_together():
-    rates = RULE.at(16, 256)
+    rates = RULE.at(scale(16, 256))
 
     assert rates.lr_matrix == pytest.approx(0.008)  # .004 x (256/1024)^.5 x 64/16 = .004/2 x 4
     assert rates.lr_head == pytest.approx(0.012)  # 6 x .002
@@ -76,11 +84,11 @@ def test_width_and_batch_together():
 def test_the_width_exponent_is_the_power_with_which_the_rate_falls(exponent, rate):
     rule = RULE.model_copy(update={"width_exponent": exponent})
 
-    assert rule.at(256, 1024).lr_matrix == pytest.approx(rate)  # .004 / 4^exponent
+    assert rule.at(scale(256, 1024)).lr_matrix == pytest.approx(rate)  # .004 / 4^exponent
 
 
 def test_everything_else_is_passed_on_as_it_stands():
-    rates = RULE.at(256, 64)
+    rates = RULE.at(scale(256, 64))
 
     assert (rates.beta1, rates.beta2, rates.eps) == (0.8, 0.97, 1e-7)
     assert (rates.weight_decay, rates.grad_clip) == (0.2, 0.5)
@@ -100,13 +108,13 @@ def test_everything_else_is_passed_on_as_it_stands():
 def test_the_batch_grows_with_the_root_of_the_tokens_to_the_nearest_power_of_two(n_tokens, batch):
     rule = BatchRule(coefficient=0.5, exponent=0.5, min_tokens=64, max_tokens=512)
 
-    assert rule.at(n_tokens, 32) == batch
+    assert whole_batch(rule, scale(64, None, n_tokens), 32) == batch
 
 
 def test_a_batch_is_one_window_at_least():
     rule = BatchRule(coefficient=1.0, exponent=0.0, min_tokens=1, max_tokens=8)
 
-    assert rule.at(1e6, 64) == 64
+    assert whole_batch(rule, scale(64, None), 64) == 64
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ ONE = Launched(Layout(), Stability(), checkpoint_s=0.05)
 def run(tmp_path, tiny_spec):
     def make(where="runs", **changes):
         spec = tiny_spec(**changes)
-        run_dir = RunDir(tmp_path / where / spec.digest)
+        run_dir = RunDir(tmp_path / where / spec.id)
         run_dir.create(spec)
         return run_dir
 

@@ -7,15 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from scalelab.posttrain.base import Rates
 from scalelab.posttrain.networks import Trainee
 from scalelab.train.device import Device
-from scalelab.train.optim import FlatAdamW
+from scalelab.train.optimizers.adamw import AdamW, AdamWUniform
+from scalelab.train.optimizers.flat import FlatOptimizer
 from scalelab.train.single import Single
-from scalelab.train.spec import AdamWSpec
 
 KINDS = ("matrix", "embedding", "head", "vector")
-SPEC = AdamWSpec(
+SPEC = AdamW(
     lr_matrix=0.1, lr_embedding=0.2, lr_head=0.3, lr_vector=0.4, beta1=0.5, beta2=0.75, eps=0.1,
     weight_decay=0.5, grad_clip=None,
 )  # fmt: skip
@@ -36,7 +35,7 @@ def optimizer():
 
     def make(working=torch.float32, **changes):
         net = Four()
-        flat = FlatAdamW(
+        flat = FlatOptimizer(
             net, {k: k for k in KINDS}, SPEC.model_copy(update=changes), working
         )  # fmt: skip
         return flat, net
@@ -156,7 +155,7 @@ def test_micro_batches_of_any_size_make_the_gradient_of_the_whole_batch(tiny_spe
 
 def test_post_training_rises_over_its_warmup_and_falls_linearly_to_zero():
     """10 updates with a warmup of .2: 1/2, 1, then 8/8, 7/8, ... 1/8 of the rate."""
-    rates = Rates(lr=0.1, beta2=0.5, weight_decay=0.0, grad_clip=None)
+    rates = AdamWUniform(lr=0.1, beta2=0.5, weight_decay=0.0, grad_clip=None)
     net = Four()
     trainee = Trainee(net, {k: "matrix" for k in KINDS}, rates, n_steps=10, warmup=0.2)
     places = [1.0]
@@ -174,7 +173,7 @@ def test_post_training_rises_over_its_warmup_and_falls_linearly_to_zero():
 
 
 def test_post_training_has_one_rate_for_every_kind_of_weight():
-    spec = Rates(lr=0.003, beta2=0.9, weight_decay=0.07, grad_clip=2.0).spec()
+    spec = AdamWUniform(lr=0.003, beta2=0.9, weight_decay=0.07, grad_clip=2.0).spec()
 
     assert {spec.lr_matrix, spec.lr_embedding, spec.lr_head, spec.lr_vector} == {0.003}
     assert (spec.beta2, spec.weight_decay, spec.grad_clip) == (0.9, 0.07, 2.0)
