@@ -43,13 +43,15 @@ CLOSE = 1e-12  # share by which sums of the same numbers may differ between mach
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides the memory of a run: a model, its context and its batch."""
+    """What decides the memory of a run: a model, its context, its batch and its optimizer."""
 
     model: Architecture
     seq_len: int
     batch_tokens: int
     is_assumed: bool
     """Whether no recipe says so."""
+    optimizer_bytes: int | None = None
+    """Per parameter, of what the optimizer keeps; None: not known."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,10 @@ class FinalModel:
     def shape(self) -> Shape:
         """What decides its memory."""
         spec = self.spec
-        return Shape(spec.model, spec.seq_len, spec.batch_tokens, is_assumed=False)
+        kept = spec.optimizer.state_bytes(1)
+        return Shape(
+            spec.model, spec.seq_len, spec.batch_tokens, is_assumed=False, optimizer_bytes=kept
+        )
 
     @property
     def n_params(self) -> int:

@@ -164,6 +164,7 @@ def layouts(
     seq_len: int,
     batch_rows: int,
     convention_name: str = "ours",
+    optimizer_bytes: int | None = None,
     flash: bool = True,
 ) -> tuple[Considered, ...]:
     """Every layout that divides, each with its best micro-batches: the best that fits first.
@@ -178,6 +179,7 @@ def layouts(
         seq_len: Tokens of a window.
         batch_rows: Windows of one step, over all devices.
         convention_name: Of the memory (memory.py).
+        optimizer_bytes: Likewise.
         flash: Whether attention weights are computed again instead of kept.
 
     Raises:
@@ -203,6 +205,7 @@ def layouts(
                     seq_len,
                     batch_rows,
                     convention_name,
+                    optimizer_bytes,
                     flash,
                 )
                 for m in _divisors(batch_rows // (base.replicate * base.shard))
@@ -231,6 +234,7 @@ def consider(
     seq_len: int,
     batch_rows: int,
     convention_name: str = "ours",
+    optimizer_bytes: int | None = None,
     flash: bool = True,
 ) -> Considered:
     """One layout that a person names, by the same estimates.
@@ -247,7 +251,9 @@ def consider(
             fix="choose degrees whose product is the number of devices, and parts that divide "
             "the batch",
         )
-    return _consider(model, devices, layout, seq_len, batch_rows, convention_name, flash)
+    return _consider(
+        model, devices, layout, seq_len, batch_rows, convention_name, optimizer_bytes, flash
+    )
 
 
 def words(layout: Layout) -> str:
@@ -311,6 +317,7 @@ def _consider(
     seq_len: int,
     batch_rows: int,
     convention_name: str,
+    optimizer_bytes: int | None,
     flash: bool,
 ) -> Considered:
     rows = batch_rows // (layout.replicate * layout.shard * layout.micro_batches)
@@ -320,6 +327,7 @@ def _consider(
         rows=rows,
         layout=layout,
         convention_name=convention_name,
+        optimizer_bytes=optimizer_bytes,
         flash=flash,
     )
     flops = model.size(seq_len).flops_per_token * batch_rows * seq_len

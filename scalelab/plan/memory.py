@@ -31,7 +31,7 @@ Not here: the micro-batch that one process tries first (train/memory.py), which 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from scalelab.errors import PlanError
@@ -67,7 +67,7 @@ CONVENTIONS: Mapping[str, Convention] = {
     "ours": Convention("ours", 4, 4, 8, 2, True),
     "fp32": Convention("fp32", 4, 4, 8, 4, False),
 }
-ALONE = Convention("ours", 6, 6, 8, 2, False)  # train/optim.py: bf16 copies of the whole buffer
+ALONE = Convention("ours", 6, 6, 8, 2, False)  # optimizers/flat.py: bf16 copies of the whole buffer
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,7 @@ def memory(
     rows: int,
     layout: Layout,
     convention_name: str = "ours",
+    optimizer_bytes: int | None = None,
     flash: bool = True,
 ) -> Memory:
     """What the fullest device of a layout holds.
@@ -161,6 +162,8 @@ def memory(
         rows: Windows of one micro-batch on one device, whole windows before `context` cuts them.
         layout: How the run is spread.
         convention_name: A key of CONVENTIONS.
+        optimizer_bytes: Per parameter, of what the run's own optimizer keeps; None: as the
+            convention has it.
         flash: Whether attention weights are computed again instead of kept.
 
     Raises:
@@ -169,6 +172,8 @@ def memory(
     kept = convention(convention_name)
     if kept.name == "ours" and layout.devices == 1 and not layout.offload:
         kept = ALONE
+    if optimizer_bytes is not None:
+        kept = replace(kept, optimizer=optimizer_bytes)
     layers = layers_of(model.depth(), layout.pipeline)
     # The first has the embedding, the last the head; of the others the first of the deepest.
     candidates = {0, layout.pipeline - 1, layers.index(max(layers))}

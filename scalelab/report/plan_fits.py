@@ -197,6 +197,7 @@ def _searched(devices: int, means: Means, shape: Shape, batch_rows: int) -> Fits
         ),
         seq_len=shape.seq_len,
         batch_rows=batch_rows,
+        optimizer_bytes=shape.optimizer_bytes,
     )
     best = found[0].layout
     rows = batch_rows // (best.replicate * best.shard * best.micro_batches)
@@ -220,7 +221,13 @@ def _held(layout: Layout, shape: Shape, batch_rows: int, device: Accelerator | N
     room = None if device is None else device.memory_bytes
     alone = layout.devices == 1
     while True:
-        found = memory(shape.model, seq_len=shape.seq_len, rows=rows, layout=layout)
+        found = memory(
+            shape.model,
+            seq_len=shape.seq_len,
+            rows=rows,
+            layout=layout,
+            optimizer_bytes=shape.optimizer_bytes,
+        )
         small = room is not None or not alone or rows * shape.seq_len <= CPU_MICRO_TOKENS
         if rows == 1 or (small and (room is None or found.fits(room))):
             break

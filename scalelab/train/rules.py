@@ -34,7 +34,7 @@ from scalelab.config import Choice, Config, Count, NonNegative, Number, Positive
 from scalelab.errors import ConfigError
 from scalelab.registry import Registry
 from scalelab.train import RULES
-from scalelab.units import si
+from scalelab.units import sci, si
 
 QUANTITIES = ("n_params", "n_tokens", "width", "depth", "flops", "batch_tokens", "n_steps")
 """Of a Scale, that a rule may read."""
@@ -182,19 +182,18 @@ class Undecided(Config):
             said = "; ".join(f"{name} {value:g}" for name, value in given.items())
             reason = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise ConfigError(
-                f"the rules of {values.get('kind', 'the recipe')} give {said}: {reason}",
+                f"the rules of {self.decides.model_fields['kind'].default} give {said}: {reason}",
                 where=f"the recipe, for {scale.words()}",
                 fix=f"change the rule of {' or '.join(given)}",
             ) from None
 
     def summary(self) -> str:
-        """The kind, and which of its numbers are rules, for a plan."""
-        rules = (
-            f"{name} by {value.kind}"
-            for name, value in ((name, getattr(self, name)) for name in type(self).model_fields)
-            if isinstance(value, Rule)
-        )
-        return ", ".join(rules)
+        """The rate, and which numbers are rules, for a plan."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        words = {name: f"by {v.kind}" for name, v in values.items() if isinstance(v, Rule)}
+        if "lr" in values and "lr" not in words:
+            words = {"lr": sci(values["lr"])} | words
+        return ", ".join(f"{name} {word}" for name, word in words.items())
 
 
 def decided(member: Config, scale: Scale) -> Any:

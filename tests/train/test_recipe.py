@@ -5,6 +5,7 @@ Every constant differs from the others and from its default, so that no rule can
 
 import pytest
 
+from scalelab.config import parse_yaml
 from scalelab.errors import ConfigError
 from scalelab.model.transformer.config import Transformer
 from scalelab.train.optimizers.adamw import AdamWRecipe
@@ -143,6 +144,94 @@ def test_a_run_gets_the_rates_of_its_own_width_and_batch(recipe):
     assert spec.optimizer.lr_head == pytest.approx(0.012)  # 6 x .002
     assert spec.optimizer.lr_vector == pytest.approx(0.006)  # 3 x .002
     assert (spec.optimizer.beta2, spec.optimizer.weight_decay) == (0.97, 0.2)
+
+
+def with_rules(recipe, **changes):
+    """The recipe with other parts, as read from a file."""
+    return Recipe.model_validate(recipe.model_dump() | changes)
+
+
+def test_a_rule_may_stand_for_any_number_of_the_optimizer_and_the_schedule(recipe):
+    """N for width 32 by hand: 2 x (4 x 32^2 + 3 x 32 x 96) and 2 x 300 x 32, norms 5 x 32."""
+    ruled = with_rules(
+        recipe,
+        optimizer={
+            "lr": {"kind": "power", "coefficient": 2.0, "n_params": -0.5, "n_tokens": 0.25},
+            "width_exponent": 0.0,
+            "batch_exponent": 0.0,
+            "weight_decay": {"kind": "power", "coefficient": 1e-3, "batch_tokens": 0.5},
+            "beta2": {"kind": "power", "coefficient": 0.9, "depth": 0.05},
+        },
+        schedule={"kind": "cosine", "warmup": {"kind": "power", "coefficient": 50, "n_steps": -1}},
+    )
+    n_params = 2 * (4 * 32**2 + 3 * 32 * 96) + 2 * 300 * 32 + 5 * 32
+
+    spec = ruled.spec(model_of_width(32), 160_000, data_digest="d", seed=3)
+
+    assert spec.model.size(32).n_params_total == n_params
+    assert spec.optimizer.lr_matrix == pytest.approx(2 * n_params**-0.5 * 160_000**0.25)
+    assert spec.optimizer.lr_head == spec.optimizer.lr_matrix
+    assert spec.optimizer.weight_decay == pytest.approx(1e-3 * 16)  # 256 tokens a step
+    assert spec.optimizer.beta2 == pytest.approx(0.9 * 2**0.05)
+    assert spec.schedule.warmup == pytest.approx(50 / 625)
+    assert ruled.describe().endswith("lr by power, beta2 by power, weight_decay by power")
+    assert type(spec.schedule) is type(with_rules(recipe, schedule={"kind": "cosine"}).schedule)
+
+
+def test_a_recipe_with_rules_is_read_back_as_it_was_written(recipe):
+    ruled = with_rules(recipe, optimizer={"lr": {"kind": "power", "coefficient": 0.1}})
+
+    again = Recipe.parse(parse_yaml(ruled.to_yaml(), "recipe"))
+
+    assert again == ruled
+    assert again.spec(model_of_width(32), 160_000, data_digest="d", seed=3).id == (
+        ruled.spec(model_of_width(32), 160_000, data_digest="d", seed=3).id
+    )
+
+
+def test_a_rule_for_the_batch_reads_n_and_d_alone(recipe):
+    law = {"kind": "power", "coefficient": 0.58, "n_tokens": 0.571}
+    scale = with_rules(recipe, batch=law).scale(model_of_width(32), 160_000)
+
+    assert scale.batch_tokens == 512  # .58 x 160000^.571 = 543 = 32 x 17
+    with pytest.raises(ConfigError, match="reads the batch, or what follows from it"):
+        with_rules(recipe, batch=law | {"n_steps": 0.1}).scale(model_of_width(32), 160_000)
+
+
+@pytest.mark.parametrize(
+    ("line", "said", "fix"),
+    [
+        ("lr: {kind: powr, coefficient: 1}", "optimizer.lr: unknown rule 'powr'; did you mean", ""),
+        ("lr: {kind: power, coefficent: 1}", "optimizer.lr.coefficent: unknown key", ""),
+        ("lr: {kind: power, coefficient: -1}", "optimizer.lr.coefficient: input should", ""),
+        ("lr: {kind: power, coefficient: 1}, beta2: 7", "optimizer.beta2: input should", ""),
+        ("kind: adamx, lr: 1", "optimizer: unknown optimizer 'adamx'; did you mean 'adamw'", ""),
+        ("lr: 0.1, betta2: 0.9", "unknown key 'betta2'; did you mean 'beta2'?", "width_ref"),
+    ],
+)
+def test_mistakes_in_rules_and_optimizers_have_their_places(recipe, line, said, fix):
+    text = recipe.to_yaml()
+    begin, end = text.index("optimizer:"), text.index("batch:\n")
+    document = parse_yaml(text[:begin] + f"optimizer: {{{line}}}\n" + text[end:], "x.yaml")
+
+    with pytest.raises(ConfigError) as caught:
+        Recipe.parse(document)
+
+    assert said in str(caught.value)
+    assert fix in str(caught.value)
+
+
+def test_a_rule_that_gives_what_cannot_be_names_the_scale(recipe):
+    ruled = with_rules(
+        recipe, optimizer={"lr": 0.1, "beta1": {"kind": "power", "coefficient": 3, "depth": 1}}
+    )
+
+    with pytest.raises(ConfigError, match="rules of adamw give beta1 6: Input should") as caught:
+        ruled.spec(model_of_width(32), 160_000, data_digest="d", seed=3)
+
+    assert "parameters on 160k tokens" in str(caught.value)
+    assert "lr 1e-1, beta1 by power" in ruled.describe()
+    assert "change the rule of beta1" in str(caught.value)
 
 
 def test_a_run_of_just_min_steps_is_allowed_and_one_step_less_is_refused(recipe):
