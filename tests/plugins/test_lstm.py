@@ -1,9 +1,7 @@
 """An LSTM that another package adds: conformance, and its whole way through the command line."""
 
 import json
-import os
 import shutil
-import time
 from types import SimpleNamespace
 
 import observe
@@ -69,23 +67,9 @@ def test_segments_need_no_more_memory_than_their_tokens(lstm):
 
 
 @pytest.fixture(scope="module")
-def worlds(installed, tmp_path_factory, cache, tiny_text):
-    """A function that makes directories with the sweep and the command line, plug-in installed."""
-
-    def make(name):
-        world = observe.World(tmp_path_factory.mktemp(name), cache)
-        world.environ["PYTHONPATH"] = os.pathsep.join((str(installed), str(observe.ROOT)))
-        world.forget_mlflow()  # the mirror takes longer than the rest, and is not looked at
-        (world.path / "journey.yaml").write_text(SWEEP.replace("TEXT", str(tiny_text)))
-        return world
-
-    return make
-
-
-@pytest.fixture(scope="module")
 def swept(worlds):
     """A world in which the sweep was run once."""
-    world = worlds("lstm")
+    world = worlds("lstm", SWEEP)
     done = world("sweep", "journey.yaml")
     assert done.returncode == 0, done.stderr
     return world
@@ -104,20 +88,6 @@ def results(world, name="journey"):
     return observe.run_results(world.runs / name)
 
 
-def killed(world, name, *argv):
-    """Run a command, kill all of its processes once it trains, run it again to its end."""
-    process = world.start(*argv)
-    deadline = time.monotonic() + 120
-    while not any(world.runs.glob(name)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    observe.kill(observe.descendants(process.pid))
-    process.communicate()
-    assert any(world.runs.glob(name)), "it ended before it was killed"
-    again = world(*argv)
-    assert again.returncode == 0, again.stderr
-    return again
-
-
 def test_a_dry_run_shows_its_shapes(swept):
     shown = swept("sweep", "journey.yaml", "--dry-run", "--set", "name=other")
 
@@ -126,8 +96,8 @@ def test_a_dry_run_shows_its_shapes(swept):
     assert " 1x" in shown.stdout
 
 
-def test_a_killed_sweep_ends_with_the_same_last_bit(swept, worlds):
-    world = worlds("killed")
+def test_a_killed_sweep_ends_with_the_same_last_bit(swept, worlds, killed):
+    world = worlds("killed", SWEEP)
 
     killed(world, "journey/*/log.jsonl", "sweep", "journey.yaml")
 
@@ -157,8 +127,8 @@ def test_a_plan_for_many_devices_is_refused(swept):
     assert "lstm has no layout over several processes, and there are 2 devices" in done.stderr
 
 
-def test_a_killed_launch_goes_on_to_the_same_last_bit(launched, worlds):
-    world = worlds("launch")
+def test_a_killed_launch_goes_on_to_the_same_last_bit(launched, worlds, killed):
+    world = worlds("launch", SWEEP)
     shutil.copytree(launched.path / "plan", world.path / "plan")
     name = json.loads((world.path / "plan" / "plan.json").read_text())["name"]
 
