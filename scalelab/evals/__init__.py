@@ -19,13 +19,13 @@ CONVERSATIONS = Registry(
 JUDGES = Registry(
     "judge",
     {
-        "gold": "scalelab.evals.judges:Gold",
-        "reward": "scalelab.evals.judges:ByReward",
-        "model": "scalelab.evals.judges:ByModel",
-        "person": "scalelab.evals.judges:Person",
+        "gold": "scalelab.evals.judges.gold:Gold",
+        "reward": "scalelab.evals.judges.reward:ByReward",
+        "model": "scalelab.evals.judges.model:ByModel",
+        "person": "scalelab.evals.judges.person:Person",
     },
     group="scalelab.judges",
-    base="scalelab.evals.judges:Judge",
+    base="scalelab.evals.judges.base:Judge",
 )
 TASKS = Registry(
     "task",

@@ -3,7 +3,7 @@
 Members read files, the Hub, or make conversations by program. Each knows as much as it can say:
 whether an answer is right, what it is worth, or neither, and then it says None.
 
-Not here: conversations as tokens (data/chat.py), who compares two answers (judges.py).
+Not here: conversations as tokens (data/chat.py), who compares two answers (judges/).
 """
 
 from abc import abstractmethod

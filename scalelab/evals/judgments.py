@@ -1,6 +1,6 @@
 """Judged pairs of answers of one model and one baseline, and the prompts behind them.
 
-Not here: judges (judges.py), what is made of the pairs (pairwise.py).
+Not here: judges (judges/), what is made of the pairs (pairwise.py).
 """
 
 from collections.abc import Iterator

@@ -7,7 +7,7 @@ shown, those of a program comparison by comparison. Where the file is, its judge
 models answered does not matter. A line that is torn or damaged is skipped and counted, and the
 judge is asked again.
 
-Not here: judges (judges.py), what is made of verdicts (pairwise.py).
+Not here: judges (judges/), what is made of verdicts (pairwise.py).
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from scalelab.evals.conversations import Prompt
-from scalelab.evals.judges import Court
+from scalelab.evals.judges.base import Court
 from scalelab.files import append
 from scalelab.sealed import line, read_lines
 

@@ -13,9 +13,9 @@ Not here: the loop (loop.py), the order and the processes (flow.py).
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor
 
@@ -23,7 +23,9 @@ from scalelab.config import Config, Name, plugin
 from scalelab.errors import DataError, RunError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.conversations import Conversations
+from scalelab.evals.inputs import Reads
 from scalelab.evals.reward_model import RewardModel
+from scalelab.posttrain.display import Display
 from scalelab.track.stages import REDO, STAGE_RESULT, StageResult, stage_id, stage_result
 from scalelab.train import FIRST_OPTIMIZER, OPTIMIZERS
 from scalelab.train.rundir import RunDir
@@ -36,19 +38,18 @@ Rates = plugin(OPTIMIZERS, "uniform", FIRST_OPTIMIZER)
 """The type of a stage's field that says how weights are updated: one rate for all of them."""
 
 
-class Stage(Config):
-    """One step of post-training. Members add `kind: Literal[...]` and their settings."""
+class Stage(Reads):
+    """One step of post-training. Members add `kind: Literal[...]` and their settings.
+
+    A member is one file and one line in STAGES: what it reads (inputs), what it leaves, its work,
+    and what is shown of its result.
+    """
 
     name: Name
     """What other stages and the report call it."""
-
-    @abstractmethod
-    def needs(self) -> tuple[str, ...]:
-        """Names of the stages (or "base") that it is given."""
-
-    def files(self) -> tuple[str, ...]:
-        """Files and checkpoint directories that it names by path: their contents decide too."""
-        return ()
+    leaves: ClassVar[str | None] = None
+    """What other stages may read of it: MODEL, REWARD, ANSWER_PAIRS (evals/inputs.py) or a kind of
+    its own; None: nothing. Every stage that leaves a MODEL is graded and stands on the page."""
 
     def expand(self) -> "tuple[Stage, ...]":
         """The stages that it stands for: itself, or a series."""
@@ -59,6 +60,27 @@ class Stage(Config):
         forward through a model, the way back counted as two. None: nobody can say yet.
         """
         return None, 0.0
+
+    def baseline(self) -> str | None:
+        """The stage, or "base", whose model the one that it leaves is compared with."""
+        return None
+
+    def grade_of(self) -> str | None:
+        """The stage whose model it grades; None: it does something else.
+
+        A stage that grades leaves the tables and answers of grade.py, and has no row of its own
+        in the tables of stages.
+        """
+        return None
+
+    def is_interactive(self) -> bool:
+        """Whether it asks a person at this terminal: then it is done in the command's process."""
+        return False
+
+    def display(self, result: StageResult) -> Display:
+        """What is shown of a finished result beside its metrics and its cost."""
+        del result
+        return Display()
 
     @abstractmethod
     def work(self, given: "Given") -> "Work":
@@ -114,6 +136,25 @@ class Given:
         return RewardModel.load(self.paths[name])
 
 
+@dataclass(frozen=True)
+class Finished:
+    """What the work of a stage came to."""
+
+    metrics: Mapping[str, int | float | None]
+    """None: not known. The last look's numbers stand before them in the result."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """SHA-256 of what others read, by name in the stage's directory."""
+    tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Rows of JSON values, for the report."""
+    memory_bytes: Mapping[str, int] = field(default_factory=dict)
+    """Bytes that the method holds, by part, reckoned."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of libraries that did the work."""
+    flops: float = 0.0
+    """That no step has counted."""
+    flops_by: Mapping[str, float] = field(default_factory=dict)
+
+
 class Work(Protocol):
     """A stage being done. Step k depends on the seed and k, and on what was done before it."""
 
@@ -142,15 +183,8 @@ class Work(Protocol):
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Go on from what tensors() gave."""
 
-    def finish(self, out: Path) -> dict[str, Any]:
-        """Write what the stage leaves into its directory, and report what it came to.
-
-        Returns:
-            files, name to SHA-256 of what others read; metrics, name to number or None; tables,
-            name to rows, for the report;
-            memory_bytes, part to bytes that the method holds, reckoned; versions of libraries;
-            flops and flops_by that no step has counted.
-        """
+    def finish(self, out: Path) -> Finished:
+        """Write what the stage leaves into its directory, and report what it came to."""
 
 
 Status = Literal["finished", "diverged"]

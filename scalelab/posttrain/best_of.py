@@ -14,7 +14,7 @@ arXiv:2112.09332, appendix I (the estimator).
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -24,8 +24,10 @@ from torch import Tensor
 from scalelab.config import Count, Positive
 from scalelab.errors import DataError
 from scalelab.evals.asking import ask
+from scalelab.evals.inputs import MODEL, REWARD, Input
 from scalelab.posttrain.account import held_bytes
-from scalelab.posttrain.base import Given, Stage, Work
+from scalelab.posttrain.base import Finished, Given, Stage, StageResult, Work
+from scalelab.posttrain.display import Curve, Display, headline
 
 
 class BestOf(Stage):
@@ -54,13 +56,20 @@ class BestOf(Stage):
             raise ValueError(f"the best of {max(self.n)} cannot be chosen from {self.draws} draws")
         return self
 
-    def needs(self) -> tuple[str, ...]:
+    def inputs(self) -> tuple[Input, ...]:
         """The model and the reward model."""
-        return (self.start, self.proxy)
+        return (Input(self.start, MODEL), Input(self.proxy, REWARD))
 
     def most_rows(self) -> tuple[int | None, float]:
         """See Stage."""
         return self.draws * self.prompts, 2.0
+
+    def display(self, result: StageResult) -> Display:
+        """See Stage."""
+        return Display(
+            headline=headline(result, "gold_peak", "gold_last"),
+            curve=Curve.of(self.name, result.tables.get("best_of", []), "by formula"),
+        )
 
     def work(self, given: Given) -> Work:
         """See Stage."""
@@ -119,7 +128,7 @@ class Choosing:
         """See Work."""
         self.scores = tensors["scores"].tolist()
 
-    def finish(self, out: Path) -> dict[str, Any]:
+    def finish(self, out: Path) -> Finished:
         """The curve."""
         del out
         proxy, gold = np.array(self.scores).transpose(1, 2, 0)
@@ -129,19 +138,19 @@ class Choosing:
             for n in self.stage.n
         ]  # fmt: skip
         peak = max(rows, key=lambda row: row["gold"])
-        return {
-            "metrics": {
+        return Finished(
+            metrics={
                 "gold_peak_n": peak["n"],
                 "gold_peak": peak["gold"],
                 "gold_last": rows[-1]["gold"],
                 "proxy_last": rows[-1]["proxy"],
             },
-            "tables": {"best_of": rows},
-            "memory_bytes": {
+            tables={"best_of": rows},
+            memory_bytes={
                 "model": held_bytes(self.start.network),
                 "reward": held_bytes(self.proxy.net),
             },
-        }
+        )
 
 
 def named(name: str, values: Sequence[float]) -> dict[str, float]:

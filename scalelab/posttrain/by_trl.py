@@ -33,7 +33,7 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ from scalelab.errors import LaunchError, RunError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.exported import export_checkpoint
 from scalelab.files import writing
-from scalelab.posttrain.base import Given, Rates, Stopped
+from scalelab.posttrain.base import Finished, Given, Rates, Stopped
 from scalelab.posttrain.loop import POINTS
 from scalelab.posttrain.networks import Lora
 from scalelab.sealed import Damaged, Format, check_file, synced_digest
@@ -183,8 +183,8 @@ class ByTrl(ABC):
         """Numbers on held-out prompts, with the weights that `module` has."""
 
     @abstractmethod
-    def _record(self, out: Path) -> dict[str, Any]:
-        """Write what the stage leaves. Its record: see Work.finish."""
+    def _record(self, out: Path) -> Finished:
+        """Write what the stage leaves, and report what it came to."""
 
     def trainer(self) -> "Trainer":
         """TRL's trainer, ready to begin."""
@@ -252,16 +252,16 @@ class ByTrl(ABC):
             self.course = tensors[COURSE].tolist()
             self._put({name: tensor for name, tensor in tensors.items() if name != COURSE})
 
-    def finish(self, out: Path) -> dict[str, Any]:
+    def finish(self, out: Path) -> Finished:
         """Write what the stage leaves, and let go of TRL's checkpoints."""
         import transformers
         import trl
 
         assert self.is_trained
-        record = self._record(out)
+        finished = self._record(out)
         shutil.rmtree(self.folder, ignore_errors=True)
         versions = {"trl": trl.__version__, "transformers": transformers.__version__}
-        return record | {"versions": versions}
+        return replace(finished, versions=versions)
 
     # What the stages build a trainer from.
 

@@ -14,18 +14,20 @@ Razin et al. 2024, arXiv:2410.08847 (displacement).
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from scalelab.config import NonNegative, Positive
 from scalelab.evals.checkpoint import Checkpoint
+from scalelab.evals.inputs import MODEL
 from scalelab.model.network import Network
 from scalelab.model.scalar_net import padded
 from scalelab.posttrain import losses
 from scalelab.posttrain.account import activation_bytes, held_bytes, trained_bytes
-from scalelab.posttrain.base import Given, Work
+from scalelab.posttrain.base import Finished, Given, StageResult, Work
+from scalelab.posttrain.display import Display, headline
 from scalelab.posttrain.judged import Judged
 from scalelab.posttrain.networks import Adapter, Lora, Trainee, copied, merged, write_model
 from scalelab.posttrain.order import epochs_of
@@ -37,6 +39,7 @@ class Dpo(OnPairs):
 
     kind: Literal["dpo"] = "dpo"
     """Names this method in STAGES."""
+    leaves: ClassVar[str] = MODEL
     beta: Positive = 0.1
     """How strongly the model is held to the reference."""
     sft_weight: NonNegative = 0.0
@@ -47,6 +50,15 @@ class Dpo(OnPairs):
     def most_rows(self) -> tuple[int | None, float]:
         """See Stage."""
         return self.rows_trained(), 4.0
+
+    def baseline(self) -> str:
+        """See Stage."""
+        return self.start
+
+    def display(self, result: StageResult) -> Display:
+        """See Stage."""
+        shown = ("held_out.accuracy", "held_out.gold", "held_out.preference_accuracy")
+        return Display(headline(result, *shown))
 
     def work(self, given: Given) -> Work:
         """See Stage."""
@@ -143,24 +155,21 @@ class Preferring:
         """See Work."""
         self.trainee.restore("model", tensors)
 
-    def finish(self, out: Path) -> dict[str, Any]:
+    def finish(self, out: Path) -> Finished:
         """Write the model."""
         files = write_model(out, self.start, merged(self.network))
         longest = max(len(p.prompt) + max(len(p.chosen), len(p.rejected)) for p in self.pairs.train)
-        return {
-            "files": files,
-            "metrics": {
-                **self.pairs.counts(),
-                "steps": self.n_steps,
-            },
-            "flops": self._reference_flops,
-            "flops_by": {"reference": self._reference_flops},
-            "memory_bytes": {
+        return Finished(
+            files=files,
+            metrics={**self.pairs.counts(), "steps": self.n_steps},
+            flops=self._reference_flops,
+            flops_by={"reference": self._reference_flops},
+            memory_bytes={
                 "trained": trained_bytes(self.adapter or self.network, self.stage.rates),
                 "reference": held_bytes(self.start.network),
                 "activations": activation_bytes(self.start, 2 * self.stage.batch * longest),
             },
-        }
+        )
 
 
 def answer_logps(network: Network, batch: Sequence[Pair], start: Checkpoint) -> tuple[Tensor, int]:

@@ -12,7 +12,7 @@ Not here: one stage (loop.py), what is printed and drawn (the report room).
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -32,16 +32,14 @@ from scalelab.config import (
     plugin,
     short_hash,
 )
-from scalelab.data.hashing import sha256
 from scalelab.errors import ConfigError, RunError
 from scalelab.evals import CONVERSATIONS
-from scalelab.evals.checkpoint import model_digest
+from scalelab.evals.inputs import MODEL, contents
 from scalelab.files import make_dir, refuse_links_in, write_text
 from scalelab.jobs import EXECUTORS
 from scalelab.jobs.local import LocalConfig
 from scalelab.posttrain import STAGES
 from scalelab.posttrain.base import FORMAT, StageDir
-from scalelab.posttrain.pairs import is_file
 from scalelab.sealed import seal_text
 from scalelab.track.stages import PlannedStage, StageManifest
 from scalelab.train.rundir import RunDir, read_sealed_yaml
@@ -49,8 +47,6 @@ from scalelab.train.rundir import RunDir, read_sealed_yaml
 ID_SCHEMA = 2
 """Version of what a stage's id covers. 1 was the whole spec, defaults included."""
 BASE = "base"
-MODELS = ("sft", "dpo", "ppo", "rloo", "grpo")
-"""Kinds of stages that leave a model that answers."""
 
 
 class Grades(Config):
@@ -91,17 +87,24 @@ class PosttrainFile(Config):
 
     @model_validator(mode="after")
     def _stages_follow_one_another(self) -> Self:
-        known = {BASE}
+        left: dict[str, str | None] = {BASE: MODEL}
         for stage in self.stages:
-            for need in stage.needs():
-                if need not in known:
+            for one in stage.inputs():
+                if one.is_path:
+                    continue
+                if one.name not in left:
                     raise ValueError(
-                        f"stage {stage.name!r} needs {need!r}, which is no stage before it "
-                        f"(there are: {', '.join(sorted(known))})"
+                        f"stage {stage.name!r} needs {one.name!r}, which is no stage before it "
+                        f"(there are: {', '.join(sorted(left))})"
                     )
-            if stage.name in known:
+                if left[one.name] != one.kind:
+                    raise ValueError(
+                        f"stage {stage.name!r} reads {one.kind} from {one.name!r}, which leaves "
+                        f"{left[one.name] or 'nothing for other stages'}"
+                    )
+            if stage.name in left:
                 raise ValueError(f"two stages are named {stage.name!r}")
-            known |= {part.name for part in stage.expand()}
+            left |= {part.name: part.leaves for part in stage.expand()}
         return self
 
 
@@ -147,14 +150,7 @@ class StageSpec(Config):
         said = self.model_dump(mode="json", exclude=later_fields(self, after=1))
         said["given"] = {name: source["id"] for name, source in said["given"].items()}
         del said["data"]
-        for judge in [said["stage"].get("judge"), *(said["stage"].get("others") or ())]:
-            if judge and "/" in str(judge.get("model")):
-                del judge["model"]
-        for model in ("first", "second"):
-            if "/" in str(said["stage"].get(model)):
-                del said["stage"][model]
-        if is_file(str(said["stage"].get("pairs"))):
-            del said["stage"]["pairs"]
+        said["stage"] = _without(said["stage"], self.stage.files())
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -165,6 +161,17 @@ def _renamed(value: Any, names: Mapping[str, str]) -> Any:
     if isinstance(value, list):
         return [_renamed(inner, names) for inner in value]
     return names.get(value, value) if isinstance(value, str) else value
+
+
+def _without(value: Any, texts: Collection[str]) -> Any:
+    """JSON types without the keys whose values are one of some texts."""
+    if isinstance(value, dict):
+        return {k: _without(inner, texts) for k, inner in value.items() if not _is(inner, texts)}
+    return [_without(inner, texts) for inner in value] if isinstance(value, list) else value
+
+
+def _is(value: Any, texts: Collection[str]) -> bool:
+    return isinstance(value, str) and value in texts
 
 
 @dataclass(frozen=True)
@@ -236,7 +243,7 @@ def _with_grades(file: PosttrainFile) -> list:
     stages = [part for stage in file.stages for part in stage.expand()]
     if file.grades is None:
         return stages
-    names = [BASE, *(stage.name for stage in stages if stage.kind in MODELS)]
+    names = [BASE, *(stage.name for stage in stages if stage.leaves == MODEL)]
     settings = file.grades.model_dump()
     return [*stages, *(Grade(name=f"grade.{name}", model=name, **settings) for name in names)]
 
@@ -323,19 +330,6 @@ def _refuse_other(spec: StageSpec, name: str, source: Source, there: str) -> Non
             fix="restore the input from a copy, or run the same command again: it plans the stage "
             "for the input that is there",
         )
-
-
-def contents(path: Path) -> str:
-    """Twelve hex digits of a file, or of a model: its weights, its config and its tokenizer.
-
-    Raises:
-        DataError: It is not there, or cannot be read.
-    """
-    if not path.is_dir():
-        return sha256(path)[:12]
-    if (path / "reward.safetensors").exists():
-        return sha256(path / "reward.safetensors")[:12]
-    return model_digest(path)
 
 
 def find_base(said: str, root: Path) -> Path:

@@ -8,6 +8,8 @@ Every answer is kept (answers.jsonl), so that models can be compared answer by a
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,17 +19,82 @@ from torch import Tensor
 from scalelab.config import Count, Switch, Whole
 from scalelab.data.shards import open_corpus
 from scalelab.data.stream import validation_windows
-from scalelab.errors import DataError
+from scalelab.errors import DataError, RunError
 from scalelab.evals.asking import grade
+from scalelab.evals.inputs import MODEL, Input
 from scalelab.files import whole
 from scalelab.posttrain.account import held_bytes
-from scalelab.posttrain.base import Given, Stage, Work
+from scalelab.posttrain.base import Finished, Given, Stage, StageResult, Work
+from scalelab.posttrain.display import Display
 from scalelab.posttrain.starting import conversing
-from scalelab.sealed import file_digest, line
+from scalelab.sealed import Damaged, file_digest, line, typed
+from scalelab.track.stages import REDO
 from scalelab.train.evaluate import validation_loss
 
 ANSWERS = "answers.jsonl"
 FIELDS = ("accuracy", "accuracy_se", "gold", "gold_se", "words", "ended")
+TEXT = "base text"
+"""What the base's validation text is called among the sets."""
+
+
+@dataclass(frozen=True)
+class SetGrade:
+    """Answers of one model to one set of prompts: means and standard errors over prompts."""
+
+    set: str
+    """Name of the test set; NAME.sampled where answers were drawn."""
+    n: int
+    """Prompts."""
+    accuracy: float | None = None
+    """None, here and below: not known."""
+    accuracy_se: float | None = None
+    gold: float | None = None
+    gold_se: float | None = None
+    words: float | None = None
+    ended: float | None = None
+    """Share of answers that the model ended itself."""
+
+
+@dataclass(frozen=True)
+class TextGrade:
+    """Loss of one model on the base's validation text."""
+
+    set: str
+    """TEXT."""
+    n: int
+    """Tokens."""
+    loss: float
+    """Nats per token."""
+    loss_se: float | None
+    bpb: float | None
+    """Bits per byte."""
+
+
+@dataclass(frozen=True)
+class ModelGrade:
+    """All grades of one model: what a stage that grades leaves."""
+
+    sets: Mapping[str, SetGrade]
+    """By name, the first test set first."""
+    text: TextGrade | None
+
+    @classmethod
+    def of(cls, result: StageResult) -> "ModelGrade":
+        """The grades in a stage's result. Raises RunError: they are not there."""
+        sets, text = {}, None
+        try:
+            for row in result.tables["sets"]:
+                if row["set"] == TEXT:
+                    text = typed(TextGrade, row)
+                else:
+                    sets[row["set"]] = typed(SetGrade, row)
+        except (KeyError, Damaged) as error:
+            raise RunError(
+                f"the result of stage {result.stage} holds no grades: {error}",
+                where=f"stage {result.stage}-{result.id}",
+                fix=f"delete its result.json and run it again: {REDO}",
+            ) from error
+        return cls(sets, text)
 
 
 class Grade(Stage):
@@ -44,9 +111,19 @@ class Grade(Stage):
     retention_tokens: Whole = 131_072
     """Tokens of the base's validation text; 0 for none."""
 
-    def needs(self) -> tuple[str, ...]:
+    def inputs(self) -> tuple[Input, ...]:
         """The model."""
-        return (self.model,)
+        return (Input(self.model, MODEL),)
+
+    def grade_of(self) -> str:
+        """See Stage."""
+        return self.model
+
+    def display(self, result: StageResult) -> Display:
+        """See Stage."""
+        first = next(iter(ModelGrade.of(result).sets.values()), None)
+        numbers = {} if first is None else {"accuracy": first.accuracy, "gold": first.gold}
+        return Display({f"{first.set}.{k}": v for k, v in numbers.items() if v is not None})
 
     def work(self, given: Given) -> Work:
         """See Stage."""
@@ -72,7 +149,7 @@ class Grading:
         if stage.sampled and self.sets:
             self.sets.append((f"{self.sets[0][0]}.sampled", self.sets[0][1], 1.0))
         self.n_steps, self.eval_every = len(self.sets) + 1, None
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[SetGrade | TextGrade] = []
         self.answers: list[dict[str, Any]] = []
 
     def step(self, k: int) -> dict[str, float]:
@@ -85,7 +162,7 @@ class Grading:
             temperature=temperature, seed=self.given.seed,
         )  # fmt: skip
         numbers = graded.numbers()
-        self.rows.append({"set": name, "n": len(prompts), **{f: numbers.get(f) for f in FIELDS}})
+        self.rows.append(SetGrade(name, len(prompts), **{f: numbers.get(f) for f in FIELDS}))
         for i, prompt in enumerate(prompts):
             self.answers.append({
                 "set": name, "i": i, "prompt": prompt.messages[-1]["content"],
@@ -105,10 +182,7 @@ class Grading:
         loss, error = validation_loss(
             self.model.network, windows, self.model.device, self.model.config.vocab_size
         )
-        self.rows.append({
-            "set": "base text", "n": windows.size, "loss": loss, "loss_se": error,
-            "bpb": corpus.bpb(loss),
-        })  # fmt: skip
+        self.rows.append(TextGrade(TEXT, windows.size, loss, error, corpus.bpb(loss)))
         return {"tokens": windows.size, "flops": windows.size * self.model.forward_flops}
 
     def evaluate(self) -> dict[str, float]:
@@ -117,26 +191,27 @@ class Grading:
 
     def tensors(self) -> dict[str, Tensor]:
         """What is done so far, as bytes of JSON."""
-        text = json.dumps([self.rows, self.answers]).encode()
+        text = json.dumps([[asdict(row) for row in self.rows], self.answers]).encode()
         return {"so_far": torch.frombuffer(bytearray(text), dtype=torch.uint8)}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """See Work."""
-        self.rows, self.answers = json.loads(tensors["so_far"].numpy().tobytes())
+        rows, self.answers = json.loads(tensors["so_far"].numpy().tobytes())
+        self.rows = [TextGrade(**row) if row["set"] == TEXT else SetGrade(**row) for row in rows]
 
-    def finish(self, out: Path) -> dict[str, Any]:
+    def finish(self, out: Path) -> Finished:
         """Write every answer."""
         with whole(out / ANSWERS, "w") as file:
             file.writelines(map(line, self.answers))
-        metrics = {
-            f"{row['set']}.{name}": row[name]
-            for row in self.rows
-            for name in (*FIELDS, "loss", "bpb")
-            if row.get(name) is not None
-        }
-        return {
-            "files": {ANSWERS: file_digest(out / ANSWERS)},
-            "metrics": metrics,
-            "tables": {"sets": self.rows},
-            "memory_bytes": {"model": held_bytes(self.model.network)},
-        }
+        rows = [asdict(row) for row in self.rows]
+        return Finished(
+            files={ANSWERS: file_digest(out / ANSWERS)},
+            metrics={
+                f"{row['set']}.{name}": row[name]
+                for row in rows
+                for name in (*FIELDS, "loss", "bpb")
+                if row.get(name) is not None
+            },
+            tables={"sets": rows},
+            memory_bytes={"model": held_bytes(self.model.network)},
+        )

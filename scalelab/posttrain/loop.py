@@ -16,13 +16,22 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 import scalelab
 from scalelab.files import make_dir
-from scalelab.posttrain.base import Given, StageDir, StageResult, Status, Stopped, Work
+from scalelab.posttrain.base import (
+    Finished,
+    Given,
+    StageDir,
+    StageResult,
+    Status,
+    Stopped,
+    Work,
+)
 from scalelab.train import checkpoint
 from scalelab.train.checkpoint import Progress
 from scalelab.train.device import find_device
@@ -112,7 +121,7 @@ class _Doing:
             if not math.isfinite(numbers.get("loss", 0.0)):
                 self._spent(clock)
                 reason = f"loss {numbers['loss']} at step {progress.step} of {work.n_steps}"
-                return self._conclude("diverged", reason, {})
+                return self._conclude("diverged", reason, Finished({}))
             told = progress.step % every == 0 or progress.step == work.n_steps
             if told and work.updates_within == 1:
                 self._tell("step", step=self._at(), n_tokens=int(self.sums["tokens"]), **numbers)
@@ -128,11 +137,12 @@ class _Doing:
         if self.looked.get(LOOKED_AT) != progress.step:
             self._look()
         self.dir.run_dir.guard()
-        record = work.finish(self.dir.path)
+        finished = work.finish(self.dir.path)
         looked = {name: value for name, value in self.looked.items() if name != LOOKED_AT}
-        record["metrics"] = looked | record.get("metrics", {})
         self._spent(clock)
-        return self._conclude("finished", None, record)
+        return self._conclude(
+            "finished", None, replace(finished, metrics=looked | dict(finished.metrics))
+        )
 
     def _look(self) -> None:
         """Take numbers on held-out prompts, into the journal and with their cost into the sums."""
@@ -165,7 +175,7 @@ class _Doing:
         self._tell("checkpoint", step=self._at())
         return checkpoint.seconds_until_next(time.monotonic() - began)
 
-    def _conclude(self, status: Status, reason: str | None, record: dict) -> StageResult:
+    def _conclude(self, status: Status, reason: str | None, finished: Finished) -> StageResult:
         by = {k.removeprefix("flops."): v for k, v in self.sums.items() if k.startswith("flops.")}
         stage = self.given.stage
         result = StageResult(
@@ -174,11 +184,11 @@ class _Doing:
             id=self.id,
             status=status,
             reason=reason,
-            metrics=record.get("metrics", {}),
-            flops=self.sums["flops"] + record.get("flops", 0.0),
-            flops_by=by | record.get("flops_by", {}),
+            metrics=dict(finished.metrics),
+            flops=self.sums["flops"] + finished.flops,
+            flops_by=by | dict(finished.flops_by),
             n_tokens=int(self.sums["tokens"]),
-            memory_bytes=record.get("memory_bytes", {}),
+            memory_bytes=dict(finished.memory_bytes),
             seconds=self.progress.train_s,
             device=find_device().name,
             n_resumes=self.progress.n_resumes,
@@ -186,11 +196,11 @@ class _Doing:
                 "scalelab": scalelab.__version__,
                 "torch": torch.__version__,
                 "python": platform.python_version(),
-                **record.get("versions", {}),
+                **finished.versions,
             },
             finished_ms=time.time_ns() // 1_000_000,
-            tables=record.get("tables", {}),
-            files=record.get("files", {}),
+            tables=dict(finished.tables),
+            files=dict(finished.files),
         )
         result = self.dir.write_result(result)
         self._tell("end", status=status, reason=reason)

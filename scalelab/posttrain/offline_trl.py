@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from scalelab.model.scalar_net import padded
-from scalelab.posttrain.base import Given
+from scalelab.posttrain.base import Finished, Given
 from scalelab.posttrain.by_trl import IGNORED, ByTrl, refuse_without_trl, said
 from scalelab.posttrain.dpo import Dpo, Preferring
 from scalelab.posttrain.pairs import both_sides
@@ -69,7 +69,7 @@ class _OnRows(ByTrl):
         """As our own work does."""
         return self.own.evaluate()
 
-    def _record(self, out: Path) -> dict[str, Any]:
+    def _record(self, out: Path) -> Finished:
         return self.own.finish(out)
 
 

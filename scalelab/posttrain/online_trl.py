@@ -33,12 +33,21 @@ from torch import Tensor, nn
 from scalelab.config import Count, Fraction, NonNegative, Positive
 from scalelab.errors import DataError
 from scalelab.evals.asking import room_for_answers
+from scalelab.evals.inputs import MODEL, Input
 from scalelab.posttrain.account import activation_bytes, held_bytes, trained_bytes
-from scalelab.posttrain.base import Given, Rates, Stage, Work
+from scalelab.posttrain.base import Finished, Given, Rates, Stage, StageResult, Work
 from scalelab.posttrain.by_trl import ByTrl, refuse_without_trl, said
+from scalelab.posttrain.display import Display
 from scalelab.posttrain.judged import Judged
 from scalelab.posttrain.networks import copied, merged, write_model
-from scalelab.posttrain.ppo import COURSE, GOLD, last_of_course, rows_of_course
+from scalelab.posttrain.ppo import (
+    COURSE,
+    GOLD,
+    display_of_course,
+    last_of_course,
+    rows_of_course,
+    start_and_reward,
+)
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerState
@@ -50,6 +59,7 @@ PER_TOKEN_KL = "kl_per_token"
 class InGroups(Stage):
     """Learn from a reward on several answers to each prompt. Members say how."""
 
+    leaves: ClassVar[str] = MODEL
     start: str
     """The model that it begins with, which is the reference too."""
     reward: str = GOLD
@@ -79,9 +89,13 @@ class InGroups(Stage):
             raise ValueError(f"batch {self.batch} is not made of whole groups of {self.group}")
         return self
 
-    def needs(self) -> tuple[str, ...]:
+    def inputs(self) -> tuple[Input, ...]:
         """The model, and the reward model where there is one."""
-        return (self.start, *(() if self.reward == GOLD else (self.reward,)))
+        return start_and_reward(self.start, self.reward)
+
+    def baseline(self) -> str:
+        """See Stage."""
+        return self.start
 
     def passes(self) -> dict[str, float]:
         """Passes forward through a model for each written token, by what they are for."""
@@ -95,6 +109,10 @@ class InGroups(Stage):
     def most_rows(self) -> tuple[int | None, float]:
         """See Stage."""
         return self.steps * self.batch, sum(self.passes().values())
+
+    def display(self, result: StageResult) -> Display:
+        """See Stage."""
+        return display_of_course(self.name, result)
 
     def work(self, given: Given) -> Work:
         """See Stage."""
@@ -257,20 +275,17 @@ class GroupsByTrl(ByTrl):
         """Held-out answers by their worth."""
         return self.judged.quick(self.judged.of(self.network))
 
-    def _record(self, out: Path) -> dict[str, Any]:
+    def _record(self, out: Path) -> Finished:
         files = write_model(out, self.start, merged(self.network))
         held = held_bytes(self.start.network)
-        return {
-            "files": files,
-            "metrics": {
-                "steps": self.n_updates,
-                **last_of_course(self.course),
-            },
-            "tables": {"course": rows_of_course(self.course)},
-            "memory_bytes": {
+        return Finished(
+            files=files,
+            metrics={"steps": self.n_updates, **last_of_course(self.course)},
+            tables={"course": rows_of_course(self.course)},
+            memory_bytes={
                 "policy": trained_bytes(self.network, self.stage.rates),
                 "reference": held if self.stage.kl else 0,
                 "reward": 0 if self.proxy is None else held_bytes(self.proxy.net),
                 "activations": activation_bytes(self.start, self.stage.batch * self.start.seq_len),
             },
-        }
+        )

@@ -21,6 +21,7 @@ from scalelab.data.hashing import drawn_share
 from scalelab.data.textfiles import rows_of
 from scalelab.errors import DataError
 from scalelab.evals.checkpoint import Checkpoint
+from scalelab.evals.inputs import ANSWER_PAIRS, MODEL, Input
 from scalelab.evals.recorded import as_messages
 from scalelab.posttrain.base import Given, Rates, Stage
 from scalelab.posttrain.preferences import PAIRS, read_rows
@@ -86,24 +87,15 @@ class OnPairs(Stage):
     backend: Literal["own", "trl"] = "own"
     """trl: TRL's trainer of this method does the steps (extra `post`)."""
 
-    def needs(self) -> tuple[str, ...]:
+    def inputs(self) -> tuple[Input, ...]:
         """The model, and the pairs."""
-        return (self.start, *(() if is_file(self.pairs) else (self.pairs,)))
-
-    def files(self) -> tuple[str, ...]:
-        """The file of pairs, where they come from one."""
-        return (self.pairs,) if is_file(self.pairs) else ()
+        return (Input(self.start, MODEL), Input.stage_or_file(self.pairs, ANSWER_PAIRS))
 
     def rows_trained(self) -> int | None:
         """Answers that go through the model at most; None: as many as there will be pairs."""
         if self.examples is None:
             return None
         return 2 * max(math.ceil(self.examples * self.epochs), self.min_steps * self.batch)
-
-
-def is_file(source: str) -> bool:
-    """Whether pairs come from a file, and not from a stage."""
-    return source.endswith((".jsonl", ".parquet", ".gz", ".zst"))
 
 
 def pairs_of(given: Given, source: str, start: Checkpoint, n: int | None) -> Pairs:
@@ -120,8 +112,9 @@ def pairs_of(given: Given, source: str, start: Checkpoint, n: int | None) -> Pai
             one class: nothing is preferred to anything.
     """
     rows, undecided = [], 0
-    path = Path(source) if is_file(source) else given.paths[source] / PAIRS
-    if is_file(source):
+    is_path = Input.stage_or_file(source, ANSWER_PAIRS).is_path
+    path = Path(source) if is_path else given.paths[source] / PAIRS
+    if is_path:
         placed = rows_of(path)
     else:
         placed = ((f"{path}:{number}", row) for number, row in enumerate(read_rows(path), 1))

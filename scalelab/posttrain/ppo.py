@@ -20,7 +20,7 @@ reward); Huang et al. 2024, arXiv:2403.17031 (details); Gao et al. 2022, arXiv:2
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -33,10 +33,12 @@ from scalelab.data.stream import permute
 from scalelab.errors import DataError
 from scalelab.evals.asking import ask
 from scalelab.evals.conversations import Prompt
+from scalelab.evals.inputs import MODEL, REWARD, Input
 from scalelab.model.scalar_net import ScalarNet, padded
 from scalelab.posttrain import losses
 from scalelab.posttrain.account import activation_bytes, held_bytes, trained_bytes
-from scalelab.posttrain.base import Given, Rates, Stage, Work
+from scalelab.posttrain.base import Finished, Given, Rates, Stage, StageResult, Work
+from scalelab.posttrain.display import Curve, Display, headline
 from scalelab.posttrain.judged import Judged
 from scalelab.posttrain.networks import Trainee, copied, merged, write_model
 
@@ -50,6 +52,7 @@ class Ppo(Stage):
 
     kind: Literal["ppo"] = "ppo"
     """Names this method in STAGES."""
+    leaves: ClassVar[str] = MODEL
     start: str
     """The model that it begins with, which is the reference too."""
     reward: str = GOLD
@@ -86,14 +89,22 @@ class Ppo(Stage):
             )
         return self
 
-    def needs(self) -> tuple[str, ...]:
+    def inputs(self) -> tuple[Input, ...]:
         """The model, and the reward model where there is one."""
-        return (self.start, *(() if self.reward == GOLD else (self.reward,)))
+        return start_and_reward(self.start, self.reward)
+
+    def baseline(self) -> str:
+        """See Stage."""
+        return self.start
 
     def most_rows(self) -> tuple[int | None, float]:
         """See Stage."""
         reward = 0.0 if self.reward == GOLD else 1.0
         return self.steps * self.batch, 4.0 + reward + 6.0 * self.epochs
+
+    def display(self, result: StageResult) -> Display:
+        """See Stage."""
+        return display_of_course(self.name, result)
 
     def work(self, given: Given) -> Work:
         """See Stage."""
@@ -284,25 +295,37 @@ class Improving:
         self.critic.restore("critic", tensors)
         self.course = tensors["course"].tolist()
 
-    def finish(self, out: Path) -> dict[str, Any]:
+    def finish(self, out: Path) -> Finished:
         """Write the model."""
         files = write_model(out, self.start, merged(self.network))
         n_tokens = self.stage.batch * self.start.seq_len
         held = held_bytes(self.start.network)
-        return {
-            "files": files,
-            "metrics": {"steps": self.n_steps, **last_of_course(self.course), **self.evaluate()},
-            "tables": {"course": rows_of_course(self.course)},
-            "memory_bytes": {
+        return Finished(
+            files=files,
+            metrics={"steps": self.n_steps, **last_of_course(self.course), **self.evaluate()},
+            tables={"course": rows_of_course(self.course)},
+            memory_bytes={
                 "policy": trained_bytes(self.network, self.stage.rates),
-                "critic": trained_bytes(
-                    self.critic_net, self.stage.critic_rates or self.stage.rates
-                ),
+                "critic": trained_bytes(self.critic_net, self.stage.critic_rates or self.stage.rates),
                 "reference": held,
                 "reward": 0 if self.proxy is None else held_bytes(self.proxy.net),
                 "activations": activation_bytes(self.start, n_tokens // self.stage.minibatches),
             },
-        }
+        )
+
+
+def start_and_reward(start: str, reward: str) -> tuple[Input, ...]:
+    """Inputs of a stage that learns from a reward: the model, and the reward model if any."""
+    return (Input(start, MODEL), *(() if reward == GOLD else (Input(reward, REWARD),)))
+
+
+def display_of_course(name: str, result: StageResult) -> Display:
+    """What is shown of a stage that learned from a reward: proxy and gold over KL."""
+    rows = result.tables.get("course", [])
+    return Display(
+        headline=headline(result, "held_out.accuracy", "held_out.gold", "kl"),
+        curve=Curve.of(name, rows, "estimated"),
+    )
 
 
 def rows_of_course(course: Sequence[Sequence[float]]) -> list[dict[str, float | None]]:

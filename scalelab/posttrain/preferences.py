@@ -17,7 +17,7 @@ Source: Ouyang et al. 2022, arXiv:2203.02155 (comparisons); Zheng et al. 2023, a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor
@@ -32,11 +32,13 @@ from scalelab.evals.agreement import (
     raw_agreement,
 )
 from scalelab.evals.asking import ask
+from scalelab.evals.inputs import ANSWER_PAIRS, MODEL, Input
+from scalelab.evals.judges.base import Judge
 from scalelab.files import append, write_text
 from scalelab.posttrain.account import held_bytes
-from scalelab.posttrain.base import Given, Stage, Work
+from scalelab.posttrain.base import Finished, Given, Stage, StageResult, Work
+from scalelab.posttrain.display import Display, headline
 from scalelab.sealed import Damaged, file_digest, line, read_lines, typed
-from scalelab.units import si
 
 PAIRS = "pairs.jsonl"
 
@@ -74,6 +76,7 @@ class Preferences(Stage):
 
     kind: Literal["preferences"] = "preferences"
     """Names this method in STAGES."""
+    leaves: ClassVar[str] = ANSWER_PAIRS
     first: str
     """The stage whose model writes one answer, or the directory of a checkpoint (with a /)."""
     second: str | None = None
@@ -90,22 +93,27 @@ class Preferences(Stage):
     batch: Count = 128
     """Prompts between two writes to the disk."""
 
-    def needs(self) -> tuple[str, ...]:
-        """The models, and what the judges are made from."""
-        models = [name for name in (self.first, self.second) if name and "/" not in name]
-        judges = [name for judge in (self.judge, *self.others) for name in judge.needs()]
-        return tuple(dict.fromkeys((*models, *judges)))
+    @property
+    def judges(self) -> tuple[Judge, ...]:
+        """All judges, the one that decides first."""
+        return (self.judge, *self.others)
 
-    def files(self) -> tuple[str, ...]:
-        """Models and judges that are named by path."""
-        models = [name for name in (self.first, self.second) if name and "/" in name]
-        judges = [f for judge in (self.judge, *self.others) for f in judge.files()]
-        return tuple(dict.fromkeys((*models, *judges)))
+    def inputs(self) -> tuple[Input, ...]:
+        """The models, and what the judges are made from."""
+        models = [Input.stage_or_directory(n, MODEL) for n in (self.first, self.second) if n]
+        return (*models, *(one for judge in self.judges for one in judge.inputs()))
+
+    def is_interactive(self) -> bool:
+        """See Stage."""
+        return any(judge.interactive for judge in self.judges)
 
     def most_rows(self) -> tuple[int | None, float]:
         """See Stage."""
-        judged = sum(judge.passes() for judge in (self.judge, *self.others))
-        return (2 + judged) * self.prompts, 1.0
+        return (2 + sum(judge.passes() for judge in self.judges)) * self.prompts, 1.0
+
+    def display(self, result: StageResult) -> Display:
+        """See Stage."""
+        return Display(headline(result, "first_wins"))
 
     def work(self, given: Given) -> Work:
         """See Stage."""
@@ -122,10 +130,10 @@ class Collecting:
         self.first = given.assistant(stage.first)
         self.second = self.first if stage.second is None else given.assistant(stage.second)
         self.prompts = given.conversations.prompts(stage.prompts, given.seed, stage.name)
-        judges = (stage.judge, *stage.others)
-        self.courts = [j.court(given.conversations, given.paths, given.seed) for j in judges]
+        self.courts = [j.court(given.conversations, given.paths, given.seed) for j in stage.judges]
         # What a person has said must not be lost with the batch that it was said in.
-        self.size = 1 if any(judge.kind == "person" for judge in judges) else stage.batch
+        at_once = [judge.at_once() for judge in stage.judges]
+        self.size = min([stage.batch, *(n for n in at_once if n is not None)])
         self.n_steps = -(-len(self.prompts) // self.size)
         self.eval_every = None
         self.prices = (self.first.forward_flops, self.second.forward_flops)
@@ -202,7 +210,7 @@ class Collecting:
         """See Work."""
         del tensors
 
-    def finish(self, out: Path) -> dict[str, Any]:
+    def finish(self, out: Path) -> Finished:
         """Write the file whole and in order, and count what it holds."""
         batches, _ = whole_batches(out / PAIRS)
         again = [k for k in range(self.n_steps) if k not in batches]
@@ -239,12 +247,12 @@ class Collecting:
         if len(self.stage.others) > 1:
             every = np.array([[r["verdict"], *r["others"]] for r in rows], dtype=float)
             metrics |= {f"agreement.all.{k}": v for k, v in _of_all(every).items()}
-        return {
-            "files": {PAIRS: file_digest(out / PAIRS)},
-            "metrics": metrics,
-            "flops": cost.get("flops", 0.0),
-            "memory_bytes": {"models": held_bytes(self.first.network)},
-        }
+        return Finished(
+            files={PAIRS: file_digest(out / PAIRS)},
+            metrics=metrics,
+            flops=cost.get("flops", 0.0),
+            memory_bytes={"models": held_bytes(self.first.network)},
+        )
 
 
 def _agreement(ratings: np.ndarray) -> dict[str, float | None]:
@@ -332,13 +340,3 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             "command again: what is missing is then collected anew",
         )
     return rows
-
-
-def refuse_few(n: int, wanted: int, where: Path) -> None:
-    """Refuse fewer decided pairs than a stage asks for. Raises DataError."""
-    if n < wanted:
-        raise DataError(
-            f"{si(wanted)} decided pairs are asked for, and {n} are there",
-            where=str(where),
-            fix="ask for more prompts in the stage that collects them",
-        )

@@ -14,17 +14,19 @@ arXiv:1706.04599 (expected calibration error).
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scalelab.evals.inputs import REWARD
 from scalelab.evals.reward_model import RewardModel
 from scalelab.model.scalar_net import ScalarNet, padded
 from scalelab.posttrain import losses
 from scalelab.posttrain.account import activation_bytes, trained_bytes
-from scalelab.posttrain.base import Given, Work
+from scalelab.posttrain.base import Finished, Given, StageResult, Work
+from scalelab.posttrain.display import Display, headline
 from scalelab.posttrain.networks import Trainee, copied
 from scalelab.posttrain.order import epochs_of
 from scalelab.posttrain.pairs import OnPairs, both_sides, pairs_of
@@ -37,10 +39,15 @@ class Reward(OnPairs):
 
     kind: Literal["reward"] = "reward"
     """Names this method in STAGES."""
+    leaves: ClassVar[str] = REWARD
 
     def most_rows(self) -> tuple[int | None, float]:
         """See Stage."""
         return self.rows_trained(), 3.0
+
+    def display(self, result: StageResult) -> Display:
+        """See Stage."""
+        return Display(headline(result, "held_out.accuracy"))
 
     def work(self, given: Given) -> Work:
         """See Stage."""
@@ -106,21 +113,18 @@ class Valuing:
         """See Work."""
         self.trainee.restore("reward", tensors)
 
-    def finish(self, out: Path) -> dict[str, Any]:
+    def finish(self, out: Path) -> Finished:
         """Write the reward model."""
         files = self._model().write(out)
         longest = max(map(len, both_sides(self.pairs.train)))
-        return {
-            "files": files,
-            "metrics": {
-                **self.pairs.counts(),
-                "steps": self.n_steps,
-            },
-            "memory_bytes": {
+        return Finished(
+            files=files,
+            metrics={**self.pairs.counts(), "steps": self.n_steps},
+            memory_bytes={
                 "trained": trained_bytes(self.net, self.stage.rates),
                 "activations": activation_bytes(self.start, 2 * self.stage.batch * longest),
             },
-        }
+        )
 
 
 def last_values(net: ScalarNet, rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:

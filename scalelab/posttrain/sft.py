@@ -15,7 +15,7 @@ Not here: what conversations look like as tokens (data/chat.py).
 
 import math
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import model_validator
@@ -27,11 +27,13 @@ from scalelab.data.shards import open_corpus
 from scalelab.data.stream import Stream
 from scalelab.errors import DataError
 from scalelab.evals.checkpoint import Checkpoint
+from scalelab.evals.inputs import MODEL, Input
 from scalelab.files import write_text
 from scalelab.model.scalar_net import padded
 from scalelab.posttrain import losses
 from scalelab.posttrain.account import activation_bytes, trained_bytes
-from scalelab.posttrain.base import Given, Rates, Stage, Work
+from scalelab.posttrain.base import Finished, Given, Rates, Stage, StageResult, Work
+from scalelab.posttrain.display import Display, Series, headline
 from scalelab.posttrain.judged import Judged
 from scalelab.posttrain.networks import Adapter, Lora, Trainee, copied, merged, write_model
 from scalelab.posttrain.order import epochs_of
@@ -43,6 +45,7 @@ class Sft(Stage):
 
     kind: Literal["sft"] = "sft"
     """Names this method in STAGES."""
+    leaves: ClassVar[str] = MODEL
     start: str = "base"
     """The model that it begins with."""
     examples: Count | None = None
@@ -80,9 +83,13 @@ class Sft(Stage):
             raise ValueError("sizes must rise without repeats")
         return self
 
-    def needs(self) -> tuple[str, ...]:
+    def inputs(self) -> tuple[Input, ...]:
         """The model that it begins with."""
-        return (self.start,)
+        return (Input(self.start, MODEL),)
+
+    def baseline(self) -> str:
+        """See Stage."""
+        return self.start
 
     def expand(self) -> tuple[Stage, ...]:
         """A series as one stage for each size."""
@@ -100,6 +107,14 @@ class Sft(Stage):
         if self.examples is None:
             return None, 3.0
         return max(math.ceil(self.examples * self.epochs), self.min_steps * self.batch), 3.0
+
+    def display(self, result: StageResult) -> Display:
+        """See Stage."""
+        same = self.model_dump_json(exclude={"name", "examples"})
+        return Display(
+            headline=headline(result, "held_out.accuracy", "held_out.gold"),
+            series=Series(same, int(result.metrics["examples"]), "examples"),
+        )
 
     def work(self, given: Given) -> Work:
         """See Stage."""
@@ -172,22 +187,22 @@ class Learning:
         """See Work."""
         self.trainee.restore("model", tensors)
 
-    def finish(self, out: Path) -> dict[str, Any]:
+    def finish(self, out: Path) -> Finished:
         """Write the model."""
         files = write_model(out, self.start, merged(self.network))
         n_tokens = self.stage.batch * max(len(e.tokens) for e in self.examples)
-        return {
-            "files": files,
-            "metrics": {
+        return Finished(
+            files=files,
+            metrics={
                 "examples": len(self.examples),
                 "steps": self.n_steps,
                 "answer_tokens": sum(sum(e.is_answer) for e in self.examples),
             },
-            "memory_bytes": {
+            memory_bytes={
                 "trained": trained_bytes(self.adapter or self.network, self.stage.rates),
                 "activations": activation_bytes(self.start, n_tokens),
             },
-        }
+        )
 
 
 def replayed(start: Checkpoint, stage: Sft, seed: int) -> Stream | None:

@@ -27,6 +27,7 @@ FIGURES = Registry(
         "post_series": "scalelab.report.posttrain_figures:draw_series",
         "post_overreach": "scalelab.report.posttrain_figures:draw_overreach",
         "post_looks": "scalelab.report.posttrain_figures:draw_looks",
+        "post_plot": "scalelab.report.posttrain_figures:draw_plot",
     },
     group="scalelab.figures",
 )

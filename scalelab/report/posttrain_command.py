@@ -105,7 +105,7 @@ def describe(file: PosttrainFile, stages: Sequence[Planned], known: Mapping[str,
         lines.append(f"question: {' '.join(file.question.split())}")
     lines.append(f"  {'stage':<18}{'kind':<13}{'from':<22}{'state':<13}{'FLOPs at most':<14}")
     for p in stages:
-        if p.spec.stage.kind == "grade":
+        if p.spec.stage.grade_of() is not None:
             continue
         result = p.dir.result()
         state = "to do" if result is None else result.status
@@ -116,7 +116,7 @@ def describe(file: PosttrainFile, stages: Sequence[Planned], known: Mapping[str,
             f"  {p.name:<18}{p.spec.stage.kind:<13}{', '.join(p.spec.stage.needs()):<22}"
             f"{state:<13}{'not known yet' if cost is None else sci(cost):<14}".rstrip()
         )
-    grades = [p for p in stages if p.spec.stage.kind == "grade"]
+    grades = [p for p in stages if p.spec.stage.grade_of() is not None]
     if grades:
         lines.append(
             f"  and {len(grades)} models graded on {file.grades.prompts} prompts of each test set"
@@ -176,9 +176,7 @@ def about(base: Path, root: Path) -> dict[str, Any]:
 
 def is_asked_here(planned: Planned) -> bool:
     """Whether a stage asks a person, who sits at this terminal."""
-    stage = planned.spec.stage
-    judges = [getattr(stage, "judge", None), *getattr(stage, "others", ())]
-    return any(judge is not None and judge.kind == "person" for judge in judges)
+    return planned.spec.stage.is_interactive()
 
 
 class StageWords(Words):
@@ -199,11 +197,8 @@ class StageWords(Words):
             return ended.outcome
         planned = self._stages[ended.job.id]
         result = planned.dir.result()
-        shown = [
-            f"{name.removeprefix('held_out.')} {value:.3f}"
-            for name, value in result.metrics.items()
-            if isinstance(value, float) and name in SHOWN
-        ]
+        numbers = planned.spec.stage.display(result).headline
+        shown = [f"{name} {value:.3f}" for name, value in numbers.items()]
         example = planned.dir.path / "batch.txt"
         read = f"; read, and learned in [ ]: {_first_of(example)}" if example.exists() else ""
         cost = f"done in {duration(result.seconds)}, {sci(result.flops)} FLOPs"
@@ -216,18 +211,11 @@ def _first_of(batch: Path) -> str:
     return text.partition("\n\n")[2].partition("\n")[0][:200]
 
 
-SHOWN = (
-    "held_out.accuracy", "held_out.gold", "held_out.preference_accuracy", "first_wins", "kl",
-    "gold_peak_n", "gold_peak", "gold_last", "same.accuracy", "same.gold",
-)  # fmt: skip
-"""Numbers of a stage that are told at once."""
-
-
 def _values(data: Any) -> dict[str, float | None]:
     values: dict[str, float | None] = {"flops": data.flops, "seconds": data.seconds}
     for model in data.models:
-        for name, row in model.sets.items():
+        for name, grade in model.sets.items():
             for what in ("accuracy", "gold"):
-                values[f"{model.model}.{name}.{what}"] = row.get(what)
+                values[f"{model.model}.{name}.{what}"] = getattr(grade, what)
         values[f"{model.model}.bpb"] = model.bpb
     return values

@@ -1,9 +1,10 @@
 """The figures of a post-training.
 
 models      accuracy and gold of every model on the first test set, with standard errors
-series      accuracy over examples of SFT
+series      accuracy and gold over the examples of a series of stages
 overreach   proxy and gold over the distance from the start: where gold turns down
 looks       gold on held-out prompts on the way, by stage
+plot        whatever lines a stage shows
 
 Not here: the numbers (posttrained.py).
 """
@@ -12,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from scalelab.posttrain.display import Line, Plot
 from scalelab.report.drawing import (
     BLUE,
     FAINT,
@@ -42,13 +44,12 @@ def draw_models(data: Posttrained) -> Figure:
     place = np.arange(len(models))[::-1]
     for axis, what, colour in zip(axes[0], ("accuracy", "gold"), (BLUE, RED), strict=True):
         for y, model in zip(place, models, strict=True):
-            row = next(iter(model.sets.values()))
-            if row.get(what) is None:
+            first = next(iter(model.sets.values()))
+            value = getattr(first, what)
+            if value is None:
                 continue
-            error = row.get(f"{what}_se") or np.nan  # no bar where there is none
-            axis.errorbar(
-                row[what], y, xerr=1.96 * error, fmt="o", ms=4, color=colour, capsize=2, lw=1
-            )
+            error = getattr(first, f"{what}_se") or np.nan  # no bar where there is none
+            axis.errorbar(value, y, xerr=1.96 * error, fmt="o", ms=4, color=colour, capsize=2, lw=1)
         axis.set_xlabel(f"{what} [measured], bars 95%")
         axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.grid(axis="x", color=FAINT, lw=0.5)
@@ -59,24 +60,36 @@ def draw_models(data: Posttrained) -> Figure:
     return figure
 
 
-@styled
 def draw_series(data: Posttrained) -> Figure:
-    """Accuracy over examples."""
+    """Accuracy and gold over the amount that the models differ in."""
+    lines = []
+    for what in ("accuracy", "gold"):
+        known = [(x, grade) for x, grade in data.series if getattr(grade, what) is not None]
+        values = [getattr(grade, what) for _, grade in known]
+        errors = [getattr(grade, f"{what}_se") for _, grade in known]
+        lines.append(Line(what, [x for x, _ in known], values, errors))
+    title, y_label = "Does more data help?", "on held-out prompts [measured]"
+    return draw_plot(Plot("series", title, data.series_of, y_label, lines, log_x=True))
+
+
+@styled
+def draw_plot(plot: Plot) -> Figure:
+    """Lines with their errors, one colour and marker each."""
     figure, ((axes,),) = canvas((4.6, 3.0))
-    for what, colour, marker in (("accuracy", BLUE, "o"), ("gold", RED, "s")):
-        known = [(x, row) for x, row in data.series if row.get(what) is not None]
-        if known:
-            axes.errorbar(
-                [x for x, _ in known],
-                [r[what] for _, r in known],
-                yerr=[1.96 * (r.get(f"{what}_se") or np.nan) for _, r in known],
-                color=colour, marker=marker, ms=4, capsize=2, lw=1.2, label=what,
-            )  # fmt: skip
-    axes.set_xscale("log")
-    counts(axes.xaxis)
-    axes.set_xlabel("examples of SFT")
-    axes.set_ylabel("on held-out prompts [measured]")
-    axes.set_title("Does more data help?")
+    for k, line in enumerate(plot.lines):
+        if not line.x:
+            continue
+        error = None if line.error is None else [1.96 * (e or np.nan) for e in line.error]
+        axes.errorbar(
+            line.x, line.y, yerr=error, color=LAWS[k % len(LAWS)],
+            marker=MARKERS[k % len(MARKERS)], ms=4, capsize=2, lw=1.2, label=line.name,
+        )  # fmt: skip
+    if plot.log_x:
+        axes.set_xscale("log")
+        counts(axes.xaxis)
+    axes.set_xlabel(plot.x_label)
+    axes.set_ylabel(plot.y_label)
+    axes.set_title(plot.title)
     axes.legend(frameon=False, fontsize=SMALL)
     return figure
 

@@ -1,6 +1,7 @@
 """The page of a post-training, and its words for a terminal.
 
-OUT/README.md  posttrain.json  models.png  series.png  overreach.png  looks.png  (and .svg)
+OUT/README.md  posttrain.json  models.png  series.png  overreach.png  looks.png  (and .svg), and
+STAGE-NAME.png for every plot that a stage shows
 """
 
 from collections.abc import Sequence
@@ -8,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from scalelab.files import make_dir, write_json, write_text, writing
-from scalelab.posttrain.base import StageResult
+from scalelab.posttrain.display import Plot, Table
+from scalelab.posttrain.grade import SetGrade
 from scalelab.report.painters import Painters
 from scalelab.report.posttrained import Graded, Posttrained, record
 from scalelab.units import duration, sci, si
 
 FIGURES = {
     "models": "Every model on the first test set. Bars: 95% of the mean over prompts.",
-    "series": "SFT on more and more examples. Bars: 95% of the mean over prompts.",
+    "series": "The same stage on more and more data. Bars: 95% of the mean over prompts.",
     "overreach": "What happens when a reward model is pushed: the proxy it was trained to be, and "
     "what answers are worth, over the distance from the model that was pushed.",
     "looks": "Held-out answers while the stages were being done (a hundred prompts).",
@@ -28,6 +30,10 @@ def write_page(data: Posttrained, out: Path) -> Path:
     drawn = drawable(data)
     write_json(out / "posttrain.json", record(data))
     jobs = [(f"post_{name}", data, [out / f"{name}.png", out / f"{name}.svg"]) for name in drawn]
+    jobs += [
+        ("post_plot", plot, [out / f"{name}.png", out / f"{name}.svg"])
+        for name, plot in plots(data).items()
+    ]
     Painters().draw(jobs)
     for name in set(FIGURES) - set(drawn):
         for path in (out / f"{name}.png", out / f"{name}.svg"):
@@ -50,6 +56,15 @@ def drawable(data: Posttrained) -> list[str]:
         "looks": has_looks,
     }
     return [name for name, is_there in there.items() if is_there]
+
+
+def plots(data: Posttrained) -> dict[str, Plot]:
+    """The plots that stages show, by the name of their file."""
+    return {
+        f"{stage}-{plot.name}": plot
+        for stage, display in data.displays.items()
+        for plot in display.plots
+    }
 
 
 def text(data: Posttrained) -> str:
@@ -105,7 +120,14 @@ def page(data: Posttrained, drawn: Sequence[str]) -> str:
             "equal lengths: fitted (Dubois et al. 2024).",
             "\n".join(f"- {m.model} over {_wins(m)}" for m in won),
         ]
-    parts += ["## Stages", _stages(data.stages), *_turning(data), f"Cost: {_cost(data)}."]
+    parts += ["## Stages", _stages(data), *_turning(data), f"Cost: {_cost(data)}."]
+    for stage, display in data.displays.items():
+        for shown in display.tables:
+            parts += [f"### {stage}: {shown.title}", _table(shown)]
+    parts += [
+        f"![{plot.title}]({name}.png)\n\n{plot.title} ([{name}.svg]({name}.svg))"
+        for name, plot in plots(data).items()
+    ]
     if data.undone:
         parts += ["## Not done", "\n".join(f"- {n}: {r}" for n, r in data.undone.items())]
     base = [f"| {k} | {v} |" for k, v in data.base.items()]
@@ -121,11 +143,20 @@ def _figure(name: str) -> str:
     return f"![{name}]({name}.png)\n\n{FIGURES[name]} ([{name}.svg]({name}.svg))"
 
 
-def _stages(stages: Sequence[StageResult]) -> str:
+def _table(table: Table) -> str:
+    head = list(table.rows[0]) if table.rows else ["nothing"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for row in table.rows:
+        cells = ["" if row[name] is None else _short(row[name]) for name in head]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _stages(data: Posttrained) -> str:
     head = "stage | kind | status | tokens | FLOPs [reckoned] | time | memory [reckoned] | what"
     rows = [f"| {head} |", "|" + "---|" * 8]
-    for s in stages:
-        if s.kind == "grade":
+    for s in data.stages:
+        if s.stage in data.grading:
             continue
         what = ", ".join(f"{k} {_short(v)}" for k, v in s.metrics.items() if v is not None)
         rows.append(
@@ -160,21 +191,21 @@ def _cost(data: Posttrained) -> str:
     return f"{own}; with the base and its sweep {sci(total + data.flops)}, of which {share:.1%}"
 
 
-def _cell(row: Any) -> str:
-    if row is None or row.get("accuracy") is None:
+def _cell(grade: SetGrade | None) -> str:
+    if grade is None or grade.accuracy is None:
         return ""
-    gold = "" if row.get("gold") is None else f" ({row['gold']:+.3f})"
-    return f"{row['accuracy']:.3f}{gold}"
+    gold = "" if grade.gold is None else f" ({grade.gold:+.3f})"
+    return f"{grade.accuracy:.3f}{gold}"
 
 
-def _full(row: Any) -> str:
-    if row is None or row.get("accuracy") is None:
+def _full(grade: SetGrade | None) -> str:
+    if grade is None or grade.accuracy is None:
         return ""
-    said = f"{row['accuracy']:.3f}{_plus(row.get('accuracy_se'))}"
-    if row.get("gold") is not None:
-        said += f" / {row['gold']:+.3f}{_plus(row.get('gold_se'))}"
-    if row.get("ended") is not None and row["ended"] < 1:
-        said += f", {1 - row['ended']:.0%} cut off"
+    said = f"{grade.accuracy:.3f}{_plus(grade.accuracy_se)}"
+    if grade.gold is not None:
+        said += f" / {grade.gold:+.3f}{_plus(grade.gold_se)}"
+    if grade.ended is not None and grade.ended < 1:
+        said += f", {1 - grade.ended:.0%} cut off"
     return said
 
 
@@ -183,13 +214,11 @@ def _plus(error: float | None) -> str:
 
 
 def _errors(data: Posttrained) -> str:
-    rows = [
-        row for m in data.models for row in m.sets.values() if row.get("accuracy_se") is not None
-    ]
-    if not rows:
+    grades = [g for m in data.models for g in m.sets.values() if g.accuracy_se is not None]
+    if not grades:
         return "none"
-    said = f"at most {max(r['accuracy_se'] for r in rows):.3f} of accuracy"
-    golds = [r["gold_se"] for r in rows if r.get("gold_se") is not None]
+    said = f"at most {max(g.accuracy_se for g in grades):.3f} of accuracy"
+    golds = [g.gold_se for g in grades if g.gold_se is not None]
     return said + (f", {max(golds):.3f} of gold" if golds else "") + ", over prompts"
 
 

@@ -8,23 +8,23 @@ bytes are reckoned, not measured, and every number says which.
 Not here: figures (posttrain_figures.py), the page (posttrain_page.py).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from scalelab.errors import DataError, RunError
+from scalelab.evals.inputs import MODEL
 from scalelab.evals.judgments import Judgments
 from scalelab.evals.pairwise import length_controlled, win_rate
 from scalelab.posttrain.base import StageDir, StageResult
-from scalelab.posttrain.flow import BASE, MODELS, Planned
-from scalelab.posttrain.grade import ANSWERS
+from scalelab.posttrain.display import Curve, Display
+from scalelab.posttrain.flow import BASE, Planned
+from scalelab.posttrain.grade import ANSWERS, ModelGrade, SetGrade
 from scalelab.sealed import read_lines
 
 SCHEMA = 1
-SINGLE = 20
-"""Points of a curve beyond which each is a single batch, and noisy."""
 
 
 @dataclass(frozen=True)
@@ -35,35 +35,14 @@ class Graded:
     kind: str
     start: str | None
     """What it began as."""
-    sets: Mapping[str, Mapping[str, Any]]
-    """By test set: n, accuracy, accuracy_se, gold, gold_se, words, ended."""
+    sets: Mapping[str, SetGrade]
+    """By name of the test set."""
     bpb: float | None
     """On the base's validation text."""
     flops: float | None
     """Of the stage that made it; None for the base."""
     wins: Mapping[str, Any] | None = None
     """Win rate over the model that it began as, raw and at equal lengths."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Proxy and gold, further and further from the model that it began as."""
-
-    name: str
-    kl: Sequence[float]
-    proxy: Sequence[float]
-    gold: Sequence[float]
-    kl_is: str
-    """How KL is known: by formula, or estimated from what was written."""
-
-    def steadied(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """KL, proxy and gold; where points are single batches, means over tenths of the way."""
-        columns = tuple(np.asarray(c, float) for c in (self.kl, self.proxy, self.gold))
-        if len(self.kl) <= SINGLE:
-            return columns
-        return tuple(
-            np.array([part.mean() for part in np.array_split(column, 10)]) for column in columns
-        )
 
 
 @dataclass(frozen=True)
@@ -79,9 +58,15 @@ class Posttrained:
     stages: Sequence[StageResult]
     undone: Mapping[str, str]
     """Stages without a result, and why."""
-    series: Sequence[tuple[int, Mapping[str, Any]]]
-    """Of SFT: examples, and the grades of the first test set."""
+    series: Sequence[tuple[int, SetGrade]]
+    """Of models that differ in one amount alone: the amount, and the grade of the first set."""
+    series_of: str
+    """What the amount counts."""
     curves: Sequence[Curve]
+    displays: Mapping[str, Display]
+    """By stage that has a result."""
+    grading: Collection[str]
+    """Stages that grade: their numbers stand with the models that they grade."""
     journals: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """Held-out looks on the way, by stage."""
 
@@ -109,29 +94,36 @@ def gather(
     """
     results = {p.name: p.dir.result() for p in planned}
     by_name = {p.name: p for p in planned}
+    grading = {p.spec.stage.grade_of(): p for p in planned if p.spec.stage.grade_of() is not None}
+    displays = {
+        p.name: p.spec.stage.display(result)
+        for p in planned
+        if (result := results[p.name]) is not None and result.status == "finished"
+    }
+    answering = [p.name for p in planned if p.spec.stage.leaves == MODEL]
     models = []
-    for name in (BASE, *(p.name for p in planned if p.spec.stage.kind in MODELS)):
-        grade = results.get(f"grade.{name}")
+    for name in (BASE, *answering):
+        grade = results[grading[name].name] if name in grading else None
         if grade is None or grade.status != "finished":
             continue
         stage = by_name[name].spec.stage if name in by_name else None
-        rows = {row["set"]: row for row in grade.tables["sets"]}
-        text = rows.pop("base text", None)
-        start = None if stage is None else stage.start
+        found = ModelGrade.of(grade)
+        start = None if stage is None else stage.baseline()
         wins = None
-        if start is not None and start != BASE and results.get(f"grade.{start}") is not None:
-            wins = wins_over(by_name[f"grade.{name}"], by_name[f"grade.{start}"], name, start)
+        if start not in (None, BASE) and start in grading and results[grading[start].name]:
+            wins = wins_over(grading[name], grading[start], name, start)
         models.append(
             Graded(
                 model=name,
                 kind="base" if stage is None else stage.kind,
                 start=start,
-                sets=rows,
-                bpb=None if text is None else text["bpb"],
+                sets=found.sets,
+                bpb=None if found.text is None else found.text.bpb,
                 flops=None if stage is None else results[name].flops,
                 wins=wins,
             )
         )
+    series, series_of = _series(displays, models)
     return Posttrained(
         name=file.name,
         question=file.question,
@@ -141,45 +133,35 @@ def gather(
         models=models,
         stages=[r for r in results.values() if r is not None],
         undone={n: why.get(n, "not begun") for n, r in results.items() if r is None},
-        series=_series(planned, results, models),
-        curves=_curves(planned, results),
+        series=series,
+        series_of=series_of,
+        curves=[shown.curve for shown in displays.values() if shown.curve is not None],
+        displays=displays,
+        grading={p.name for p in grading.values()},
         journals={
-            p.name: [e for e in p.dir.run_dir.events() if e["event"] == "eval"]
-            for p in planned
-            if p.spec.stage.kind in MODELS
+            name: [e for e in by_name[name].dir.run_dir.events() if e["event"] == "eval"]
+            for name in answering
         },
     )
 
 
-def _series(planned, results, models) -> list[tuple[int, Mapping[str, Any]]]:
-    """The largest group of SFT models that differ in examples alone, by their number."""
-    graded = {m.model: m for m in models if m.sets}
-    groups: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
-    for p in planned:
-        if p.spec.stage.kind == "sft" and results[p.name] is not None and p.name in graded:
-            same = p.spec.stage.model_dump_json(exclude={"name", "examples"})
-            n = int(results[p.name].metrics["examples"])
-            first = next(iter(graded[p.name].sets.values()))
-            groups.setdefault(same, []).append((n, first))
-    series = max(groups.values(), key=len, default=[])
-    return sorted(series, key=lambda pair: pair[0]) if len(series) > 1 else []
-
-
-def _curves(planned: Sequence[Planned], results: Mapping[str, StageResult | None]) -> list[Curve]:
-    curves = []
-    for p in planned:
-        result = results[p.name]
-        if result is None:
+def _series(
+    displays: Mapping[str, Display], models: Sequence[Graded]
+) -> tuple[list[tuple[int, SetGrade]], str]:
+    """The largest group of graded models that differ in one amount alone, and what it counts."""
+    groups: dict[str, list[tuple[int, SetGrade]]] = {}
+    counted = {}
+    for model in models:
+        shown = displays.get(model.model)
+        if shown is None or shown.series is None or not model.sets:
             continue
-        rows = result.tables.get("best_of") or [
-            row for row in result.tables.get("course", []) if row["proxy"] is not None
-        ]
-        rows = [row for row in rows if row["gold"] is not None and row["proxy"] is not None]
-        if rows:
-            columns = [[row[name] for row in rows] for name in ("kl", "proxy", "gold")]
-            kl_is = "by formula" if p.spec.stage.kind == "best_of" else "estimated"
-            curves.append(Curve(p.name, *columns, kl_is))
-    return curves
+        place = shown.series
+        groups.setdefault(place.group, []).append((place.amount, next(iter(model.sets.values()))))
+        counted[place.group] = place.what
+    group = max(groups, key=lambda name: len(groups[name]), default=None)
+    if group is None or len(groups[group]) < 2:
+        return [], ""
+    return sorted(groups[group], key=lambda pair: pair[0]), counted[group]
 
 
 def wins_over(one: Planned, other: Planned, model: str, baseline: str) -> dict[str, Any] | None:
@@ -246,10 +228,10 @@ def record(data: Posttrained) -> dict[str, Any]:
         "prediction": data.prediction,
         "seed": data.seed,
         "base": dict(data.base),
-        "models": [vars(m) for m in data.models],
+        "models": [asdict(m) for m in data.models],
         "stages": [vars(s) for s in data.stages],
         "undone": dict(data.undone),
-        "series": [{"examples": n, **row} for n, row in data.series],
+        "series": [{data.series_of: n, **asdict(grade)} for n, grade in data.series],
         "curves": [vars(c) for c in data.curves],
         "flops": data.flops,
         "flops_is": "reckoned",

@@ -6,7 +6,9 @@ import pytest
 
 from scalelab.errors import DataError
 from scalelab.evals.conversations import Prompt
-from scalelab.evals.judges import Court, Gold, Person
+from scalelab.evals.judges.base import Court
+from scalelab.evals.judges.gold import Gold
+from scalelab.evals.judges.person import Person
 from scalelab.evals.verdicts import KeptVerdicts
 
 PROMPTS = [Prompt(({"role": "user", "content": f"question {i}"},)) for i in range(6)]

@@ -32,29 +32,15 @@ MAKE_BASE = """
 import sys
 from pathlib import Path
 
-import torch
-
 from scalelab.data.base import DataConfig
 from scalelab.data.shards import prepare
-from scalelab.evals.checkpoint import Checkpoint
-from scalelab.model.transformer.config import Transformer
-from scalelab.posttrain.networks import write_model
+from scalelab.testing.stages import tiny_base
 
 corpus = prepare(DataConfig.model_validate({
     "source": {"kind": "text", "paths": [sys.argv[1] + "/*.txt"]}, "tokenizer": {"kind": "bytes"},
     "validation": 0.2, "epochs": 50,
 }))
-config = Transformer(
-    n_layers=1, d_model=16, n_heads=2, n_kv_heads=2, head_size=8, d_ff=32, vocab_size=257
-)
-network = config.network()
-network.reset(0)
-with torch.no_grad():
-    network.head.normal_(generator=torch.Generator().manual_seed(1), std=0.1)
-out = Path("base")
-out.mkdir()
-like = Checkpoint(out, config, network, corpus.load_tokenizer(), 128, "", corpus.digest)
-write_model(out, like, {n: p.detach().clone() for n, p in network.named_parameters()})
+tiny_base(Path("base"), corpus.digest)
 """
 
 

@@ -1,7 +1,6 @@
 """A tiny base model, and stages done in this process, for every test of post-training."""
 
 import pytest
-import torch
 
 WORDS = "name value list file"
 
@@ -9,22 +8,9 @@ WORDS = "name value list file"
 @pytest.fixture(scope="session")
 def base(tmp_path_factory, tiny_corpus):
     """A base model's directory: untrained, of some thousand weights, speaking bytes."""
-    from scalelab.evals.checkpoint import Checkpoint
-    from scalelab.model.transformer.config import Transformer
-    from scalelab.posttrain.networks import write_model
+    from scalelab.testing.stages import tiny_base
 
-    config = Transformer(
-        n_layers=1, d_model=16, n_heads=2, n_kv_heads=2, head_size=8, d_ff=32, vocab_size=257
-    )
-    network = config.network()
-    network.reset(0)
-    with torch.no_grad():  # a head of zeros says the same of every token
-        network.head.normal_(generator=torch.Generator().manual_seed(1), std=0.1)
-    folder = tmp_path_factory.mktemp("base")
-    tokenizer = tiny_corpus.load_tokenizer()
-    like = Checkpoint(folder, config, network, tokenizer, 128, "", tiny_corpus.digest)
-    write_model(folder, like, {n: p.detach().clone() for n, p in network.named_parameters()})
-    return folder
+    return tiny_base(tmp_path_factory.mktemp("base"), tiny_corpus.digest)
 
 
 @pytest.fixture(scope="session")

@@ -197,7 +197,7 @@ def test_the_plan_bounds_a_stage_by_rows_of_a_full_context(kind, settings, rows,
 
 
 def test_sft_holds_weights_gradients_and_two_moments(work, tmp_path):
-    found = work(Sft, start="base", examples=8, batch=4).finish(tmp_path)["memory_bytes"]
+    found = work(Sft, start="base", examples=8, batch=4).finish(tmp_path).memory_bytes
 
     assert found == {"trained": 16 * N_PARAMS, "activations": 4 * N_SAID * LEFT_BEHIND}
 
@@ -206,11 +206,11 @@ def test_low_rank_changes_hold_their_own_weights_only(work, tmp_path):
     """Of rank 2 on 48 x 16, 16 x 16, 64 x 16 and 16 x 32: 2 x (64 + 32 + 80 + 48) weights."""
     found = work(Sft, start="base", examples=4, batch=4, lora={"rank": 2}).finish(tmp_path)
 
-    assert found["memory_bytes"]["trained"] == 16 * 2 * (64 + 32 + 80 + 48)
+    assert found.memory_bytes["trained"] == 16 * 2 * (64 + 32 + 80 + 48)
 
 
 def test_dpo_holds_a_reference_beside_it(work, paths, tmp_path):
-    found = work(Dpo, **on_pairs(paths)).finish(tmp_path)["memory_bytes"]
+    found = work(Dpo, **on_pairs(paths)).finish(tmp_path).memory_bytes
 
     assert found == {
         "trained": 16 * N_PARAMS,
@@ -220,7 +220,7 @@ def test_dpo_holds_a_reference_beside_it(work, paths, tmp_path):
 
 
 def test_a_reward_model_has_a_row_in_place_of_its_head(work, paths, tmp_path):
-    found = work(Reward, **on_pairs(paths)).finish(tmp_path)["memory_bytes"]
+    found = work(Reward, **on_pairs(paths)).finish(tmp_path).memory_bytes
 
     assert found["trained"] == 16 * N_SCALAR
     assert found["activations"] == 2 * 4 * (6 + 6) * LEFT_BEHIND
@@ -230,7 +230,7 @@ def test_ppo_holds_four_models(work, tmp_path):
     ppo = work(Ppo, steps=1, batch=4, epochs=1, minibatches=2, n_new=2, reward="judge")
     ppo.step(0)
 
-    found = ppo.finish(tmp_path)["memory_bytes"]
+    found = ppo.finish(tmp_path).memory_bytes
 
     assert found == {
         "policy": 16 * N_PARAMS,
@@ -390,6 +390,6 @@ def test_the_kl_of_the_best_of_n_is_ln_n_less_its_share(paths):
     choosing = stage.work(Given(stage, Yes(), 0, paths, None))
     choosing.scores = [[[float(i), 0.0], [1.0, float(i)]] for i in range(4)]
 
-    rows = choosing.finish(None)["tables"]["best_of"]
+    rows = choosing.finish(None).tables["best_of"]
 
     assert [row["kl"] for row in rows] == pytest.approx([0, 0.193147, 0.636294], abs=1e-6)

@@ -1,4 +1,7 @@
-"""Stopped or killed anywhere, a stage goes on, and comes to what it would have come to."""
+"""Killed anywhere, a stage goes on, and comes to what it would have come to.
+
+Stopped after every step: test_conformance.py.
+"""
 
 import pytest
 
@@ -46,17 +49,6 @@ def undisturbed(done, sft, tmp_path_factory):
     return done(*stages(sft), root=tmp_path_factory.mktemp("x") / "undisturbed")
 
 
-class Interrupting:
-    """Asks to stop after so many steps of every process."""
-
-    def __init__(self, after):
-        self.left = self.after = after
-
-    def __call__(self):
-        self.left -= 1
-        return self.left < 0
-
-
 def beside(stage, root):
     """The same stage to be done once more under another root, from inputs done there."""
     there = StageDir(RunDir(root / "t" / stage.dir.path.name))
@@ -65,18 +57,6 @@ def beside(stage, root):
     text = text.replace(str(stage.dir.path.parent.parent), str(root))
     there.run_dir.spec_path.write_text(seal_text(text))
     return there
-
-
-def test_stages_that_are_stopped_again_and_again_end_the_same(undisturbed, tmp_path):
-    n = 0
-    for name, stage in undisturbed.items():
-        moved = beside(stage, tmp_path / "disturbed")
-        while moved.result() is None:
-            n += 1
-            assert n < 200, name
-            outcome_of(moved, Interrupting(2))
-        assert outputs(moved) == outputs(stage.dir), name
-        assert moved.result().n_resumes > 0, name
 
 
 class Killed(BaseException):

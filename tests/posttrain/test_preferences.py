@@ -7,7 +7,10 @@ import pytest
 
 from scalelab.errors import DataError
 from scalelab.evals.conversations import Prompt
-from scalelab.evals.judges import Court, Gold, Person, asked_of_person, read_letter
+from scalelab.evals.judges.base import Court
+from scalelab.evals.judges.gold import Gold
+from scalelab.evals.judges.model import read_letter
+from scalelab.evals.judges.person import Person, asked_of_person
 from scalelab.evals.reward_model import RewardModel
 from scalelab.evals.skilled import Skilled
 from scalelab.files import append
@@ -165,7 +168,7 @@ def test_a_person_sees_the_answers_in_drawn_order(monkeypatch):
         seen.append(one)
         return 1.0 if one == "good" else 0.0
 
-    monkeypatch.setattr("scalelab.evals.judges.asked_of_person", choose)
+    monkeypatch.setattr("scalelab.evals.judges.person.asked_of_person", choose)
     prompts = Skilled().prompts(40, 0, "x")
 
     verdicts = Person().court(Skilled(), {}, 0)(prompts, ["good"] * 40, ["bad"] * 40, 0)

@@ -439,7 +439,7 @@ def test_what_was_trained_is_not_lost_before_it_is_written(given):
     after.restore(work.tensors())
     record = after.finish(after.given.out)
 
-    assert record["tables"]["course"] == work.finish(work.given.out)["tables"]["course"]
+    assert record.tables["course"] == work.finish(work.given.out).tables["course"]
     assert all(
         torch.equal(a, b)
         for a, b in zip(work.network.parameters(), after.network.parameters(), strict=True)

@@ -1,0 +1,41 @@
+"""The judge `gold`: the conversations' own measure of an answer, with errors where asked for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from scalelab.config import Fraction
+from scalelab.data.hashing import drawn_share
+from scalelab.errors import DataError
+from scalelab.evals.conversations import Conversations
+from scalelab.evals.judges.base import Court, Judge
+
+
+class Gold(Judge):
+    """The conversations' own measure."""
+
+    kind: Literal["gold"] = "gold"
+    """Names this judge in JUDGES."""
+    flips: Fraction = 0.0
+    """Share of verdicts that are turned around: people err, and so do labels."""
+
+    def court(self, conversations: Conversations, paths: Mapping[str, Path], seed: int) -> Court:
+        """See Judge."""
+        del paths
+
+        def decide(prompts, first, second, before):
+            verdicts = []
+            for i, (prompt, one, two) in enumerate(zip(prompts, first, second, strict=True)):
+                a, b = conversations.gold(prompt, one), conversations.gold(prompt, two)
+                if a is None or b is None:
+                    raise DataError(
+                        "these conversations have no gold measure",
+                        where=f"data: {conversations.model_dump_json()}",
+                        fix="choose another judge: reward, model or person",
+                    )
+                verdict = 0.5 if abs(a - b) < 1e-9 else float(a > b)
+                is_flipped = drawn_share(f"flips-{seed}", before + i) < self.flips
+                verdicts.append(1 - verdict if is_flipped else verdict)
+            return verdicts
+
+        return Court(decide)
