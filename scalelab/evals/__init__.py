@@ -1,7 +1,7 @@
 """Evaluation: what a finished model can do, measured the same way for every model.
 
-Conversations are where prompts and answers come from; judges say which of two answers is better.
-A member of either is one file and one line here.
+Conversations are where prompts and answers come from; judges say which of two answers is better;
+measurements are the sections of an evaluation file. A member is one file and one line here.
 """
 
 from scalelab.registry import Registry
@@ -35,4 +35,17 @@ TASKS = Registry(
         "known": "scalelab.evals.known:KnownTask",
     },
     group="scalelab.tasks",
+    base="scalelab.evals.task:Task",
+)
+MEASUREMENTS = Registry(
+    "measurement",
+    {
+        "perplexity": "scalelab.evals.measurements.perplexity:PerplexityMeasurement",
+        "tasks": "scalelab.evals.measurements.tasks:TasksMeasurement",
+        "pairwise": "scalelab.evals.measurements.pairwise:PairwiseMeasurement",
+        "contamination": "scalelab.evals.measurements.contamination:ContaminationMeasurement",
+        "prediction": "scalelab.evals.measurements.prediction:PredictionMeasurement",
+    },
+    group="scalelab.measurements",
+    base="scalelab.evals.measurements.base:Measurement",
 )

@@ -7,7 +7,7 @@
 
 Standard errors are of the mean over prompts.
 
-Not here: tests with choices (choice.py), two models side by side (report/comparing.py).
+Not here: tests with choices (choice.py), two models side by side (measurements/pairwise.py).
 """
 
 import math

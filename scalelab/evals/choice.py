@@ -23,18 +23,19 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from scalelab.config import Config, Count, Name, Switch, Whole
+from scalelab.config import Count, Name, Switch, Whole
 from scalelab.evals.answering import Prefix
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.harness import OwnTask, run_tasks
 from scalelab.evals.rows import Row, checked_template, places, read_rows
 from scalelab.evals.scores import Score, score
+from scalelab.evals.task import Task
 
 Mode = Literal["full", "letter"]
 LETTERS = string.ascii_uppercase
 
 
-class ChoiceTask(Config):
+class ChoiceTask(Task):
     """Questions with answers to choose from."""
 
     kind: Literal["choice"] = "choice"
@@ -102,14 +103,15 @@ class ChoiceTask(Config):
         for mode in self.modes:
             template = self.template if mode == "full" else self.letters_template
             shots = None if others is None else self.questions(mode, others)
+            questions = self.questions(mode, rows)
             task = choice_task(
-                f"{self.name}.{mode}", self.questions(mode, rows), shots, n_shots=self.shots
+                f"{self.name}.{mode}", questions, shots, n_shots=self.shots, group=self.name
             )
             made.append((task, mode, template))
         return made
 
 
-class GenerationTask(Config):
+class GenerationTask(Task):
     """Questions whose answer the model writes; right is what equals an accepted answer."""
 
     kind: Literal["generation"] = "generation"
@@ -206,6 +208,7 @@ def choice_task(
     shots: Sequence[Question] | None,
     *,
     n_shots: int,
+    group: str,
     **settings: Any,
 ) -> OwnTask:
     """Questions as a task of lm-eval. The columns are read as they are: nothing is rendered."""
@@ -227,12 +230,13 @@ def choice_task(
         "doc_to_target": "gold",
         "metric_list": metrics,
     }
-    return OwnTask(name, docs(questions), docs(shots) if shots else None, words | settings, n_shots)
+    examples = docs(shots) if shots else None
+    return OwnTask(name, docs(questions), examples, words | settings, n_shots, group)
 
 
 def evaluate(
     model: Checkpoint | Path,
-    tasks: Sequence[Any],
+    tasks: Sequence[Task],
     *,
     limit: int | None = None,
     chat: bool = False,
@@ -243,7 +247,7 @@ def evaluate(
 
     Args:
         model: One of ours, or the directory of an exported one.
-        tasks: ChoiceTask, GenerationTask or known.KnownTask.
+        tasks: What is asked.
         limit: First rows of each task that are asked; None: all.
         chat: Put the question as a conversation.
         seed: Decides which examples stand before which question.
@@ -256,7 +260,7 @@ def evaluate(
     asked = [task for task, _, _ in made]
     found = run_tasks(model, asked, limit=limit, chat=chat, seed=seed, prefix=prefix)
     return [
-        score(result, mode, template)
+        score(result, mode, template, task.group)
         for task, mode, template in made
         for result in found
         if result.asked == task.name

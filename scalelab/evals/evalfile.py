@@ -8,81 +8,32 @@
     contamination: [{name: facts, rows: facts.jsonl, field: question}]
     prediction: [{sweep: isoflop, task: facts, flops: 6.4e12}]
 
-Every section may be left out. Not here: the measurements themselves, each in its own file.
+Below `models` every field is one of a measurement (MEASUREMENTS), those of other packages among
+them; all may be left out. Not here: the measurements, each in its own file (measurements/).
 """
 
-from typing import Literal, Self
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
-from scalelab.config import Config, Count, Flops, Fraction, Name, Positive, Switch, Whole, plugin
-from scalelab.evals import CONVERSATIONS, JUDGES, TASKS
-from scalelab.evals.documents import PerplexitySet
+from scalelab.config import Config, Document, Name, Whole
+from scalelab.errors import ConfigError
+from scalelab.evals import MEASUREMENTS
+from scalelab.evals.measurements.base import Measurement
+from scalelab.registry import Target
 
-
-class PairwiseSpec(Config):
-    """Every model against one, on the same prompts, by a judge."""
-
-    baseline: str
-    """The model that the others are held against."""
-    data: plugin(CONVERSATIONS)
-    """Where the prompts come from: its first test set."""
-    judge: plugin(JUDGES)
-    prompts: Count = 200
-    temperature: float = Field(0.0, ge=0)
-    """0: the likeliest answers."""
-    level: Fraction = 0.95
-    """Of the intervals of win rates and rankings."""
-    swapped: Switch = False
-    """Ask the judge in the other order too, and say how far it holds to its verdict."""
-    concise: str | None = None
-    verbose: str | None = None
-    """Two instructions put before every prompt, such as "be brief": the same model's answers
-    under both say what the judge gives for length alone. Give both or none."""
-
-    @model_validator(mode="after")
-    def _both_or_none(self) -> Self:
-        if (self.concise is None) != (self.verbose is None):
-            raise ValueError("give both concise and verbose, or none")
-        return self
-
-
-class ContaminationSpec(Config):
-    """Whether test items were trained on."""
-
-    name: Name
-    rows: str
-    """A JSONL file of the items in their published order."""
-    field: str
-    """Field of a record that holds the item's text."""
-    shards: Count = 20
-    permutations: Count = 30
-    control: tuple[Count, ...] = (1, 2, 4, 8, 16)
-    """Passes over the items after which the positive control is asked; [] for none."""
-    n: Count = 13
-    """Length of the n-grams that are looked for in the training text."""
-    unit: Literal["tokens", "words"] = "tokens"
-
-
-class PredictionSpec(Config):
-    """What a larger model would score on a task, from every finished run of a sweep."""
-
-    sweep: str
-    """Whose runs are asked."""
-    task: str
-    """Of `tasks`, by its name; of a choice task its mode `full` is used."""
-    against: tuple[str, ...] = ()
-    """Sweeps of other recipes: how often one small scale, and two steps, know the better one."""
-    flops: Flops | None = None
-    """Compute of the model that is asked about; None: ten times the largest run."""
-    n_params: Positive | None = None
-    n_tokens: Positive | None = None
-    form: Literal["compute", "size"] = "compute"
-    """What loss is predicted from: compute, or parameters and tokens."""
+OURS = "scalelab"
+"""Name of our own distribution in a registry."""
 
 
 class EvalFile(Config):
-    """Everything that is to be measured, as a person writes it."""
+    """Everything that is to be measured, as a person writes it.
+
+    What is loaded has a field `seed` too, and those of every measurement: see file_type.
+    """
 
     name: Name
     """Of the report, and of the experiment in MLflow."""
@@ -90,38 +41,78 @@ class EvalFile(Config):
     models: dict[Name, str] = Field(min_length=1)
     """What the report calls each model, and where it is: a plan that was launched, a run's or a
     checkpoint's directory, or NAME/STAGE of a post-training."""
-    perplexity: tuple[PerplexitySet, ...] = ()
-    tasks: tuple[plugin(TASKS), ...] = ()
-    """Multiple choice and written answers, through lm-eval (extra `eval`)."""
-    chat: Switch | None = None
-    """Put tasks as conversations. None: both ways, where a model can converse."""
-    limit: Count | None = None
-    """First rows of each task. None: all."""
-    exported: Switch = False
-    """Ask an exported copy of every model too, and say how far the numbers agree."""
-    pairwise: PairwiseSpec | None = None
-    contamination: tuple[ContaminationSpec, ...] = ()
-    prediction: tuple[PredictionSpec, ...] = ()
-    seed: Whole = 0
+
+    @classmethod
+    def parse(cls, document: Document) -> Self:
+        """The file that a document describes. Raises ConfigError naming every mistake."""
+        return super(EvalFile, file_type()).parse(document)
+
+    @property
+    def sections(self) -> dict[str, Measurement]:
+        """The measurements that are asked for, by name."""
+        found = {}
+        for name in MEASUREMENTS:
+            section = MEASUREMENTS[name]
+            fields = {field: getattr(self, field) for field in section.model_fields}
+            if (asked := section.model_validate(fields)).is_asked():
+                found[name] = asked
+        return found
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits of the contents. Another package's field counts where it is used."""
+        asked, left_out = self.sections, set()
+        for name, target in MEASUREMENTS.targets.items():
+            if target.package != OURS and name not in asked:
+                left_out |= set(MEASUREMENTS[name].model_fields)
+        return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()[:12]
 
     @model_validator(mode="after")
-    def _names_lead_somewhere(self) -> Self:
-        if self.pairwise and self.pairwise.baseline not in self.models:
-            raise ValueError(
-                f"pairwise.baseline {self.pairwise.baseline!r} is none of the models "
-                f"({', '.join(self.models)})"
-            )
-        tasks = {task.name for task in self.tasks}
-        for asked in self.prediction:
-            if asked.task not in tasks:
-                raise ValueError(
-                    f"prediction.task {asked.task!r} is none of the tasks "
-                    f"({', '.join(sorted(tasks)) or 'there are none'})"
-                )
-        for section in (self.perplexity + self.tasks, self.contamination):
-            names = [asked.name for asked in section]
-            if twice := {name for name in names if names.count(name) > 1}:
+    def _sections_fit(self) -> Self:
+        asked, names = self.sections, {}
+        for name, section in asked.items():
+            section.check(self)
+            # Whatever has a score stands in the tables over everything, under its name.
+            table = "scores" if any(kind.score for kind in section.kinds) else name
+            names.setdefault(table, []).extend(section.names())
+        for table in names.values():
+            if twice := {name for name in table if table.count(name) > 1}:
                 raise ValueError(f"two measurements are named {min(twice)!r}")
-        if not (self.perplexity or tasks or self.contamination or self.pairwise):
-            raise ValueError("nothing is to be measured: give perplexity, tasks, pairwise ...")
+        if not asked:
+            raise ValueError(f"nothing is to be measured: give {', '.join(MEASUREMENTS)}")
         return self
+
+
+def file_type() -> type[EvalFile]:
+    """The type of a whole file: EvalFile, the fields of every measurement, and the seed.
+
+    Raises:
+        ConfigError: Two measurements have a field of one name.
+    """
+    return _file_type(tuple(MEASUREMENTS.targets.items()))
+
+
+@cache
+def _file_type(targets: tuple[tuple[str, Target], ...]) -> type[EvalFile]:
+    ours = [name for name, target in targets if target.package == OURS]
+    theirs = [name for name, target in targets if target.package != OURS]
+    # The digest hashes the fields in this order.
+    fields = _fields(ours) | {"seed": (Whole, 0)}
+    for name, field in _fields(theirs).items():
+        if name in fields or name in EvalFile.model_fields:
+            raise ConfigError(
+                f"a measurement of another package has a field {name!r}, which is taken",
+                where=f"the entry points {MEASUREMENTS.group!r}: {', '.join(theirs)}",
+                fix="rename that field in the package, or uninstall the package",
+            )
+        fields[name] = field
+    return create_model("EvalFile", __base__=EvalFile, **fields)
+
+
+def _fields(names: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+    """Fields of some measurements, as create_model takes them."""
+    return {
+        field: (info.annotation, info)
+        for name in names
+        for field, info in MEASUREMENTS[name].model_fields.items()
+    }

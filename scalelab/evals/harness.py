@@ -53,6 +53,10 @@ class NamedTask:
     shots: int | None = None
     """Examples before each question; None: as many as the task says."""
 
+    @property
+    def group(self) -> None:
+        """See OwnTask: lm-eval's own tasks go by the name of their results."""
+
 
 @dataclass(frozen=True)
 class OwnTask:
@@ -66,6 +70,8 @@ class OwnTask:
     """doc_to_text, output_type, ..."""
     shots: int = 0
     """Examples before each question."""
+    group: str | None = None
+    """What the same rows asked in other modes have too; None: this name."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from scalelab.config import Config, Whole
 from scalelab.evals.choice import LETTERS, Question, checked_choices, choice_task
 from scalelab.evals.harness import NamedTask, OwnTask, read_parquet
 from scalelab.evals.rows import Row, read_rows
+from scalelab.evals.task import Task
 
 Test = Literal["hellaswag", "piqa", "arc_easy", "arc_challenge", "mmlu"]
 TEMPLATES: Mapping[str, str] = {
@@ -51,7 +52,7 @@ class DataFiles(Config):
     of `test`."""
 
 
-class KnownTask(Config):
+class KnownTask(Task):
     """A test that lm-eval has under this name."""
 
     kind: Literal["known"] = "known"
@@ -98,6 +99,7 @@ class KnownTask(Config):
             self._questions(self.data_files.test),
             shots,
             n_shots=self.shots,
+            group=name,
             **settings,
         )
         return [(task, mode, TEMPLATES[self.name])]

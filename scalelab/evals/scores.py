@@ -90,6 +90,8 @@ class ChoiceScore:
     n_chars: tuple[Array, ...]
     n_bytes: tuple[Array, ...]
     n_tokens: tuple[Array, ...]
+    group: str = ""
+    """What scores of the same rows in other modes and ways have too."""
 
     @property
     def chance(self) -> float:
@@ -176,6 +178,7 @@ class GenerationScore:
     is_right: Array
     written: tuple[str, ...]
     mode: str = "written"
+    group: str = ""
 
     @cached_property
     def accuracy(self) -> Estimate:
@@ -211,18 +214,26 @@ def under(conditions: Conditions) -> str:
     )
 
 
-def score(result: TaskResult, mode: str, template: str) -> Score:
+def score(result: TaskResult, mode: str, template: str, group: str | None = None) -> Score:
     """What lm-eval logged of a task, as a score.
+
+    Args:
+        result: Of one task.
+        mode: How it was asked.
+        template: What was read before an answer.
+        group: What scores of the same rows have too; None: the task's name.
 
     Raises:
         DataError: The task neither weighs answers nor compares what was written.
     """
-    samples = result.samples
+    samples, group = result.samples, group or result.task
     keys = tuple(sample.key for sample in samples)
     if all(sample.written is not None for sample in samples) and "exact_match" in result.metrics:
         is_right = np.array([s.metrics["exact_match"] > 0 for s in samples])
         written = tuple(str(sample.written) for sample in samples)
-        return GenerationScore(result.task, template, result.conditions, keys, is_right, written)
+        return GenerationScore(
+            result.task, template, result.conditions, keys, is_right, written, group=group
+        )
     if any(len(sample.answers) < 2 for sample in samples):
         raise DataError(
             "the task does not choose among answers, so it has no accuracy over chance",
@@ -241,6 +252,7 @@ def score(result: TaskResult, mode: str, template: str) -> Score:
         n_chars=tuple(np.array([len(a) for a in some]) for some in answers),
         n_bytes=tuple(np.array([len(a.encode()) for a in some]) for some in answers),
         n_tokens=tuple(np.array(sample.n_tokens) for sample in samples),
+        group=group,
     )
 
 

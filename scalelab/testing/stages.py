@@ -28,8 +28,9 @@ from scalelab.posttrain.base import Given, Stage
 from scalelab.posttrain.display import Display
 from scalelab.posttrain.flow import Planned, PosttrainFile, plan, write_down
 from scalelab.posttrain.loop import do
-from scalelab.posttrain.networks import write_model
+from scalelab.posttrain.networks import merged, write_model
 from scalelab.posttrain.preferences import PAIRS, read_rows
+from scalelab.posttrain.starting import conversing
 from scalelab.track.stages import StageResult
 
 NAME = "conformance"
@@ -58,6 +59,13 @@ def tiny_base(folder: Path, corpus: str | None = None, seq_len: int = 128) -> Pa
     tokenizer = train(TokenizerConfig(kind="bytes"), iter(()))
     like = Checkpoint(folder, config, network, tokenizer, seq_len, "", corpus)
     write_model(folder, like, {n: p.detach().clone() for n, p in network.named_parameters()})
+    return folder
+
+
+def tiny_assistant(folder: Path, corpus: str | None = None, seed: int = 0) -> Path:
+    """Write a model as tiny_base does that answers, though nonsense. Returns the folder."""
+    model = conversing(Checkpoint.load(tiny_base(folder, corpus)), seed)
+    write_model(folder, model, merged(model.network))
     return folder
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from scalelab.report.measured import Measured
-from scalelab.report.measuring import Measuring, read_kept
+from scalelab.evals.measurements.base import Bench, Measured, Piece
+from scalelab.report.measuring import kept, read_kept
 
 MADE = [
     Measured("task", "facts", "sft", {"accuracy": 0.5, "n": 3, "low": None}, "facts: 50%", 0.25),
@@ -23,8 +23,9 @@ def measure(tmp_path):
         return MADE
 
     def run():
-        kept = Measuring(None, {}, {}, tmp_path, told.append)._kept(["what"], make)
-        return kept, len(calls), told
+        bench = Bench(None, {}, folder=tmp_path, tell=told.append)
+        rows = kept(bench, Piece(["what"], make))
+        return rows, len(calls), told
 
     run.path = lambda: next(tmp_path.glob("*.json"))
     return run
@@ -65,9 +66,9 @@ def test_a_measurement_of_another_id_is_made_again(measure, tmp_path):
     other = path.with_name("0" * 16 + ".json")
     path.rename(other)
 
-    kept, damage = read_kept(other)
+    rows, damage = read_kept(other)
 
-    assert kept is None
+    assert rows is None
     assert damage == f"it holds measurement {path.stem}"
 
 

@@ -211,7 +211,9 @@ def test_recipes_are_told_apart_beside_the_baseline_of_one_scale(
         ]  # fmt: skip
 
     monkeypatch.setattr("scalelab.evals.choice.evaluate", evaluate)
-    monkeypatch.setattr("scalelab.report.measuring.Measuring._tasks", lambda *args: [])
+    monkeypatch.setattr(
+        "scalelab.evals.measurements.tasks.TasksMeasurement._measure", lambda *args: []
+    )
 
     code, said, problems = here(
         "eval", "tasks.yaml", "--set",

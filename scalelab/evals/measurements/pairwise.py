@@ -1,57 +1,130 @@
-"""Models held against a baseline and against one another, by a judge, on the same prompts.
+"""The measurement `pairwise`: models against a baseline and one another, on the same prompts.
 
-Not here: the statistics (the evals room), which measurements there are (measuring.py).
+Win rates, raw and at equal lengths; what the judge makes of the order and the length of answers;
+rankings.
+
+Not here: the statistics (evals/pairwise.py, ranking.py, elo.py), judges (evals/judges/).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
+from pydantic import Field, model_validator
 
+from scalelab.config import Config, Count, Fraction, Switch, plugin
 from scalelab.errors import DataError
+from scalelab.evals import CONVERSATIONS, JUDGES
 from scalelab.evals.asking import ask
 from scalelab.evals.battles import Battles
-from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.conversations import Prompt
 from scalelab.evals.elo import elo
-from scalelab.evals.evalfile import PairwiseSpec
+from scalelab.evals.inputs import Input, contents
 from scalelab.evals.judgments import Judgments
+from scalelab.evals.measurements.base import (
+    Bench,
+    Kind,
+    Measured,
+    Measurement,
+    Piece,
+    piece_id,
+)
 from scalelab.evals.pairwise import length_controlled, positions, verbosity, win_rate
 from scalelab.evals.ranking import bradley_terry
 from scalelab.evals.verdicts import KeptVerdicts
-from scalelab.report.measured import Measured
+
+
+class PairwiseSpec(Config):
+    """Every model against one, on the same prompts, by a judge."""
+
+    baseline: str
+    """The model that the others are held against."""
+    data: plugin(CONVERSATIONS)
+    """Where the prompts come from: its first test set."""
+    judge: plugin(JUDGES)
+    prompts: Count = 200
+    temperature: float = Field(0.0, ge=0)
+    """0: the likeliest answers."""
+    level: Fraction = 0.95
+    """Of the intervals of win rates and rankings."""
+    swapped: Switch = False
+    """Ask the judge in the other order too, and say how far it holds to its verdict."""
+    concise: str | None = None
+    verbose: str | None = None
+    """Two instructions put before every prompt, such as "be brief": the same model's answers
+    under both say what the judge gives for length alone. Give both or none."""
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.concise is None) != (self.verbose is None):
+            raise ValueError("give both concise and verbose, or none")
+        return self
+
+
+class PairwiseMeasurement(Measurement):
+    """Every model against every other one."""
+
+    kinds: ClassVar[tuple[Kind, ...]] = (
+        Kind("pairwise", "Win rates"),
+        Kind("positions", "The judge and the order of answers"),
+        Kind("verbosity", "What the judge gives for length"),
+        Kind("judge", "The judge"),
+        Kind("ranking", "Rankings"),
+    )
+    of_each_model: ClassVar[bool] = False
+    pairwise: PairwiseSpec | None = None
+
+    def check(self, file: Any) -> None:
+        """See Measurement."""
+        if self.pairwise and self.pairwise.baseline not in file.models:
+            raise ValueError(
+                f"pairwise.baseline {self.pairwise.baseline!r} is none of the models "
+                f"({', '.join(file.models)})"
+            )
+
+    def inputs(self) -> tuple[Input, ...]:
+        """What the judge is made from."""
+        return () if self.pairwise is None else self.pairwise.judge.inputs()
+
+    def describe(self, bench: Bench) -> Sequence[str]:
+        """See Measurement."""
+        spec = self.pairwise
+        return [f"pairwise: {spec.prompts} prompts, judged by {spec.judge.kind}"]
+
+    def pieces(self, bench: Bench, model: None) -> Iterator[Piece]:
+        """See Measurement."""
+        del model
+        spec, seed = self.pairwise, bench.file.seed
+        data = spec.data.fingerprint()
+        digests = {name: bench.digest(name) for name in bench.models}
+        paths = {one.name: bench.inputs[one.name] for one in self.inputs()}
+        judges = {name: contents(path) for name, path in paths.items()}
+        # Of this judge, whichever models answer and whatever is made of it.
+        judge = piece_id(["verdicts", judges, spec.judge.model_dump_json(), data, seed])
+        comparing = Comparing(bench, spec, paths, bench.folder / f"{judge}.verdicts.jsonl")
+        what = ["pairwise", digests, judges, spec.model_dump_json(), data, seed]
+        yield Piece(what, comparing.rows)
 
 
 class Comparing:
     """One set of comparisons.
 
     Args:
+        bench: Models, seed, and who hears of damage.
         spec: What is asked for.
-        paths: Directory of each model.
-        model: The model of a directory.
         judges: Directory of each model that the judge is made from, by the judge's name for it.
         verdicts: Where the judge's verdicts are kept.
-        seed: Of answers that are drawn, and of the order that a person sees.
-        tell: Hears of damage.
     """
 
     def __init__(
-        self,
-        spec: PairwiseSpec,
-        paths: Mapping[str, Path],
-        model: Callable[[Path], Checkpoint],
-        judges: Mapping[str, Path],
-        verdicts: Path,
-        seed: int,
-        tell: Callable[[str], None] = lambda said: None,
+        self, bench: Bench, spec: PairwiseSpec, judges: Mapping[str, Path], verdicts: Path
     ):
-        self.tell = tell
-        self.spec, self.paths, self.model, self.judges = spec, paths, model, judges
-        self.verdicts, self.seed = verdicts, seed
+        self.bench, self.spec, self.judges, self.verdicts = bench, spec, judges, verdicts
+        self.seed = bench.file.seed
 
-    def everything(self) -> Iterator[Measured]:
+    def rows(self) -> Iterator[Measured]:
         """Win rates over the baseline, what the judge makes of order and length, rankings.
 
         Raises:
@@ -70,16 +143,18 @@ class Comparing:
             self.verdicts, spec.judge.at_once(),
         )  # fmt: skip
         if court.n_bad:
-            self.tell(f"{self.verdicts.name}: skipped {court.n_bad} damaged lines; what they held "
-                      "is judged again")  # fmt: skip
-        silent = [n for n, path in self.paths.items() if self.model(path).chat is None]
+            self.bench.tell(
+                f"{self.verdicts.name}: skipped {court.n_bad} damaged lines; what they held is "
+                "judged again"
+            )
+        silent = [name for name in self.bench.models if self.bench.model(name).chat is None]
         for name in silent:
             yield Measured("pairwise", name, None, {},
                            f"{name} does not converse, so it is held against nobody")  # fmt: skip
-        speaking = [name for name in self.paths if name not in silent]
+        speaking = [name for name in self.bench.models if name not in silent]
         if spec.baseline in silent or len(speaking) < 2:
             raise DataError(
-                f"{len(speaking)} of {len(self.paths)} models converse, and the baseline "
+                f"{len(speaking)} of {len(self.bench.models)} models converse, and the baseline "
                 + ("does not" if spec.baseline in silent else "is one of them"),
                 where="pairwise",
                 fix="name at least two models that have been through SFT, the baseline among them",
@@ -153,7 +228,7 @@ class Comparing:
             )  # fmt: skip
 
     def _answers(self, name: str, prompts: Sequence[Prompt]) -> list[str]:
-        model = self.model(self.paths[name])
+        model = self.bench.model(name)
         return ask(model, prompts, temperature=self.spec.temperature, seed=self.seed)[0]
 
 
