@@ -307,8 +307,8 @@ def _run_directory(path: Path) -> Checkpoint:
         raise RunError(
             "the stage has left no model that answers",
             where=str(path),
-            fix="finish it, or name a stage of kind sft, dpo, ppo, rloo or grpo; if its model.json "
-            "is lost, restore that, or delete result.json and run the command of the stage again",
+            fix="finish it, or name a stage that leaves a model; if its model.json is lost, "
+            "restore that, or delete result.json and run the command of the stage again",
         )
     spec, result = run_dir.spec(), run_dir.result()
     if result is None or result.status != "finished":

@@ -83,8 +83,8 @@ class RewardModel:
             raise RunError(
                 "there is no reward model",
                 where=str(path),
-                fix="name a finished stage of kind reward; if its reward.json is lost, restore "
-                "that, or delete result.json and run the command of the stage again",
+                fix="name a finished stage that leaves a reward model; if its reward.json is lost, "
+                "restore that, or delete result.json and run the command of the stage again",
             ) from None
         except Damaged as damage:
             raise REWARD.refusal(place, damage) from None

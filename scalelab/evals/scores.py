@@ -20,7 +20,7 @@ Not here: how the model was asked (harness.py), what was asked (choice.py).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import numpy as np
 
@@ -97,6 +97,22 @@ class ChoiceScore:
     def chance(self) -> float:
         """Accuracy of a guess: the mean over rows of 1 / choices."""
         return float(np.mean([1 / len(nats) for nats in self.logprobs]))
+
+    def values(self) -> dict[str, float]:
+        """Its numbers by name."""
+        others = {"accuracy_chars": self.accuracy_chars, "accuracy_bytes": self.accuracy_bytes}
+        return _accuracy(self.accuracy) | {
+            "above_chance": self.above_chance.value,
+            "loss_per_token": self.loss_per_token.value,
+            "loss_per_byte": self.loss_per_byte.value,
+            "probability": self.probability.value,
+            **{name: one.value for name, one in others.items() if one is not None},
+        }
+
+    def nats_gap(self, other: "ChoiceScore") -> float:
+        """The largest difference between two routes to the same log-probability."""
+        pairs = zip(self.logprobs, other.logprobs, strict=True)
+        return max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
 
     @cached_property
     def is_right(self) -> Array:
@@ -179,6 +195,15 @@ class GenerationScore:
     written: tuple[str, ...]
     mode: str = "written"
     group: str = ""
+    chance: ClassVar[None] = None
+    """Nobody writes the right answer by chance."""
+
+    def values(self) -> dict[str, float]:
+        """Its numbers by name."""
+        return _accuracy(self.accuracy)
+
+    def nats_gap(self, other: "GenerationScore") -> None:
+        """None: what was written has no log-probability here."""
 
     @cached_property
     def accuracy(self) -> Estimate:
@@ -196,6 +221,10 @@ class GenerationScore:
 
 
 Score = ChoiceScore | GenerationScore
+
+
+def _accuracy(found: Estimate) -> dict[str, float]:
+    return {"accuracy": found.value, "accuracy_low": found.low, "accuracy_high": found.high}
 
 
 def under(conditions: Conditions) -> str:

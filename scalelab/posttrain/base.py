@@ -82,6 +82,10 @@ class Stage(Reads):
         del result
         return Display()
 
+    def example(self, path: Path) -> str | None:
+        """One thing that it did, in a line that is printed when it is done; from its directory."""
+        del path
+
     @abstractmethod
     def work(self, given: "Given") -> "Work":
         """The work, ready to be done from step 0.
@@ -137,6 +141,20 @@ class Given:
 
 
 @dataclass(frozen=True)
+class Step:
+    """What one step, or one look at held-out prompts, came to."""
+
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    """For the journal. A `loss` that is no number ends the stage as diverged."""
+    tokens: float = 0.0
+    """That went through the model; summed, as are the next two."""
+    flops: float = 0.0
+    """All that were spent."""
+    flops_by: Mapping[str, float] = field(default_factory=dict)
+    """What they were spent on, where that is told apart."""
+
+
+@dataclass(frozen=True)
 class Finished:
     """What the work of a stage came to."""
 
@@ -164,14 +182,11 @@ class Work(Protocol):
     updates_within: int
     """Updates that a step makes, where it makes many and tells of them itself; else 1."""
 
-    def step(self, k: int) -> dict[str, float]:
-        """Do step k. Numbers for the journal; `loss` ends the stage where it is no number.
+    def step(self, k: int) -> Step:
+        """Do step k."""
 
-        `flops` and `tokens`, where they are given, are what the step cost; they are summed.
-        """
-
-    def evaluate(self) -> dict[str, float]:
-        """Numbers on held-out prompts, now; `flops` and `tokens` are summed with the steps'.
+    def evaluate(self) -> Step:
+        """Numbers on held-out prompts, now.
 
         The loop looks at every `eval_every` steps and before finish; the last look is among the
         metrics.

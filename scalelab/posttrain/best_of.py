@@ -26,7 +26,7 @@ from scalelab.errors import DataError
 from scalelab.evals.asking import ask
 from scalelab.evals.inputs import MODEL, REWARD, Input
 from scalelab.posttrain.account import held_bytes
-from scalelab.posttrain.base import Finished, Given, Stage, StageResult, Work
+from scalelab.posttrain.base import Finished, Given, Stage, StageResult, Step, Work
 from scalelab.posttrain.display import Curve, Display, headline
 
 
@@ -91,7 +91,7 @@ class Choosing:
         self.n_steps, self.eval_every = stage.draws, None
         self.scores: list[list[list[float]]] = []
 
-    def step(self, k: int) -> dict[str, float]:
+    def step(self, k: int) -> Step:
         """Draw and score one answer to every prompt."""
         answers, _, written = ask(
             self.start, self.prompts, n_new=self.stage.n_new,
@@ -113,12 +113,12 @@ class Choosing:
             )
         self.scores.append([proxy, gold])
         n = sum(map(len, rows))
-        return {"proxy": float(np.mean(proxy)), "gold": float(np.mean(gold)), "tokens": n,
-                "flops": 2 * n * self.start.forward_flops}  # fmt: skip
+        numbers = {"proxy": float(np.mean(proxy)), "gold": float(np.mean(gold))}
+        return Step(numbers, tokens=n, flops=2 * n * self.start.forward_flops)
 
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self) -> Step:
         """Nothing to look at on the way."""
-        return {}
+        return Step()
 
     def tensors(self) -> dict[str, Tensor]:
         """The scores so far."""

@@ -44,7 +44,7 @@ from scalelab.errors import LaunchError, RunError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.exported import export_checkpoint
 from scalelab.files import writing
-from scalelab.posttrain.base import Finished, Given, Rates, Stopped
+from scalelab.posttrain.base import Finished, Given, Rates, Step, Stopped
 from scalelab.posttrain.loop import POINTS
 from scalelab.posttrain.networks import Lora
 from scalelab.sealed import Damaged, Format, check_file, synced_digest
@@ -175,11 +175,11 @@ class ByTrl(ABC):
         """Tokens that went through the model up to a step."""
 
     @abstractmethod
-    def _cost(self, state: "TrainerState") -> dict[str, float]:
+    def _cost(self, state: "TrainerState") -> Step:
         """Tokens and FLOPs of all that was done."""
 
     @abstractmethod
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self) -> Step:
         """Numbers on held-out prompts, with the weights that `module` has."""
 
     @abstractmethod
@@ -195,7 +195,7 @@ class ByTrl(ABC):
         trainer.remove_callback(PrinterCallback)
         return trainer
 
-    def step(self, k: int) -> dict[str, float]:
+    def step(self, k: int) -> Step:
         """Make all steps that are left. Raises Stopped."""
         del k
         trainer = self.trainer()
@@ -218,7 +218,7 @@ class ByTrl(ABC):
         if self.is_diverged:
             self.given.guard()
             shutil.rmtree(self.folder)
-            return {"loss": math.nan, **cost}
+            return replace(cost, numbers={"loss": math.nan})
         if trainer.state.global_step < self.n_updates:
             assert self.is_stopped
             raise Stopped
@@ -403,9 +403,7 @@ def telling(work: ByTrl) -> Any:
             if step % work.look_every == 0:
                 work.take(model)
                 # What looks on the way cost is not summed: the loop sees only the last one.
-                numbers = work.evaluate()
-                numbers.pop("flops", None)
-                work.given.journal("eval", step=step, **numbers)
+                work.given.journal("eval", step=step, **work.evaluate().numbers)
             self.asked = time.monotonic()
             stopping = work.given.stop()
             if stopping or self.asked - self.saved > self.wait:

@@ -26,7 +26,7 @@ from scalelab.model.network import Network
 from scalelab.model.scalar_net import padded
 from scalelab.posttrain import losses
 from scalelab.posttrain.account import activation_bytes, held_bytes, trained_bytes
-from scalelab.posttrain.base import Finished, Given, StageResult, Work
+from scalelab.posttrain.base import Finished, Given, StageResult, Step, Work
 from scalelab.posttrain.display import Display, headline
 from scalelab.posttrain.judged import Judged
 from scalelab.posttrain.networks import Adapter, Lora, Trainee, copied, merged, write_model
@@ -93,7 +93,7 @@ class Preferring:
         n = sum(map(len, both_sides([*self.pairs.train, *self.pairs.held_out])))
         self._reference_flops = n * self.start.forward_flops
 
-    def step(self, k: int) -> dict[str, float]:
+    def step(self, k: int) -> Step:
         """One update on the batch of step k."""
         batch = [self.pairs.train[i] for i in self.order[k]]
         chosen, rejected, n_chosen = self._sums(batch)
@@ -105,7 +105,7 @@ class Preferring:
         n = sum(2 * len(p.prompt) + len(p.chosen) + len(p.rejected) for p in batch)
         with torch.no_grad():
             margin = (chosen - reference[:, 0]) - (rejected - reference[:, 1])
-        return {
+        numbers = {
             "loss": float(loss.detach()),
             "accuracy": float((margin > 0).float().mean()),
             "margin": float(margin.mean()),
@@ -113,9 +113,8 @@ class Preferring:
             "logp_rejected": float(rejected.detach().mean()),
             "logp_chosen_change": float((chosen.detach() - reference[:, 0]).mean()),
             "grad_norm": self.trainee.update(k),
-            "tokens": n,
-            "flops": n * self.start.train_flops,
         }
+        return Step(numbers, tokens=n, flops=n * self.start.train_flops)
 
     def _sums(self, batch: Sequence[Pair]) -> tuple[Tensor, Tensor, int]:
         """Summed log-probabilities of the answers, and tokens of the better ones."""
@@ -123,22 +122,22 @@ class Preferring:
         chosen, rejected = sums.chunk(2)
         return chosen, rejected, n
 
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self) -> Step:
         """Held-out pairs by their margin, and held-out answers by their worth."""
-        found = self.judged.quick(self.judged.of(self.network))
-        if self.pairs.held_out:
-            now = self._logps_of(self.judged.of(self.network), self.pairs.held_out)
-            n = sum(map(len, both_sides(self.pairs.held_out)))
-            found["flops"] = found.get("flops", 0.0) + n * self.start.forward_flops
-            before = self._reference_held_out
-            margin = (now - before)[:, 0] - (now - before)[:, 1]
-            found |= {
-                "held_out.preference_accuracy": float((margin > 0).double().mean()),
-                "held_out.logp_chosen": float(now[:, 0].mean()),
-                "held_out.logp_rejected": float(now[:, 1].mean()),
-                "held_out.logp_chosen_change": float((now - before)[:, 0].mean()),
-            }
-        return found
+        asked = self.judged.quick(self.judged.of(self.network))
+        if not self.pairs.held_out:
+            return asked
+        now = self._logps_of(self.judged.of(self.network), self.pairs.held_out)
+        n = sum(map(len, both_sides(self.pairs.held_out)))
+        before = self._reference_held_out
+        margin = (now - before)[:, 0] - (now - before)[:, 1]
+        numbers = {
+            "held_out.preference_accuracy": float((margin > 0).double().mean()),
+            "held_out.logp_chosen": float(now[:, 0].mean()),
+            "held_out.logp_rejected": float(now[:, 1].mean()),
+            "held_out.logp_chosen_change": float((now - before)[:, 0].mean()),
+        }
+        return Step({**asked.numbers, **numbers}, flops=asked.flops + n * self.start.forward_flops)
 
     def _logps_of(self, model: Checkpoint, pairs: Sequence[Pair]) -> Tensor:
         """Log-probabilities of better and worse answers under a model, fp64, shape (n, 2)."""

@@ -24,7 +24,7 @@ from scalelab.evals.asking import grade
 from scalelab.evals.inputs import MODEL, Input
 from scalelab.files import whole
 from scalelab.posttrain.account import held_bytes
-from scalelab.posttrain.base import Finished, Given, Stage, StageResult, Work
+from scalelab.posttrain.base import Finished, Given, Stage, StageResult, Step, Work
 from scalelab.posttrain.display import Display
 from scalelab.posttrain.starting import conversing
 from scalelab.sealed import Damaged, file_digest, line, typed
@@ -152,7 +152,7 @@ class Grading:
         self.rows: list[SetGrade | TextGrade] = []
         self.answers: list[dict[str, Any]] = []
 
-    def step(self, k: int) -> dict[str, float]:
+    def step(self, k: int) -> Step:
         """Grade one set; the last step reads the base's text."""
         if k == len(self.sets):
             return self._remember()
@@ -171,23 +171,23 @@ class Grading:
             })  # fmt: skip
         n = sum(len(self.model.chat.prompt(p.messages)) for p in prompts)
         n += sum(len(self.model.chat.answer(a)) for a in graded.answers)
-        return {"tokens": n, "flops": n * self.model.forward_flops}
+        return Step(tokens=n, flops=n * self.model.forward_flops)
 
-    def _remember(self) -> dict[str, float]:
+    def _remember(self) -> Step:
         """Bits per byte of the text that the base was validated on."""
         if not self.stage.retention_tokens or self.model.corpus is None:
-            return {}
+            return Step()
         corpus = open_corpus(self.model.corpus)
         windows = validation_windows(corpus, self.model.seq_len, self.stage.retention_tokens)
         loss, error = validation_loss(
             self.model.network, windows, self.model.device, self.model.config.vocab_size
         )
         self.rows.append(TextGrade(TEXT, windows.size, loss, error, corpus.bpb(loss)))
-        return {"tokens": windows.size, "flops": windows.size * self.model.forward_flops}
+        return Step(tokens=windows.size, flops=windows.size * self.model.forward_flops)
 
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self) -> Step:
         """Nothing to look at on the way."""
-        return {}
+        return Step()
 
     def tensors(self) -> dict[str, Tensor]:
         """What is done so far, as bytes of JSON."""

@@ -10,7 +10,7 @@ from scalelab.evals.asking import grade
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.conversations import Prompt
 from scalelab.model.network import Network
-from scalelab.posttrain.base import Given
+from scalelab.posttrain.base import Given, Step
 
 QUICK = 100
 """Prompts asked while a stage is being done."""
@@ -36,12 +36,12 @@ class Judged:
         """A network under training as a model that can be asked."""
         return replace(self.start, network=network)
 
-    def quick(self, model: Checkpoint) -> dict[str, float]:
+    def quick(self, model: Checkpoint) -> Step:
         """Greedy answers to a few prompts of the first test set, under "held_out."."""
         if not self._prompts:
-            return {}
+            return Step()
         graded = grade(self.given.conversations, model, self._prompts)
         n = sum(len(model.chat.prompt(p.messages)) for p in self._prompts)
         n += sum(len(model.chat.answer(answer)) for answer in graded.answers)
         numbers = {f"held_out.{k}": v for k, v in graded.numbers().items() if k != "ended_se"}
-        return numbers | {"flops": n * model.forward_flops}
+        return Step(numbers, flops=n * model.forward_flops)

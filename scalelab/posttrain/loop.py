@@ -29,6 +29,7 @@ from scalelab.posttrain.base import (
     StageDir,
     StageResult,
     Status,
+    Step,
     Stopped,
     Work,
 )
@@ -36,8 +37,9 @@ from scalelab.train import checkpoint
 from scalelab.train.checkpoint import Progress
 from scalelab.train.device import find_device
 
-COUNT, LOOK = "count.", "look."
-"""Before the names of sums, and of the last look's numbers, in a checkpoint."""
+COUNT, COUNT_BY, LOOK = "count.", "count.flops.", "look."
+"""Before the names of sums, of FLOPs by what they were spent on, and of the last look's numbers, in
+a checkpoint."""
 LOOKED_AT = "at step"
 SUMMED = ("flops", "tokens")
 POINTS = 100
@@ -70,10 +72,13 @@ class _Doing:
             stage_dir.run_dir.checkpoints, self.id
         )
         self.sums: Counter[str] = Counter()
+        self.flops_by: Counter[str] = Counter()
         self.looked: dict[str, float] = {}
         resumed = self.progress is not None
         if resumed:
-            self.sums.update(_named(tensors, COUNT))
+            self.flops_by.update(_named(tensors, COUNT_BY))
+            summed = [name for name in SUMMED if COUNT + name in tensors]
+            self.sums.update({name: float(tensors[COUNT + name]) for name in summed})
             self.looked = _named(tensors, LOOK)
             ours = (COUNT, LOOK)
             work.restore({k: v for k, v in tensors.items() if not k.startswith(ours)})
@@ -107,24 +112,22 @@ class _Doing:
         while progress.step < work.n_steps:
             stopping = stop()
             try:
-                numbers = work.step(progress.step)
+                step = work.step(progress.step)
             except Stopped:
                 self._spent(clock)
                 self._save()
                 self._tell("interrupted", step=self._at())
                 return None
             progress.step += 1
-            for name in SUMMED:
-                self.sums[name] += numbers.pop(name, 0.0)
-            for name in [n for n in numbers if n.startswith("flops.")]:
-                self.sums[name] += numbers.pop(name)
-            if not math.isfinite(numbers.get("loss", 0.0)):
+            self._sum(step)
+            if not math.isfinite(step.numbers.get("loss", 0.0)):
                 self._spent(clock)
-                reason = f"loss {numbers['loss']} at step {progress.step} of {work.n_steps}"
+                reason = f"loss {step.numbers['loss']} at step {progress.step} of {work.n_steps}"
                 return self._conclude("diverged", reason, Finished({}))
             told = progress.step % every == 0 or progress.step == work.n_steps
             if told and work.updates_within == 1:
-                self._tell("step", step=self._at(), n_tokens=int(self.sums["tokens"]), **numbers)
+                n_tokens = int(self.sums["tokens"])
+                self._tell("step", step=self._at(), n_tokens=n_tokens, **step.numbers)
             if work.eval_every and progress.step % work.eval_every == 0:
                 self._look()
             clock = self._spent(clock)
@@ -146,15 +149,17 @@ class _Doing:
 
     def _look(self) -> None:
         """Take numbers on held-out prompts, into the journal and with their cost into the sums."""
-        numbers = self.work.evaluate()
+        look = self.work.evaluate()
+        self._sum(replace(look, flops_by={"looks": look.flops} if look.flops else {}))
+        if look.numbers:
+            self._tell("eval", step=self._at(), **look.numbers)
+        self.looked = dict(look.numbers) | {LOOKED_AT: float(self.progress.step)}
+
+    def _sum(self, step: Step) -> None:
         for name in SUMMED:
-            spent = numbers.pop(name, 0.0)
-            self.sums[name] += spent
-            if name == "flops" and spent:
-                self.sums["flops.looks"] += spent
-        if numbers:
-            self._tell("eval", step=self._at(), **numbers)
-        self.looked = numbers | {LOOKED_AT: float(self.progress.step)}
+            self.sums[name] += getattr(step, name)
+        for name, spent in step.flops_by.items():
+            self.flops_by[name] += spent
 
     def _spent(self, clock: float) -> float:
         now = time.monotonic()
@@ -166,7 +171,11 @@ class _Doing:
         began = time.monotonic()
         counts = {
             prefix + name: torch.tensor(value, dtype=torch.float64)
-            for prefix, numbers in ((COUNT, self.sums), (LOOK, self.looked))
+            for prefix, numbers in (
+                (COUNT, self.sums),
+                (COUNT_BY, self.flops_by),
+                (LOOK, self.looked),
+            )
             for name, value in numbers.items()
         }
         tensors: dict[str, Tensor] = self.work.tensors() | counts
@@ -176,7 +185,6 @@ class _Doing:
         return checkpoint.seconds_until_next(time.monotonic() - began)
 
     def _conclude(self, status: Status, reason: str | None, finished: Finished) -> StageResult:
-        by = {k.removeprefix("flops."): v for k, v in self.sums.items() if k.startswith("flops.")}
         stage = self.given.stage
         result = StageResult(
             stage=stage.name,
@@ -186,7 +194,7 @@ class _Doing:
             reason=reason,
             metrics=dict(finished.metrics),
             flops=self.sums["flops"] + finished.flops,
-            flops_by=by | dict(finished.flops_by),
+            flops_by=dict(self.flops_by) | dict(finished.flops_by),
             n_tokens=int(self.sums["tokens"]),
             memory_bytes=dict(finished.memory_bytes),
             seconds=self.progress.train_s,

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from scalelab.model.scalar_net import padded
-from scalelab.posttrain.base import Finished, Given
+from scalelab.posttrain.base import Finished, Given, Step
 from scalelab.posttrain.by_trl import IGNORED, ByTrl, refuse_without_trl, said
 from scalelab.posttrain.dpo import Dpo, Preferring
 from scalelab.posttrain.pairs import both_sides
@@ -61,11 +61,11 @@ class _OnRows(ByTrl):
     def _n_tokens(self, step: int, logs: Mapping[str, float]) -> int:
         return int(self._tokens[step - 1])
 
-    def _cost(self, state: "TrainerState") -> dict[str, float]:
+    def _cost(self, state: "TrainerState") -> Step:
         n = float(self._tokens[state.global_step - 1])
-        return {"tokens": n, "flops": n * self.own.start.train_flops}
+        return Step(tokens=n, flops=n * self.own.start.train_flops)
 
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self) -> Step:
         """As our own work does."""
         return self.own.evaluate()
 

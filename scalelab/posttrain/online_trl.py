@@ -35,7 +35,7 @@ from scalelab.errors import DataError
 from scalelab.evals.asking import room_for_answers
 from scalelab.evals.inputs import MODEL, Input
 from scalelab.posttrain.account import activation_bytes, held_bytes, trained_bytes
-from scalelab.posttrain.base import Finished, Given, Rates, Stage, StageResult, Work
+from scalelab.posttrain.base import Finished, Given, Rates, Stage, StageResult, Step, Work
 from scalelab.posttrain.by_trl import ByTrl, refuse_without_trl, said
 from scalelab.posttrain.display import Display
 from scalelab.posttrain.judged import Judged
@@ -263,15 +263,14 @@ class GroupsByTrl(ByTrl):
     def _n_tokens(self, step: int, logs: Mapping[str, float]) -> int:
         return int(logs["num_tokens"])
 
-    def _cost(self, state: "TrainerState") -> dict[str, float]:
+    def _cost(self, state: "TrainerState") -> Step:
         n = float(state.num_input_tokens_seen)
         parts = {
             k: n * passes * self.start.forward_flops for k, passes in self.stage.passes().items()
         }
-        flops = {f"flops.{k}": v for k, v in parts.items()}
-        return {"tokens": n, "flops": sum(parts.values()), **flops}
+        return Step(tokens=n, flops=sum(parts.values()), flops_by=parts)
 
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self) -> Step:
         """Held-out answers by their worth."""
         return self.judged.quick(self.judged.of(self.network))
 

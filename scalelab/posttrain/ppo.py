@@ -37,7 +37,7 @@ from scalelab.evals.inputs import MODEL, REWARD, Input
 from scalelab.model.scalar_net import ScalarNet, padded
 from scalelab.posttrain import losses
 from scalelab.posttrain.account import activation_bytes, held_bytes, trained_bytes
-from scalelab.posttrain.base import Finished, Given, Rates, Stage, StageResult, Work
+from scalelab.posttrain.base import Finished, Given, Rates, Stage, StageResult, Step, Work
 from scalelab.posttrain.display import Curve, Display, headline
 from scalelab.posttrain.judged import Judged
 from scalelab.posttrain.networks import Trainee, copied, merged, write_model
@@ -156,7 +156,7 @@ class Improving:
         )
         self.course: list[list[float]] = []
 
-    def step(self, k: int) -> dict[str, float]:
+    def step(self, k: int) -> Step:
         """Write, judge, learn."""
         stage = self.stage
         prompts = self.prompts[k * stage.batch : (k + 1) * stage.batch]
@@ -182,15 +182,14 @@ class Improving:
             "kl_k3": float((losses.kl(batch.logps, batch.reference) * batch.mask).sum(1).mean()),
             "words": float(np.mean([len(answer.split()) for answer in answers])),
             "ended": float(np.mean(ended)),
-            "tokens": n_tokens,
-            **self._flops(n_tokens),
         }
         if None not in gold:
             numbers["gold"] = float(np.mean(gold))
         if proxy is not None:
             numbers["proxy"] = float(proxy.mean())
         self.course.append([float(numbers.get(name, np.nan)) for name in COURSE[1:]])
-        return numbers
+        flops = self._flops(n_tokens)
+        return Step(numbers, tokens=n_tokens, flops=sum(flops.values()), flops_by=flops)
 
     def _scores(
         self, prompts: Sequence[Prompt], gold: list, proxy: Tensor | None, ended: Sequence[bool]
@@ -270,16 +269,15 @@ class Improving:
     def _flops(self, n_tokens: int) -> dict[str, float]:
         """Of a step, by what they were spent on."""
         forward, train = self.start.forward_flops * n_tokens, self.start.train_flops * n_tokens
-        parts = {
+        return {
             "write": forward,
             "policy": forward + self.stage.epochs * train,
             "critic": forward + self.stage.epochs * train,
             "reference": forward,
             "reward": 0.0 if self.proxy is None else forward,
         }
-        return {f"flops.{k}": v for k, v in parts.items()} | {"flops": sum(parts.values())}
 
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self) -> Step:
         """Held-out answers by their worth."""
         return self.judged.quick(self.judged.of(self.network))
 
@@ -300,9 +298,12 @@ class Improving:
         files = write_model(out, self.start, merged(self.network))
         n_tokens = self.stage.batch * self.start.seq_len
         held = held_bytes(self.start.network)
+        look = self.evaluate()
+        # What this look cost stands among the metrics, and is not summed.
+        looked = {**look.numbers, "flops": look.flops} if look.numbers else {}
         return Finished(
             files=files,
-            metrics={"steps": self.n_steps, **last_of_course(self.course), **self.evaluate()},
+            metrics={"steps": self.n_steps, **last_of_course(self.course), **looked},
             tables={"course": rows_of_course(self.course)},
             memory_bytes={
                 "policy": trained_bytes(self.network, self.stage.rates),

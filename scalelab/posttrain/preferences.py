@@ -36,7 +36,7 @@ from scalelab.evals.inputs import ANSWER_PAIRS, MODEL, Input
 from scalelab.evals.judges.base import Judge
 from scalelab.files import append, write_text
 from scalelab.posttrain.account import held_bytes
-from scalelab.posttrain.base import Finished, Given, Stage, StageResult, Work
+from scalelab.posttrain.base import Finished, Given, Stage, StageResult, Step, Work
 from scalelab.posttrain.display import Display, headline
 from scalelab.sealed import Damaged, file_digest, line, read_lines, typed
 
@@ -142,7 +142,7 @@ class Collecting:
         if n_bad:
             given.journal("lines_skipped", file=PAIRS, n=n_bad)
 
-    def step(self, k: int) -> dict[str, float]:
+    def step(self, k: int) -> Step:
         """Answer, judge and write one batch; one that is on the disk is not asked again."""
         return self._numbers(self._done.pop(k) if k in self._done else self._batch(k))
 
@@ -186,21 +186,20 @@ class Collecting:
     def _length(self, prompt: Any, written: Sequence[int]) -> int:
         return len(self.first.chat.prompt(prompt.messages)) + len(written)
 
-    def _numbers(self, rows: list[dict[str, Any]]) -> dict[str, float]:
+    def _numbers(self, rows: list[dict[str, Any]]) -> Step:
         lengths = np.array([row["tokens"] for row in rows]).sum(0)
         judging = sum(row["judge_flops"] for row in rows)
         written = sum(float(n) * p for n, p in zip(lengths, self.prices, strict=True))
-        return {
-            "decided": float(np.mean([row["verdict"] not in (None, 0.5) for row in rows])),
-            "tokens": float(lengths.sum()),
-            "flops": written + judging,
-            "flops.write": written,
-            "flops.judge": judging,
-        }
+        return Step(
+            {"decided": float(np.mean([row["verdict"] not in (None, 0.5) for row in rows]))},
+            tokens=float(lengths.sum()),
+            flops=written + judging,
+            flops_by={"write": written, "judge": judging},
+        )
 
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self) -> Step:
         """Nothing to look at on the way."""
-        return {}
+        return Step()
 
     def tensors(self) -> dict[str, Tensor]:
         """All is in the file."""
@@ -217,7 +216,7 @@ class Collecting:
         batches |= {k: self._batch(k) for k in again}
         rows = [row for k in range(self.n_steps) for row in batches[k]]
         write_text(out / PAIRS, "".join(map(line, rows)))
-        cost = self._numbers([row for k in again for row in batches[k]]) if again else {}
+        cost = self._numbers([row for k in again for row in batches[k]]) if again else Step()
         verdicts = [row["verdict"] for row in rows]
         decided = sum(v not in (None, 0.5) for v in verdicts)
         if decided == 0:
@@ -250,7 +249,7 @@ class Collecting:
         return Finished(
             files={PAIRS: file_digest(out / PAIRS)},
             metrics=metrics,
-            flops=cost.get("flops", 0.0),
+            flops=cost.flops,
             memory_bytes={"models": held_bytes(self.first.network)},
         )
 

@@ -25,7 +25,7 @@ from scalelab.evals.reward_model import RewardModel
 from scalelab.model.scalar_net import ScalarNet, padded
 from scalelab.posttrain import losses
 from scalelab.posttrain.account import activation_bytes, trained_bytes
-from scalelab.posttrain.base import Finished, Given, StageResult, Work
+from scalelab.posttrain.base import Finished, Given, StageResult, Step, Work
 from scalelab.posttrain.display import Display, headline
 from scalelab.posttrain.networks import Trainee, copied
 from scalelab.posttrain.order import epochs_of
@@ -75,7 +75,7 @@ class Valuing:
         self.net = ScalarNet(copied(self.start))
         self.trainee = Trainee(self.net, self.net.kinds(), stage.rates, self.n_steps, stage.warmup)
 
-    def step(self, k: int) -> dict[str, float]:
+    def step(self, k: int) -> Step:
         """One update on the batch of step k."""
         batch = [self.pairs.train[i] for i in self.order[k]]
         rows = both_sides(batch)
@@ -83,24 +83,23 @@ class Valuing:
         loss = losses.reward(chosen, rejected)
         loss.backward()
         n = sum(map(len, rows))
-        return {
+        numbers = {
             "loss": float(loss.detach()),
             "accuracy": float((chosen > rejected).float().mean()),
             "grad_norm": self.trainee.update(k),
-            "tokens": n,
-            "flops": n * self.start.train_flops,
         }
+        return Step(numbers, tokens=n, flops=n * self.start.train_flops)
 
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self) -> Step:
         """How held-out pairs come out."""
         if not self.pairs.held_out:
-            return {}
+            return Step()
         model = self._model()
         scores = model.score(both_sides(self.pairs.held_out))
         chosen, rejected = scores.double().numpy().reshape(2, -1)
         n = sum(map(len, both_sides(self.pairs.held_out)))
         numbers = {f"held_out.{k}": v for k, v in calibration(chosen - rejected).items()}
-        return numbers | {"flops": n * self.start.forward_flops}
+        return Step(numbers, flops=n * self.start.forward_flops)
 
     def _model(self) -> RewardModel:
         return RewardModel(self.net, self.start.chat, self.start.seq_len)

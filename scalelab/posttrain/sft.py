@@ -32,12 +32,15 @@ from scalelab.files import write_text
 from scalelab.model.scalar_net import padded
 from scalelab.posttrain import losses
 from scalelab.posttrain.account import activation_bytes, trained_bytes
-from scalelab.posttrain.base import Finished, Given, Rates, Stage, StageResult, Work
+from scalelab.posttrain.base import Finished, Given, Rates, Stage, StageResult, Step, Work
 from scalelab.posttrain.display import Display, Series, headline
 from scalelab.posttrain.judged import Judged
 from scalelab.posttrain.networks import Adapter, Lora, Trainee, copied, merged, write_model
 from scalelab.posttrain.order import epochs_of
 from scalelab.posttrain.starting import conversing
+
+EXAMPLES = "batch.txt"
+"""A few examples for eyes, in the stage's directory."""
 
 
 class Sft(Stage):
@@ -116,6 +119,14 @@ class Sft(Stage):
             series=Series(same, int(result.metrics["examples"]), "examples"),
         )
 
+    def example(self, path: Path) -> str | None:
+        """See Stage."""
+        if not (path / EXAMPLES).exists():
+            return None
+        text = (path / EXAMPLES).read_text(encoding="utf-8", errors="replace")
+        first = text.partition("\n\n")[2].partition("\n")[0]
+        return f"read, and learned in [ ]: {first[:200]}"
+
     def work(self, given: Given) -> Work:
         """See Stage."""
         if self.backend == "trl":
@@ -137,7 +148,7 @@ class Learning:
         self.examples = prepared(self.start, given, stage.examples)
         rows = packed(self.examples, self.start.seq_len) if stage.packing else None
         self.rows = rows or [(example,) for example in self.examples]
-        write_text(given.out / "batch.txt", shown(self.examples[:4], self.start.chat))
+        write_text(given.out / EXAMPLES, shown(self.examples[:4], self.start.chat))
         self.order = epochs_of(
             len(self.rows), stage.batch, stage.epochs, stage.min_steps, given.seed
         )
@@ -150,7 +161,7 @@ class Learning:
         self.judged = Judged(given, self.start)
         self.replay = replayed(self.start, stage, given.seed)
 
-    def step(self, k: int) -> dict[str, float]:
+    def step(self, k: int) -> Step:
         """One update on the batch of step k."""
         batch = [self.rows[i] for i in self.order[k]]
         tokens, counts, segments = laid(batch, self.start.chat.pad, self.start.device)
@@ -164,7 +175,7 @@ class Learning:
             n += windows.size
             numbers["replay_loss"] = self._again(torch.from_numpy(windows).to(self.start.device))
         numbers["grad_norm"] = self.trainee.update(k)
-        return numbers | {"tokens": n, "flops": n * self.start.train_flops}
+        return Step(numbers, tokens=n, flops=n * self.start.train_flops)
 
     def _again(self, windows: Tensor) -> float:
         """Add the gradient of some of the base's own text; its loss."""
@@ -172,7 +183,7 @@ class Learning:
         loss.backward()
         return float(loss.detach())
 
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self) -> Step:
         """Held-out loss and accuracy."""
         return self.judged.quick(self._now())
 

@@ -196,19 +196,13 @@ class StageWords(Words):
         if ended.outcome != "done":
             return ended.outcome
         planned = self._stages[ended.job.id]
-        result = planned.dir.result()
-        numbers = planned.spec.stage.display(result).headline
-        shown = [f"{name} {value:.3f}" for name, value in numbers.items()]
-        example = planned.dir.path / "batch.txt"
-        read = f"; read, and learned in [ ]: {_first_of(example)}" if example.exists() else ""
+        stage, result = planned.spec.stage, planned.dir.result()
+        shown = [f"{k} {value:.3f}" for k, value in stage.display(result).headline.items()]
+        example = stage.example(planned.dir.path)
         cost = f"done in {duration(result.seconds)}, {sci(result.flops)} FLOPs"
-        return cost + (f": {', '.join(shown)}" if shown else "") + read
-
-
-def _first_of(batch: Path) -> str:
-    """The first example that a stage wrote down, in one line."""
-    text = batch.read_text(encoding="utf-8", errors="replace")
-    return text.partition("\n\n")[2].partition("\n")[0][:200]
+        return (
+            cost + (f": {', '.join(shown)}" if shown else "") + (f"; {example}" if example else "")
+        )
 
 
 def _values(data: Any) -> dict[str, float | None]:

@@ -114,12 +114,22 @@ class Ending:
 
 
 @dataclass(frozen=True)
+class Problem:
+    """Something that could not be mirrored."""
+
+    noun: str
+    """What it is: run, stage or name."""
+    text: str
+    """Which, and why."""
+
+
+@dataclass(frozen=True)
 class Passed:
     """What one pass came to."""
 
     moved: int
     """Runs that had something to send."""
-    problems: tuple[str, ...]
+    problems: tuple[Problem, ...]
     """Runs that could not be mirrored, and why; the others were."""
 
 
@@ -132,6 +142,8 @@ class JournalMirror(ABC, Generic[AskedT, ResultT]):
         store: Where it is mirrored.
     """
 
+    noun: ClassVar[str]
+    """What each child is: run, stage."""
     prefix: ClassVar[str]
     """Of the parent's key."""
     state_file: ClassVar[str]
@@ -219,18 +231,21 @@ class JournalMirror(ABC, Generic[AskedT, ResultT]):
                 if self._is_ours(child):
                     moved += self._send(child, result, last)
             except ScalelabError as error:
-                problems.append(f"{child.label} is not mirrored: {error}")
+                problems.append(self._problem(child, str(error)))
             except Refused as error:
                 # It may have been deleted by hand since we met it: meet it afresh, once.
                 if self._state.pop(child.key, None) is not None:
                     raise StoreDown(str(error)) from error
-                problems.append(f"{child.label} is not mirrored: MLflow refused it: {error}")
+                problems.append(self._problem(child, f"MLflow refused it: {error}"))
         try:
             self._describe(asked, results, last)
         except Refused as error:
             self._parent = self._described = None
             raise StoreDown(str(error)) from error
         return Passed(moved, tuple(problems))
+
+    def _problem(self, child: Child, why: str) -> Problem:
+        return Problem(self.noun, f"{child.label} is not mirrored: {why}")
 
     def _result(self, child: Child) -> ResultT | None:
         """A child's result, read once for as long as its file stays the same."""

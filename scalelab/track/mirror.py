@@ -46,7 +46,7 @@ KEPT_WITH_A_FIT = {".png", ".svg", ".pdf", ".json", ".md", ".txt", ".csv"}
 class Mirror(JournalMirror[SweepManifest, RunResult]):
     """One sweep's mirror in one store."""
 
-    prefix, state_file = "sweep", ".sync.json"
+    noun, prefix, state_file = "run", "sweep", ".sync.json"
 
     def _load(self) -> SweepManifest:
         self._homes: dict[str, set[str]] = {}  # asked anew in each pass

@@ -31,7 +31,7 @@ LABELS = {"step", "t", "event"}
 class StageMirror(JournalMirror[StageManifest, StageResult]):
     """One post-training's mirror in one store."""
 
-    prefix, state_file = "posttrain", ".sync-posttrain.json"
+    noun, prefix, state_file = "stage", "posttrain", ".sync-posttrain.json"
 
     def _load(self) -> StageManifest:
         return StageManifest.load(self.root, self.name)

@@ -36,7 +36,7 @@ from scalelab.track.access import (
     open_store,
     the_only_writer,
 )
-from scalelab.track.journal_mirror import JournalMirror, Passed
+from scalelab.track.journal_mirror import JournalMirror, Passed, Problem
 from scalelab.track.kinds import POSTTRAINING, SWEEP, Kind, every_name, kinds_of
 from scalelab.track.manifest import SweepManifest
 from scalelab.track.mirror import Mirror
@@ -56,8 +56,6 @@ LOADERS: dict[Kind, Callable[[Path, str], object]] = {
     SWEEP: SweepManifest.load,
     POSTTRAINING: StageManifest.load,
 }
-NOUNS = {SWEEP: "run", POSTTRAINING: "stage"}
-"""What each kind mirrors."""
 BEHIND = "MLflow is behind: scalelab sync catches up (the runs themselves are complete)"
 
 
@@ -128,15 +126,15 @@ def sync(root: Path, name: str | None) -> str:
         except ScalelabError as error:
             if name is not None:
                 raise
-            problems.append(f"name {each!r} is not mirrored: {error}")
-            lines.append(problems[-1])
+            problems.append(Problem("name", f"name {each!r} is not mirrored: {error}"))
+            lines.append(problems[-1].text)
             continue
         for kind in kinds:
             done = _brought_up(root, each, kind)
             what = f"{each} ({kind.noun})" if len(kinds) > 1 else each
-            noun = NOUNS[kind] if done.moved == 1 else f"{NOUNS[kind]}s"
+            noun = MIRRORS[kind].noun if done.moved == 1 else f"{MIRRORS[kind].noun}s"
             to_date = f"{done.moved} {noun} brought up to date" if done.moved else "up to date"
-            lines += [f"{what}: {to_date}", *done.problems]
+            lines += [f"{what}: {to_date}", *(problem.text for problem in done.problems)]
             problems += done.problems
     if problems:
         raise _not_all(problems, lines)
@@ -182,9 +180,10 @@ def _catch_up(root: Path, name: str, kind: Kind, patience_s: float, *, last: boo
             wait = min(2 * wait, LONGEST_WAIT_S)
 
 
-def _not_all(problems: Sequence[str], lines: Sequence[str]) -> TrackError:
-    every = (*NOUNS.values(), "name")
-    nouns = [f"{noun}s" for noun in every if any(p.startswith(noun) for p in problems)]
+def _not_all(problems: Sequence[Problem], lines: Sequence[str]) -> TrackError:
+    there = {problem.noun for problem in problems}
+    every = (*(mirror.noun for mirror in MIRRORS.values()), "name")
+    nouns = [f"{noun}s" for noun in every if noun in there]
     return TrackError(
         f"{len(problems)} {' and '.join(nouns)} could not be mirrored; all others are",
         where="\n         ".join(lines),
@@ -230,7 +229,7 @@ def follow(root: Path, name: str, patience_s: float) -> None:
 def _finish(root: Path, name: str, patience_s: float, *, last: bool) -> None:
     done = catch_up(root, name, patience_s, last=last)
     if done.problems:
-        raise _not_all(done.problems, done.problems)
+        raise _not_all(done.problems, [problem.text for problem in done.problems])
 
 
 def _start_over_if_gone(store: "Store | None") -> None:

@@ -126,8 +126,8 @@ def test_a_model_costs_what_the_header_counts(paths):
 def test_sft_trains_on_every_token_of_every_example(work):
     found = work(Sft, start="base", examples=4, batch=4).step(0)
 
-    assert found["tokens"] == 4 * N_SAID
-    assert found["flops"] == 4 * N_SAID * TRAIN
+    assert found.tokens == 4 * N_SAID
+    assert found.flops == 4 * N_SAID * TRAIN
 
 
 def test_dpo_trains_on_both_answers_after_their_prompt_and_asks_the_reference_once(work, paths):
@@ -137,15 +137,15 @@ def test_dpo_trains_on_both_answers_after_their_prompt_and_asks_the_reference_on
     found = dpo.step(0)
 
     pair = 2 * 6 + 5 + 6
-    assert found["tokens"] == 4 * pair
-    assert found["flops"] == 4 * pair * TRAIN
+    assert found.tokens == 4 * pair
+    assert found.flops == 4 * pair * TRAIN
     assert dpo._reference_flops == 30 * pair * FORWARD  # of all pairs, held-out ones among them
 
 
 def test_a_reward_model_trains_on_both_answers(work, paths):
     found = work(Reward, **on_pairs(paths)).step(0)
 
-    assert found["flops"] == 4 * (2 * 6 + 5 + 6) * TRAIN
+    assert found.flops == 4 * (2 * 6 + 5 + 6) * TRAIN
 
 
 @pytest.mark.parametrize(("reward", "looks"), [("gold", 4), ("judge", 5)])
@@ -153,12 +153,12 @@ def test_ppo_writes_looks_with_every_model_and_trains_two(work, reward, looks):
     """Writing, policy, critic, reference and reward model look; two train in three epochs."""
     found = work(Ppo, steps=1, batch=4, epochs=3, n_new=4, reward=reward).step(0)
 
-    n = found["tokens"]
+    n = found.tokens
     assert 4 * (N_QUESTION + 1) <= n <= 4 * (N_QUESTION + 4)
-    assert found["flops"] == n * (looks * FORWARD + 2 * 3 * TRAIN)
-    assert found["flops.write"] == found["flops.reference"] == n * FORWARD
-    assert found["flops.policy"] == found["flops.critic"] == n * (FORWARD + 3 * TRAIN)
-    assert found["flops.reward"] == (n * FORWARD if reward == "judge" else 0)
+    assert found.flops == n * (looks * FORWARD + 2 * 3 * TRAIN)
+    assert found.flops_by["write"] == found.flops_by["reference"] == n * FORWARD
+    assert found.flops_by["policy"] == found.flops_by["critic"] == n * (FORWARD + 3 * TRAIN)
+    assert found.flops_by["reward"] == (n * FORWARD if reward == "judge" else 0)
 
 
 def test_best_of_writes_and_scores(paths):
@@ -167,7 +167,7 @@ def test_best_of_writes_and_scores(paths):
 
     found = choosing.step(0)
 
-    assert found["flops"] == found["tokens"] * 2 * FORWARD
+    assert found.flops == found.tokens * 2 * FORWARD
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_sft_loss_is_the_mean_of_each_answers_tokens_alone(work, packing):
 
     found = sft.step(0)
 
-    assert found["loss"] == pytest.approx(wanted, rel=1e-5)
+    assert found.numbers["loss"] == pytest.approx(wanted, rel=1e-5)
 
 
 def test_an_answers_log_probability_leaves_out_prompt_and_padding(work, paths):
@@ -288,7 +288,7 @@ def test_dpo_begins_at_ln_2_and_adds_the_better_answers_loss_per_token(work, pat
     batch = [held.pairs.train[i] for i in held.order[0]]
     nll = [-logps_one_by_one(held.network, [*p.prompt, *p.chosen])[-5:].sum().item() for p in batch]
 
-    losses = plain.step(0)["loss"], held.step(0)["loss"]
+    losses = plain.step(0).numbers["loss"], held.step(0).numbers["loss"]
 
     assert losses[0] == pytest.approx(math.log(2), rel=1e-5)  # no margin over the reference yet
     assert losses[1] == pytest.approx(math.log(2) + 0.5 * sum(nll) / (4 * 5), rel=1e-5)
@@ -358,8 +358,8 @@ def test_kl_is_summed_over_an_answer_and_averaged_over_answers(work, monkeypatch
         gap = pair[0] - pair[1]
         sums.append(gap.sum().item())
         k3.append(((-gap).exp() - 1 + gap).sum().item())
-    assert found["kl"] == pytest.approx(np.mean(sums), rel=1e-4)
-    assert found["kl_k3"] == pytest.approx(np.mean(k3), rel=1e-4)
+    assert found.numbers["kl"] == pytest.approx(np.mean(sums), rel=1e-4)
+    assert found.numbers["kl_k3"] == pytest.approx(np.mean(k3), rel=1e-4)
 
 
 def test_an_answer_that_was_cut_off_loses_its_price(work):

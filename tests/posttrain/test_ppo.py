@@ -72,14 +72,13 @@ def trained(assistant, tmp_path, **changes):
     stage = Ppo.model_validate(settings | changes)
     given = Given(stage, Bandit(), 0, {"sft": assistant}, tmp_path)
     work = stage.work(given)
-    numbers = [work.step(k) for k in range(stage.steps)]
-    return work, numbers
+    return work, [work.step(k) for k in range(stage.steps)]
 
 
 def test_with_a_price_of_kl_the_policy_is_the_tilted_reference(assistant, tmp_path):
     price = 0.2
 
-    work, numbers = trained(assistant, tmp_path, kl=price)
+    work, steps = trained(assistant, tmp_path, kl=price)
 
     chat = work.start.chat
     reference = shares(work.start.network, chat)
@@ -95,16 +94,16 @@ def test_with_a_price_of_kl_the_policy_is_the_tilted_reference(assistant, tmp_pa
     distance = (best * (best / found).log()).nansum().item()
     assert distance < 0.02
     wanted_kl = (best * (best / reference).log()).nansum().item()
-    assert numbers[-1]["kl"] == pytest.approx(wanted_kl, abs=0.3)
-    assert numbers[-1]["gold"] > numbers[0]["gold"] + 0.3
+    assert steps[-1].numbers["kl"] == pytest.approx(wanted_kl, abs=0.3)
+    assert steps[-1].numbers["gold"] > steps[0].numbers["gold"] + 0.3
 
 
 def test_without_it_all_weight_goes_to_the_best(assistant, tmp_path):
-    work, numbers = trained(assistant, tmp_path, kl=0.0)
+    work, steps = trained(assistant, tmp_path, kl=0.0)
 
     chat = work.start.chat
     assert shares(work.network, chat)[chat.tokenizer.encode(["a"])[0][0]] > 0.9
-    assert numbers[-1]["entropy"] < numbers[0]["entropy"] / 2
+    assert steps[-1].numbers["entropy"] < steps[0].numbers["entropy"] / 2
 
 
 def test_the_critic_learns_what_a_prompt_is_worth(assistant, tmp_path):
@@ -120,16 +119,16 @@ def test_an_answer_that_was_cut_off_loses_what_it_says(assistant, tmp_path):
     _, free = trained(assistant, tmp_path, steps=1)
     _, priced = trained(assistant, tmp_path, steps=1, cut_off=2.0)
 
-    assert priced[0]["score"] == pytest.approx(
-        free[0]["score"] - 2.0 * (1 - free[0]["ended"]), abs=1e-6
+    assert priced[0].numbers["score"] == pytest.approx(
+        free[0].numbers["score"] - 2.0 * (1 - free[0].numbers["ended"]), abs=1e-6
     )
-    assert not math.isclose(priced[0]["score"], free[0]["score"])
+    assert not math.isclose(priced[0].numbers["score"], free[0].numbers["score"])
 
 
 def test_flops_are_those_of_every_model_that_ran(assistant, tmp_path):
-    work, numbers = trained(assistant, tmp_path, steps=1, epochs=3)
+    work, steps = trained(assistant, tmp_path, steps=1, epochs=3)
 
     train = work.start.train_flops
-    n = numbers[0]["tokens"]
+    n = steps[0].tokens
     # write + policy (look, 3 x train) + critic (look, 3 x train) + reference
-    assert numbers[0]["flops"] == pytest.approx(n * (4 * train / 3 + 6 * train))
+    assert steps[0].flops == pytest.approx(n * (4 * train / 3 + 6 * train))

@@ -53,9 +53,9 @@ def test_a_packed_batch_has_the_loss_of_its_examples_alone(base, tmp_path):
 
     one, two = plain.step(0), tight.step(0)
 
-    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
-    assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
-    assert two["tokens"] == one["tokens"]
+    assert two.numbers["loss"] == pytest.approx(one.numbers["loss"], rel=1e-5)
+    assert two.numbers["grad_norm"] == pytest.approx(one.numbers["grad_norm"], rel=1e-4)
+    assert two.tokens == one.tokens
 
 
 def test_it_learns_to_answer_as_it_was_shown(done, sft):
@@ -96,7 +96,8 @@ def test_low_rank_changes_leave_embedding_and_norms_alone(done, sft, base):
 def test_low_rank_changes_begin_with_the_model_itself(base, tmp_path):
     plain, low = learning(base, tmp_path / "a"), learning(base, tmp_path / "b", lora={"rank": 4})
 
-    assert low.step(0)["loss"] == pytest.approx(plain.step(0)["loss"], rel=1e-5)
+    losses = [each.step(0).numbers["loss"] for each in (low, plain)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_replay_keeps_what_the_base_knew(done, sft, base):

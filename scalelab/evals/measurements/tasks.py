@@ -11,8 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from scalelab.config import Count, Switch, plugin
 from scalelab.evals import TASKS
 from scalelab.evals.checkpoint import Checkpoint
@@ -94,11 +92,8 @@ class TasksMeasurement(Measurement):
             theirs = self._scores(bench, bench.model(name), out)
         for ours, other in zip(scores, theirs, strict=True):
             values = {"accuracy_gap": abs(ours.accuracy.value - other.accuracy.value)}
-            if hasattr(ours, "logprobs"):
-                values["largest_nats_gap"] = max(
-                    float(np.abs(a - b).max())
-                    for a, b in zip(ours.logprobs, other.logprobs, strict=True)
-                )
+            if (gap := ours.nats_gap(other)) is not None:
+                values["largest_nats_gap"] = gap
             words = ", ".join(f"{k.replace('_', ' ')} {v:.2g}" for k, v in values.items())
             text = f"{ours.task}: exported copy against the model in process: {words} [measured]"
             yield Measured("exported", ours.task, name, values, text)
@@ -108,20 +103,5 @@ def _scored(score: Any, model: str) -> Measured:
     """A score of lm-eval's as a row."""
     way = " as conversation" if score.conditions.chat else ""
     mode = "" if score.task.endswith(f".{score.mode}") else f".{score.mode}"
-    values = {"accuracy": score.accuracy.value, "accuracy_low": score.accuracy.low,
-              "accuracy_high": score.accuracy.high}  # fmt: skip
-    chance = None
-    if hasattr(score, "chance"):
-        chance = score.chance
-        values |= {
-            "above_chance": score.above_chance.value,
-            "loss_per_token": score.loss_per_token.value,
-            "loss_per_byte": score.loss_per_byte.value,
-            "probability": score.probability.value,
-        }
-        if score.accuracy_chars is not None:
-            values |= {
-                "accuracy_chars": score.accuracy_chars.value,
-                "accuracy_bytes": score.accuracy_bytes.value,
-            }
-    return Measured("task", f"{score.task}{mode}{way}", model, values, score.text, chance)
+    name = f"{score.task}{mode}{way}"
+    return Measured("task", name, model, score.values(), score.text, score.chance)

@@ -13,7 +13,7 @@ from torch import Tensor
 from scalelab.config import Fraction
 from scalelab.errors import DataError
 from scalelab.evals.inputs import MODEL, Input
-from scalelab.posttrain.base import Finished, Given, Stage, StageResult, Work
+from scalelab.posttrain.base import Finished, Given, Stage, StageResult, Step, Work
 from scalelab.posttrain.display import Display, Line, Plot, Table, headline
 from scalelab.posttrain.networks import merged, write_model
 
@@ -71,18 +71,18 @@ class Averaging:
         self.weights: dict[str, Tensor] = {}
         self.distance: list[dict[str, str | float]] = []
 
-    def step(self, k: int) -> dict[str, float]:
+    def step(self, k: int) -> Step:
         """Average every tensor."""
         others = merged(self.second.network)
         for name, one in merged(self.first.network).items():
             gap = float((one - others[name]).norm() / one.norm())
             self.distance.append({"tensor": name, "distance": gap})
             self.weights[name] = self.share * one + (1 - self.share) * others[name]
-        return {}
+        return Step()
 
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self) -> Step:
         """Nothing on the way."""
-        return {}
+        return Step()
 
     def tensors(self) -> dict[str, Tensor]:
         """Nothing: the step is made again."""
