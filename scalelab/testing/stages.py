@@ -24,13 +24,13 @@ from scalelab.evals.inputs import ANSWER_PAIRS, MODEL, REWARD
 from scalelab.evals.reward_model import RewardModel
 from scalelab.model.transformer.config import Transformer
 from scalelab.posttrain import STAGES
-from scalelab.posttrain.base import Given, Stage
+from scalelab.posttrain.base import Stage
 from scalelab.posttrain.display import Display
 from scalelab.posttrain.flow import Planned, PosttrainFile, plan, write_down
-from scalelab.posttrain.loop import do
 from scalelab.posttrain.networks import merged, write_model
 from scalelab.posttrain.preferences import PAIRS, read_rows
 from scalelab.posttrain.starting import conversing
+from scalelab.posttrain.worker import outcome_of
 from scalelab.track.stages import StageResult
 
 NAME = "conformance"
@@ -89,17 +89,8 @@ def planned_stages(
 
 def done(planned: Planned, stop: Callable[[], bool] = lambda: False) -> StageResult | None:
     """Do a stage in this process; None where it was stopped."""
-    spec, run_dir = planned.spec, planned.dir.run_dir
-    given = Given(
-        stage=spec.stage,
-        conversations=spec.data,
-        seed=spec.seed,
-        paths={name: Path(source.path) for name, source in spec.given.items()},
-        out=planned.dir.path,
-        stop=stop,
-        journal=run_dir.append,
-    )
-    return do(planned.dir, given, stop)
+    outcome_of(planned.dir, stop)
+    return planned.dir.result()
 
 
 def check_stage(

@@ -18,18 +18,12 @@ def done(base, tmp_path_factory):
     """A function that does stages in this process: their planned places by name."""
 
     def do(*stages, data="skills", stop=lambda: False, seed=0, root=None, base=base):
-        from scalelab.posttrain.flow import PosttrainFile, plan, write_down
-        from scalelab.posttrain.worker import outcome_of
+        from scalelab.testing.stages import done, planned_stages
 
-        file = PosttrainFile.model_validate(
-            {"name": "t", "base": "given", "data": data, "stages": list(stages), "seed": seed,
-             "grades": None}
-        )  # fmt: skip
         root = root or tmp_path_factory.mktemp("runs")
-        planned = plan(file, base, root)
-        write_down(file, planned, {}, root)
+        planned = planned_stages(stages, base=base, root=root, data=data, seed=seed)
         for one in planned:
-            outcome_of(one.dir, stop)
+            done(one, stop)
         return {one.name: one for one in planned}
 
     return do

@@ -10,6 +10,7 @@ from scalelab.posttrain import loop
 from scalelab.posttrain.base import StageDir
 from scalelab.posttrain.worker import outcome_of
 from scalelab.sealed import seal_text, unseal_text
+from scalelab.testing.stages import NAME
 from scalelab.train import checkpoint
 from scalelab.train.rundir import RunDir
 
@@ -51,7 +52,7 @@ def undisturbed(done, sft, tmp_path_factory):
 
 def beside(stage, root):
     """The same stage to be done once more under another root, from inputs done there."""
-    there = StageDir(RunDir(root / "t" / stage.dir.path.name))
+    there = StageDir(RunDir(root / NAME / stage.dir.path.name))
     there.path.mkdir(parents=True)
     text = unseal_text(stage.dir.run_dir.spec_path.read_text())
     text = text.replace(str(stage.dir.path.parent.parent), str(root))
