@@ -118,9 +118,8 @@ def describe(file: PosttrainFile, stages: Sequence[Planned], known: Mapping[str,
         )
     grades = [p for p in stages if p.spec.stage.grade_of() is not None]
     if grades:
-        lines.append(
-            f"  and {len(grades)} models graded on {file.grades.prompts} prompts of each test set"
-        )
+        each = f" on {file.grades.prompts} prompts of each test set" if file.grades else ""
+        lines.append(f"  and {len(grades)} models graded{each}")
     return "\n".join(lines)
 
 

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from scalelab.posttrain import STAGES
-from scalelab.posttrain.flow import PosttrainFile
+from scalelab.posttrain.flow import PosttrainFile, plan
+from scalelab.report.posttrain_command import describe
 from scalelab.testing.stages import check_stage
 
 RATES = {"lr": 1e-2}
@@ -50,6 +51,16 @@ def test_a_stage_keeps_its_contract(kind, base, root):
     )
 
     assert result.kind == kind
+
+
+def test_a_grade_that_is_asked_for_by_name_is_described(base, root):
+    grade = {"kind": "grade", "name": "mine", "model": "base"}
+    file = {"name": "t", "base": "b", "data": "skills", "grades": None, "stages": [grade]}
+    file = PosttrainFile.model_validate(file)
+
+    said = describe(file, plan(file, base, root), {"path": "b"})
+
+    assert said.splitlines()[-1] == "  and 1 models graded"
 
 
 @pytest.mark.parametrize(
