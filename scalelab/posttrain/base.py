@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor
 
-from scalelab.config import Config, Name, plugin
+from scalelab.config import Name, plugin
 from scalelab.errors import DataError, RunError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.conversations import Conversations

@@ -307,7 +307,9 @@ class Improving:
             tables={"course": rows_of_course(self.course)},
             memory_bytes={
                 "policy": trained_bytes(self.network, self.stage.rates),
-                "critic": trained_bytes(self.critic_net, self.stage.critic_rates or self.stage.rates),
+                "critic": trained_bytes(
+                    self.critic_net, self.stage.critic_rates or self.stage.rates
+                ),
                 "reference": held,
                 "reward": 0 if self.proxy is None else held_bytes(self.proxy.net),
                 "activations": activation_bytes(self.start, n_tokens // self.stage.minibatches),
