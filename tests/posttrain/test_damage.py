@@ -231,8 +231,9 @@ def test_tensors_that_do_not_fit_are_refused(stages):
 
 
 def test_a_batch_of_pairs_that_was_damaged_is_collected_again(finished, done, sft, tmp_path):
-    shutil.copytree(finished["sft"].dir.path.parent, tmp_path / "t")
-    shutil.rmtree(tmp_path / "t" / finished["pairs"].dir.path.name)
+    place = tmp_path / finished["sft"].dir.path.parent.name
+    shutil.copytree(finished["sft"].dir.path.parent, place)
+    shutil.rmtree(place / finished["pairs"].dir.path.name)
     asked = iter([False, True])
 
     def two_steps():
