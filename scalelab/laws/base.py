@@ -1,31 +1,40 @@
 """What a law is, what it is fitted to, and what a fit knows about itself.
 
 A Law is an immutable formula with its settings. Fitting returns a LawFit, a separate
-object, so there is no half-fitted state to ask a prediction of. Every fit answers one
-question, whatever its form: at C FLOPs, which N and D are best, and what loss do they give?
+object, so there is no half-fitted state to ask a prediction of. What a fit can answer it says
+itself: each method of LawFit is one question, and one that it cannot answer gives None (there is
+no such thing) or is refused by the law's name. Nothing else asks which class a fit has.
 
 Symbols: N parameters, D training tokens, C training FLOPs, L loss (nats per token),
-U unique training tokens, S optimizer steps, n runs, r bootstrap replicates.
+n runs, r bootstrap replicates.
 
-Not here: formulas of constants and how they are fitted (formula.py, fitting.py), isoFLOP
-slices (isoflop.py), what is said about all laws together (study.py).
+Not here: columns that single laws read (columns.py), formulas of constants and how they are
+fitted (formula.py, fitting.py), isoFLOP slices (isoflop.py), what is said about all laws
+together (study.py).
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Self
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 
-from scalelab.errors import DataError
+from scalelab.errors import DataError, FitError
+from scalelab.laws.columns import RECORDED, Column
+from scalelab.laws.lawtext import Known, between, four_digits
+
+if TYPE_CHECKING:
+    from scalelab.laws.influence import Influence
+    from scalelab.laws.slices import Slice
+    from scalelab.laws.tokencost import TokenCost
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """Finished runs, one per row; every field is an array of shape (n,)."""
+    """Finished runs, one per row; every field and column is an array of shape (n,)."""
 
     run: Array
     """Run ids, text, each once."""
@@ -42,32 +51,27 @@ class Observations:
     seed: Array
     group: Array
     """Which runs share luck: branches of one trunk share a label, other runs have their own."""
-    U: Array
-    """Unique training tokens; D where nothing was seen twice."""
-    S: Array
-    """Optimizer steps; NaN where unknown."""
-    batch_tokens: Array
-    """Tokens per step; NaN where unknown."""
     weight: Array
     """How much a run counts in a fit: 2 counts as two equal runs."""
+    columns: Mapping[str, Array] = field(default_factory=dict)
+    """Whatever else was recorded of the runs, by the table's name; NaN where unknown."""
 
     def __post_init__(self) -> None:
         n = len(self.run)
-        for field in fields(self):
-            if np.shape(getattr(self, field.name)) != (n,):
+        for name, value in (self._fields() | self.columns).items():
+            if np.shape(value) != (n,):
                 raise DataError(
-                    f"{field.name} has shape {np.shape(getattr(self, field.name))}, not ({n},)",
+                    f"{name} has shape {np.shape(value)}, not ({n},)",
                     where="the observations handed to a law",
-                    fix="give one value per run in every field",
+                    fix="give one value per run in every field and column",
                 )
-        for name in (*"NDLCU", "weight"):
+        for name in (*"NDLC", "weight"):
             value = getattr(self, name)
             self._refuse(~(np.isfinite(value) & (value > 0)), f"{name} must be positive and finite")
         planned = self.flops_planned
         self._refuse(
             np.isinf(planned) | (planned <= 0), "flops_planned must be positive, or NaN for none"
         )
-        self._refuse(self.U > self.D * (1 + 1e-9), "more unique tokens (U) than tokens seen (D)")
         names, first = np.unique(self.run, return_index=True)
         if len(names) < n:
             self._refuse(~np.isin(np.arange(n), first), "a run id may stand once only")
@@ -84,10 +88,8 @@ class Observations:
         flops_planned: Array | None = None,
         seed: Array | None = None,
         group: Array | None = None,
-        U: Array | None = None,
-        S: Array | None = None,
-        batch_tokens: Array | None = None,
         weight: Array | None = None,
+        columns: Mapping[str, Array] | None = None,
     ) -> Self:
         """Observations from the three columns that every table has, the rest filled in.
 
@@ -111,10 +113,8 @@ class Observations:
             flops_planned=known(flops_planned, np.nan),
             seed=np.zeros(N.shape, int) if seed is None else np.asarray(seed),
             group=run if group is None else np.asarray(group),
-            U=known(U, D),
-            S=known(S, np.nan),
-            batch_tokens=known(batch_tokens, np.nan),
             weight=known(weight, 1.0),
+            columns={name: np.asarray(value) for name, value in (columns or {}).items()},
         )
 
     def __len__(self) -> int:
@@ -122,7 +122,23 @@ class Observations:
 
     def take(self, which: Array) -> Self:
         """The runs that a mask or an index selects."""
-        return type(self)(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
+        named = {name: value[which] for name, value in self.columns.items()}
+        return type(self)(
+            **{name: value[which] for name, value in self._fields().items()}, columns=named
+        )
+
+    def recorded(self, name: str) -> Array:
+        """A named column; NaN in every row where the runs have none."""
+        return self.columns.get(name, np.full(len(self), np.nan))
+
+    @property
+    def own_columns(self) -> dict[str, Array]:
+        """The named columns that are there for single laws only: not those always recorded."""
+        always = {column.name for column in RECORDED}
+        return {name: value for name, value in self.columns.items() if name not in always}
+
+    def _fields(self) -> dict[str, Array]:
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "columns"}
 
     @property
     def budgets(self) -> Array:
@@ -143,6 +159,15 @@ class Observations:
                 where=f"rows {named}{' and more' if rows.size > 5 else ''}",
                 fix="mend the table, or leave these runs out and say so (excluded)",
             )
+
+
+def alike(*columns: Array) -> Array:
+    """A number for each row, equal where every column is; shape (n,). NaN equals NaN."""
+    which = np.zeros(len(columns[0]), int)
+    for column in columns:
+        _, value = np.unique(column, return_inverse=True)
+        _, which = np.unique(which * (value.max(initial=0) + 1) + value, return_inverse=True)
+    return which
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +234,11 @@ class Replicates:
 
 
 class LawFit(ABC):
-    """One law, fitted to runs. Answers on the law's own terms, and says how it was found."""
+    """One law, fitted to runs. Answers on the law's own terms, and says how it was found.
+
+    Subclasses are frozen dataclasses. They define what is annotated here and override the
+    questions that they can answer.
+    """
 
     law: "Law"
     runs: Observations
@@ -222,30 +251,121 @@ class LawFit(ABC):
     broken: tuple[str, ...]
     """Those warnings that forbid relying on the fit: it did not converge, or hangs at a bound."""
 
+    cost: "TokenCost | None" = None
+    """FLOPs per training token of the runs; None for a fit that does not know them."""
+    slices: tuple["Slice", ...] = ()
+    """The isoFLOP slices that it goes through; empty for a fit that has none."""
+    correlated: tuple[str, ...] = ()
+    """Constants found together, so that their correlation over replicates means something."""
+    is_surface: bool = False
+    """Whether it has a loss for every N and D (loss_at) and an optimum on every budget."""
+
     @property
-    @abstractmethod
     def evidence_end(self) -> float:
         """The most compute that this fit has seen, FLOPs; beyond it everything is extrapolated."""
+        return self.runs.largest_budget
 
-    @abstractmethod
-    def optimum(self, C: Array | float) -> Optimum | None:
-        """The best N and D at C FLOPs and their loss; broadcasts. None: the law allots nothing."""
+    @property
+    def minima(self) -> tuple["Slice", ...]:
+        """The slices with an interior minimum."""
+        return tuple(s for s in self.slices if s.refused is None)
 
-    @abstractmethod
-    def frontiers(self, C: float) -> dict[str, float]:
-        """Each form of the loss at the optimum that these runs allow, by name, nats per token."""
+    @property
+    def floor(self) -> float | None:
+        """Loss that no compute goes below, nats per token; None where the fit sees no floor."""
+        return self.params.get("E")
 
-    @abstractmethod
+    def predict(self, **inputs: Array | float) -> Array:
+        """Loss at the formula's own inputs, handed over by symbol (N=1e9, D=2e10).
+
+        Raises:
+            FitError: The law has no loss of single runs.
+        """
+        self._cannot("predict the loss of a run")
+
+    def loss_at(
+        self, N: Array | float, D: Array | float, params: Mapping[str, Any] | None = None
+    ) -> Array:
+        """Loss of any N and D, nats per token, all else as good as the law knows; broadcasts.
+
+        Args:
+            N: Parameters.
+            D: Tokens.
+            params: Other constants of the same law, such as those of replicates.
+
+        Raises:
+            FitError: The law is no surface over N and D.
+        """
+        self._cannot("tell the loss of any N and D")
+
     def expected(self, runs: Observations) -> Array | None:
         """Loss that the law expects of other runs; None for a law that speaks of optima only."""
+        return None
 
-    @abstractmethod
+    def optimum(self, C: Array | float) -> Optimum | None:
+        """The best N and D at C FLOPs and their loss; broadcasts. None: the law allots nothing."""
+        return None
+
+    def frontiers(self, C: float) -> dict[str, float]:
+        """Each form of the loss at the optimum that these runs allow, by name, nats per token."""
+        best = self.optimum(C)
+        return {} if best is None else {"surface": float(np.ravel(best.L)[0])}
+
+    def refuted(self, form: str) -> str | None:
+        """Why the runs speak against one form of the frontier; None where they do not."""
+        return None
+
     def replicates(self, count: int, seed: int) -> Replicates | None:
         """The fit done again `count` times on redrawn evidence; None where nothing can be drawn."""
+        return None
 
-    @abstractmethod
+    def drawn(self, count: int, seed: int) -> tuple[Array, Array, Array, Array] | None:
+        """C, N*, D*, L* of every replicate and minimum, each (count, m), NaN where it was lost.
+
+        None for a fit without minima, and where the slices leave no residual to draw from.
+        """
+        return None
+
+    def influence(self) -> "tuple[Influence, ...] | None":
+        """What single runs, and its outliers together, do to it; None where it cannot tell."""
+        return None
+
+    def profiles(self, target: float, level: float) -> dict[str, list[float | None]] | None:
+        """Intervals by profile likelihood, of each constant, exponent and the optimum at `target`.
+
+        Args:
+            target: FLOPs.
+            level: Between 0 and 1.
+
+        Returns:
+            Both ends by quantity, None for an open end; None for a fit without a likelihood.
+        """
+        return None
+
+    def text(self, known: Known) -> list[str]:
+        """The fit in words, for the summary; warnings and replicates are added by others."""
+        lines = [f"{known.name} [fitted]: {self.law.formula}"]
+        return lines + [
+            f"  {k:8} {v:<11.5g} {between(known.intervals.get(k), four_digits)}"
+            for k, v in self.params.items()
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """The law's own part of schema 1, without intervals."""
+        return {
+            "formula": self.law.formula,
+            "source": self.law.source,
+            "params": dict(self.params),
+            "exponents": dict(self.exponents),
+            "warnings": list(self.warnings),
+        }
+
+    def _cannot(self, what: str) -> NoReturn:
+        raise FitError(
+            f"the {type(self.law).__name__} law cannot {what}",
+            where=f"its fit to {len(self.runs)} runs",
+            fix="ask it for the optimum of a budget, or fit a law of N and D, such as chinchilla",
+        )
 
 
 class Law(ABC):
@@ -253,8 +373,18 @@ class Law(ABC):
 
     formula: str
     source: str
+    columns: tuple[Column, ...] = ()
+    """What it reads of a table beyond n_params, n_tokens, flops and loss."""
+    names: tuple[str, ...] = ()
+    """Its constants, as in the formula."""
+    uses: tuple[str, ...] = ()
+    """The inputs of `loss`: N, D, C and symbols of its columns; empty where it has no `loss`."""
+    published: Mapping[str, float] = {}
+    """Constants from the literature, for simulation and comparison; the source says whose."""
     least_budgets: int = 3
     """Budgets below which a hold-out would test another form of the law than the one in use."""
+    has_window: bool = False
+    """Whether it chooses which sizes around the best one count, so that nobody else has to."""
 
     @abstractmethod
     def fit(self, runs: Observations) -> LawFit:
@@ -264,6 +394,32 @@ class Law(ABC):
             FitError: The runs cannot pin it down; the message says which evidence is missing.
         """
 
-    @abstractmethod
     def variants(self) -> Mapping[str, "Law"]:
         """The same law under choices that its user could as well have made, by name."""
+        return {}
+
+    def loss(self, params: Mapping[str, Any], **inputs: Array) -> Array:
+        """The formula as the paper prints it, nats per token; broadcasts.
+
+        Raises:
+            FitError: The law is no formula of the loss of a run.
+        """
+        raise FitError(
+            f"{type(self).__name__} is no formula of the loss of a run",
+            where="its constants and inputs",
+            fix="use a law that is one, such as chinchilla",
+        )
+
+    def inputs(self, runs: Observations) -> dict[str, Array]:
+        """Its inputs in these runs, by symbol.
+
+        Raises:
+            FitError: A column that it needs is not there, or has a value that cannot be.
+        """
+        own = {column.symbol: column for column in self.columns}
+        return {
+            symbol: own[symbol].read(runs, type(self).__name__)
+            if symbol in own
+            else getattr(runs, symbol)
+            for symbol in self.uses
+        }

@@ -65,9 +65,6 @@ class Envelope(Law):
     formula = "N* = N0 (C/C0)^a, D* = D0 (C/C0)^b on the lowest of all curves L_k(C)"
     source = "Hoffmann et al. 2022, Approach 1, arXiv:2203.15556"
 
-    def variants(self) -> Mapping[str, Law]:
-        return {}
-
     def fit(self, runs: Observations) -> "EnvelopeFit":
         curves = tuple(_curves(runs))
         if not curves:
@@ -185,9 +182,6 @@ class EnvelopeFit(LawFit):
 
     def frontiers(self, C: float) -> dict[str, float]:
         return {self.trends.form: float(self.optimum(C).L[0])}
-
-    def expected(self, runs: Observations) -> None:
-        return None
 
     def replicates(self, count: int, seed: int) -> Replicates:
         """Curves drawn with replacement, whole; a curve drawn twice counts as once."""

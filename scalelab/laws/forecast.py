@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from scalelab.errors import FitError
-from scalelab.laws.base import Law, LawFit, Observations, Replicates
+from scalelab.laws.base import Law, LawFit, Observations, Replicates, alike
 from scalelab.laws.interval import Interval, trusted
 from scalelab.laws.structural import QUANTITIES, Member, members, spread
 from scalelab.units import sci
@@ -32,10 +32,7 @@ class SeedNoise:
     @classmethod
     def of(cls, runs: Observations) -> "SeedNoise | None":
         """Pooled over every design point that was run more than once; None without any."""
-        planned = np.where(np.isnan(runs.flops_planned), 0, runs.flops_planned)
-        points = np.stack([planned, runs.N, runs.D], axis=1)
-        _, which = np.unique(points, axis=0, return_inverse=True)
-        which = which.ravel()
+        which = alike(runs.flops_planned, runs.N, runs.D, *runs.own_columns.values())
         mean = np.bincount(which, runs.L) / np.bincount(which)
         dof = len(runs) - len(mean)
         return cls(float(np.sqrt(np.sum((runs.L - mean[which]) ** 2) / dof)), dof) if dof else None

@@ -5,8 +5,8 @@
 
 A law gives its formula twice: `loss`, as the paper prints it, and `bind`, the same bound to
 runs in coordinates that can be searched, with its exact derivative. The conformance suite
-holds the one against the other. Everything else is common: refusal of hopeless runs, the
-search from many starts, the solver's own health, bootstrap, optimum, JSON.
+(testing/laws.py) holds the one against the other. Everything else is common: refusal of
+hopeless runs, the search from many starts, the solver's own health, bootstrap, optimum, JSON.
 
 Not here: the search (fitting.py), profile likelihood (profile.py).
 """
@@ -22,7 +22,10 @@ from scalelab.errors import FitError
 from scalelab.laws import fitting
 from scalelab.laws.base import Array, Law, LawFit, Observations, Optimum, Replicates, Solver
 from scalelab.laws.fitting import Surface
+from scalelab.laws.influence import Influence, influence
 from scalelab.laws.interval import resampled_counts
+from scalelab.laws.lawtext import Known, between, four_digits, open_ended, three, wrapped
+from scalelab.laws.profile import profiles
 from scalelab.laws.tokencost import TokenCost
 
 HUBER_DELTA = 1e-3
@@ -31,19 +34,14 @@ HUBER_DELTA = 1e-3
 LARGE, SAMPLE = 8000, 4000  # runs; beyond the first, many starts see a sample of the second
 BASINS, DISTINCT = 3, 1.02  # ends of the sample that are searched on, and how far they differ
 RETRIES = 4  # starts of a replicate that did not come to rest from the fit itself
+CORRELATED = 0.9  # beyond it two constants may not be read one by one
 
 
 class Formula(Law):
     """A loss as a function of what a run was given. Subclasses are final frozen dataclasses."""
 
-    names: tuple[str, ...]
-    """Its constants, as in the formula."""
-    uses: tuple[str, ...]
-    """The fields of Observations that it reads beside the loss: ("N", "D")."""
     steady: tuple[str, ...] = ()
     """Those of `uses` that may be the same in every run."""
-    published: Mapping[str, float]
-    """Constants from the literature, for simulation and comparison; the source says whose."""
 
     @abstractmethod
     def loss(self, params: Mapping[str, Any], **inputs: Array) -> Array:
@@ -64,6 +62,13 @@ class Formula(Law):
     @abstractmethod
     def doubts(self, runs: Observations, params: Mapping[str, float]) -> tuple[str, ...]:
         """What this law's own assumptions leave open on these runs."""
+
+    def unstated(self, N: Array, D: Array) -> dict[str, Array] | None:
+        """Its inputs beside N and D where nobody states them, by symbol, as a plan takes them.
+
+        None for a law that has no loss of N and D alone.
+        """
+        return {} if {*self.uses} <= {"N", "D"} else None
 
     def fit(self, runs: Observations) -> "FormulaFit":
         self._refuse_hopeless(runs)
@@ -111,16 +116,7 @@ class Formula(Law):
                 "are better",
             )
         logs = []
-        for symbol in self.uses:
-            values = getattr(runs, symbol)
-            if not np.isfinite(values).all():
-                lacking = int(np.sum(~np.isfinite(values)))
-                column = {"S": "n_steps", "U": "n_tokens_unique"}.get(symbol, symbol)
-                raise FitError(
-                    f"the {name} law needs {symbol}, and {lacking} of {len(runs)} runs have none",
-                    where=f"the column {column}",
-                    fix=f"give {column} for every run, or fit another law",
-                )
+        for symbol, values in self.inputs(runs).items():
             low, high = values.min(), values.max()
             if high < 2 * low and symbol not in self.steady:
                 raise FitError(
@@ -202,24 +198,34 @@ class FormulaFit(LawFit):
         return (*found, *self.law.doubts(self.runs, self.params))
 
     @property
-    def evidence_end(self) -> float:
-        return self.runs.largest_budget
+    def correlated(self) -> tuple[str, ...]:
+        return tuple(self.params)
+
+    @property
+    def is_surface(self) -> bool:
+        return bool(self.exponents) and self.law.unstated(np.ones(1), np.ones(1)) is not None
 
     def predict(self, **inputs: Array | float) -> Array:
-        """Loss at the formula's own inputs, handed over by keyword (N=1e9, D=2e10)."""
         return self.law.loss(self.params, **{k: np.asarray(v, float) for k, v in inputs.items()})
 
+    def loss_at(
+        self, N: Array | float, D: Array | float, params: Mapping[str, Any] | None = None
+    ) -> Array:
+        if not self.is_surface:
+            return super().loss_at(N, D)
+        N, D = np.asarray(N, float), np.asarray(D, float)
+        inputs = {"N": N, "D": D, **self.law.unstated(N, D)}
+        params = self.params if params is None else params
+        with np.errstate(all="ignore"):
+            return np.asarray(self.law.loss(params, **{k: inputs[k] for k in self.law.uses}))
+
     def expected(self, runs: Observations) -> Array:
-        return self.predict(**{symbol: getattr(runs, symbol) for symbol in self.law.uses})
+        return self.predict(**self.law.inputs(runs))
 
     def optimum(self, C: Array | float) -> Optimum | None:
         if self.cost is None:
             return None
         return self.law.optimum(self.params, np.asarray(C, float), self.cost)
-
-    def frontiers(self, C: float) -> dict[str, float]:
-        best = self.optimum(C)
-        return {} if best is None else {"surface": float(best.L)}
 
     def replicates(self, count: int, seed: int) -> Replicates:
         starts = np.tile(self.theta, (count, 1))
@@ -283,6 +289,45 @@ class FormulaFit(LawFit):
             return None
         r = len(values[self.law.names[0]])
         return self.law.optimum(values, np.full(r, float(C)), self.cost)
+
+    def influence(self) -> tuple[Influence, ...] | None:
+        return influence(self) if self.exponents and not self.broken else None
+
+    def profiles(self, target: float, level: float) -> dict[str, list[float | None]] | None:
+        return profiles(self, target, level)
+
+    def text(self, known: Known) -> list[str]:
+        p, solver, ends = self.params, self.solver, known.intervals
+        errors, profiles = known.standard_errors, known.profiles
+        what = "sum of Huber penalties of ln L" if self.surface.robust else "sum of squares"
+        ended = "converged" if solver.converged else "NOT CONVERGED"
+        bound = f", at the edge: {', '.join(solver.at_bound)}" if solver.at_bound else ""
+        lines = [
+            f"{known.name} [fitted]: {self.law.formula}",
+            f"  {ended}: {solver.agreement:.0%} of {solver.starts} starts agree, "
+            f"gradient {solver.gradient_norm:.0e}{bound}; {what} {self.objective:.6g}",
+            f"  typical miss {self.miss:.2%} of the loss"
+            + (f"; FLOPs per token: {self.cost}" if self.cost is not None else ""),
+        ]
+        header = f"  {'':8} {'best':11} {f'{known.level:.0%} interval':22} {'standard error':>14}"
+        lines.append(header + ("   by profile likelihood" if profiles else ""))
+        for k in p:
+            error = "" if errors.get(k) is None else f"{errors[k]:.3g}"
+            row = f"  {k:8} {p[k]:<11.5g} {between(ends.get(k), four_digits):22} {error:>14}"
+            lines.append((row + "   " + open_ended(profiles.get(k), four_digits)).rstrip())
+        if self.exponents:
+            interval = f" {between(ends.get('a'), three)}" if ends else ""
+            more = f"; by profile {open_ended(profiles.get('a'), three)}" if profiles else ""
+            lines.append(f"  N* ~ C^{self.exponents['a']:.3f}{interval}{more} for C = 6 N D")
+        close = [
+            f"{x} and {y} {value:+.3f}"
+            for (x, y), value in known.correlations.items()
+            if abs(value) >= CORRELATED
+        ]
+        if close:
+            pairs = ", ".join(close)
+            lines.append(wrapped(f"correlated, so not to be read one by one: {pairs} (logarithms)"))
+        return lines
 
     def to_json(self) -> dict[str, Any]:
         return {

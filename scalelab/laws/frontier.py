@@ -49,9 +49,6 @@ class _LossOfCompute(Law):
     def faults(self, curve: FloorLaw | PowerLaw) -> tuple[str, ...]:
         """Why the best curve is not of the form that the law claims; empty where it is."""
 
-    def variants(self) -> Mapping[str, Law]:
-        return {}
-
     def fit(self, runs: Observations) -> "FrontierFit":
         slices = IsoFlop().fit(runs) if runs.budgets.size else None
         if slices is not None:
@@ -144,7 +141,7 @@ class FrontierFit(LawFit):
 
     law: _LossOfCompute
     runs: Observations
-    slices: IsoFlopFit | None
+    through: IsoFlopFit | None
     """Whose minima these are; None where they are efficient runs."""
     C: Array
     L: Array
@@ -160,13 +157,13 @@ class FrontierFit(LawFit):
     @property
     def warnings(self) -> tuple[str, ...]:
         found = list(self.broken)
-        if self.slices is None:
+        if self.through is None:
             found.append(
                 f"no run names a budget: the curve goes through {len(self.C)} efficient runs, "
                 "which lie above the true frontier where sizes are sparse"
             )
         else:
-            lost = len(self.slices.slices) - len(self.slices.minima)
+            lost = len(self.through.slices) - len(self.through.minima)
             if lost:
                 found.append(f"{lost} budgets refused: no interior minimum")
         if len(self.C) == len(self.law.names) + 1:
@@ -186,15 +183,9 @@ class FrontierFit(LawFit):
         """The best loss that C FLOPs buy, nats per token; broadcasts."""
         return self.curve(np.asarray(C, float)[..., None])[..., 0]
 
-    def optimum(self, C: Array | float) -> None:
-        return None
-
     def frontiers(self, C: float) -> dict[str, float]:
         form = "floor" if isinstance(self.curve, FloorLaw) else "power"
         return {form: float(self.predict(C=C))}
-
-    def expected(self, runs: Observations) -> None:
-        return None
 
     def replicates(self, count: int, seed: int) -> Replicates | None:
         """Through the minima of every replicate; None for efficient runs.
@@ -202,7 +193,7 @@ class FrontierFit(LawFit):
         Which runs are efficient is decided by the lowest losses, and these cannot come out
         lower when runs are drawn again: every replicate would lie above the fit.
         """
-        drawn = None if self.slices is None else self.slices.drawn(count, seed)
+        drawn = None if self.through is None else self.through.drawn(count, seed)
         if drawn is None:
             return None
         C, _, _, L = drawn
@@ -226,7 +217,7 @@ class FrontierFit(LawFit):
             "points": [
                 {"flops": float(c), "loss": float(x)} for c, x in zip(self.C, self.L, strict=True)
             ],
-            "points_are": "efficient runs" if self.slices is None else "minima of isoFLOP slices",
+            "points_are": "efficient runs" if self.through is None else "minima of isoFLOP slices",
             "rms_rel_miss": self.miss,
             "warnings": list(self.warnings),
         }

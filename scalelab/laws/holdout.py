@@ -163,10 +163,10 @@ def hold_out(runs: Observations, laws: Mapping[str, Law]) -> HoldOut | str:
                 continue
             try:
                 fit = law.fit(runs.take(train))
+                asked = [_ask(name, fit, runs, which, origin) for which in _levels(runs, ~train)]
             except FitError as error:
                 refused[name] = error.problem
                 continue
-            asked = [_ask(name, fit, runs, which, origin) for which in _levels(runs, ~train)]
             tests += [test for test in asked if isinstance(test, Trial)]
             if not any(isinstance(test, Trial) for test in asked):
                 refused[name] = next(word for word in asked if isinstance(word, str))

@@ -23,13 +23,16 @@ Not here: runs that their slice contradicts, whatever the law (ruined.py, qualit
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from scalelab.laws import fitting
 from scalelab.laws.base import Array
-from scalelab.laws.formula import FormulaFit
+
+if TYPE_CHECKING:
+    from scalelab.laws.base import LawFit
+    from scalelab.laws.formula import FormulaFit
 
 EXACT = 500  # runs; a refit without each costs n^2, a tenth of a second at these
 FAR = 8.0  # robust standard deviations; heavy tails (Student's t, 3 degrees) rarely reach it
@@ -75,7 +78,7 @@ class Influence:
         }
 
 
-def influence(fit: FormulaFit, count: int = 5) -> tuple[Influence, ...]:
+def influence(fit: "FormulaFit", count: int = 5) -> tuple[Influence, ...]:
     """The outliers together, if there are any, and the `count` runs or groups that move a most.
 
     Empty where the law allots nothing, or where the fit itself is not to be relied on.
@@ -108,7 +111,7 @@ def influence(fit: FormulaFit, count: int = 5) -> tuple[Influence, ...]:
     return tuple(found)
 
 
-def told(found: tuple[Influence, ...], fit: FormulaFit) -> tuple[str, ...]:
+def told(found: tuple[Influence, ...], fit: "LawFit") -> tuple[str, ...]:
     """What a reader must know of it, one sentence each: outliers, and runs that turn the fit."""
     lines = []
     for one in found:
@@ -132,7 +135,7 @@ def told(found: tuple[Influence, ...], fit: FormulaFit) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _without_each(fit: FormulaFit, theta: Array, members: list[Array], kept: Array) -> Array:
+def _without_each(fit: "FormulaFit", theta: Array, members: list[Array], kept: Array) -> Array:
     """The constants of a fit to the kept runs without each of the members, shape (m, p).
 
     `theta` is the fit to the kept runs. NaN where a search finds no rest.
@@ -150,7 +153,7 @@ def _without_each(fit: FormulaFit, theta: Array, members: list[Array], kept: Arr
     return np.where(ends.at_rest[:, None], ends.theta, np.nan)
 
 
-def _newton(fit: FormulaFit, theta: Array, members: list[Array], kept: Array) -> Array:
+def _newton(fit: "FormulaFit", theta: Array, members: list[Array], kept: Array) -> Array:
     """The same by one step: theta + H^-1 g, with g the gradient of the members."""
     surface, at = fit.surface, theta[None]
     value, slope = surface.at(at)
@@ -167,7 +170,7 @@ def _newton(fit: FormulaFit, theta: Array, members: list[Array], kept: Array) ->
     )
 
 
-def _shifts(fit: FormulaFit, theta: Array) -> dict[str, Array]:
+def _shifts(fit: "FormulaFit", theta: Array) -> dict[str, Array]:
     """Change of every exponent and constant at theta (m, p)."""
     with np.errstate(all="ignore"):
         constants = fit.surface.constants(theta)
@@ -176,7 +179,7 @@ def _shifts(fit: FormulaFit, theta: Array) -> dict[str, Array]:
     return {k: np.broadcast_to(v, len(theta)) - here[k] for k, v in there.items()}
 
 
-def _misses(fit: FormulaFit, theta: Array) -> tuple[Array, Array]:
+def _misses(fit: "FormulaFit", theta: Array) -> tuple[Array, Array]:
     """Misses in robust standard deviations, and as shares of the loss; shape (n,)."""
     value = fit.surface.at(theta[None])[0][0]
     miss = fit.surface.target - value
@@ -186,7 +189,7 @@ def _misses(fit: FormulaFit, theta: Array) -> tuple[Array, Array]:
     return miss / max(sd, 1e-12), share
 
 
-def _peeled(fit: FormulaFit) -> tuple[Array, Array, Array] | None:
+def _peeled(fit: "FormulaFit") -> tuple[Array, Array, Array] | None:
     """Runs that the law fitted to the others cannot explain, worst miss first.
 
     Their row numbers, their misses, and the constants fitted to the others; None without any.
@@ -209,7 +212,7 @@ def _peeled(fit: FormulaFit) -> tuple[Array, Array, Array] | None:
     return rows, far[rows], theta
 
 
-def _outliers(fit: FormulaFit, members: list[Array]) -> Influence | None:
+def _outliers(fit: "FormulaFit", members: list[Array]) -> Influence | None:
     """The outliers together, held against the standard error of the fit without them."""
     peeled = _peeled(fit)
     if peeled is None:

@@ -30,11 +30,12 @@ from scipy.special import chdtri  # scipy.stats takes .4 s to import
 
 from scalelab.errors import FitError
 from scalelab.laws.base import Array, Law, LawFit, Observations, Optimum, Replicates
+from scalelab.laws.lawtext import Known, between, four, three
 from scalelab.laws.ruined import Agreed
 from scalelab.laws.slices import Slice, spent_at
 from scalelab.laws.trend import Trends
 from scalelab.laws.valley import SHAPES, vertices
-from scalelab.units import sci
+from scalelab.units import sci, si
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class IsoFlop(Law):
     formula = "N* = N0 (C/C0)^a, D* = D0 (C/C0)^b, L* = L0 (C/C0)^-l or E + K (C/C0)^-gamma"
     source = "Hoffmann et al. 2022, Approach 2, arXiv:2203.15556"
     least_budgets = 4  # with three, L* has no floor to show
+    has_window = True  # the parabolas'
 
     window: float = 4.0
     """Sizes within this factor of the lowest run shape the parabola or cubic (valley.py)."""
@@ -115,9 +117,8 @@ class IsoFlopFit(LawFit):
     slices: tuple[Slice, ...]
 
     @cached_property
-    def minima(self) -> tuple[Slice, ...]:
-        """The slices with an interior minimum."""
-        return tuple(s for s in self.slices if s.refused is None)
+    def minima(self) -> tuple[Slice, ...]:  # asked for again and again
+        return super().minima
 
     @cached_property
     def trends(self) -> "Trends":
@@ -178,8 +179,17 @@ class IsoFlopFit(LawFit):
         more = {} if floor is None else {"floor": float(floor(C)[0])}
         return {"power": float(self.trends.L(C)[0]), **more}
 
-    def expected(self, runs: Observations) -> None:
+    def refuted(self, form: str) -> str | None:
+        """Where the minima show a floor, the pure power law is the refuted special case."""
+        if form == "power" and self.form == "floor":
+            return "the minima show a floor"
+        if form == "floor" and not self.trends.floor.is_floor[0]:
+            return "the minima show no floor"
         return None
+
+    @property
+    def floor(self) -> float | None:
+        return self.params.get("E") if self.form == "floor" else None
 
     @property
     def noise(self) -> tuple[float, int]:
@@ -191,10 +201,6 @@ class IsoFlopFit(LawFit):
         return {}
 
     def drawn(self, count: int, seed: int) -> tuple[Array, Array, Array, Array] | None:
-        """C, N*, D*, L* of every replicate, each (count, m); NaN where it lost a minimum.
-
-        None when the slices leave no residual to draw from.
-        """
         sigma, spare = self.noise
         if not spare:
             return None
@@ -254,6 +260,41 @@ class IsoFlopFit(LawFit):
                     "explains: one line may not hold, and the intervals are too narrow"
                 )
         return tuple(notes)
+
+    def text(self, known: Known) -> list[str]:
+        m, intervals = len(self.minima), iter(known.minima)
+        lines = [
+            f"Best size per budget [fitted: parabola of loss in ln N; {known.level:.0%} intervals]",
+            f"  {'budget':>8}  {'N*':>6} {'':17} {'D*':>6}  {'D*/N*':>5}  {'L*':>6}  sizes"
+            f"    {'N* by cubic, Akima':>18}",
+        ]
+        for s in self.slices:
+            if s.refused is not None:
+                lines.append(f"  {sci(s.flops):>8}  refused: {s.refused}")
+                continue
+            around = between(next(intervals)["n_params"], si)
+            checks = s.to_json().get("cross_check") or {}
+            others = [si(v) if (v := checks.get(k)) else "-" for k in ("cubic", "akima")]
+            lines.append(
+                f"  {sci(s.flops):>8}  {si(s.N):>6} {around:17} {si(s.D):>6}  {s.D / s.N:5.1f}"
+                f"  {s.L:6.3f}  {s.sides[0]} + {s.sides[1]}    {', '.join(others):>18}"
+            )
+        found, ends = self.params, known.intervals
+        lines += [
+            f"How it grows [fitted through {m} minima]",
+            f"  N* ~ C^{found['a']:.3f} {between(ends.get('a'), three)}, "
+            f"D* ~ C^{found['b']:.3f} {between(ends.get('b'), three)}; "
+            "Chinchilla: 0.50 and 0.50 [literature]",
+            f"  L* ~ C^-{found['l']:.4f} {between(ends.get('l'), four)} as a pure power law",
+        ]
+        if "E" in found:
+            exact = " (three points fit it exactly)" if m == 3 else ""
+            uses = "form with a floor" if self.form == "floor" else "pure power law"
+            lines.append(
+                f"  L* = {found['E']:.3f} + {found['K']:.3f} (C/{sci(found['C0'])})"
+                f"^-{found['gamma']:.3f} nats per token{exact}; the forecast uses the {uses}"
+            )
+        return lines
 
     def to_json(self) -> dict[str, Any]:
         sigma, spare = self.noise

@@ -64,9 +64,6 @@ class Kaplan(Formula):
     def doubts(self, runs: Observations, params: Mapping[str, float]) -> tuple[str, ...]:
         return ()
 
-    def variants(self) -> Mapping[str, "Kaplan"]:
-        return {}
-
 
 def _root(params: Mapping[str, Any], C: Array, cost: TokenCost) -> Optimum:
     """Where a relative change in N costs as much as it saves along D = C / f(N); broadcasts.

@@ -57,9 +57,6 @@ class KaplanN(Formula):
     def doubts(self, runs: Observations, params: Mapping[str, float]) -> tuple[str, ...]:
         return _doubts("N", runs.N, "D", runs.D, runs.L)
 
-    def variants(self) -> Mapping[str, "KaplanN"]:
-        return {}
-
 
 @dataclass(frozen=True)
 class KaplanD(Formula):
@@ -88,9 +85,6 @@ class KaplanD(Formula):
 
     def doubts(self, runs: Observations, params: Mapping[str, float]) -> tuple[str, ...]:
         return _doubts("D", runs.D, "N", runs.N, runs.L)
-
-    def variants(self) -> Mapping[str, "KaplanD"]:
-        return {}
 
 
 def _doubts(symbol: str, own: Array, other: str, values: Array, L: Array) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from scalelab.laws.base import Array, Observations, Optimum
+from scalelab.laws.columns import BATCH_TOKENS, STEPS
 from scalelab.laws.fitting import Surface
 from scalelab.laws.formula import HUBER_DELTA, Formula
 from scalelab.laws.tokencost import TokenCost
@@ -57,6 +58,7 @@ class KaplanSteps(Formula):
     formula = "L = (N_c / N)^alpha_N + (S_c / S_min)^alpha_S"
     source = "Kaplan et al. 2020, eq. 1.6, arXiv:2001.08361"
     names = NAMES
+    columns = (STEPS,)
     uses = ("N", "S", "D")
     published = {"N_c": 6.5e13, "S_c": 2.1e3, "alpha_N": 0.077, "alpha_S": 0.76}
     """Kaplan et al. 2020, table 3, N without embeddings."""
@@ -90,16 +92,14 @@ class KaplanSteps(Formula):
 
     def doubts(self, runs: Observations, params: Mapping[str, float]) -> tuple[str, ...]:
         found = ["the critical batch (B_star, alpha_B) is that of the source, not of these runs"]
-        off = np.abs(runs.S * runs.batch_tokens / runs.D - 1)
-        if np.any(off > 0.01):  # NaN where batch_tokens is unknown
+        batch = np.asarray(runs.recorded(BATCH_TOKENS.name), float)
+        off = np.abs(self.inputs(runs)["S"] * batch / runs.D - 1)
+        if np.any(off > 0.01):  # NaN where the batch is unknown
             found.append(
                 f"n_steps x batch_tokens differs from n_tokens by up to {np.nanmax(off):.0%}; "
                 "the batch is taken as n_tokens / n_steps"
             )
         return tuple(found)
-
-    def variants(self) -> Mapping[str, "KaplanSteps"]:
-        return {}
 
 
 def _own_loss(
@@ -179,7 +179,8 @@ class SizeAndSteps(Surface):
     @classmethod
     def of(cls, runs: Observations, law: KaplanSteps) -> "SizeAndSteps":
         """The surface over these runs."""
-        x, y, target = np.log(runs.N), np.log(runs.S), np.log(runs.L)
+        S = law.inputs(runs)["S"]
+        x, y, target = np.log(runs.N), np.log(S), np.log(runs.L)
         middle = (float(x.mean()), float(y.mean()))
         low = [*2 * [target.min() + np.log(1e-6)], *2 * [EXPONENTS[0]]]
         high = [*2 * [target.max() + np.log(10)], *2 * [EXPONENTS[1]]]
@@ -187,7 +188,7 @@ class SizeAndSteps(Surface):
             x - middle[0],
             y - middle[1],
             middle,
-            np.log(law.B_star * runs.S / runs.D),
+            np.log(law.B_star * S / runs.D),
             law.alpha_B,
             target,
             law.huber_delta,

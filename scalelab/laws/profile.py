@@ -17,18 +17,21 @@ ratio of a robust fit, Schrader & Hettmansperger 1980, doi:10.1093/biomet/67.1.9
 """
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import fdtri, ndtr  # scipy.stats takes .4 s to import
 
-from scalelab.laws.base import Array, LawFit
-from scalelab.laws.formula import FormulaFit
+from scalelab.laws.base import Array
+
+if TYPE_CHECKING:
+    from scalelab.laws.formula import FormulaFit
 
 Quantity = Callable[[Mapping[str, Array]], Array]
 
 
-def profile(fit: FormulaFit, quantity: Quantity, level: float) -> list[float | None]:
+def profile(fit: "FormulaFit", quantity: Quantity, level: float) -> list[float | None]:
     """Both ends of the interval of ln `quantity`, as values; None where an end is open.
 
     Args:
@@ -80,7 +83,7 @@ def profile(fit: FormulaFit, quantity: Quantity, level: float) -> list[float | N
     return found
 
 
-def _gradient(fit: FormulaFit, theta: Array) -> tuple[float, Array]:
+def _gradient(fit: "FormulaFit", theta: Array) -> tuple[float, Array]:
     """F and its derivative at theta (p,)."""
     surface = fit.surface
     value, slope = surface.at(theta[None])
@@ -90,7 +93,7 @@ def _gradient(fit: FormulaFit, theta: Array) -> tuple[float, Array]:
     return float(np.sum(force * (miss - pull / 2))), slope[0] @ force / surface.delta
 
 
-def _whitened(fit: FormulaFit) -> Array:
+def _whitened(fit: "FormulaFit") -> Array:
     """Axes along which F rises by about z^2 / 2, shape (p, p)."""
     p, h = len(fit.theta), 1e-5
     hessian = np.empty((p, p))
@@ -102,7 +105,7 @@ def _whitened(fit: FormulaFit) -> Array:
     return vectors / np.sqrt(np.maximum(np.abs(values), 1e-9 * np.abs(values).max()))
 
 
-def _ceiling(fit: FormulaFit, level: float) -> float:
+def _ceiling(fit: "FormulaFit", level: float) -> float:
     """The objective beyond which the runs object."""
     n, p = len(fit.runs), len(fit.theta)
     value = fit.surface.at(fit.theta[None])[0][0]
@@ -119,34 +122,31 @@ def _ceiling(fit: FormulaFit, level: float) -> float:
 
 
 def profiles(
-    fits: Mapping[str, LawFit], target: float, level: float
-) -> dict[str, dict[str, list[float | None]]]:
-    """By law: the interval of every constant, exponent and of the optimum at `target`.
+    fit: "FormulaFit", target: float, level: float
+) -> dict[str, list[float | None]] | None:
+    """The interval of every constant, exponent and of the optimum at `target`, by quantity.
 
-    Laws without a converged formula have none.
+    None for a formula that has not converged, and for one that goes through every run.
     """
-    found = {}
-    for name, fit in fits.items():
-        if not isinstance(fit, FormulaFit) or fit.broken or fit.scaled < 1e-9 * len(fit.runs):
-            continue
-        quantities = {key: _constant(key) for key in fit.params}
-        quantities |= {key: _exponent(fit, key) for key in fit.exponents}
-        if fit.cost is not None:
-            symbols = {"n_params": "N", "n_tokens": "D", "loss": "L"}
-            quantities |= {k: _at_target(fit, symbol, target) for k, symbol in symbols.items()}
-        found[name] = {key: profile(fit, quantity, level) for key, quantity in quantities.items()}
-    return found
+    if fit.broken or fit.scaled < 1e-9 * len(fit.runs):
+        return None
+    quantities = {key: _constant(key) for key in fit.params}
+    quantities |= {key: _exponent(fit, key) for key in fit.exponents}
+    if fit.cost is not None:
+        symbols = {"n_params": "N", "n_tokens": "D", "loss": "L"}
+        quantities |= {k: _at_target(fit, symbol, target) for k, symbol in symbols.items()}
+    return {key: profile(fit, quantity, level) for key, quantity in quantities.items()}
 
 
 def _constant(name: str) -> Quantity:
     return lambda constants: constants[name]
 
 
-def _exponent(fit: FormulaFit, name: str) -> Quantity:
+def _exponent(fit: "FormulaFit", name: str) -> Quantity:
     return lambda constants: fit.law.exponents(constants)[name]
 
 
-def _at_target(fit: FormulaFit, symbol: str, target: float) -> Quantity:
+def _at_target(fit: "FormulaFit", symbol: str, target: float) -> Quantity:
     def read(constants: Mapping[str, Array]) -> Array:
         r = len(next(iter(constants.values())))
         return getattr(fit.law.optimum(constants, np.full(r, target), fit.cost), symbol)

@@ -24,7 +24,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.special import stdtrit  # scipy.stats takes .4 s to import
 
-from scalelab.laws.base import Array, Observations
+from scalelab.laws.base import Array, Observations, alike
+from scalelab.laws.columns import STEPS, UNIQUE_TOKENS
 from scalelab.laws.ruined import Agreed
 from scalelab.units import sci, si
 
@@ -85,18 +86,9 @@ def _names(runs: Observations, which: Array) -> tuple[str, ...]:
     return tuple(map(str, runs.run[which]))
 
 
-def _same(*columns: Array) -> Array:
-    """A number for each row, equal where every column is; shape (n,)."""
-    which = np.zeros(len(columns[0]), int)
-    for column in columns:
-        _, value = np.unique(column, return_inverse=True)
-        _, which = np.unique(which * (value.max(initial=0) + 1) + value, return_inverse=True)
-    return which
-
-
 def _duplicates(runs: Observations) -> Iterator[Finding]:
     """Rows that repeat another in every number: one run, written twice."""
-    which = _same(runs.N, runs.D, runs.L, runs.C, runs.seed)
+    which = alike(runs.N, runs.D, runs.L, runs.C, runs.seed)
     _, first = np.unique(which, return_index=True)
     for row in np.flatnonzero(first[which] != np.arange(len(runs))):
         reason = (
@@ -142,7 +134,15 @@ def _as_its_neighbours(signs: Array) -> Array:
 
 
 def _repeats(runs: Observations) -> Iterator[Finding]:
-    which = _same(runs.N, runs.D, runs.U, runs.S, runs.flops_planned, runs.seed)
+    which = alike(
+        runs.N,
+        runs.D,
+        runs.recorded(UNIQUE_TOKENS.name),
+        runs.recorded(STEPS.name),
+        runs.flops_planned,
+        runs.seed,
+        *runs.own_columns.values(),
+    )
     again = np.bincount(which)[which] > 1
     if not again.any():
         return
@@ -178,7 +178,7 @@ def _unfinished(runs: Observations) -> Iterator[Finding]:
     _, group = np.unique(runs.group, return_inverse=True)
     if group.max() + 1 == len(runs):
         return
-    points = _same(group, runs.D)
+    points = alike(group, runs.D)
     _, first = np.unique(points, return_index=True)
     many = np.bincount(group[first])[group] > 1
     if many.any():
@@ -191,7 +191,7 @@ def _unfinished(runs: Observations) -> Iterator[Finding]:
 
 def _rising(runs: Observations) -> Iterator[Finding]:
     """Loss that rises with tokens at equal size: diverging, repeating data, or a bad rate."""
-    _, size = np.unique(runs.N, return_inverse=True)
+    size = alike(runs.N, *runs.own_columns.values())
     at = 1e4 * size + np.log(runs.D)  # one sorted line, sizes far apart on it
     order = np.argsort(at, kind="stable")
     shorter = np.searchsorted(at[order], at - np.log(LONGER) + 1e-6, side="right") - 1

@@ -27,6 +27,7 @@ from scalelab.errors import FitError
 from scalelab.laws import chinchilla
 from scalelab.laws.base import Array, Observations, Optimum
 from scalelab.laws.chinchilla import WIDE, ThreeTerms
+from scalelab.laws.columns import UNIQUE_TOKENS
 from scalelab.laws.fitting import Surface, by_differences
 from scalelab.laws.formula import HUBER_DELTA, Formula
 from scalelab.laws.tokencost import TokenCost
@@ -45,6 +46,7 @@ class Repeated(Formula):
     formula = "L = E + A / N'(N, U)^alpha + B / D'(D, U)^beta"
     source = "Muennighoff et al. 2023, eqs. 5 and 6, arXiv:2305.16264"
     names = NAMES
+    columns = (UNIQUE_TOKENS,)
     uses = ("N", "D", "U")
     steady = ("U",)  # one corpus, read more and less often, is enough
     published = {
@@ -69,8 +71,11 @@ class Repeated(Formula):
         V = N * np.exp(np.clip(_ln_optimal(params, U) - np.log(N), -FAINT, 0))
         return E + A / effective(N, V, R_N) ** alpha + B / effective(D, U, R_D) ** beta
 
+    def unstated(self, N: Array, D: Array) -> dict[str, Array]:
+        return {"U": D}  # every token new
+
     def bind(self, runs: Observations) -> "Effective":
-        epochs = runs.D / runs.U
+        epochs = runs.D / self.inputs(runs)["U"]
         if epochs.max() < AGAIN:
             raise FitError(
                 "no run sees a token twice, so what repeating costs cannot be known",
@@ -89,12 +94,13 @@ class Repeated(Formula):
 
     def doubts(self, runs: Observations, params: Mapping[str, float]) -> tuple[str, ...]:
         found = []
-        if not np.any(np.log(runs.N / AGAIN) > _ln_optimal(params, runs.U)):
+        U = self.inputs(runs)["U"]
+        if not np.any(np.log(runs.N / AGAIN) > _ln_optimal(params, U)):
             found.append(
                 "R_N is not determined: no run has more parameters than is optimal for its "
                 "unique tokens"
             )
-        rises = _rises(runs)
+        rises = _rises(runs, U)
         if rises:
             found.append(
                 f"{rises} of {len(runs)} runs end over {RISE:.0%} above a shorter run of equal "
@@ -114,11 +120,11 @@ def _ln_optimal(params: Mapping[str, Any], U: Array) -> Array:
     return (np.log(alpha * A / (beta * B)) + beta * np.log(U)) / alpha
 
 
-def _rises(runs: Observations) -> int:
+def _rises(runs: Observations, U: Array) -> int:
     """Runs whose loss is above that of a run that saw less of the same unique tokens."""
     shorter = (
         (runs.N[:, None] == runs.N)
-        & (np.abs(runs.U[:, None] / runs.U - 1) < 1e-6)
+        & (np.abs(U[:, None] / U - 1) < 1e-6)
         & (runs.D[:, None] > runs.D)
     )
     lowest = np.where(shorter, runs.L, np.inf).min(axis=1)
@@ -140,6 +146,8 @@ class Effective(Surface):
     """
 
     runs: Observations
+    unique: Array
+    """U of the runs."""
     terms: ThreeTerms
     """The same runs without repetition: middle, bounds and starts are its."""
     tied: bool
@@ -159,15 +167,15 @@ class Effective(Surface):
         high = np.append(terms.high, np.log(2 * [REPEATS[1]]))
         free = [k for k in range(7) if not (tied and k == 4)]
         names = tuple(NAMES[k] for k in free)
-        return cls(
-            runs, terms, tied, terms.target, delta, runs.weight, low[free], high[free], names
-        )
+        unique = UNIQUE_TOKENS.read(runs, "Repeated")
+        bounds = low[free], high[free]
+        return cls(runs, unique, terms, tied, terms.target, delta, runs.weight, *bounds, names)
 
     def starts(self) -> Array:
         """For several worths of repeating, the likeliest exponents with size at its full worth."""
         found = []
         for R_D in (1.0, 5.0, 20.0, 80.0):
-            fresh = effective(self.runs.D, self.runs.U, R_D)
+            fresh = effective(self.runs.D, self.unique, R_D)
             like = Observations.of(self.runs.N, fresh, self.runs.L, weight=self.runs.weight)
             terms = ThreeTerms.of(like, self.delta, robust=True)
             best, misfit = terms.projected(WIDE, WIDE)
@@ -197,7 +205,7 @@ class Effective(Surface):
     def at(self, theta: Array) -> tuple[Array, Array]:
         whole = self._whole(theta)
         E, a, b, alpha, beta, ln_R_N, ln_R_D = (column[:, None] for column in whole.T)
-        (m_N, m_D), ln_N, ln_U = self.terms.middle, np.log(self.runs.N), np.log(self.runs.U)
+        (m_N, m_D), ln_N, ln_U = self.terms.middle, np.log(self.runs.N), np.log(self.unique)
         gap = np.log(alpha / beta) + a - b + beta * (ln_U - m_D)
         optimal, least = gap / alpha + m_N, ln_N - FAINT
         size, by_V, by_R_N = _worth(ln_N, np.clip(optimal, least, ln_N), ln_R_N)

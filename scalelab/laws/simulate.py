@@ -22,9 +22,9 @@ from scipy.optimize import minimize_scalar
 
 from scalelab.errors import DataError
 from scalelab.laws import LAWS
-from scalelab.laws.base import Array, Observations, Optimum
+from scalelab.laws.base import Array, Law, Observations, Optimum
+from scalelab.laws.columns import BATCH_TOKENS, STEPS, UNIQUE_TOKENS
 from scalelab.laws.designs import Design, IsoFlopDesign, Noise
-from scalelab.laws.formula import Formula
 from scalelab.registry import did_you_mean
 
 MOST_RUNS = 1_000_000
@@ -34,7 +34,7 @@ MOST_RUNS = 1_000_000
 class Known:
     """A law whose constants are known."""
 
-    law: Formula
+    law: Law
     params: Mapping[str, float]
     epochs: float = 1.0
     """Times that each unique token is seen."""
@@ -44,7 +44,7 @@ class Known:
     @classmethod
     def of(
         cls,
-        law: str | Formula,
+        law: str | Law,
         params: Mapping[str, float] | None = None,
         *,
         epochs: float = 1.0,
@@ -53,14 +53,15 @@ class Known:
         """A law by name or as it is, with its published constants where `params` has no other.
 
         Raises:
-            DataError: The law is no formula, or a constant or setting is not what it must be.
+            DataError: The law is no formula, reads a column that no design makes, or a constant
+                or setting is not what it must be.
         """
         law = LAWS[law]() if isinstance(law, str) else law
-        if not isinstance(law, Formula):
+        if not law.uses:
             raise DataError(
                 f"{type(law).__name__} is no formula of the loss, so nothing can be drawn from it",
                 where="the law of a simulation",
-                fix=f"use one of: {', '.join(k for k in LAWS if issubclass(LAWS[k], Formula))}",
+                fix=f"use one of: {', '.join(k for k in LAWS if LAWS[k].uses)}",
             )
         given = dict(params or {})
         if strange := [name for name in given if name not in law.names]:
@@ -80,18 +81,37 @@ class Known:
         if epochs < 1:
             fix = "use 1 or more"
             raise DataError(f"epochs = {epochs}", where="the law of a simulation", fix=fix)
-        if "S" in law.uses and batch_tokens is None:
-            raise DataError(
-                f"{type(law).__name__} needs steps, and no batch size says how many there are",
-                where="the law of a simulation",
-                fix="give batch_tokens, such as 1e6",
-            )
-        return cls(law, known, epochs, batch_tokens)
+        found = cls(law, known, epochs, batch_tokens)
+        made = found.columns(np.ones(1))
+        for column in law.columns:
+            if column == STEPS and batch_tokens is None:
+                raise DataError(
+                    f"{type(law).__name__} needs steps, and no batch size says how many there are",
+                    where="the law of a simulation",
+                    fix="give batch_tokens, such as 1e6",
+                )
+            if column.name not in made:
+                raise DataError(
+                    f"{type(law).__name__} needs {column.name} ({column.meaning}), and no design "
+                    "says what it is",
+                    where="the law of a simulation",
+                    fix=f"simulate a law of other columns: {', '.join(made)}",
+                )
+        return found
+
+    def columns(self, D: Array) -> dict[str, Array]:
+        """The named columns of runs of D tokens."""
+        found = {UNIQUE_TOKENS.name: D / self.epochs}
+        if self.batch_tokens is not None:
+            found[STEPS.name] = D / self.batch_tokens
+            found[BATCH_TOKENS.name] = np.full(np.shape(D), float(self.batch_tokens))
+        return found
 
     def loss(self, N: Array, D: Array) -> Array:
         """The loss that the law gives N and D; NaN where it has none."""
-        S = np.nan if self.batch_tokens is None else D / self.batch_tokens
-        inputs = {"N": N, "D": D, "C": 6 * N * D, "U": D / self.epochs, "S": S}
+        made = self.columns(D)
+        inputs = {"N": N, "D": D, "C": 6 * N * D}
+        inputs |= {column.symbol: made[column.name] for column in self.law.columns}
         with np.errstate(all="ignore"):
             return np.asarray(
                 self.law.loss(self.params, **{name: inputs[name] for name in self.law.uses}), float
@@ -135,7 +155,7 @@ class Known:
 
 
 def simulate(
-    law: str | Formula | Known,
+    law: str | Law | Known,
     params: Mapping[str, float] | None = None,
     design: Design | None = None,
     noise: Noise | Sequence[Noise] = (),
@@ -167,7 +187,6 @@ def simulate(
     for each in [noise] if isinstance(noise, Noise) else noise:
         L = each(L, C, rng)
     digits = len(str(len(N)))
-    batch = known.batch_tokens
     return Observations.of(
         N,
         D,
@@ -176,15 +195,11 @@ def simulate(
         C=C,
         flops_planned=planned,
         seed=np.tile(np.arange(seeds), len(N) // seeds),
-        U=D / known.epochs,
-        S=None if batch is None else D / batch,
-        batch_tokens=None if batch is None else np.full(len(N), batch),
+        columns=known.columns(D),
     )
 
 
-def truth(
-    law: str | Formula, params: Mapping[str, float] | None, C: Array | float
-) -> Optimum | None:
+def truth(law: str | Law, params: Mapping[str, float] | None, C: Array | float) -> Optimum | None:
     """The optimum of a law with these constants at C = 6 N D FLOPs; None: it allots nothing."""
     return Known.of(law, params).truth(C)
 

@@ -22,7 +22,6 @@ import numpy as np
 
 from scalelab.errors import FitError
 from scalelab.laws.base import Law, LawFit, Observations
-from scalelab.laws.isoflop import IsoFlopFit
 from scalelab.units import sci
 
 QUANTITIES = ("n_params", "n_tokens", "loss", "tokens_per_param")
@@ -64,7 +63,7 @@ def members(
         found += [Member(name, "law", value, why) for value in _values(fit, target)]
         for form, loss in fit.frontiers(target).items():
             if not any(loss == m.values.get("loss") for m in found if m.name == name):
-                why_form = why or _refuted_form(fit, form)
+                why_form = why or fit.refuted(form)
                 found.append(Member(f"{name}, {form} form", "form", {"loss": loss}, why_form))
     of_law = {m.name: m.refuted for m in found if m.kind == "law"}
     for name, kind, label, law, part in _others(runs, laws, fits):
@@ -111,15 +110,6 @@ def _refuted(fit: LawFit, miss: float | None, least: float | None) -> str | None
     return None
 
 
-def _refuted_form(fit: LawFit, form: str) -> str | None:
-    """Where the minima show a floor, the pure power law is the refuted special case."""
-    if isinstance(fit, IsoFlopFit) and form == "power" and fit.form == "floor":
-        return "the minima show a floor"
-    if isinstance(fit, IsoFlopFit) and form == "floor" and not fit.trends.floor.is_floor[0]:
-        return "the minima show no floor"
-    return None
-
-
 def _others(
     runs: Observations, laws: Mapping[str, Law], fits: Mapping[str, LawFit]
 ) -> Iterator[tuple[str, str, str, Law, Observations]]:
@@ -130,8 +120,8 @@ def _others(
             yield name, "choice", choice, other, runs
     for name, law in allots.items():
         for window, part in _windows(runs).items():
-            if name == "isoflop" and window == _NEAR:
-                continue  # its parabolas have windows of their own
+            if law.has_window and window == _NEAR:
+                continue
             yield name, "window", window, law, part
 
 

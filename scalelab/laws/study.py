@@ -22,12 +22,9 @@ from scalelab.errors import DataError, FitError
 from scalelab.laws import LAWS
 from scalelab.laws.base import LawFit, Observations, Replicates
 from scalelab.laws.forecast import Forecast, SeedNoise
-from scalelab.laws.formula import FormulaFit
 from scalelab.laws.holdout import HoldOut, hold_out
-from scalelab.laws.influence import Influence, influence, told
+from scalelab.laws.influence import Influence, told
 from scalelab.laws.interval import TOO_MANY_FAILED, Interval, percentile, trusted
-from scalelab.laws.isoflop import IsoFlopFit
-from scalelab.laws.profile import profiles
 from scalelab.laws.quality import Finding, sift
 from scalelab.laws.structural import QUANTITIES
 from scalelab.laws.summary import summary
@@ -95,9 +92,9 @@ class Study:
     def correlations(self, law: str) -> dict[tuple[str, str], float]:
         """Correlation of the constants of a law over its replicates, on a log scale."""
         drawn, fit = self.replicates[law], self.fits[law]
-        if drawn is None or not isinstance(fit, FormulaFit):
+        names = fit.correlated
+        if drawn is None or not names:
             return {}
-        names = list(fit.params)
         with np.errstate(all="ignore"):
             logs = np.array([np.log(drawn.values[name]) for name in names])
             logs = logs[:, np.isfinite(logs).all(axis=0)]
@@ -114,11 +111,14 @@ class Study:
         fit = self.fits[law]
         return told(self.influences[law], fit) if law in self.influences else ()
 
-    def minima_intervals(self) -> list[dict[str, Interval]]:
-        """For each interior minimum of the isoFLOP slices, the interval of each quantity."""
-        fit = self.fits.get("isoflop")
-        if not isinstance(fit, IsoFlopFit):
-            return []
+    @property
+    def sliced(self) -> str | None:
+        """The first law whose fit goes through isoFLOP slices; None without one."""
+        return next((name for name, fit in self.fits.items() if fit.slices), None)
+
+    def minima_intervals(self, law: str) -> list[dict[str, Interval]]:
+        """For each interior minimum of a law's slices, the interval of each quantity."""
+        fit = self.fits[law]
         drawn = fit.drawn(self.count, self.seed) if self.count else None
         if drawn is None:
             return [dict.fromkeys(QUANTITIES) for _ in fit.minima]
@@ -199,9 +199,9 @@ class Study:
             found["profiles"] = {key: list(ends) for key, ends in self.profiles[name].items()}
         found["bootstrap"] = drawn and drawn.to_json()
         found["warnings"] += list(drawn.notes) if drawn else []
-        if "minima" in found:
+        if self.fits[name].slices and "minima" in found:
             interior = [m for m in found["minima"] if m["refused"] is None]
-            for minimum, intervals in zip(interior, self.minima_intervals(), strict=True):
+            for minimum, intervals in zip(interior, self.minima_intervals(name), strict=True):
                 minimum["intervals"] = intervals
         return found
 
@@ -264,11 +264,6 @@ def study(
     tested = hold_out(runs, asked)
     forecast = Forecast.of(runs, asked, fits, drawn, target, level)
     noise = SeedNoise.of(runs)
-    surfaces = {
-        name: fit
-        for name, fit in fits.items()
-        if isinstance(fit, FormulaFit) and fit.exponents and not fit.broken
-    }
     verdict = judge(
         forecast,
         fits,
@@ -296,8 +291,10 @@ def study(
         holdout=tested,
         forecast=forecast,
         verdict=verdict,
-        influences={name: influence(fit) for name, fit in surfaces.items()},
-        profiles=profiles(fits, target, level) if with_profiles else {},
+        influences=_answers({name: fit.influence() for name, fit in fits.items()}),
+        profiles=_answers({name: fit.profiles(target, level) for name, fit in fits.items()})
+        if with_profiles
+        else {},
     )
 
 
@@ -330,6 +327,11 @@ def _check(
     if not laws or len(set(laws)) < len(laws):
         fix = f"name each law once: {', '.join(LAWS)}"
         raise DataError(f"laws are {list(laws)}", where=where, fix=fix)
+
+
+def _answers(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The answers of those that could answer."""
+    return {name: answer for name, answer in asked.items() if answer is not None}
 
 
 def _finite(value: float) -> float | None:

@@ -12,7 +12,6 @@ import numpy as np
 
 from scalelab.laws.forecast import CHOICE
 from scalelab.laws.holdout import TOLERANCE, HoldOut
-from scalelab.laws.isoflop import IsoFlopFit
 from scalelab.laws.lawtext import between, law_text, one, three, wrapped
 from scalelab.units import FLOP_COUNTS, PARAM_COUNTS, sci, si
 
@@ -177,16 +176,15 @@ def _forecast(study: "Study") -> str:
 def _next(study: "Study") -> str:
     """The cheapest things that would make the forecast better."""
     todo = []
-    fit = study.fits.get("isoflop")
-    refused = [s for s in fit.slices if s.refused] if isinstance(fit, IsoFlopFit) else []
-    for s in refused:
+    fit = None if study.sliced is None else study.fits[study.sliced]
+    for s in (s for s in (fit.slices if fit else ()) if s.refused):
         if s.at_edge:
             lowest = s.runs.N[np.argmin(s.runs.L)]
             side = "below" if lowest == s.runs.N.min() else "above"
             todo.append(f"at {sci(s.flops)} FLOPs add sizes {side} {si(lowest)}")
         else:
             todo.append(f"at {sci(s.flops)} FLOPs add sizes and seeds: no valley stands out")
-    if isinstance(fit, IsoFlopFit):
+    if fit is not None:
         thin = [s for s in fit.minima if min(s.sides) < 3]
         if thin:
             where = ", ".join(sci(s.flops) for s in thin)

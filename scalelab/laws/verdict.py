@@ -17,7 +17,6 @@ from scalelab.laws.base import LawFit, Replicates
 from scalelab.laws.forecast import Forecast, SeedNoise
 from scalelab.laws.holdout import TOLERANCE, HoldOut
 from scalelab.laws.interval import TOO_MANY_FAILED
-from scalelab.laws.isoflop import IsoFlopFit
 
 FAR, TOO_FAR = 100.0, 1000.0  # reach; published forecasts that held went to about 300
 MISSED, FAILED = 0.01, 0.03  # hold-out error of the loss; 1% of loss is tens of % of compute
@@ -109,7 +108,7 @@ def _of_the_speaker(
     """What the law that speaks knows against itself: grave reasons, and doubts."""
     grave = list(fit.broken)
     doubts = [warning for warning in fit.warnings if warning not in fit.broken]
-    if isinstance(fit, IsoFlopFit) and len(fit.minima) < 4:
+    if fit.slices and len(fit.minima) < 4:
         doubts.append(f"the trend rests on {len(fit.minima)} minima")
     mine = next(m for m in forecast.members if m.name == forecast.law)
     if mine.refuted and not fit.broken:

@@ -29,9 +29,7 @@ from scipy.optimize import brentq
 
 from scalelab.errors import PlanError
 from scalelab.laws.base import Array, LawFit, Replicates
-from scalelab.laws.formula import FormulaFit
 from scalelab.laws.interval import Interval, trusted
-from scalelab.laws.isoflop import IsoFlopFit
 from scalelab.laws.structural import QUANTITIES, Member
 from scalelab.laws.study import Study
 from scalelab.units import sci
@@ -283,9 +281,9 @@ def expected(found: Study, *, n_params: float, n_tokens: float, flops: float) ->
     if valley is not None:
         best = fit.optimum(flops)
         wasted = float(valley.wasted(n_params / float(np.ravel(best.N)[0])))
-    if is_surface(fit):
-        loss = float(loss_of(fit, n_params, n_tokens))
-        draws = None if drawn is None else loss_of(fit, n_params, n_tokens, drawn.values)
+    if fit.is_surface:
+        loss = float(fit.loss_at(n_params, n_tokens))
+        draws = None if drawn is None else fit.loss_at(n_params, n_tokens, drawn.values)
     else:
         enough = flops * (1 - (wasted or 0.0))
         loss = float(np.ravel(fit.optimum(enough).L)[0])
@@ -298,27 +296,6 @@ def expected(found: Study, *, n_params: float, n_tokens: float, flops: float) ->
     return Expected(loss, statistical, quoted, wasted)
 
 
-def is_surface(fit: LawFit) -> bool:
-    """Whether a law has a loss for every N and D, and an optimum on a budget."""
-    return isinstance(fit, FormulaFit) and bool(fit.exponents) and {*fit.law.uses} <= {*"NDU"}
-
-
-def loss_of(
-    fit: FormulaFit, N: Array | float, D: Array | float, params: Mapping[str, Any] | None = None
-) -> Array:
-    """The loss of a surface at N and D, every token new; broadcasts.
-
-    `params` stands for other constants of the same law, such as those of replicates.
-    """
-    inputs = {"N": np.asarray(N, float), "D": np.asarray(D, float), "U": np.asarray(D, float)}
-    with np.errstate(all="ignore"):
-        return np.asarray(
-            fit.law.loss(
-                fit.params if params is None else params, **{k: inputs[k] for k in fit.law.uses}
-            )
-        )
-
-
 def valleys(found: Study) -> tuple[Valley, ...]:
     """What wrong sizes waste, from every fitted law that can say."""
     each = ((name, valley(name, fit, found.forecast.flops)) for name, fit in found.fits.items())
@@ -327,26 +304,24 @@ def valleys(found: Study) -> tuple[Valley, ...]:
 
 def valley(name: str, fit: LawFit, flops: float) -> Valley | None:
     """What wrong sizes waste at a budget, on one law; None where it cannot say."""
-    if is_surface(fit):
+    if fit.is_surface:
         best = fit.optimum(flops)
         if not np.isfinite(best.N):
             return None
         return Valley(
             name, f"on the {name} surface, by search", lambda k: _on_surface(fit, flops, k)
         )
-    if isinstance(fit, IsoFlopFit):
-        w = stiffness(fit)
-        if w is None:
-            return None
-        return Valley(
-            name,
-            f"from the curvature of the isoFLOP slices, w = {w:.3g}, to second order in ln k",
-            lambda k: -np.expm1(-w * np.log(np.asarray(k, float)) ** 2),
-        )
-    return None
+    w = stiffness(fit) if fit.minima else None
+    if w is None:
+        return None
+    return Valley(
+        name,
+        f"from the curvature of the isoFLOP slices, w = {w:.3g}, to second order in ln k",
+        lambda k: -np.expm1(-w * np.log(np.asarray(k, float)) ** 2),
+    )
 
 
-def stiffness(fit: IsoFlopFit) -> float | None:
+def stiffness(fit: LawFit) -> float | None:
     """Factor w of the header: curvature over the fall of L* per ln C, the median over the minima.
 
     None where that is not positive: no valley, or a frontier that does not fall.
@@ -360,11 +335,11 @@ def stiffness(fit: IsoFlopFit) -> float | None:
     return w if np.isfinite(w) and w > 0 else None
 
 
-def _on_surface(fit: FormulaFit, flops: float, k: Array | float) -> Array:
+def _on_surface(fit: LawFit, flops: float, k: Array | float) -> Array:
     """The waste at k by bisection on ln C'/C, where the frontier falls steadily."""
     best = fit.optimum(flops)
     N = best.N * np.asarray(k, float)
-    loss = loss_of(fit, N, flops / fit.cost(N))
+    loss = fit.loss_at(N, flops / fit.cost(N))
     low, high = np.full(loss.shape, -60.0), np.zeros(loss.shape)
     for _ in range(50):  # to 1e-13 of ln C
         middle = (low + high) / 2
@@ -378,9 +353,9 @@ def _told(found: Study, every: tuple[Valley, ...]) -> Valley | None:
     by_law = {v.law: v for v in every}
     speaker = found.forecast.law
     sound = [
-        name for name in by_law if is_surface(found.fits[name]) and refuted(found, name) is None
+        name for name in by_law if found.fits[name].is_surface and refuted(found, name) is None
     ]
-    for name in (speaker, *sound) if is_surface(found.fits[speaker]) else (*sound, speaker):
+    for name in (speaker, *sound) if found.fits[speaker].is_surface else (*sound, speaker):
         if name in by_law:
             return by_law[name]
     return None
@@ -442,7 +417,7 @@ def _tokens_left(found: Study, N: float, k: float) -> float:
 
     By the surface's FLOPs per token where one was fitted; without, FLOPs per token grow as N.
     """
-    costs = [fit.cost for fit in found.fits.values() if isinstance(fit, FormulaFit) and fit.cost]
+    costs = [fit.cost for fit in found.fits.values() if fit.cost]
     return float(costs[0](N) / costs[0](k * N)) if costs else 1 / k
 
 

@@ -19,10 +19,9 @@ from scipy.optimize import brentq
 
 from scalelab.errors import PlanError
 from scalelab.laws.base import Array, LawFit
-from scalelab.laws.formula import FormulaFit
 from scalelab.laws.interval import Interval, trusted
 from scalelab.laws.study import Study
-from scalelab.plan.allocate import is_surface, loss_of, refuted
+from scalelab.plan.allocate import refuted
 from scalelab.units import sci
 
 THREE_TERMS = ("E", "A", "B", "alpha", "beta")
@@ -82,16 +81,16 @@ class Choice:
         }
 
 
-def surface(found: Study) -> tuple[str, FormulaFit]:
+def surface(found: Study) -> tuple[str, LawFit]:
     """The law that answers for any N and D: the one that speaks, or the first sound surface.
 
     Raises:
         PlanError: No surface was fitted.
     """
-    return _pick(found, is_surface, "chinchilla or kaplan", None)
+    return _pick(found, lambda fit: fit.is_surface, "chinchilla or kaplan", None)
 
 
-def three_terms(found: Study, prefer: str | None = None) -> tuple[str, FormulaFit]:
+def three_terms(found: Study, prefer: str | None = None) -> tuple[str, LawFit]:
     """The law with a floor and two prices that answers; `prefer` before the one that speaks.
 
     Raises:
@@ -99,7 +98,7 @@ def three_terms(found: Study, prefer: str | None = None) -> tuple[str, FormulaFi
     """
     return _pick(
         found,
-        lambda fit: is_surface(fit) and {*THREE_TERMS} <= {*fit.params},
+        lambda fit: fit.is_surface and {*THREE_TERMS} <= {*fit.params},
         "chinchilla",
         prefer,
     )
@@ -107,7 +106,7 @@ def three_terms(found: Study, prefer: str | None = None) -> tuple[str, FormulaFi
 
 def _pick(
     found: Study, is_able: Callable[[LawFit], bool], names: str, prefer: str | None
-) -> tuple[str, FormulaFit]:
+) -> tuple[str, LawFit]:
     """The preferred law, the one that speaks, one not refuted, or at least not broken."""
     able = [name for name, fit in found.fits.items() if is_able(fit)]
     speaker = found.forecast.law
@@ -164,9 +163,9 @@ def told(
             f"speaks for the forecast, {theirs:.4f}"
         )
     others = {
-        name: float(loss_of(fit, N, D))
+        name: float(fit.loss_at(N, D))
         for name, fit in found.fits.items()
-        if name != law and is_surface(fit) and refuted(found, name) is None
+        if name != law and fit.is_surface and refuted(found, name) is None
     }
     return Choice(
         N,
@@ -185,7 +184,7 @@ def told(
     )
 
 
-def optimum_of(law: str, fit: FormulaFit, flops: float) -> tuple[float, float, float]:
+def optimum_of(law: str, fit: LawFit, flops: float) -> tuple[float, float, float]:
     """N*, D*, L* of a surface.
 
     Raises:

@@ -21,10 +21,9 @@ import numpy as np
 from scalelab.errors import PlanError
 from scalelab.laws.base import Array, LawFit, Replicates
 from scalelab.laws.interval import trusted
-from scalelab.laws.isoflop import IsoFlopFit
 from scalelab.laws.study import Study
 from scalelab.laws.tokencost import TokenCost
-from scalelab.plan.allocate import loss_of, positive, refuted
+from scalelab.plan.allocate import positive, refuted
 from scalelab.plan.choice import COMPUTE, Choice, beyond, compute_for, optimum_of, surface, told
 from scalelab.plan.limited import limited_data as limited_data
 from scalelab.plan.use import Prices as Prices
@@ -42,7 +41,7 @@ def at(found: Study, *, n_params: float, n_tokens: float) -> Choice:
     positive(n_params=n_params, n_tokens=n_tokens)
     law, fit = surface(found)
     flops = float(fit.cost(n_params)) * n_tokens
-    loss = float(loss_of(fit, n_params, n_tokens))
+    loss = float(fit.loss_at(n_params, n_tokens))
     return told(
         found,
         law,
@@ -156,7 +155,7 @@ def _beside_the_optimum(
 ) -> Choice:
     """A point on a budget, against the best one of the same law."""
     fit = found.fits[law]
-    best, loss = optimum_of(law, fit, flops), float(loss_of(fit, N, D))
+    best, loss = optimum_of(law, fit, flops), float(fit.loss_at(N, D))
     enough = compute_for(fit, loss)
     wasted = None if enough is None else max(0.0, 1 - enough / flops)
     told_wasted = "nearly all" if wasted is None else f"{wasted:.1%}"
@@ -186,11 +185,8 @@ def _refuse_loss(law: str, fit: LawFit, loss: float) -> None:
         float(np.ravel(fit.optimum(fit.evidence_end * step).L)[0])
         for step in (COMPUTE, 1 / COMPUTE)
     )
-    floor = fit.params.get("E")
-    if isinstance(fit, IsoFlopFit) and fit.form != "floor":
-        floor = None
-    if floor is not None and loss <= floor:
-        problem = f"not above the floor of {floor:.4g} that {law} sees"
+    if fit.floor is not None and loss <= fit.floor:
+        problem = f"not above the floor of {fit.floor:.4g} that {law} sees"
     else:
         side = "below" if loss < highest else "above"
         problem = (
@@ -206,7 +202,7 @@ def _refuse_loss(law: str, fit: LawFit, loss: float) -> None:
 
 def _losses(found: Study, law: str, N: float, D: float) -> dict[str, Array] | None:
     drawn = found.replicates[law]
-    return None if drawn is None else {"loss": loss_of(found.fits[law], N, D, drawn.values)}
+    return None if drawn is None else {"loss": found.fits[law].loss_at(N, D, drawn.values)}
 
 
 def _size_of(cost: TokenCost, flops_per_token: float) -> float:

@@ -31,6 +31,7 @@ import numpy as np
 from scalelab.errors import PlanError
 from scalelab.files import write_new
 from scalelab.laws.base import Observations
+from scalelab.laws.columns import BATCH_TOKENS, STEPS, UNIQUE_TOKENS
 from scalelab.laws.holdout import HoldOut
 from scalelab.laws.interval import Interval
 from scalelab.laws.structural import QUANTITIES
@@ -318,9 +319,17 @@ def gate(
 
 def runs_digest(runs: Observations) -> str:
     """SHA-256 of the runs in evidence, whatever their order, hexadecimal."""
-    columns = [f.name for f in fields(runs)]
-    rows = sorted([_plain(getattr(runs, name)[i]) for name in columns] for i in range(len(runs)))
-    return _digest({"columns": columns, "rows": rows})
+    fields = ("run", *"NDLC", "flops_planned", "seed", "group")
+    columns = {
+        **{name: getattr(runs, name) for name in fields},
+        "U": runs.columns.get(UNIQUE_TOKENS.name, runs.D),
+        "S": runs.recorded(STEPS.name),
+        BATCH_TOKENS.name: runs.recorded(BATCH_TOKENS.name),
+        "weight": runs.weight,
+    }
+    columns |= runs.own_columns
+    rows = sorted([_plain(value[i]) for value in columns.values()] for i in range(len(runs)))
+    return _digest({"columns": [*columns], "rows": rows})
 
 
 def _evidence(found: Study) -> dict[str, Any]:

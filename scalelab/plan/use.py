@@ -25,8 +25,7 @@ import numpy as np
 from scipy.special import expit
 
 from scalelab.errors import PlanError
-from scalelab.laws.base import Array
-from scalelab.laws.formula import FormulaFit
+from scalelab.laws.base import Array, LawFit
 from scalelab.laws.study import Study
 from scalelab.laws.tokencost import TokenCost
 from scalelab.plan.allocate import positive
@@ -201,7 +200,7 @@ def _within(params: Mapping[str, Any], cost: TokenCost, total: float, demand: fl
 def _served(
     found: Study,
     law: str,
-    fit: FormulaFit,
+    fit: LawFit,
     demand: float,
     loss: float,
     losses: Array | None,

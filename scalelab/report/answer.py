@@ -6,6 +6,7 @@ Not here: whose runs they are (fit_sweep.py, fit_table.py).
 import argparse
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import numpy as np
 
 import scalelab
 from scalelab.files import write_json
+from scalelab.laws import LAWS
 from scalelab.laws.base import Observations
+from scalelab.laws.columns import RECORDED
 from scalelab.laws.conventions import Convention, Row, compare, comparison_text
 from scalelab.laws.quality import sift
 from scalelab.laws.study import DEFAULT_LAWS, LEVEL, Study, study
@@ -71,21 +74,34 @@ def answer(
 def _study(args: argparse.Namespace, seen: Evidence, target: float | None) -> Study:
     """The study of a table that has passed the track room's checks."""
     flop_count = "exact" if "flops" in seen.table and args.flop_count == "exact" else "6ND"
+    laws = tuple(args.law or DEFAULT_LAWS)
     return study(
-        observations(seen.table, flop_count),
+        observations(seen.table, flop_count, laws),
         target_flops=target,
         param_count=seen.param_count,
         flop_count=flop_count,
         kind=seen.kind,
         replicates=args.replicates,
-        laws=tuple(args.law or DEFAULT_LAWS),
+        laws=laws,
         excluded=[(item["run"], item["reason"]) for item in seen.excluded],
         with_profiles=args.profile,
     )
 
 
-def observations(table: Any, flop_count: str) -> Observations:
-    """The rows of a table as the laws room has them, C counted exactly or as 6 N D."""
+def columns_read(laws: Sequence[str]) -> tuple[str, ...]:
+    """The columns that runs carry by name: those always recorded, then those the laws read."""
+    own = (column for law in laws for column in LAWS[law].columns)
+    return tuple(dict.fromkeys(column.name for column in (*RECORDED, *own)))
+
+
+def observations(table: Any, flop_count: str, laws: Sequence[str]) -> Observations:
+    """The rows of a table as laws read them.
+
+    Args:
+        table: With its numbers checked.
+        flop_count: C counted "exact", or as 6 N D.
+        laws: That will be fitted; the columns that they read come along, where there are any.
+    """
 
     def column(name: str) -> np.ndarray | None:
         return table[name].to_numpy() if name in table else None
@@ -99,10 +115,8 @@ def observations(table: Any, flop_count: str) -> Observations:
         flops_planned=column("flops_planned"),
         seed=column("seed"),
         group=column("group"),
-        U=column("n_tokens_unique"),
-        S=column("n_steps"),
-        batch_tokens=column("batch_tokens"),
         weight=column("weight"),
+        columns={name: column(name) for name in columns_read(laws) if name in table},
     )
 
 
@@ -114,13 +128,13 @@ def _conventions(args: argparse.Namespace, tables: dict[str, Any]) -> tuple[Row,
     for count, table in tables.items():
         if not any(table["n_params"].equals(other["n_params"]) for other in different.values()):
             different[count] = table
+    laws = tuple(args.law or DEFAULT_LAWS)
     counted = [
-        Convention(count, flop_count, sift(observations(table, flop_count))[0])
+        Convention(count, flop_count, sift(observations(table, flop_count, laws))[0])
         for count, table in different.items()
         for flop_count in ("exact", "6ND")
         if flop_count == "6ND" or "flops" in table
     ]
-    laws = tuple(args.law or DEFAULT_LAWS)
     return compare(counted, laws, replicates=args.replicates, level=LEVEL)
 
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scalelab.laws.base import Array
+from scalelab.laws.base import Array, LawFit
 from scalelab.laws.conventions import Row
-from scalelab.laws.formula import FormulaFit
 from scalelab.laws.holdout import TOLERANCE, HoldOut
 from scalelab.laws.interval import Interval
 from scalelab.laws.structural import Member
@@ -108,18 +107,18 @@ class Conventions:
 
 def residuals(study: Study) -> Residuals | None:
     """The misses of every law that expects a loss of a run; None without such a law."""
-    fits = {name: fit for name, fit in study.fits.items() if isinstance(fit, FormulaFit)}
-    if not fits:
+    every = ((name, fit, fit.expected(fit.runs)) for name, fit in study.fits.items())
+    known = [(name, fit, loss) for name, fit, loss in every if loss is not None]
+    if not known:
         return None
-    most = max(MOST // len(fits), 200)
-    found = tuple(_misses(name, fit, most) for name, fit in fits.items())
-    hidden = max(len(fits[m.law].runs) - len(m.miss) for m in found)
+    most = max(MOST // len(known), 200)
+    found = tuple(_misses(name, fit, loss, most) for name, fit, loss in known)
+    hidden = max(len(study.fits[m.law].runs) - len(m.miss) for m in found)
     return Residuals(study.kind, tuple(study.fits), found, hidden)
 
 
-def _misses(name: str, fit: FormulaFit, most: int) -> Misses:
-    runs = fit.runs
-    miss = fit.expected(runs) / runs.L - 1
+def _misses(name: str, fit: LawFit, loss: Array, most: int) -> Misses:
+    runs, miss = fit.runs, loss / fit.runs.L - 1
     size = np.abs(miss)
     typical = float(np.median(size))
     far = np.flatnonzero(size > max(STANDS_OUT * 1.4826 * typical, BAND))

@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 
 from scalelab.errors import ConfigError
-from scalelab.report.answer import answer
+from scalelab.laws.study import DEFAULT_LAWS
+from scalelab.report.answer import answer, columns_read
 from scalelab.track.evidence import evidence
 from scalelab.track.tablefile import read_table
 from scalelab.units import PARAM_COUNTS
@@ -18,7 +19,7 @@ SIMULATED = "simulated: drawn from a known law, not trained"
 def fit_table(args: argparse.Namespace) -> int:
     """Fit the table, print, write the report. Returns the exit code."""
     path = Path(args.source)
-    raw = read_table(path, columns_of(args.columns))
+    raw = read_table(path, columns_of(args.columns), columns_read(args.law or DEFAULT_LAWS))
     seen = evidence(raw, args.param_count, str(path))
     counts = [c for c in PARAM_COUNTS if f"n_params_{c}" in raw and args.compare_conventions]
     counted = {c: evidence(raw, c, str(path)).table for c in counts}

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalelab.laws.base import Array, Optimum
-from scalelab.laws.formula import FormulaFit
 from scalelab.laws.interval import Interval, trusted
-from scalelab.laws.isoflop import IsoFlopFit, Slice
+from scalelab.laws.slices import Slice
 from scalelab.laws.study import Study
 
 POINTS = 81  # along a parabola, and of each side of a map
@@ -173,10 +172,9 @@ def thinned(n: int, keep: Array | None = None, most: int | None = None) -> Array
 
 def valleys(study: Study) -> Valleys | None:
     """The slices, ascending in budget; None without isoFLOP minima."""
-    fit = study.fits.get("isoflop")
-    if not isinstance(fit, IsoFlopFit):
+    if study.sliced is None:
         return None
-    intervals = iter(study.minima_intervals())
+    fit, intervals = study.fits[study.sliced], iter(study.minima_intervals(study.sliced))
     each = max(MOST // len(fit.slices), 200)
     found = tuple(
         _valley(s, next(intervals)["n_params"] if s.refused is None else None, each)
@@ -303,15 +301,15 @@ def frontier(study: Study, along: Along) -> Frontier:
 
 
 def surface(study: Study, along: Along) -> SurfaceMap | None:
-    """The first law of N and D around the runs and out to the target; None without one."""
-    found = (
-        (name, fit)
-        for name, fit in study.fits.items()
-        if isinstance(fit, FormulaFit) and set(fit.law.uses) == {"N", "D"}
-    )
-    name, fit = next(found, (None, None))
-    if fit is None:
+    """The first law of N and D around the runs and out to the target; None without one.
+
+    One that reads no other column goes before one that does: on that, some of what a run misses
+    is not seen on the map.
+    """
+    surfaces = [(name, fit) for name, fit in study.fits.items() if fit.is_surface]
+    if not surfaces:
         return None
+    name, fit = min(surfaces, key=lambda one: bool(one[1].law.columns))
     runs, best = study.runs, along.best.get(name)
     path = np.array([[], []]) if best is None else np.array([best.N, best.D])
     n_params, n_tokens = (_map_axis(a, b) for a, b in zip((runs.N, runs.D), path, strict=True))
@@ -322,7 +320,7 @@ def surface(study: Study, along: Along) -> SurfaceMap | None:
         name,
         n_params,
         n_tokens,
-        fit.predict(N=n_params[None, :], D=n_tokens[:, None]),
+        fit.loss_at(n_params[None, :], n_tokens[:, None]),
         runs.N[drawn],
         runs.D[drawn],
         miss[drawn],
@@ -354,12 +352,12 @@ def _target(study: Study, quantity: str) -> Target:
 
 
 def _minima(study: Study, symbol: str, quantity: str) -> Minima:
-    fit = study.fits.get("isoflop")
-    kept = fit.minima if isinstance(fit, IsoFlopFit) else ()
+    sliced = study.sliced
+    kept = study.fits[sliced].minima if sliced else ()
     return Minima(
         np.array([s.flops for s in kept]),
         np.array([getattr(s, symbol) for s in kept]),
-        tuple(interval[quantity] for interval in study.minima_intervals()),
+        tuple(ends[quantity] for ends in (study.minima_intervals(sliced) if sliced else ())),
     )
 
 

@@ -44,7 +44,9 @@ def run_plan(args: argparse.Namespace, root: Path, *, is_table: bool) -> int:
     if args.source is None and args.params is not None and args.tokens is not None:
         return _priced(args, means)
     if is_table:
-        source = from_table(Path(args.source), args.columns, args.param_count, args.recipe)
+        source = from_table(
+            Path(args.source), args.columns, args.param_count, args.recipe, args.law or ()
+        )
     else:
         _refuse_second_recipe(args)
         source = from_sweep(root, args.source or _only_sweep(root), args.param_count)

@@ -27,7 +27,7 @@ from scalelab.launch.sweepfile import SweepFile
 from scalelab.laws.base import Observations
 from scalelab.laws.study import DEFAULT_LAWS, Study, study
 from scalelab.plan.band import RunCurve
-from scalelab.report.answer import observations
+from scalelab.report.answer import columns_read, observations
 from scalelab.report.fit_table import columns_of
 from scalelab.track.evidence import Evidence, evidence
 from scalelab.track.manifest import SweepManifest
@@ -105,8 +105,8 @@ class Source:
 
     @cached_property
     def observations(self) -> Observations:
-        """The runs as the laws room has them."""
-        return observations(self.seen.table, self.flop_count)
+        """The runs, without columns that only single laws read."""
+        return observations(self.seen.table, self.flop_count, ())
 
     @property
     def unique_tokens(self) -> int | None:
@@ -129,7 +129,7 @@ class Source:
             repeats = table["n_tokens"] > 1.01 * table["n_tokens_unique"]
             laws += ("repeated",) if repeats.any() else ()
         return study(
-            self.observations,
+            observations(table, self.flop_count, laws),
             target_flops=target,
             param_count=self.seen.param_count,
             flop_count=self.flop_count,
@@ -178,16 +178,27 @@ def from_sweep(root: Path, name: str, count: str | None = None) -> Source:
 
 
 def from_table(
-    path: Path, columns: str, count: str | None = None, recipe: Path | None = None
+    path: Path,
+    columns: str,
+    count: str | None = None,
+    recipe: Path | None = None,
+    laws: Sequence[str] = (),
 ) -> Source:
-    """Anybody's table, with the recipe of a sweep file beside it or without one.
+    """An external table, with the recipe of a sweep file beside it or without one.
+
+    Args:
+        path: The table.
+        columns: What it calls our columns, as a person writes it: "n_params=N,loss=L".
+        count: Of parameters, that N is; None: the table's own, or the recipe's.
+        recipe: The sweep file.
+        laws: That will be fitted; `columns` may name the columns that they read.
 
     Raises:
         DataError: The table is none, or its runs are no evidence.
         ConfigError: The sweep file says what it cannot.
         PlanError: Table and recipe count parameters differently, or the corpus is not prepared.
     """
-    raw = read_table(path, columns_of(columns))
+    raw = read_table(path, columns_of(columns), columns_read(laws))
     file = None if recipe is None else SweepFile.load(recipe)
     if file is not None:
         _refuse_count(count, file.recipe, str(recipe))

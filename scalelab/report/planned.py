@@ -28,7 +28,7 @@ from scalelab.laws.study import Study
 from scalelab.laws.tokencost import TokenCost
 from scalelab.model.base import Architecture
 from scalelab.plan import constrained
-from scalelab.plan.allocate import Allocation, allocate, loss_of
+from scalelab.plan.allocate import Allocation, allocate
 from scalelab.plan.band import Band, band
 from scalelab.plan.choice import Choice
 from scalelab.plan.final import (
@@ -364,7 +364,7 @@ def _repeating(
     frozen: FrozenForecast, found: Study, choice: Choice, source: Source
 ) -> FrozenForecast:
     """The forecast of a run that reads its text more than once: worse by what repeats lose."""
-    new = float(loss_of(found.fits[choice.law], choice.n_params, choice.n_tokens))
+    new = float(found.fits[choice.law].loss_at(choice.n_params, choice.n_tokens))
     ratio = choice.loss / new
     loss = frozen.loss * ratio
     quoted, statistical = (

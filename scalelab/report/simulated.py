@@ -14,6 +14,7 @@ import numpy as np
 
 from scalelab.errors import ConfigError
 from scalelab.laws.base import Observations
+from scalelab.laws.columns import UNIQUE_TOKENS
 from scalelab.laws.designs import DESIGNS, NOISES, Design, Noise
 from scalelab.laws.simulate import Known, simulate
 from scalelab.registry import did_you_mean
@@ -52,11 +53,10 @@ def _columns(runs: Observations, known: Known) -> dict[str, Any]:
         "run": runs.run,
         "status": np.full(len(runs), "simulated"),
     }
-    if known.epochs > 1:
-        columns |= {"n_tokens_unique": runs.U}
-    if known.batch_tokens is not None:
-        columns |= {"n_steps": runs.S, "batch_tokens": runs.batch_tokens}
-    return columns
+    named = dict(runs.columns)
+    if known.epochs == 1:
+        del named[UNIQUE_TOKENS.name]  # every token is new
+    return columns | named
 
 
 def _told(

@@ -93,6 +93,8 @@ def evidence(
     for name in NUMBERS:
         if name in table:
             table = table.assign(**{name: _positive(table[name], name, where)})
+    if "n_tokens_unique" in table:
+        _refuse_more_than_seen(table, where)
     if "group" in table:
         table = table.assign(group=table["group"].astype(object).fillna(table["run"]).astype(str))
     if "seed" in table and not pd.api.types.is_numeric_dtype(table["seed"]):
@@ -207,6 +209,16 @@ def _positive(column: pd.Series, name: str, where: str) -> pd.Series:
             fix="mend these rows, or give them a status that says why they are no evidence",
         )
     return numbers.astype(float)
+
+
+def _refuse_more_than_seen(table: pd.DataFrame, where: str) -> None:
+    bad = table["n_tokens_unique"] > table["n_tokens"] * (1 + 1e-9)
+    if bad.any():
+        raise DataError(
+            "n_tokens_unique is larger than n_tokens: more unique tokens than were seen",
+            where=f"{where}, rows {_lines(table[bad], 'n_tokens_unique')}",
+            fix="give the unique tokens among those that the run was trained on",
+        )
 
 
 def _lines(bad: pd.DataFrame, column: str) -> str:

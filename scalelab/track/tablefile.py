@@ -11,7 +11,7 @@ Not here: which rows a law may be fitted to, and whether their numbers are numbe
 import csv
 import stat
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,23 +33,27 @@ KEEP_ONE = "keep one of the two"
 NAME_A_TABLE = "name a CSV or parquet file with a header and a row per run"
 
 
-def read_table(path: Path, columns: dict[str, str] | None = None) -> pd.DataFrame:
+def read_table(
+    path: Path, columns: dict[str, str] | None = None, more: Sequence[str] = ()
+) -> pd.DataFrame:
     """The rows of a CSV or parquet file; row i of a CSV is line i + 2 of the file.
 
     Args:
         path: The file.
         columns: What the file calls our columns: {"n_params": "N"}.
+        more: Columns that mean something beside KNOWN: those that single laws read.
 
     Raises:
         DataError: The file is no table, or lacks a column that every table has.
     """
     renames = {theirs: ours for ours, theirs in (columns or {}).items()}
+    known = list(dict.fromkeys((*KNOWN, *more)))
     for ours in renames.values():
-        if ours not in KNOWN:
+        if ours not in known:
             raise DataError(
-                f"{ours!r} is not a column that we use{did_you_mean(ours, list(KNOWN))}",
+                f"{ours!r} is not a column that we use{did_you_mean(ours, known)}",
                 where=f"the new names for the columns of {path}",
-                fix=f"name these: {', '.join(KNOWN)}",
+                fix=f"name these: {', '.join(known)}",
             )
     raw = _load(path)
     names = [str(name)[:40] for name in raw.columns]

@@ -26,7 +26,9 @@ def ladder():
     law = KaplanSteps()
     L = law.loss(law.published, N=N, S=S, D=S * 2**19)
     L = L * np.exp(0.002 * np.random.default_rng(0).standard_normal(L.size))
-    return Observations.of(N, S * 2**19, L, S=S, batch_tokens=np.full(S.size, 2**19))
+    return Observations.of(
+        N, S * 2**19, L, columns={"n_steps": S, "batch_tokens": np.full(S.size, 2**19)}
+    )
 
 
 def test_a_billion_parameters_reach_the_published_loss():
@@ -162,7 +164,7 @@ def test_the_optimum_of_size_and_steps_is_the_lowest_loss_of_its_compute():
 
 def test_what_is_expected_of_a_run_owes_nothing_to_its_loss(ladder):
     fit = KaplanSteps().fit(ladder)
-    other = Observations.of(ladder.N, ladder.D, 3 * ladder.L, S=ladder.S)
+    other = Observations.of(ladder.N, ladder.D, 3 * ladder.L, columns=ladder.columns)
 
     np.testing.assert_array_equal(fit.expected(ladder), fit.expected(other))
 
@@ -173,9 +175,8 @@ def test_refuses_runs_without_steps(ladder):
 
 
 def test_a_batch_that_steps_and_tokens_contradict_is_named(ladder):
-    runs = Observations.of(
-        ladder.N, ladder.D, ladder.L, S=ladder.S, batch_tokens=np.full(len(ladder), 2**18)
-    )
+    other = {"batch_tokens": np.full(len(ladder), 2**18)}
+    runs = Observations.of(ladder.N, ladder.D, ladder.L, columns={**ladder.columns, **other})
 
     assert any("n_steps x batch_tokens" in w for w in KaplanSteps().fit(runs).warnings)
     assert not any("n_steps x batch_tokens" in w for w in KaplanSteps().fit(ladder).warnings)

@@ -6,7 +6,7 @@ from scipy.stats import f as f_quantile
 
 from scalelab.laws.base import Observations
 from scalelab.laws.chinchilla import Chinchilla
-from scalelab.laws.profile import profile, profiles
+from scalelab.laws.profile import profile
 
 
 def slope(constants):
@@ -69,18 +69,18 @@ def test_an_end_that_the_runs_leave_open_is_none():
 
 
 def test_every_constant_and_the_optimum_are_profiled(family):
-    fits = {"chinchilla": Chinchilla().fit(family(noise=0.003))}
+    fit = Chinchilla().fit(family(noise=0.003))
 
-    found = profiles(fits, 1e21, 0.9)["chinchilla"]
+    found = fit.profiles(1e21, 0.9)
 
     assert set(found) == {
         *("E", "A", "B", "alpha", "beta", "a", "b"),
         *("n_params", "n_tokens", "loss"),
     }
-    best = fits["chinchilla"].optimum(1e21)
+    best = fit.optimum(1e21)
     assert found["n_params"][0] < best.N < found["n_params"][1]
     assert found["loss"][0] < best.L < found["loss"][1]
 
 
 def test_a_perfect_fit_has_no_region(family):
-    assert profiles({"chinchilla": Chinchilla().fit(family())}, 1e21, 0.9) == {}
+    assert Chinchilla().fit(family()).profiles(1e21, 0.9) is None

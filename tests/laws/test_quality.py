@@ -34,7 +34,7 @@ def twice(runs, rows, **changes):
     again = replace(again, run=names, group=names, **changes)
     parts = {
         name: np.concatenate([getattr(runs, name), getattr(again, name)])
-        for name in runs.__dataclass_fields__
+        for name in {*runs.__dataclass_fields__} - {"columns"}
     }
     return Observations(**parts)
 

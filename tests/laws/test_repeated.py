@@ -1,6 +1,7 @@
 """Repeated data: the published worth of repetition, the public runs, and what stays open."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +25,15 @@ def muennighoff():
         rows = list(csv.DictReader(file))
     columns = ("N", "D_total", "val_loss", "D_unique")
     N, D, L, U = (np.array([float(row[k]) for row in rows]) for k in columns)
-    return Observations.of(N, D, L, U=U)
+    return Observations.of(N, D, L, columns={"n_tokens_unique": U})
 
 
 def simulated(truth, sizes=(2e7, 6e7, 2e8, 6e8, 2e9)):
     """Sizes, lengths and epochs of a known law, free of noise."""
     grid = np.meshgrid(sizes, np.geomspace(1e9, 2e11, 4), [1.0, 4.0, 16.0, 40.0])
     N, D, epochs = (v.ravel() for v in grid)
-    return Observations.of(N, D, Repeated().loss(truth, N=N, D=D, U=D / epochs), U=D / epochs)
+    L = Repeated().loss(truth, N=N, D=D, U=D / epochs)
+    return Observations.of(N, D, L, columns={"n_tokens_unique": D / epochs})
 
 
 def test_tokens_seen_again_are_worth_what_was_published():
@@ -70,7 +72,7 @@ def test_the_public_runs_fit_better_than_the_published_constants(muennighoff):
 
 
 def test_up_to_ten_epochs_the_public_runs_agree_on_what_repeating_is_worth(muennighoff):
-    few = muennighoff.take(muennighoff.D / muennighoff.U <= 10)
+    few = muennighoff.take(muennighoff.D / muennighoff.columns["n_tokens_unique"] <= 10)
 
     fit = Repeated().fit(few)
 
@@ -79,7 +81,7 @@ def test_up_to_ten_epochs_the_public_runs_agree_on_what_repeating_is_worth(muenn
 
 
 def test_runs_that_overfit_are_counted(muennighoff):
-    few = muennighoff.take(muennighoff.D / muennighoff.U <= 10)
+    few = muennighoff.take(muennighoff.D / muennighoff.columns["n_tokens_unique"] <= 10)
     law = Repeated()
 
     assert any("overfitting" in w for w in law.doubts(muennighoff, law.published))
@@ -109,8 +111,9 @@ def test_slope_of_two_exponents_is_the_derivative_of_the_value():
 def test_refuses_runs_that_repeat_nothing():
     runs = simulated(Repeated.published)
 
+    once = replace(runs, columns={"n_tokens_unique": runs.D})
     with pytest.raises(FitError, match="no run sees a token twice"):
-        Repeated().fit(Observations.of(runs.N, runs.D, runs.L))
+        Repeated().fit(once)
 
 
 def test_says_when_no_model_is_large_enough_to_show_r_n():
@@ -127,6 +130,6 @@ def test_one_corpus_read_more_and_less_often_is_enough():
     law = Repeated()
     L = law.loss(law.published, N=N, D=epochs * U, U=U)
 
-    fit = law.fit(Observations.of(N, epochs * U, L, U=U))
+    fit = law.fit(Observations.of(N, epochs * U, L, columns={"n_tokens_unique": U}))
 
     assert fit.params["R_D"] == pytest.approx(law.published["R_D"], rel=1e-3)

@@ -161,9 +161,9 @@ def test_repeated_data_and_steps_are_inputs_too():
     fresh = simulate(Known.of("repeated"), design=GridDesign())
     stepped = simulate(Known.of("kaplan_steps", batch_tokens=1e6), design=GridDesign())
 
-    assert close(repeated.D / repeated.U, 8)
+    assert close(repeated.D / repeated.columns["n_tokens_unique"], 8)
     assert (repeated.L > fresh.L).all()
-    assert close(stepped.D / stepped.S, 1e6)
+    assert close(stepped.D / stepped.columns["n_steps"], 1e6)
 
 
 @pytest.mark.parametrize(

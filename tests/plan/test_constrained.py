@@ -355,7 +355,8 @@ def test_a_fitted_law_of_repeats_speaks_for_them(known, truth):
     law = {**truth, "alpha": 0.36, "beta": 0.36, "R_N": 6.0, "R_D": 9.0}
     grid = np.meshgrid(np.geomspace(1e8, 1e10, 3), np.geomspace(1e9, 3e11, 3), [1.0, 6.0, 30.0])
     N, D, epochs = (v.ravel() for v in grid)
-    runs = Observations.of(N, D, Repeated().loss(law, N=N, D=D, U=D / epochs), U=D / epochs)
+    L = Repeated().loss(law, N=N, D=D, U=D / epochs)
+    runs = Observations.of(N, D, L, columns={"n_tokens_unique": D / epochs})
     found = replace(
         known,
         fits={**known.fits, "repeated": Repeated().fit(runs)},

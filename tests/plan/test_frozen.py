@@ -247,6 +247,18 @@ def test_the_runs_have_one_digest_in_any_order(slices):
     assert runs_digest(runs.take(order)) == runs_digest(runs)
 
 
+def test_recorded_columns_count_as_they_always_did_and_others_beside_them():
+    N, D, L = np.array([1e6, 2e6]), np.array([1e7, 2e7]), np.array([3.0, 2.9])
+    recorded = {"n_tokens_unique": D / 2, "n_steps": D / 1e3, "batch_tokens": np.full(2, 1e3)}
+    own = {**recorded, "learning_rate": np.array([1e-3, 2e-3])}
+
+    # Digests that stand in frozen forecasts.
+    bare, full = (runs_digest(Observations.of(N, D, L, columns=c)) for c in ({}, recorded))
+    assert bare == "59fe326f5fa40387413b8b7bb42297254d8ed145ec37a378c48521ec5c215b42"
+    assert full == "d6bcf7eff6871f10e0cd0ced3a962f99e718ffa8f219b20d67f30237d3a717cd"
+    assert runs_digest(Observations.of(N, D, L, columns=own)) not in (bare, full)
+
+
 def test_another_loss_of_one_run_is_another_digest():
     N, D = np.array([1e6, 2e6]), np.array([1e7, 1e7])
 
