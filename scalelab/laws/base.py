@@ -233,6 +233,17 @@ class Replicates:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A figure that one law has of its own, beside those of every study."""
+
+    figure: str
+    """Who draws it: a name in the table of figures, to which packages add (scalelab.figures)."""
+    data: Any
+    """What that is handed; another process may draw it, so it can be pickled."""
+    caption: str
+
+
 class LawFit(ABC):
     """One law, fitted to runs. Answers on the law's own terms, and says how it was found.
 
@@ -349,6 +360,10 @@ class LawFit(ABC):
             f"  {k:8} {v:<11.5g} {between(known.intervals.get(k), four_digits)}"
             for k, v in self.params.items()
         ]
+
+    def pictures(self) -> tuple[Picture, ...]:
+        """Figures of its own, for the report."""
+        return ()
 
     def to_json(self) -> dict[str, Any]:
         """The law's own part of schema 1, without intervals."""

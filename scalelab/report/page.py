@@ -5,7 +5,7 @@
       fit.json      schema 1, for programs
       summary.txt   what the terminal showed
       draws.csv     every bootstrap draw, where asked for: law, replicate, quantity, value
-      *.png *.svg   FIGURES, those that can be drawn
+      *.png *.svg   FIGURES, those that can be drawn; LAW.FIGURE where a law has one of its own
 
 Only files of this study are written; what stands beside them is left alone, except a figure
 or draws of an earlier study that this one does not have, which are removed.
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from scalelab.files import make_dir, whole, write_json, write_text, writing
+from scalelab.laws import LAWS
 from scalelab.laws.conventions import Row, comparison_text
 from scalelab.laws.forecast import CHOICE
 from scalelab.laws.interval import Interval
@@ -73,15 +74,18 @@ def write_report(
     make_dir(out)
     found = figure_data(study, conventions)
     told = {title: TELL[title](study, found[title]) for title in FIGURES if found[title]}
-    for title in set(FIGURES) - set(told):
-        _remove(out / f"{title}.png")
-        _remove(out / f"{title}.svg")
-    written = []
-    for title in told:
-        written += [out / f"{title}.png", out / f"{title}.svg"]
-    painters.draw(
-        [(title, found[title], written[2 * k : 2 * k + 2]) for k, title in enumerate(told)]
-    )
+    jobs = [(title, found[title], _files(out, title)) for title in told]
+    for law, fit in study.fits.items():
+        for picture in fit.pictures():
+            title = f"{law}.{picture.figure}"
+            told[title] = picture.caption
+            jobs.append((picture.figure, picture.data, _files(out, title)))
+    of_laws = {path.stem for path in out.glob("*.*.png") if path.name.split(".")[0] in LAWS}
+    for title in {*FIGURES, *of_laws} - {*told}:
+        for path in _files(out, title):
+            _remove(path)
+    painters.draw(jobs)
+    written = [path for _, _, paths in jobs for path in paths]
     write_json(out / "fit.json", study.to_json())
     write_text(out / "summary.txt", study.summary() + "\n")
     write_text(out / "README.md", page(study, name, provenance, told, conventions, draws))
@@ -209,6 +213,10 @@ def _listed(lines: list[str], most: int) -> str:
     shown = [f"- {line}" for line in lines[:most]] or ["None."]
     more = [f"- and {len(lines) - most:,} more"] if len(lines) > most else []
     return "\n".join(shown + more)
+
+
+def _files(out: Path, title: str) -> list[Path]:
+    return [out / f"{title}.png", out / f"{title}.svg"]
 
 
 def _remove(path: Path) -> None:

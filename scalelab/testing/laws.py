@@ -1,8 +1,7 @@
 """Does a law keep its contract? For members of LAWS, of any package.
 
-    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-    def test_mine(check):
-        check(LawCase.of("mine", columns={"learning_rate": rates}))
+    check_law("mine", columns={"learning_rate": rates})         all of it
+    for check in checks(case.law): check(case)                   one by one, on a case of one's own
 
 A case holds the truth and the runs that show it. The runs are drawn from the law's own `loss`, or
 better from the formula written again by hand. Every check is an AssertionError that says what
@@ -366,6 +365,13 @@ CHECKS: tuple[Callable[[LawCase], None], ...] = (
 """Of every law."""
 FORMULA_CHECKS = (check_slope, check_bend, check_printed_formula, check_starts)
 """Of a law that is a Formula besides."""
+
+
+def check_law(law: str | type[Law] | LawCase, **settings: Any) -> None:
+    """Every check of one law: of a case, or of `LawCase.of(law, **settings)`."""
+    case = law if isinstance(law, LawCase) else LawCase.of(law, **settings)
+    for check in checks(case.law):
+        check(case)
 
 
 def checks(law: Law) -> tuple[Callable[[LawCase], None], ...]:
