@@ -15,6 +15,7 @@ SWEEP = observe.SWEEP.replace(
     "{kind: lstm, layers: 1, width_step: 4}",
 )
 PLAN = ("plan", "journey", "--budget", "1e11", "--law", "kaplan", "--replicates", "100")
+ONE_SLICE = ("--set", "design.budgets=[4e9]")
 EVAL = """
 name: measured
 models: {one: MODEL}
@@ -89,7 +90,7 @@ def results(world, name="journey"):
 
 
 def test_a_dry_run_shows_its_shapes(swept):
-    shown = swept("sweep", "journey.yaml", "--dry-run", "--set", "name=other")
+    shown = swept("sweep", "journey.yaml", "--dry-run", *ONE_SLICE)
 
     assert shown.returncode == 0, shown.stderr
     assert "recipe: lstm, N counted as matmul" in shown.stdout
@@ -99,10 +100,11 @@ def test_a_dry_run_shows_its_shapes(swept):
 def test_a_killed_sweep_ends_with_the_same_last_bit(swept, worlds, killed):
     world = worlds("killed", SWEEP)
 
-    killed(world, "journey/*/log.jsonl", "sweep", "journey.yaml")
+    killed(world, "journey/*/log.jsonl", "sweep", "journey.yaml", *ONE_SLICE)
 
-    assert len(results(world)) == 9
-    assert results(world) == results(swept)
+    ours, theirs = results(world), results(swept)
+    assert len(ours) == 3
+    assert all(result in theirs for result in ours)
 
 
 def test_it_is_fitted(swept):
