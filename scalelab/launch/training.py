@@ -19,6 +19,8 @@ from scalelab.train.loop import Launched, train
 from scalelab.train.rundir import LEASE
 from scalelab.train.sharded import leave
 
+CLAIM_S = 1.5 * TTL_S
+"""How long to wait for the lease: the run may have been another machine's a moment ago."""
 JOIN_TIMEOUT_S = 120.0
 """How long processes wait for one another before they take one for dead."""
 
@@ -44,8 +46,7 @@ def train_final(assignment: Assignment) -> Outcome:
     with ExitStack() as stack:
         attempt = None
         if assignment.rank == 0:
-            # The run may have been another machine's a moment ago: wait until its lease runs out.
-            run_dir, lease = stack.enter_context(run_dir.claimed(wait_s=1.5 * TTL_S))
+            run_dir, lease = stack.enter_context(run_dir.claimed(wait_s=CLAIM_S))
             attempt = lease.held.attempt
         if layout.devices > 1:
             from scalelab.train.parallel import agree, join

@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from scalelab.evals import JUDGES, MEASUREMENTS
+from scalelab.evals import CONVERSATIONS, JUDGES, MEASUREMENTS
 from scalelab.evals.measurements.base import FinishedRun
 from scalelab.evals.skilled import Skilled
+from scalelab.testing.conversations import check_conversations
 from scalelab.testing.judges import check_judge
 from scalelab.testing.measurements import check_measurement
 from scalelab.testing.stages import check_stage, tiny_assistant, tiny_base
@@ -94,3 +95,24 @@ def test_a_base_model_is_measured_too(tmp_path, tiny_corpus):
     )
 
     assert rows[0].values["bits_per_byte"] > 0
+
+
+def recorded(folder, n=12):
+    """JSON lines of questions and answers: one file to train on, one held out."""
+    paths = []
+    for name in ("train", "test"):
+        rows = [{"prompt": f"{name} {i}?", "completion": f"yes {i}"} for i in range(n)]
+        paths.append(folder / f"{name}.jsonl")
+        paths[-1].write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [str(path) for path in paths]
+
+
+@pytest.mark.parametrize("kind", [*CONVERSATIONS])
+def test_a_source_of_conversations_conforms(kind, tmp_path):
+    train, test = recorded(tmp_path)
+    settings = {
+        "skills": {},
+        "files": {"train": [train], "test": [test]},
+        "hub": {"name": str(tmp_path), "test": "test"},
+    }
+    check_conversations({"kind": kind, **settings[kind]})
