@@ -117,8 +117,11 @@ FIRST = {
     "train/evaluate.py": "tests/train/test_accounts.py",
     "train/loop.py": "tests/train/test_accounts.py tests/train/test_stability.py",
     "train/memory.py": "tests/train/test_memory.py",
-    "train/optim.py": "tests/train/test_steps.py",
+    "train/optimizers/adamw.py": "tests/train/test_steps.py tests/train/test_recipe.py",
+    "train/optimizers/base.py": "tests/train/test_memory.py",
+    "train/optimizers/flat.py": "tests/train/test_steps.py",
     "train/recipe.py": "tests/train/test_recipe.py",
+    "train/rules.py": "tests/train/test_recipe.py",
     "train/schedule.py": "tests/train/test_schedule.py",
     "train/single.py": "tests/train/test_steps.py",
     "train/stability.py": "tests/train/test_watch.py",
@@ -165,71 +168,73 @@ class Verdict:
 FAULTS = (
     # The rules of a recipe.
     Fault(
-        "rules", "train/recipe.py", "width rule inverted",
-        "(self.width_ref / width) ** self.width_exponent",
-        "(width / self.width_ref) ** self.width_exponent",
+        "rules", "train/optimizers/adamw.py", "width rule inverted",
+        "narrower = self.width_ref / scale.width", "narrower = scale.width / self.width_ref",
     ),
     Fault(
-        "rules", "train/recipe.py", "batch rule of the rate inverted",
-        "(batch_tokens / self.batch_ref) ** self.batch_exponent",
-        "(self.batch_ref / batch_tokens) ** self.batch_exponent",
+        "rules", "train/optimizers/adamw.py", "batch rule of the rate inverted",
+        "(scale.batch_tokens / self.batch_ref) ** self.batch_exponent",
+        "(self.batch_ref / scale.batch_tokens) ** self.batch_exponent",
     ),
     Fault(
-        "rules", "train/recipe.py", "matrices ignore the batch",
+        "rules", "train/optimizers/adamw.py", "matrices ignore the batch",
         "lr_matrix=base *", "lr_matrix=self.lr *",
     ),
     Fault(
-        "rules", "train/recipe.py", "head's rate taken from the vectors'",
+        "rules", "train/optimizers/adamw.py", "head's rate taken from the vectors'",
         "lr_head=base * self.head_lr", "lr_head=base * self.vector_lr",
     ),
     Fault(
-        "rules", "train/recipe.py", "vectors' rate taken from the embedding's",
+        "rules", "train/optimizers/adamw.py", "vectors' rate taken from the embedding's",
         "lr_vector=base * self.vector_lr", "lr_vector=base * self.embedding_lr",
     ),
     Fault(
-        "rules", "train/recipe.py", "embedding's rate falls with width",
+        "rules", "train/optimizers/adamw.py", "embedding's rate falls with width",
         "lr_embedding=base * self.embedding_lr",
-        "lr_embedding=base * self.width_ref / width * self.embedding_lr",
+        "lr_embedding=base * narrower * self.embedding_lr",
     ),
     Fault(
-        "rules", "train/recipe.py", "second beta taken from the first",
-        "beta2=self.beta2", "beta2=self.beta1",
+        "rules", "train/optimizers/adamw.py", "second beta taken from the first",
+        "beta2=self.beta2,\n            eps=self.eps,\n",
+        "beta2=self.beta1,\n            eps=self.eps,\n",
     ),
     Fault(
-        "rules", "train/recipe.py", "decay of the recipe ignored",
-        "weight_decay=self.weight_decay", "weight_decay=0.1",
+        "rules", "train/optimizers/adamw.py", "decay of the recipe ignored",
+        "weight_decay=self.weight_decay,\n            grad", "weight_decay=0.1,\n            grad",
     ),
     Fault(
-        "rules", "train/recipe.py", "batch falls with the tokens",
-        "self.coefficient * n_tokens**self.exponent", "self.coefficient / n_tokens**self.exponent",
+        "rules", "train/rules.py", "batch falls with the tokens",
+        "self.coefficient * scale.n_tokens**self.exponent",
+        "self.coefficient / scale.n_tokens**self.exponent",
     ),
     Fault(
-        "rules", "train/recipe.py", "batch not capped",
+        "rules", "train/rules.py", "batch not capped",
         "min(max(wanted, self.min_tokens), self.max_tokens)", "max(wanted, self.min_tokens)",
     ),
     Fault(
-        "rules", "train/recipe.py", "batch has no lower end",
+        "rules", "train/rules.py", "batch has no lower end",
         "min(max(wanted, self.min_tokens), self.max_tokens)", "min(wanted, self.max_tokens)",
     ),
     Fault(
-        "rules", "train/recipe.py", "batch rounded down, not to the nearest power",
-        "round(math.log2(within / seq_len))", "math.floor(math.log2(within / seq_len))",
+        "rules", "train/rules.py", "batch rounded down, not to the nearest power",
+        "round(math.log2(wanted / seq_len))", "math.floor(math.log2(wanted / seq_len))",
     ),
     Fault(
-        "rules", "train/recipe.py", "steps rounded up",
-        "n_steps = round(n_tokens / batch_tokens)", "n_steps = math.ceil(n_tokens / batch_tokens)",
+        "rules", "train/rules.py", "steps rounded up",
+        "return round(self.n_tokens / self.batch_tokens)",
+        "return math.ceil(self.n_tokens / self.batch_tokens)",
     ),
     Fault(
-        "rules", "train/recipe.py", "batch rule reads the size, not the tokens",
-        "self.optimizer.at(model.width(), batch_tokens)",
-        "self.optimizer.at(model.width(), self.seq_len)",
+        "rules", "train/recipe.py", "rules read the tokens of a window as those of a step",
+        "decided(self.optimizer, scale).at(scale)",
+        "decided(self.optimizer, scale).at(scale.with_batch(self.seq_len))",
     ),
     Fault(
-        "rules", "posttrain/base.py", "post-training's second beta ignored",
+        "rules", "train/optimizers/adamw.py", "post-training's second beta ignored",
         "beta2=self.beta2, weight_decay", "beta2=0.95, weight_decay",
     ),
     Fault(
-        "rules", "posttrain/base.py", "post-training's head gets a tenth of the rate",
+        "rules", "train/optimizers/adamw.py", "post-training's head gets a tenth of the rate",
         "lr_head=self.lr", "lr_head=self.lr / 10",
     ),
     Fault(
@@ -255,8 +260,8 @@ FAULTS = (
         "residual = 1 / math.sqrt(config.n_layers)",
     ),
     Fault(
-        "rules", "plan/final.py", "cooldown counted as warmup",
-        "round(share * spec.n_steps)", "round(0.1 * spec.n_steps)",
+        "rules", "train/schedule.py", "cooldown counted as warmup",
+        "round(getattr(self, name) * n_steps)", "round(self.warmup * n_steps)",
     ),
     Fault(
         "rules", "sweep/isoflop.py", "tokens of a slice from the parameters, not the FLOPs",
@@ -275,10 +280,6 @@ FAULTS = (
     Fault(
         "schedule", "train/schedule.py", "root cooldown of what is left, not of what is done",
         "1 - math.sqrt(1 - left / cool)", "math.sqrt(left / cool)",
-    ),
-    Fault(
-        "schedule", "train/schedule.py", "warmup takes the cooldown's share",
-        "warm, cool = round(self.warmup * n_steps)", "warm, cool = round(self.cooldown * n_steps)",
     ),
     Fault(
         "schedule", "train/schedule.py", "quarter of a cosine",
@@ -303,46 +304,45 @@ FAULTS = (
     ),
     # The optimizer.
     Fault(
-        "optimizer", "train/optim.py", "betas swapped",
-        "beta1=self.spec.beta1, beta2=self.spec.beta2",
-        "beta1=self.spec.beta2, beta2=self.spec.beta1",
+        "optimizer", "train/optimizers/adamw.py", "betas swapped",
+        "beta1=self.beta1, beta2=self.beta2",
+        "beta1=self.beta2, beta2=self.beta1",
     ),
     Fault(
-        "optimizer", "train/optim.py", "gains decay",
-        'decay = 0.0 if kind == "vector" else self.spec.weight_decay',
-        "decay = self.spec.weight_decay",
+        "optimizer", "train/optimizers/adamw.py", "gains decay",
+        'weight_decay=0.0 if role == "vector" else self.weight_decay',
+        "weight_decay=self.weight_decay",
     ),
     Fault(
-        "optimizer", "train/optim.py", "every kind at the matrices' rate",
-        'getattr(self.spec, f"lr_{kind}")', "self.spec.lr_matrix",
+        "optimizer", "train/optimizers/adamw.py", "every kind at the matrices' rate",
+        'getattr(self, f"lr_{role}")', "self.lr_matrix",
     ),
     Fault(
-        "optimizer", "train/optim.py", "schedule ignored",
-        "lr=group.peak * factor", "lr=group.peak",
+        "optimizer", "train/optimizers/flat.py", "schedule ignored",
+        "lr=span.group.lr * factor", "lr=span.group.lr",
     ),
     Fault(
-        "optimizer", "train/optim.py", "small gradients blown up to the clip",
-        "(self.spec.grad_clip / (norm + 1e-6)).clamp_(max=1.0)",
-        "(self.spec.grad_clip / (norm + 1e-6))",
+        "optimizer", "train/optimizers/flat.py", "small gradients blown up to the clip",
+        "(most / (norm + 1e-6)).clamp_(max=1.0)", "(most / (norm + 1e-6))",
     ),
     Fault(
-        "optimizer", "train/optim.py", "bias correction a step ahead",
-        "torch.tensor(float(updates), device", "torch.tensor(float(updates + 1), device",
+        "optimizer", "train/optimizers/adamw.py", "bias correction a step ahead",
+        "full((), step - 1.0", "full((), step + 0.0",
     ),
     Fault(
-        "optimizer", "train/optim.py", "epsilon of the recipe ignored",
-        "eps=self.spec.eps", "eps=1e-5",
+        "optimizer", "train/optimizers/adamw.py", "epsilon of the recipe ignored",
+        "eps=self.eps, weight", "eps=1e-5, weight",
     ),
     Fault(
-        "optimizer", "train/optim.py", "only the last micro-batch counts in bf16",
+        "optimizer", "train/optimizers/flat.py", "only the last micro-batch counts in bf16",
         "self.gradient.add_(self._working_gradient)", "self.gradient.copy_(self._working_gradient)",
     ),
     Fault(
-        "optimizer", "train/optim.py", "gradient kept after the update",
+        "optimizer", "train/optimizers/flat.py", "gradient kept after the update",
         "self._refresh()\n        self.gradient.zero_()", "self._refresh()",
     ),
     Fault(
-        "optimizer", "train/optim.py", "AMSGrad", "amsgrad=False", "amsgrad=True",
+        "optimizer", "train/optimizers/adamw.py", "AMSGrad", "amsgrad=False", "amsgrad=True",
     ),
     Fault(
         "optimizer", "model/transformer/network.py", "norms' gains taken for matrices",
@@ -484,12 +484,12 @@ FAULTS = (
     ),
     # Bytes.
     Fault(
-        "memory", "train/memory.py", "one moment instead of two, fp32",
-        "20 if precision == \"bf16\" else 16", "20 if precision == \"bf16\" else 12",
+        "memory", "train/optimizers/base.py", "one moment instead of two",
+        "4 * len(self.state) * n_params", "4 * n_params",
     ),
     Fault(
         "memory", "train/memory.py", "working copies for free in bf16",
-        "20 if precision == \"bf16\" else 16", "16 if precision == \"bf16\" else 16",
+        "12 if precision == \"bf16\" else 8", "8 if precision == \"bf16\" else 8",
     ),
     Fault(
         "memory", "train/memory.py", "activations of bf16 numbers as of fp32",
@@ -501,7 +501,7 @@ FAULTS = (
     ),
     Fault(
         "memory", "posttrain/account.py", "Adam with one moment",
-        "ADAM_BYTES = 4 * 4", "ADAM_BYTES = 3 * 4",
+        'state_bytes(n_params, "fp32"', 'state_bytes(n_params, "bf16"',
     ),
     Fault(
         "memory", "posttrain/account.py", "read-only models in bf16",

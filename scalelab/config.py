@@ -403,7 +403,9 @@ def _owner(model: type[BaseModel] | None, path: Path_, data: Any) -> Sequence[st
 
 def _plugin_called(name: object, info: Any) -> type[BaseModel] | None:
     """The config that a plug-in field holds, from the registry its validator was made with."""
-    for extra in info.metadata if info else ():
+    kinds = get_args(info.annotation) if info else ()  # of "a plug-in or nothing" too
+    beside = [extra for kind in kinds for extra in getattr(kind, "__metadata__", ())]
+    for extra in (*info.metadata, *beside) if info else ():
         choice = getattr(extra, "func", None)
         if isinstance(choice, Choice) and choice.has(name):
             return choice.member(name)

@@ -9,6 +9,9 @@ import torch
 
 from scalelab.config import parse_yaml
 from scalelab.errors import ConfigError
+from scalelab.posttrain.account import trained_bytes
+from scalelab.posttrain.networks import Trainee
+from scalelab.posttrain.sft import Sft
 from scalelab.testing import optimizers, rules
 from scalelab.train.memory import state_bytes
 from scalelab.train.spec import RunSpec
@@ -54,6 +57,26 @@ def test_it_takes_four_bytes_a_weight_less_than_two_moments_do(tiny_spec):
     assert state_bytes(1000, "fp32", spec.optimizer) == 12_000
     assert state_bytes(1000, "bf16", spec.optimizer) == 16_000
     assert RunSpec.parse(parse_yaml(spec.to_yaml(), "spec")).id == spec.id != tiny_spec().id
+
+
+@pytest.mark.usefixtures("examples")
+def test_a_stage_of_post_training_learns_with_it():
+    text = "kind: sft\nname: taught\nrates: {kind: sgd, lr: 0.3}\n"
+    stage = Sft.parse(parse_yaml(text, "stage"))
+    network = optimizers.Small()
+    trainee = Trainee(network, optimizers.ROLES, stage.rates, n_steps=8, warmup=0.25)
+
+    losses = []
+    for k in range(8):
+        loss = network(torch.arange(11))
+        loss.backward()
+        losses.append(float(loss.detach()))
+        trainee.update(k)
+
+    assert losses[-1] < losses[0]
+    kept = {name for name in trainee.tensors("policy") if name.startswith("policy/sgd.")}
+    assert kept == {f"policy/sgd.{i}.{name}" for i in (0, 1) for name in ("step", "velocity")}
+    assert trained_bytes(network, stage.rates) == 12 * sum(p.numel() for p in network.parameters())
 
 
 def test_without_the_package_a_spec_of_it_is_refused_by_name(tiny_spec):

@@ -5,7 +5,9 @@ from typing import ClassVar, Literal
 import pytest
 import torch
 
+from scalelab.config import parse_yaml
 from scalelab.errors import ConfigError
+from scalelab.posttrain.ppo import Ppo
 from scalelab.registry import Target
 from scalelab.testing import optimizers, rules, schedules
 from scalelab.train import OPTIMIZERS, RULES, SCHEDULES
@@ -181,3 +183,12 @@ def test_a_batch_that_cannot_be_is_refused_with_the_scale(monkeypatch):
 
     with pytest.raises(ConfigError, match=r"'batch' gives a batch of 0\.0 tokens"):
         rules.check_rule_of_batch("batch", {})
+
+
+def test_a_mistake_in_an_optional_optimizer_is_answered_with_the_keys_that_there_are():
+    text = "kind: ppo\nname: p\nstart: sft\nreward: gold\nrates: {lr: 1}\ncritic_rates: {lrr: 1}"
+
+    with pytest.raises(ConfigError, match=r"x\.yaml:6: critic_rates\.lrr: unknown key 'lrr'") as no:
+        Ppo.parse(parse_yaml(text, "x.yaml"))
+
+    assert "keys here: kind, lr, beta2, weight_decay, grad_clip" in str(no.value)

@@ -17,8 +17,9 @@ al. 2022 (muP), arXiv:2203.03466; rate by the square root of the batch, Malladi 
 arXiv:2205.10287. The constants are the recipe's own and must be tuned.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -32,6 +33,18 @@ if TYPE_CHECKING:
 
 LATER = {"since": 2}
 """Of fields that came after the first run ids."""
+
+
+@cache
+def _torchs() -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """torch.full, and torch's function for AdamW: its class imports all of torch.compile.
+
+    Imported once an update asks for it, so that a sweep is planned without torch.
+    """
+    import torch
+    from torch.optim.adamw import adamw
+
+    return torch.full, adamw
 
 
 class RelativeGroup(Config):
@@ -179,14 +192,11 @@ class AdamW(Optimizer):
         step: int,
     ) -> None:
         """See Optimizer."""
-        # torch's function and not its class, which imports all of torch.compile to be made.
-        import torch
-        from torch.optim.adamw import adamw
-
+        full, adamw = _torchs()
         # The fused kernel reads the number of updates made on the device, and adds 1.
-        made = torch.full((len(weights),), step - 1.0, device=weights[0].device)
+        made = [full((), step - 1.0, device=weight.device) for weight in weights]
         adamw(
-            weights, gradients, state["exp_avg"], state["exp_avg_sq"], [], list(made.unbind()),
+            weights, gradients, state["exp_avg"], state["exp_avg_sq"], [], made,
             fused=True, amsgrad=False, maximize=False, lr=lr, beta1=self.beta1, beta2=self.beta2,
             eps=self.eps, weight_decay=group.weight_decay,
         )  # fmt: skip
