@@ -223,7 +223,8 @@ def _is_number(field: FieldInfo) -> bool:
 
 
 def _is_rule(value: object) -> bool:
-    return isinstance(value, Rule | dict | str)
+    """Whether a value is meant for a rule. Other text is a number in quotes, as elsewhere."""
+    return isinstance(value, Rule | dict) or value in RULES
 
 
 @cache

@@ -205,6 +205,8 @@ def test_a_rule_for_the_batch_reads_n_and_d_alone(recipe):
         ("lr: {kind: power, coefficent: 1}", "optimizer.lr.coefficent: unknown key", ""),
         ("lr: {kind: power, coefficient: -1}", "optimizer.lr.coefficient: input should", ""),
         ("lr: {kind: power, coefficient: 1}, beta2: 7", "optimizer.beta2: input should", ""),
+        ('lr: "1e-3"', "optimizer.lr: '1e-3' is text, not a number", "write 1e-3 without quotes"),
+        ("lr: [1]", "optimizer.lr: input should be a valid number", ""),
         ("kind: adamx, lr: 1", "optimizer: unknown optimizer 'adamx'; did you mean 'adamw'", ""),
         ("lr: 0.1, betta2: 0.9", "unknown key 'betta2'; did you mean 'beta2'?", "width_ref"),
     ],
