@@ -40,6 +40,7 @@ LIMIT_S = 900
 
 SLOW = (
     "tests/journeys",
+    "tests/plugins",
     "tests/launch/test_drive.py",
     "tests/launch/test_ranks.py",
     "tests/jobs/test_executors.py",
@@ -408,7 +409,7 @@ FAULTS = (
     ),
     Fault(
         "FLOPs", "posttrain/reward.py", "reward model's step without its way back",
-        '"flops": n * self.start.train_flops', '"flops": n * self.start.forward_flops',
+        "flops=n * self.start.train_flops", "flops=n * self.start.forward_flops",
     ),
     Fault(
         "FLOPs", "posttrain/ppo.py", "policy's own look left out",
@@ -977,13 +978,13 @@ FAULTS = (
     # Identity.
     Fault(
         "identity", "plan/frozen.py", "evidence's digest ignores the losses",
-        "columns = [f.name for f in fields(runs)]",
-        'columns = [f.name for f in fields(runs) if f.name != "L"]',
+        "columns |= runs.own_columns",
+        'columns |= runs.own_columns; del columns["L"]',
     ),
     Fault(
         "identity", "plan/frozen.py", "evidence's digest depends on the order",
-        "rows = sorted([_plain(getattr(runs, name)[i]) for name in columns] for",
-        "rows = list([_plain(getattr(runs, name)[i]) for name in columns] for",
+        "rows = sorted([_plain(value[i])",
+        "rows = list([_plain(value[i])",
     ),
     Fault(
         "identity", "data/hashing.py", "order of a key's parts does not matter",
