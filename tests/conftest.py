@@ -17,7 +17,7 @@ WORDS = (
 )  # fmt: skip
 
 
-LONG_FIRST = ("journeys", "launch", "track", "posttrain", "train")
+LONG_FIRST = ("journeys", "plugins", "launch", "track", "posttrain", "train")
 """Folders whose files take minutes: begun early, none of them is left alone at the end."""
 
 

@@ -3,16 +3,27 @@
 import json
 import math
 import os
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
 import observe
 import pytest
 
+from scalelab.jobs import EXECUTORS
+from scalelab.jobs.base import Job, Resources
+from scalelab.jobs.drive import Limits, Listed, drive
+from scalelab.jobs.live import LiveView, Words
+from scalelab.launch.base import LaunchConfig
+from scalelab.launch.settings import FinalSettings
 from scalelab.launch.sweepfile import SweepFile
+from scalelab.posttrain.jobs import jobs_of
 from scalelab.sweep import DESIGNS
 from scalelab.testing.designs import check_design
 from scalelab.testing.executors import check_executor
+from scalelab.testing.stages import planned_stages, tiny_base
+from scalelab.train.layout import Layout
+from scalelab.train.rundir import RunDir
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,34 +77,37 @@ def test_a_design_is_told_results_and_asks_again(world):
     assert len(results(world, "journey")) == 5
 
 
-def test_the_pool_carries_a_sweep_a_final_run_of_two_ranks_and_a_stage(world):
-    small = ("sweep", "journey.yaml", "--set", "design.budgets=[4e9, 1e10, 2e10]")
-    done = world(*small, "--set", POOL)
+def test_the_pool_carries_a_sweep(world):
+    done = world("sweep", "journey.yaml", "--set", "design.budgets=[4e9]", "--set", POOL)
     assert done.returncode == 0, done.stderr
-    carried = results(world, "journey")
-    assert len(carried) == 9
-    inline = world(*small, "--set", "name=inline", "--set", "launch.executor=inline")
-    assert inline.returncode == 0, inline.stderr  # trained already: found, not done again
-    assert not results(world, "inline")
+    assert len(results(world, "journey")) == 3
 
-    plan = world("plan", "journey", "--budget", "4e10", "--law", "kaplan", "--replicates", "50",
-                 "--out", "plan")  # fmt: skip
-    assert plan.returncode == 0, plan.stderr
-    launched = world("launch", "plan", "--layout", "replicate=2", "--set", "executor=pool")
-    assert launched.returncode == 0, launched.stderr
-    (result,) = world.runs.glob(
-        f"{json.loads((world.path / 'plan' / 'plan.json').read_text())['name']}/*/result.json"
-    )
-    assert json.loads(result.read_text())["layout"]["replicate"] == 2
 
-    based = world(*small, "--set", "name=base", "--set", "recipe.seq_len=128", "--set",
-                  "design.budgets=[1e10]")  # fmt: skip
-    assert based.returncode == 0, based.stderr
-    base = next((world.runs / "base").glob("*/result.json")).parent.relative_to(world.path)
-    (world.path / "made.yaml").write_text(
-        f"name: made\nbase: {base}\ndata: skills\ngrades: null\nexecutor: pool\nstages:\n"
-        "- {kind: sft, name: sft, examples: 24, batch: 8, rates: {lr: 1e-2}}\n"
-    )
-    made = world("posttrain", "made.yaml")
-    assert made.returncode == 0, made.stderr
-    assert len(list((world.runs / "made").glob("sft-*/result.json"))) == 1
+def driven(jobs, preload=()):
+    """How jobs end that the pool carries."""
+    with closing(EXECUTORS["pool"]().start(preload)) as executor, LiveView(Words()) as view:
+        return drive(Listed(jobs), executor, view, Limits()).ended
+
+
+def test_the_pool_carries_a_final_run_of_two_ranks(examples, tmp_path, tiny_spec):
+    spec = tiny_spec(n_steps=12)
+    run_dir = RunDir(tmp_path / "runs" / spec.id)
+    run_dir.create(spec)
+    settings = FinalSettings.of(Layout(replicate=2), LaunchConfig()).to_json()
+    final = Job(spec.id, run_dir, "final", resources=Resources(2, 1), settings=settings)
+
+    assert driven([final])[spec.id].outcome == "done"
+    assert run_dir.result().layout["replicate"] == 2
+
+
+def test_the_pool_carries_stages_in_their_order(examples, tmp_path, tiny_corpus):
+    base = tiny_base(tmp_path / "base", tiny_corpus.digest)
+    common = {"kind": "sft", "examples": 8, "batch": 4, "rates": {"lr": 1e-2}}
+    stages = [common | {"name": "one"}, common | {"name": "two", "start": "one"}]
+    planned = planned_stages(stages, base=base, root=tmp_path / "runs")
+
+    ended = driven(jobs_of(planned, lambda stage: False))
+
+    assert {name: e.outcome for name, e in ended.items()} == {"one": "done", "two": "done"}
+    first, second = (p.dir.result().finished_ms for p in planned)
+    assert first < second
