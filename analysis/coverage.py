@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scalelab.laws.base import Observations
+from scalelab.laws.observations import Observations
 from scalelab.laws.study import study
 
 NOISE = 0.003  # of the loss, one standard deviation: about what seeds do on our own runs

@@ -436,7 +436,7 @@ FAULTS = (
         "4.0 + reward + 6.0 * self.epochs", "4.0 + reward + 3.0 * self.epochs",
     ),
     Fault(
-        "FLOPs", "laws/base.py", "compute of a table is N D",
+        "FLOPs", "laws/observations.py", "compute of a table is N D",
         "C = 6 * N * D if", "C = N * D if",
     ),
     # Parameter and token counts.

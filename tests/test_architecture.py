@@ -3,7 +3,7 @@
 Data flows one way: a room imports only what MAY allows, and MAY only points upstream.
 Every heavy package has a home: elsewhere nobody imports it, not even inside a function.
 What must start at once, or run without torch, does.
-No dimension of an architecture is named outside of its folder.
+No dimension of an architecture is named outside of its folder, and no class of a fit is asked for.
 """
 
 import ast
@@ -175,3 +175,13 @@ def test_a_sweep_is_planned_without_torch():
 
 def test_training_needs_no_mlflow():
     assert not {"mlflow", "pandas"} & loaded_by("import scalelab.launch.training")
+
+
+ASKS_THE_CLASS = re.compile(r"isinstance\([^)]*\b(Formula|IsoFlop|Envelope|Frontier)(Fit|\b)")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(HOUSE)))
+def test_a_fit_says_itself_what_it_can_do(path):
+    found = ASKS_THE_CLASS.search(path.read_text())
+
+    assert found is None or path == HOUSE / "testing" / "laws.py", found.group()

@@ -26,10 +26,10 @@ import numpy as np
 from scipy.optimize import minimize
 
 from scalelab.laws import fitting
-from scalelab.laws.base import Observations
 from scalelab.laws.chinchilla import Chinchilla
 from scalelab.laws.interval import resampled_counts
 from scalelab.laws.isoflop import IsoFlop
+from scalelab.laws.observations import Observations
 
 POINTS = Path(__file__).parents[3] / "shared" / "data" / "hoffmann2022_fig4_points.csv"
 TIGHT = {"ftol": 1e-15, "gtol": 1e-12, "maxiter": 5000, "maxfun": 20000}

@@ -6,7 +6,7 @@
 A law declares its columns; the runs carry them by name (Observations.columns), and a table that
 lacks one is refused with the column's name and the law that reads it.
 
-Not here: columns that every law may use: flops_planned, seed, group, weight (base.py).
+Not here: columns that every law may use: flops_planned, seed, group, weight (observations.py).
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ import numpy as np
 from scalelab.errors import FitError
 
 if TYPE_CHECKING:
-    from scalelab.laws.base import Array, Observations
+    from scalelab.laws.observations import Array, Observations
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Any
 
 from scalelab.errors import FitError
 from scalelab.laws import LAWS
-from scalelab.laws.base import Observations
 from scalelab.laws.interval import Interval, trusted
+from scalelab.laws.observations import Observations
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from scalelab.laws.base import Array
+from scalelab.laws.observations import Array
 
 OMEGA = 47491.0
 """Of models with 32,000 entries and a width of 39.2 per layer: (39.2 / 12)^(1/3) times 32,000."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from scalelab.errors import DataError
-from scalelab.laws.base import Array
+from scalelab.laws.observations import Array
 
 Best = Callable[[float], float]
 """The true N* at C."""

@@ -28,7 +28,8 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 from scalelab.errors import FitError
-from scalelab.laws.base import Array, Law, LawFit, Observations, Optimum, Replicates
+from scalelab.laws.base import Law, LawFit, Optimum, Replicates
+from scalelab.laws.observations import Array, Observations
 from scalelab.laws.trend import FloorLaw, PowerLaw, Trends
 from scalelab.units import si
 

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scalelab.laws.base import Array, Solver
+from scalelab.laws.base import Solver
+from scalelab.laws.observations import Array
 
 MAX_STEPS = 300
 AT_REST = 1e-7  # gradient_norm below which a search is at an optimum

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from scalelab.errors import FitError
-from scalelab.laws.base import Law, LawFit, Observations, Replicates, alike
+from scalelab.laws.base import Law, LawFit, Replicates
 from scalelab.laws.interval import Interval, trusted
+from scalelab.laws.observations import Observations, alike
 from scalelab.laws.structural import QUANTITIES, Member, members, spread
 from scalelab.units import sci
 

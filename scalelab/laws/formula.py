@@ -20,11 +20,12 @@ import numpy as np
 
 from scalelab.errors import FitError
 from scalelab.laws import fitting
-from scalelab.laws.base import Array, Law, LawFit, Observations, Optimum, Replicates, Solver
+from scalelab.laws.base import Law, LawFit, Optimum, Replicates, Solver
 from scalelab.laws.fitting import Surface
 from scalelab.laws.influence import Influence, influence
 from scalelab.laws.interval import resampled_counts
 from scalelab.laws.lawtext import Known, between, four_digits, open_ended, three, wrapped
+from scalelab.laws.observations import Array, Observations
 from scalelab.laws.profile import profiles
 from scalelab.laws.tokencost import TokenCost
 

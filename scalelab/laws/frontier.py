@@ -25,8 +25,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from scalelab.errors import FitError
-from scalelab.laws.base import Array, Law, LawFit, Observations, Replicates
+from scalelab.laws.base import Law, LawFit, Replicates
 from scalelab.laws.isoflop import IsoFlop, IsoFlopFit
+from scalelab.laws.observations import Array, Observations
 from scalelab.laws.trend import FloorLaw, PowerLaw
 
 

@@ -28,8 +28,9 @@ from typing import Any
 import numpy as np
 
 from scalelab.errors import FitError
-from scalelab.laws.base import Array, Law, LawFit, Observations
+from scalelab.laws.base import Law, LawFit
 from scalelab.laws.isoflop import IsoFlop, Slice
+from scalelab.laws.observations import Array, Observations
 
 TOLERANCE = 0.01  # of the loss: at published exponents, about 15% of the compute
 ORIGINS = 4  # without budgets

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scalelab.laws import fitting
-from scalelab.laws.base import Array
+from scalelab.laws.observations import Array
 
 if TYPE_CHECKING:
     from scalelab.laws.base import LawFit

@@ -17,7 +17,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from scalelab.laws.base import Array, Observations, Replicates
+from scalelab.laws.base import Replicates
+from scalelab.laws.observations import Array, Observations
 
 Interval = list[float] | None
 

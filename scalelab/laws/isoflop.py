@@ -29,8 +29,9 @@ import numpy as np
 from scipy.special import chdtri  # scipy.stats takes .4 s to import
 
 from scalelab.errors import FitError
-from scalelab.laws.base import Array, Law, LawFit, Observations, Optimum, Replicates
+from scalelab.laws.base import Law, LawFit, Optimum, Replicates
 from scalelab.laws.lawtext import Known, between, four, three
+from scalelab.laws.observations import Array, Observations
 from scalelab.laws.ruined import Agreed
 from scalelab.laws.slices import Slice, spent_at
 from scalelab.laws.trend import Trends

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from scalelab.laws.base import Array, Observations, Optimum
+from scalelab.laws.base import Optimum
 from scalelab.laws.fitting import Surface
 from scalelab.laws.formula import HUBER_DELTA, Formula
+from scalelab.laws.observations import Array, Observations
 from scalelab.laws.tokencost import TokenCost
 
 NAMES = ("N_c", "D_c", "alpha_N", "alpha_D")

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from scalelab.laws.base import Array, Observations
 from scalelab.laws.fitting import Surface
 from scalelab.laws.formula import HUBER_DELTA, Formula
+from scalelab.laws.observations import Array, Observations
 from scalelab.laws.tokencost import TokenCost
 
 EXPONENTS = (0.01, 3.0)  # below, N_c is beyond floating point; ends on them are reported

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import fdtri, ndtr  # scipy.stats takes .4 s to import
 
-from scalelab.laws.base import Array
+from scalelab.laws.observations import Array
 
 if TYPE_CHECKING:
     from scalelab.laws.formula import FormulaFit

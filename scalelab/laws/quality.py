@@ -24,8 +24,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.special import stdtrit  # scipy.stats takes .4 s to import
 
-from scalelab.laws.base import Array, Observations, alike
 from scalelab.laws.columns import STEPS, UNIQUE_TOKENS
+from scalelab.laws.observations import Array, Observations, alike
 from scalelab.laws.ruined import Agreed
 from scalelab.units import sci, si
 

@@ -25,11 +25,12 @@ import numpy as np
 
 from scalelab.errors import FitError
 from scalelab.laws import chinchilla
-from scalelab.laws.base import Array, Observations, Optimum
+from scalelab.laws.base import Optimum
 from scalelab.laws.chinchilla import WIDE, ThreeTerms
 from scalelab.laws.columns import UNIQUE_TOKENS
 from scalelab.laws.fitting import Surface, by_differences
 from scalelab.laws.formula import HUBER_DELTA, Formula
+from scalelab.laws.observations import Array, Observations
 from scalelab.laws.tokencost import TokenCost
 
 NAMES = ("E", "A", "B", "alpha", "beta", "R_N", "R_D")

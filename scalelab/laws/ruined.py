@@ -24,7 +24,7 @@ from math import comb
 
 import numpy as np
 
-from scalelab.laws.base import Array
+from scalelab.laws.observations import Array
 
 SHARE = 0.25  # of a slice's runs, the most that can be told from a different valley
 LEAST_SIZES = 5  # with fewer, any single run can be the one that does not fit

@@ -22,9 +22,10 @@ from scipy.optimize import minimize_scalar
 
 from scalelab.errors import DataError
 from scalelab.laws import LAWS
-from scalelab.laws.base import Array, Law, Observations, Optimum
+from scalelab.laws.base import Law, Optimum
 from scalelab.laws.columns import BATCH_TOKENS, STEPS, UNIQUE_TOKENS
 from scalelab.laws.designs import Design, IsoFlopDesign, Noise
+from scalelab.laws.observations import Array, Observations
 from scalelab.registry import did_you_mean
 
 MOST_RUNS = 1_000_000

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit  # scipy.stats takes .4 s to import
 
-from scalelab.laws.base import Array, Observations
+from scalelab.laws.observations import Array, Observations
 from scalelab.laws.ruined import Agreed
 from scalelab.laws.valley import SHAPES, Grid, Window, best_size, vertices
 

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from scalelab.errors import FitError
-from scalelab.laws.base import Law, LawFit, Observations
+from scalelab.laws.base import Law, LawFit
+from scalelab.laws.observations import Observations
 from scalelab.units import sci
 
 QUANTITIES = ("n_params", "n_tokens", "loss", "tokens_per_param")

@@ -20,11 +20,12 @@ import numpy as np
 
 from scalelab.errors import DataError, FitError
 from scalelab.laws import LAWS
-from scalelab.laws.base import LawFit, Observations, Replicates
+from scalelab.laws.base import LawFit, Replicates
 from scalelab.laws.forecast import Forecast, SeedNoise
 from scalelab.laws.holdout import HoldOut, hold_out
 from scalelab.laws.influence import Influence, told
 from scalelab.laws.interval import TOO_MANY_FAILED, Interval, percentile, trusted
+from scalelab.laws.observations import Observations
 from scalelab.laws.quality import Finding, sift
 from scalelab.laws.structural import QUANTITIES
 from scalelab.laws.summary import summary

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalelab.errors import FitError
-from scalelab.laws.base import Array, Observations
+from scalelab.laws.observations import Array, Observations
 
 
 @dataclass(frozen=True)

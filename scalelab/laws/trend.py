@@ -18,7 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scalelab.laws.base import Array, Optimum
+from scalelab.laws.base import Optimum
+from scalelab.laws.observations import Array
 
 GAMMAS = (0.01, 1.0)  # from nearly a straight line in ln C to far steeper than any published
 

@@ -28,7 +28,7 @@ from functools import cached_property
 import numpy as np
 from scipy.interpolate import Akima1DInterpolator
 
-from scalelab.laws.base import Array
+from scalelab.laws.observations import Array
 from scalelab.units import si
 
 SHAPES = {"parabola": 3, "cubic": 4, "akima": 5}

@@ -28,8 +28,9 @@ import numpy as np
 from scipy.optimize import brentq
 
 from scalelab.errors import PlanError
-from scalelab.laws.base import Array, LawFit, Replicates
+from scalelab.laws.base import LawFit, Replicates
 from scalelab.laws.interval import Interval, trusted
+from scalelab.laws.observations import Array
 from scalelab.laws.structural import QUANTITIES, Member
 from scalelab.laws.study import Study
 from scalelab.units import sci

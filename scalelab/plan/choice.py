@@ -18,8 +18,9 @@ import numpy as np
 from scipy.optimize import brentq
 
 from scalelab.errors import PlanError
-from scalelab.laws.base import Array, LawFit
+from scalelab.laws.base import LawFit
 from scalelab.laws.interval import Interval, trusted
+from scalelab.laws.observations import Array
 from scalelab.laws.study import Study
 from scalelab.plan.allocate import refuted
 from scalelab.units import sci

@@ -19,8 +19,9 @@ Not here: what a choice is (choice.py), the unconstrained optimum and what missi
 import numpy as np
 
 from scalelab.errors import PlanError
-from scalelab.laws.base import Array, LawFit, Replicates
+from scalelab.laws.base import LawFit, Replicates
 from scalelab.laws.interval import trusted
+from scalelab.laws.observations import Array
 from scalelab.laws.study import Study
 from scalelab.laws.tokencost import TokenCost
 from scalelab.plan.allocate import positive, refuted

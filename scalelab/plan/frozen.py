@@ -30,10 +30,10 @@ import numpy as np
 
 from scalelab.errors import PlanError
 from scalelab.files import write_new
-from scalelab.laws.base import Observations
 from scalelab.laws.columns import BATCH_TOKENS, STEPS, UNIQUE_TOKENS
 from scalelab.laws.holdout import HoldOut
 from scalelab.laws.interval import Interval
+from scalelab.laws.observations import Observations
 from scalelab.laws.structural import QUANTITIES
 from scalelab.laws.study import Study
 from scalelab.laws.verdict import FAR, GRADES, MISSED, TOO_FAR

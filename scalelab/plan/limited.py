@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
-from scalelab.laws.base import Array
+from scalelab.laws.observations import Array
 from scalelab.laws.repeated import Repeated, effective
 from scalelab.laws.study import Study
 from scalelab.laws.tokencost import TokenCost

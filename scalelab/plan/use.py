@@ -25,7 +25,8 @@ import numpy as np
 from scipy.special import expit
 
 from scalelab.errors import PlanError
-from scalelab.laws.base import Array, LawFit
+from scalelab.laws.base import LawFit
+from scalelab.laws.observations import Array
 from scalelab.laws.study import Study
 from scalelab.laws.tokencost import TokenCost
 from scalelab.plan.allocate import positive

@@ -15,9 +15,9 @@ import numpy as np
 import scalelab
 from scalelab.files import write_json
 from scalelab.laws import LAWS
-from scalelab.laws.base import Observations
 from scalelab.laws.columns import RECORDED
 from scalelab.laws.conventions import Convention, Row, compare, comparison_text
+from scalelab.laws.observations import Observations
 from scalelab.laws.quality import sift
 from scalelab.laws.study import DEFAULT_LAWS, LEVEL, Study, study
 from scalelab.report.page import write_report

@@ -88,7 +88,8 @@ def surface(study: Study, data: SurfaceMap) -> str:
         f"larger where it misses more, at most by {worst:.1%}. The line is the best use of "
         "compute, dashed beyond the evidence [extrapolated]."
     )
-    return _joined([text], data.hidden)
+    also = f"The law reads {', '.join(data.columns)} too; the map has what a plan would take."
+    return _joined([text, also] if data.columns else [text], data.hidden)
 
 
 def residuals(study: Study, data: Residuals) -> str:

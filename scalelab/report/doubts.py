@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scalelab.laws.base import Array, LawFit
+from scalelab.laws.base import LawFit
 from scalelab.laws.conventions import Row
 from scalelab.laws.holdout import TOLERANCE, HoldOut
 from scalelab.laws.interval import Interval
+from scalelab.laws.observations import Array
 from scalelab.laws.structural import Member
 from scalelab.laws.study import Study
 from scalelab.report.numbers import MOST, thinned

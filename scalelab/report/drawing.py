@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from scipy.optimize import isotonic_regression
 
-from scalelab.laws.base import Array
+from scalelab.laws.observations import Array
 from scalelab.units import sci, si
 
 STYLE = {

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from scalelab.laws.base import Array, Optimum
+from scalelab.laws.base import Optimum
 from scalelab.laws.interval import Interval, trusted
+from scalelab.laws.observations import Array
 from scalelab.laws.slices import Slice
 from scalelab.laws.study import Study
 
@@ -156,6 +157,8 @@ class SurfaceMap:
     path_flops: Array
     evidence_end: float
     """Compute at which the path leaves the evidence."""
+    columns: tuple[str, ...]
+    """What else the law reads; on the map these are what a plan would take."""
 
 
 def thinned(n: int, keep: Array | None = None, most: int | None = None) -> Array:
@@ -303,8 +306,7 @@ def frontier(study: Study, along: Along) -> Frontier:
 def surface(study: Study, along: Along) -> SurfaceMap | None:
     """The first law of N and D around the runs and out to the target; None without one.
 
-    One that reads no other column goes before one that does: on that, some of what a run misses
-    is not seen on the map.
+    One that reads no other column goes before one that does, whose runs lie beside the map.
     """
     surfaces = [(name, fit) for name, fit in study.fits.items() if fit.is_surface]
     if not surfaces:
@@ -328,6 +330,7 @@ def surface(study: Study, along: Along) -> SurfaceMap | None:
         *path,
         along.flops if path.size else np.array([]),
         runs.largest_budget,
+        tuple(column.name for column in fit.law.columns),
     )
 
 

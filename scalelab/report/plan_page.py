@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from scalelab.files import write_text, writing
-from scalelab.laws.base import Array
 from scalelab.laws.interval import Interval
+from scalelab.laws.observations import Array
 from scalelab.plan.allocate import Allocation
 from scalelab.report.painters import Painters
 from scalelab.report.plan_text import text

@@ -24,7 +24,7 @@ from scalelab.data.shards import Corpus
 from scalelab.data.stream import count_windows
 from scalelab.errors import DataError, PlanError
 from scalelab.launch.sweepfile import SweepFile
-from scalelab.laws.base import Observations
+from scalelab.laws.observations import Observations
 from scalelab.laws.study import DEFAULT_LAWS, Study, study
 from scalelab.plan.band import RunCurve
 from scalelab.report.answer import columns_read, observations

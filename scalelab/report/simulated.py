@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from scalelab.errors import ConfigError
-from scalelab.laws.base import Observations
 from scalelab.laws.columns import UNIQUE_TOKENS
 from scalelab.laws.designs import DESIGNS, NOISES, Design, Noise
+from scalelab.laws.observations import Observations
 from scalelab.laws.simulate import Known, simulate
 from scalelab.registry import did_you_mean
 from scalelab.track.tablefile import write_columns

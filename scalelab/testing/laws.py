@@ -20,10 +20,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from scalelab.errors import FitError
 from scalelab.laws import LAWS
-from scalelab.laws.base import Array, Law, LawFit, Observations
+from scalelab.laws.base import Law, LawFit
 from scalelab.laws.columns import BATCH_TOKENS, STEPS, UNIQUE_TOKENS
 from scalelab.laws.formula import Formula
 from scalelab.laws.lawtext import Known
+from scalelab.laws.observations import Array, Observations
 
 FIELDS = {f.name for f in fields(Observations)} - {"columns"}
 COMPUTE = np.array([1e20, 1e21])

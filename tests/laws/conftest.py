@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scalelab.laws.base import Observations
+from scalelab.laws.observations import Observations
 
 TRUTH = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

@@ -6,8 +6,8 @@ from scipy.optimize import minimize, minimize_scalar
 
 from scalelab.errors import FitError
 from scalelab.laws import fitting
-from scalelab.laws.base import Observations
 from scalelab.laws.chinchilla import Chinchilla, optimum
+from scalelab.laws.observations import Observations
 
 
 @pytest.fixture(scope="module")

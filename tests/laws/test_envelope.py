@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from scalelab.errors import FitError
-from scalelab.laws.base import Observations
 from scalelab.laws.envelope import Envelope
+from scalelab.laws.observations import Observations
 
 
 def optimal_size(C):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from scalelab.errors import FitError
-from scalelab.laws.base import Observations
 from scalelab.laws.frontier import Frontier, KaplanC, efficient
+from scalelab.laws.observations import Observations
 
 GAMMA = 0.35 * 0.37 / 0.72
 G = (0.35 * 480 / (0.37 * 2100)) ** (1 / 0.72)

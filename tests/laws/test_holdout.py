@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from scalelab.laws.base import Observations
 from scalelab.laws.chinchilla import Chinchilla
 from scalelab.laws.holdout import TOLERANCE, HoldOut, Trial, hold_out
 from scalelab.laws.isoflop import IsoFlop
+from scalelab.laws.observations import Observations
 
 LAWS = {"isoflop": IsoFlop(), "chinchilla": Chinchilla()}
 

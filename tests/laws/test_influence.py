@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from scalelab.laws import influence as module
-from scalelab.laws.base import Observations
 from scalelab.laws.chinchilla import Chinchilla
 from scalelab.laws.designs import Gaussian, Heavy, IsoFlopDesign
 from scalelab.laws.influence import influence, told
 from scalelab.laws.kaplan_single import KaplanN
+from scalelab.laws.observations import Observations
 from scalelab.laws.simulate import simulate
 
 POINTS = Path(__file__).parents[3] / "shared" / "data" / "hoffmann2022_fig4_points.csv"

@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scalelab.laws.base import Observations, Replicates
+from scalelab.laws.base import Replicates
 from scalelab.laws.chinchilla import Chinchilla
 from scalelab.laws.interval import percentile, resampled_counts, trusted
 from scalelab.laws.isoflop import IsoFlop
+from scalelab.laws.observations import Observations
 
 
 @pytest.mark.parametrize("law", [IsoFlop(), Chinchilla()], ids=["isoflop", "chinchilla"])

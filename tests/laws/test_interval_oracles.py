@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from scalelab.laws.base import Observations, Replicates
+from scalelab.laws.base import Replicates
 from scalelab.laws.forecast import CHOICE, NOISE, Forecast, SeedNoise
 from scalelab.laws.holdout import HoldOut, Trial
 from scalelab.laws.interval import percentile, resampled_counts, trusted
 from scalelab.laws.isoflop import IsoFlop
+from scalelab.laws.observations import Observations
 from scalelab.laws.structural import Member, _miss, _refuted
 
 

@@ -7,8 +7,8 @@ import pytest
 from scipy.interpolate import Akima1DInterpolator
 
 from scalelab.errors import FitError
-from scalelab.laws.base import Observations
 from scalelab.laws.isoflop import IsoFlop
+from scalelab.laws.observations import Observations
 from scalelab.laws.slices import Slice
 from scalelab.laws.trend import FloorLaw, PowerLaw
 from scalelab.laws.valley import Window

@@ -5,7 +5,6 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from scalelab.errors import FitError
-from scalelab.laws.base import Observations
 from scalelab.laws.kaplan import Kaplan
 from scalelab.laws.kaplan_single import KaplanD, KaplanN
 from scalelab.laws.kaplan_steps import (
@@ -14,6 +13,7 @@ from scalelab.laws.kaplan_steps import (
     minimum_compute,
     minimum_steps,
 )
+from scalelab.laws.observations import Observations
 from scalelab.laws.tokencost import TokenCost
 
 SIX_N = TokenCost(6.0, 0.0, 0.0)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from scalelab.errors import DataError, FitError
-from scalelab.laws.base import Observations
 from scalelab.laws.columns import UNIQUE_TOKENS, Column
 from scalelab.laws.forecast import SeedNoise
+from scalelab.laws.observations import Observations
 from scalelab.laws.quality import inspect
 from scalelab.laws.tokencost import TokenCost
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scalelab.laws.base import Observations
+from scalelab.laws.observations import Observations
 from scalelab.laws.overtrained import Overtrained
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

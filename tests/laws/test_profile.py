@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import f as f_quantile
 
-from scalelab.laws.base import Observations
 from scalelab.laws.chinchilla import Chinchilla
+from scalelab.laws.observations import Observations
 from scalelab.laws.profile import profile
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scalelab.laws.base import Observations
 from scalelab.laws.designs import Gaussian, IsoFlopDesign
+from scalelab.laws.observations import Observations
 from scalelab.laws.quality import inspect, sift
 from scalelab.laws.simulate import simulate
 

@@ -9,7 +9,7 @@ import pytest
 
 from scalelab.errors import FitError
 from scalelab.laws import fitting
-from scalelab.laws.base import Observations
+from scalelab.laws.observations import Observations
 from scalelab.laws.repeated import Repeated, effective
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"

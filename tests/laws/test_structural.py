@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from scalelab.laws.base import Observations
 from scalelab.laws.chinchilla import Chinchilla
 from scalelab.laws.isoflop import IsoFlop
 from scalelab.laws.kaplan import Kaplan
+from scalelab.laws.observations import Observations
 from scalelab.laws.structural import Member, members, spread
 
 LAWS = {"isoflop": IsoFlop(), "chinchilla": Chinchilla(), "kaplan": Kaplan()}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from scalelab.errors import ConfigError, DataError, FitError
-from scalelab.laws.base import Observations
 from scalelab.laws.holdout import HoldOut, hold_out
 from scalelab.laws.isoflop import IsoFlop
+from scalelab.laws.observations import Observations
 from scalelab.laws.study import study
 
 

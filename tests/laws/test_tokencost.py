@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from scalelab.laws.base import Observations
 from scalelab.laws.chinchilla import Chinchilla, optimum
+from scalelab.laws.observations import Observations
 from scalelab.laws.tokencost import TokenCost
 
 SIX_N = TokenCost(6.0, 0.0, 0.0)

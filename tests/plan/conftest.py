@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scalelab.laws.base import Observations
 from scalelab.laws.designs import GridDesign, IsoFlopDesign, Seed
+from scalelab.laws.observations import Observations
 from scalelab.laws.simulate import simulate
 from scalelab.laws.study import study
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import brentq, minimize_scalar
 
 from scalelab.errors import PlanError
-from scalelab.laws.base import Observations
+from scalelab.laws.observations import Observations
 from scalelab.laws.repeated import Repeated
 from scalelab.laws.study import study
 from scalelab.plan.constrained import (

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scalelab.errors import PlanError
-from scalelab.laws.base import Observations
+from scalelab.laws.observations import Observations
 from scalelab.laws.study import study
 from scalelab.plan.band import RunCurve
 from scalelab.plan.frozen import FrozenForecast, freeze, gate, runs_digest

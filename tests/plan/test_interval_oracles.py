@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scalelab.laws.base import Observations
+from scalelab.laws.observations import Observations
 from scalelab.laws.structural import Member
 from scalelab.plan.allocate import expected
 from scalelab.plan.band import RunCurve, band

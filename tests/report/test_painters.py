@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scalelab.errors import FitError
-from scalelab.laws.base import Observations
+from scalelab.laws.observations import Observations
 from scalelab.laws.study import study
 from scalelab.report.page import write_report
 from scalelab.report.painters import Painters

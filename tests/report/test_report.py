@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from scalelab.laws.base import Observations
 from scalelab.laws.conventions import Row
+from scalelab.laws.observations import Observations
 from scalelab.laws.study import study
 from scalelab.report import captions, doubts, numbers, page, paint
 from scalelab.report.page import FIGURES, write_report

@@ -23,21 +23,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from scalelab.errors import FitError
-from scalelab.laws.base import (
-    Array,
-    Law,
-    LawFit,
-    Observations,
-    Optimum,
-    Picture,
-    Replicates,
-    alike,
-)
+from scalelab.laws.base import Law, LawFit, Optimum, Picture, Replicates
 from scalelab.laws.chinchilla import Chinchilla
 from scalelab.laws.columns import Column
 from scalelab.laws.formula import FormulaFit
 from scalelab.laws.interval import resampled_counts
 from scalelab.laws.lawtext import Known, four_digits
+from scalelab.laws.observations import Array, Observations, alike
 from scalelab.report.drawing import canvas, styled
 from scalelab.units import si
 
