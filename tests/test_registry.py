@@ -78,7 +78,7 @@ def test_a_name_that_is_taken_is_refused(adds):
 def test_our_own_targets_conform():
     """Every member of every table is what the table says that it holds."""
     from scalelab.data import SOURCES
-    from scalelab.evals import CONVERSATIONS, JUDGES, TASKS
+    from scalelab.evals import CONVERSATIONS, JUDGES, MEASUREMENTS, TASKS
     from scalelab.jobs import EXECUTORS
     from scalelab.model import ARCHITECTURES
     from scalelab.posttrain import STAGES
@@ -86,7 +86,7 @@ def test_our_own_targets_conform():
     from scalelab.train import SCHEDULES
 
     tables = (SOURCES, CONVERSATIONS, JUDGES, TASKS, EXECUTORS, ARCHITECTURES, STAGES, FIGURES)
-    for table in (*tables, SCHEDULES, LAWS, DESIGNS):
+    for table in (*tables, MEASUREMENTS, SCHEDULES, LAWS, DESIGNS):
         assert isinstance(table, Registry)
         for name in table:
             member = table[name]
