@@ -96,8 +96,10 @@ def test_several_curves_per_size_are_one_choice_more():
         run=np.char.add("again ", worse.run),
         group=np.char.add("again ", worse.group),
     )
+    fields = [name for name in vars(runs) if name != "columns"]
     both = Observations(
-        **{k: np.concatenate([getattr(runs, k), getattr(worse, k)]) for k in vars(runs)}
+        **{k: np.concatenate([getattr(runs, k), getattr(worse, k)]) for k in fields},
+        columns={k: np.concatenate([value, worse.columns[k]]) for k, value in runs.columns.items()},
     )
 
     fit = Envelope().fit(both)

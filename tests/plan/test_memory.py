@@ -17,6 +17,7 @@ from scalelab.plan.memory import (
 from scalelab.train.layout import Layout
 from scalelab.train.memory import SHARE_OF_DEVICE
 from scalelab.train.memory import state_bytes as loop_state_bytes
+from scalelab.train.optimizers.adamw import AdamW
 
 SHAPE = {
     "n_layers": 6,
@@ -27,6 +28,7 @@ SHAPE = {
     "d_ff": 176,
     "vocab_size": 512,
 }
+ADAMW = AdamW(lr_matrix=1e-3, lr_embedding=1e-3, lr_head=1e-3, lr_vector=1e-3)
 MODEL = Transformer(**SHAPE)
 SEQ_LEN = 32
 
@@ -60,7 +62,7 @@ def test_a_shard_is_zero_3():
 )
 def test_one_device_is_what_the_training_loop_expects(precision, name, number):
     found, tokens = of(convention_name=name), 4 * SEQ_LEN
-    state = loop_state_bytes(MODEL.size(SEQ_LEN).n_params_total, precision)
+    state = loop_state_bytes(MODEL.size(SEQ_LEN).n_params_total, precision, ADAMW)
 
     assert found.total_bytes == state + tokens * MODEL.activation_bytes_per_token(number)
     assert found.logits_bytes == 8 * MODEL.vocab_size * tokens
