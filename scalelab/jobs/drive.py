@@ -138,6 +138,13 @@ class _Running:
     log_grew: float = 0.0
     asked_to_stop: bool = False
     ended_by_us: tuple[Outcome, str] | None = None
+    is_queued: bool = False
+
+    def hears(self, state: str) -> None:
+        """Time in a queue is no silence, also where the executor cannot be asked meanwhile."""
+        self.is_queued = state == "queued" or (state == "unknown" and self.is_queued)
+        if self.is_queued:
+            self.began = self.log_grew = time.monotonic()
 
 
 class _Driver:
@@ -160,23 +167,20 @@ class _Driver:
 
     def to_the_end(self) -> None:
         self._ask()
-        found = set(self.executor.find(self._waiting))
-        for job in self._waiting:
-            if job.id in found:
-                self._note_running(job, self.executor)
-        self._waiting = [job for job in self._waiting if job.id not in self._running]
         while True:
             if self.stopping:
                 self._waiting, self._elsewhere = [], {}
             self._begin_what_can()
+            if self._waiting and not (self._running or self._elsewhere) and not self.stopping:
+                self._end_circles()
             if not (self._waiting or self._running or self._elsewhere):
                 return
             for executor in {id(e): e for e in (self.executor, self.terminal)}.values():
                 for name, state in executor.poll().items():
                     if isinstance(state, Ended):
                         self._take(state)
-                    elif name in self._running and state == "queued":
-                        self._running[name].began = self._running[name].log_grew = time.monotonic()
+                    elif name in self._running:
+                        self._running[name].hears(state)
             for running in list(self._running.values()):
                 self._watch(running, time.monotonic())
             self._look_elsewhere()
@@ -184,11 +188,19 @@ class _Driver:
             time.sleep(POLL_S)
 
     def _ask(self) -> None:
-        if jobs := list(self.source.ask()):
-            for job in jobs:
-                self._carrier(job).check(job)
-            self._waiting += jobs
-            self.view.added(jobs)
+        unfinished = self._unfinished()
+        jobs = [job for job in self.source.ask() if job.id not in unfinished]
+        if not jobs:
+            return
+        for job in jobs:
+            self._carrier(job).check(job)
+        self.view.added(jobs)
+        found = set(self.executor.find([job for job in jobs if not job.resources.terminal]))
+        for job in jobs:
+            if job.id in found:
+                self._note_begun(job, self.executor)
+            else:
+                self._waiting.append(job)
 
     def _carrier(self, job: Job) -> Executor:
         return self.terminal if job.resources.terminal else self.executor
@@ -226,16 +238,23 @@ class _Driver:
         return {job.id for job in self._waiting} | {*self._running} | {*self._elsewhere}
 
     def _begin(self, job: Job) -> None:
-        self._reached.setdefault(job.id, _last_checkpoint(job))
-        self.outcomes.tries[job.id] += 1
         carrier = self._carrier(job)
-        self._note_running(job, carrier)
-        self.view.started(job)
+        self._note_begun(job, carrier)
         carrier.submit(job)
 
-    def _note_running(self, job: Job, executor: Executor) -> None:
+    def _note_begun(self, job: Job, executor: Executor) -> None:
+        self._reached.setdefault(job.id, _last_checkpoint(job))
+        self.outcomes.tries[job.id] += 1
         now = time.monotonic()
         self._running[job.id] = _Running(job, executor, now, log_grew=now)
+        self.view.started(job)
+
+    def _end_circles(self) -> None:
+        """End jobs that need one another; jobs that merely wait for room are left alone."""
+        if self._next() is None:
+            stuck, self._waiting = self._waiting, []
+            for job in stuck:
+                self._end(Ended(job, "blocked", f"it needs {', '.join(job.needs)}, in a circle"))
 
     def _wait_for_another(self, job: Job) -> None:
         self._elsewhere[job.id] = (job, time.monotonic() + LOOK_S)
@@ -278,10 +297,10 @@ class _Driver:
         job = running.job
         if (standing := job.standing(job)) is not None:
             return standing
-        if said.outcome == "killed" and running.ended_by_us is not None:
+        if said.outcome in {"killed", "interrupted"} and running.ended_by_us is not None:
             outcome, why = running.ended_by_us
             return Ended(job, outcome, why)
-        if said.outcome == "killed" and self.stopping:
+        if said.outcome in {"killed", "elsewhere"} and self.stopping:
             return replace(said, outcome="interrupted")  # asked to stop before it could listen
         if said.outcome == "interrupted" and not self.stopping:
             return Ended(job, "killed", "its process was asked to stop by nobody here")

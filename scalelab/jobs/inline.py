@@ -47,18 +47,22 @@ class Inline:
     def submit(self, job: Job) -> None:
         """Do the job, here and now."""
         from scalelab.jobs.worker import Assignment, Said, told  # torch
+        from scalelab.train.device import use_threads
 
-        record = write_down(job)
+        record = write_down(job, job.resources.threads)
+        use_threads(job.resources.threads)
         assignment = Assignment(job.dir, record.settings, 0, 1, lambda: self._stopping)
         if job.resources.terminal:
-            # What a person is asked is answered by Ctrl-C too.
-            handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+            # What a person is asked is answered by Ctrl-C too, and nobody waits for an answer then.
+            asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            before = {n: signal.signal(n, signal.default_int_handler) for n in asked}
             try:
                 said = told(assignment, record)
             except KeyboardInterrupt:
                 said = Said("interrupted")
             finally:
-                signal.signal(signal.SIGINT, handler)
+                for number, handler in before.items():
+                    signal.signal(number, handler)
             if said.outcome == "interrupted":  # what was said so far is on the disk
                 signal.raise_signal(signal.SIGINT)
         else:

@@ -132,6 +132,8 @@ class LiveView(AbstractContextManager["LiveView"]):
         """A job was given to the executor."""
         row = self._rows[job.id]
         row.state, row.tries = "running", row.tries + 1
+        if job.resources.terminal and self._console.is_terminal:
+            self._live.stop()  # or it would draw over what the person is asked
 
     def elsewhere(self, job: Job) -> None:
         """Another process works on a job: it is waited for."""
@@ -145,6 +147,8 @@ class LiveView(AbstractContextManager["LiveView"]):
         row = self._rows[ended.job.id]
         self._read([row], live=True)
         row.is_over = not again and ended.outcome != "interrupted"
+        if row.is_over and (ended.outcome != "done" or row.tries == 0):
+            self._marks.clear()  # the share jumps, and nobody has worked for it
         row.state = "waiting" if again else ended.outcome
         words = ended.outcome + ", is tried again" if again else self.words.state(ended)
         if words and row.tries == 0 and ended.outcome == "done":
@@ -152,13 +156,15 @@ class LiveView(AbstractContextManager["LiveView"]):
         reason = f": {ended.reason}".split("\n")[0] if ended.reason else ""
         if words:
             self.say(f"{row.shown.words}: {words}{reason}")
+        if ended.job.resources.terminal and row.tries and self._console.is_terminal:
+            self._live.start()
 
     def tick(self) -> None:
         """Read the journals and redraw."""
         self._read((row for row in self._rows.values() if row.state in SHOWN), live=True)
-        now = time.monotonic()
-        if not self._marks or now - self._marks[-1][0] >= 1.0:
-            self._marks.append((now, self._share()))
+        now, share = time.monotonic(), self._share()
+        if not self._marks or (share != self._marks[-1][1] and now - self._marks[-1][0] >= 1.0):
+            self._marks.append((now, share))
             while len(self._marks) > 2 and now - self._marks[1][0] > RECENT_S:
                 self._marks.popleft()
         if self._console.is_terminal:
@@ -181,7 +187,8 @@ class LiveView(AbstractContextManager["LiveView"]):
                     row.step = event["step"]
                 if event["event"] == "step":
                     row.newest = event
-                for line in self.words.heard(row.job, event, live):
+                # What another process works on is only shown: its journal is not ours to write in.
+                for line in self.words.heard(row.job, event, live and row.state != "elsewhere"):
                     self.say(line)
 
     def _share(self) -> float:
@@ -192,10 +199,13 @@ class LiveView(AbstractContextManager["LiveView"]):
         """Seconds left at the pace of the last minute; None where that is too little to tell."""
         if len(self._marks) < 2:
             return None
-        (began, before), (now, share) = self._marks[0], self._marks[-1]
-        if now - began < 3 or share - before <= 0:
+        (began, before), (last, share) = self._marks[0], self._marks[-1]
+        # Progress comes in steps. Silence that is longer than the step before counts as slowness.
+        silent = time.monotonic() - last - (last - self._marks[-2][0])
+        spent = last - began + max(0.0, silent)
+        if spent < 3 or share - before <= 0:
             return None
-        return (now - began) * (1 - share) / (share - before)
+        return spent * (1 - share) / (share - before)
 
     def _total(self) -> str:
         rows, eta = list(self._rows.values()), self._eta()

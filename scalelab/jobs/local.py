@@ -186,7 +186,9 @@ class Local:
         n, port = job.resources.processes, free_port()
         running = _Running(job, places)
         for place in places:
-            place.jobs[job.id] = ALL_OF_IT if n > 1 else self._need(job, place) or 0
+            need = self._need(job, place)
+            alone = n > 1 or (need is None and not self._on_cpu)
+            place.jobs[job.id] = ALL_OF_IT if alone else need or 0
         self._running[job.id] = running
         for rank in range(n):
             environ = self._environ(places, rank)

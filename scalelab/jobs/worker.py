@@ -4,7 +4,8 @@ Two ways in. An executor on this machine forks the process (local.py). torchrun 
 
     python -m scalelab.jobs.worker JOB_DIR
 
-which tells its exit status (0 done, 130 stopped on request, 2 refused, 1 otherwise) and writes the
+which tells its exit status (0 done, 130 stopped on request, 2 refused or held by another process,
+1 otherwise) and writes the
 same in full to $SCALELAB_REPORT-<rank>.json, where that is set. torchrun's own restarts are of no
 use here: the new processes meet the keys of the old ones in the store they share and wait for ever
 (pytorch#135712), so call it with --max-restarts 0.
@@ -39,7 +40,7 @@ from scalelab.train.device import OutOfMemory, use_threads
 from scalelab.train.rundir import RunDir
 
 REPORT = "SCALELAB_REPORT"
-STATUS = {"done": 0, "interrupted": 130, "refused": 2}
+STATUS = {"done": 0, "interrupted": 130, "refused": 2, "elsewhere": 2}
 GONE = ("connection closed by peer", "connection reset", "broken pipe", "timed out", "timeout")
 """What a collective says when another process went away."""
 
@@ -94,21 +95,21 @@ def stacks_of(run_dir: RunDir, rank: int) -> Path:
 
 
 def do(assignment: Assignment, record: JobRecord) -> Outcome:
-    """Do a job in this process. "elsewhere" where another holds its lease, or took it over.
+    """Do a job in this process.
 
     Raises:
+        Taken: Another process holds its lease, or took it over.
         ScalelabError: A person has to fix something first.
     """
-    try:
-        return KINDS[record.kind](assignment)
-    except Taken:
-        return "elsewhere"
+    return KINDS[record.kind](assignment)
 
 
 def told(assignment: Assignment, record: JobRecord) -> Said:
     """Do a job in this process, whatever happens on the way; a bug leaves its traceback."""
     try:
         return Said(do(assignment, record))
+    except Taken as error:
+        return Said("elsewhere", error.problem, error.where, error.fix)
     except ScalelabError as error:
         return Said("refused", error.problem, error.where, error.fix)
     except KeyboardInterrupt:
@@ -128,6 +129,8 @@ def told(assignment: Assignment, record: JobRecord) -> Said:
 
 def work(path: str, environ: dict[str, str], threads: int | None, report: Connection) -> None:
     """The body of a process that an executor on this machine started: do its part, report, exit."""
+    for name in (RANK, LOCAL_RANK, SIZE):
+        os.environ.pop(name, None)  # they number another job's processes: our starter's own
     os.environ.update(environ)
     leave_with_parent()
     be_first_to_die()
@@ -147,8 +150,16 @@ def _in_directory(run_dir: RunDir, threads: int | None) -> Said:
         record = written_down(run_dir)
     except ScalelabError as error:
         return Said("refused", error.problem, error.where, error.fix)
-    use_threads(threads or record.threads)
     rank, size = int(os.environ.get(RANK, "0")), int(os.environ.get(SIZE, "1"))
+    if size != record.processes:
+        return Said(
+            "refused",
+            f"{size} processes were started, and the job needs {record.processes}",
+            str(run_dir.path),
+            f"start {record.processes} together: torchrun --nproc-per-node {record.processes} "
+            "--max-restarts 0 -m scalelab.jobs.worker DIR",
+        )
+    use_threads(threads or record.threads)
     return told(Assignment(run_dir, record.settings, rank, size, asked_to_stop.is_set), record)
 
 
@@ -191,8 +202,9 @@ def main(path: str) -> int:
         os.environ["CUDA_VISIBLE_DEVICES"] = names
     said = _in_directory(RunDir(Path(path)), None)
     if (place := os.environ.get(REPORT)) is not None:
-        write_json(Path(f"{place}-{os.environ.get(RANK, '0')}.json"), asdict(said))
-    if said.outcome == "refused":
+        with suppress(ScalelabError):  # a full disk: the exit status tells as much
+            write_json(Path(f"{place}-{os.environ.get(RANK, '0')}.json"), asdict(said))
+    if said.outcome in {"refused", "elsewhere"}:
         print(f"error: {said.reason}\n  where: {said.where}\n  fix:   {said.fix}", file=sys.stderr)
     elif said.outcome not in STATUS:
         print(f"{said.outcome}: {said.reason}", file=sys.stderr)

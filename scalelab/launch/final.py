@@ -110,13 +110,15 @@ def launch(final: FinalRun, root: Path, config: LaunchConfig) -> FinalRun:
             run_dir.tidy()
             return replace(final, result=run_dir.result())
         preload = TRAINING if final.layout.devices == 1 else AMONG_MANY
-        with closing(config.executor.start(preload)) as executor:
-            syncer = Syncer.start(root, plan.name)
-            try:
-                with LiveView(FinalWords(plan.spec, final.frozen)) as view:
-                    outcomes = drive(Listed([job]), executor, view, config.limits)
-            finally:
-                behind = syncer.finish()
+        syncer = Syncer.start(root, plan.name)
+        try:
+            with (
+                closing(config.executor.start(preload)) as executor,
+                LiveView(FinalWords(plan.spec, final.frozen)) as view,
+            ):
+                outcomes = drive(Listed([job]), executor, view, config.limits)
+        finally:
+            behind = syncer.finish()
     del corpus
     restarts = max(0, outcomes.tries[job.id] - 1)
     ended = outcomes.ended.get(job.id) or Ended(job, "interrupted")

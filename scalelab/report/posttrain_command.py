@@ -45,14 +45,16 @@ def run_posttrain(
     problem = f"the post-training {file.name!r} is being done by another process"
     with hold(place_of(root, file.name) / "lock", problem, "wait for it, or stop it"):
         write_down(file, stages, known, root)
-        with closing(file.executor.start(preload(stages))) as executor:
-            syncer = Syncer.start(root, file.name)
-            try:
-                with LiveView(StageWords(stages)) as view:
-                    jobs = Listed(jobs_of(stages, is_asked_here))
-                    outcomes = drive(jobs, executor, view, Limits(stop_on_refusal=False))
-            finally:
-                behind = syncer.finish()
+        syncer = Syncer.start(root, file.name)
+        try:
+            with (
+                closing(file.executor.start(preload(stages))) as executor,
+                LiveView(StageWords(stages)) as view,
+            ):
+                jobs = Listed(jobs_of(stages, is_asked_here))
+                outcomes = drive(jobs, executor, view, LIMITS)
+        finally:
+            behind = syncer.finish()
     if behind is not None:
         print(behind)
     if outcomes.interrupted:
@@ -176,6 +178,10 @@ def about(base: Path, root: Path) -> dict[str, Any]:
 def is_asked_here(planned: Planned) -> bool:
     """Whether a stage asks a person, who sits at this terminal."""
     return planned.spec.stage.is_interactive()
+
+
+LIMITS = Limits(stop_on_refusal=False, heartbeat_timeout_s=float("inf"))
+"""A stage may be silent for as long as a test set takes: grading is one step."""
 
 
 class StageWords(Words):

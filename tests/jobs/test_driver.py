@@ -180,11 +180,50 @@ def test_a_job_that_an_earlier_process_of_ours_submitted_is_found(run, tmp_path)
     assert {*outcomes.ended} == {"a", "b"}
 
 
+def test_a_found_job_that_dies_is_tried_again(run, tmp_path):
+    def state(executor, each):
+        return done(executor, each) if executor.submitted else Ended(each, "killed", "signal 9")
+
+    executor = Scripted(state, found=("a",))
+    outcomes = run([job(tmp_path, "a")], executor)
+
+    assert executor.submitted == ["a"]
+    assert outcomes.ended["a"].outcome == "done"
+    assert outcomes.tries["a"] == 2
+
+
+def test_jobs_that_need_one_another_are_blocked(run, tmp_path):
+    circle = [needing(tmp_path, "a", "b"), needing(tmp_path, "b", "a"), needing(tmp_path, "c")]
+    ended = run(circle, Scripted(done)).ended
+
+    assert {n: e.outcome for n, e in ended.items()} == {"a": "blocked", "b": "blocked", "c": "done"}
+    assert ended["a"].reason == "it needs b, in a circle"
+
+
+def test_a_source_that_asks_again_for_what_runs_gets_it_once(run, tmp_path):
+    class Eager:
+        def __init__(self):
+            self.left = [job(tmp_path, "a"), job(tmp_path, "b")]
+
+        def ask(self):
+            return [each for each in self.left if not each.dir.is_done]
+
+        def tell(self, ended):
+            pass
+
+    executor = Scripted(done, slots=1)
+    run(Eager(), executor)
+    assert executor.submitted == ["a", "b"]
+
+
 def test_time_in_a_queue_is_no_silence(run, tmp_path):
+    """Nor is it where the scheduler does not answer meanwhile."""
     began = time.monotonic()
 
     def state(executor, each):
-        return "queued" if time.monotonic() < began + 0.5 else done(executor, each)
+        if time.monotonic() > began + 0.5:
+            return done(executor, each)
+        return "queued" if time.monotonic() < began + 0.2 else "unknown"
 
     executor = Scripted(state)
     outcomes = run([job(tmp_path, "a")], executor, heartbeat_timeout_s=0.1, wall_timeout_s=0.1)
@@ -353,3 +392,76 @@ def test_the_time_left_is_that_of_the_last_minute(tmp_path, monkeypatch):
             each.dir.append("step", step=step, loss=1.0)
             view.tick()
         assert view._eta() == pytest.approx(48 * 720.0, rel=0.05)
+
+
+def test_the_time_left_does_not_shrink_between_two_lines_of_a_journal(tmp_path, monkeypatch):
+    """One line in 500 s: what is left is reckoned from lines, and silence makes it longer."""
+    now = [0.0]
+    monkeypatch.setattr("scalelab.jobs.live.time.monotonic", lambda: now[0])
+    each, told = job(tmp_path, "a"), []
+    with LiveView(Steps()) as view:
+        view.added([each])
+        view.started(each)
+        for tenth in range(31):
+            if tenth % 10 == 0:
+                each.dir.append("step", step=tenth // 10, loss=1.0)
+            view.tick()
+            if tenth >= 20:
+                told.append(view._eta())
+            now[0] += 50.0
+        left = 97 * 500.0
+        assert told[-1] == pytest.approx(left, rel=0.05)
+        assert min(told) == pytest.approx(98 * 500.0, rel=0.05)
+        now[0] += 5000.0
+        view.tick()
+        assert view._eta() > 2 * left
+
+
+def test_a_process_that_is_not_the_job_s_is_refused(tmp_path):
+    """Two processes of torchrun's on a job of one would both write."""
+    from scalelab.jobs.record import write_down
+
+    each = job(tmp_path, "a")
+    write_down(each)
+    done = subprocess.run(
+        [sys.executable, "-m", "scalelab.jobs.worker", str(each.dir.path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "RANK": "1", "WORLD_SIZE": "2"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 2
+    assert "error: 2 processes were started, and the job needs 1" in done.stderr
+    assert "fix:   start 1 together" in done.stderr
+    assert not each.dir.log_path.exists()
+
+
+def test_a_starter_that_is_a_rank_itself_does_not_hand_its_number_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    each = job(tmp_path, "a")
+    executor = LocalConfig().start()
+    with LiveView(Words()) as view:
+        outcomes = drive(Listed([each]), executor, view, Limits())
+    executor.close()
+
+    assert outcomes.ended["a"].outcome == "done"
+
+
+def test_a_held_job_is_told_in_three_parts(tmp_path):
+    from scalelab.jobs.record import write_down
+    from scalelab.leases import claim
+
+    each = job(tmp_path, "a")
+    write_down(each)
+    lease = claim(each.dir.path)
+    done = subprocess.run(
+        [sys.executable, "-m", "scalelab.jobs.worker", str(each.dir.path)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    lease.release()
+
+    assert done.returncode == 2
+    assert "is being worked on by another process" in done.stderr
+    assert f"held by process {os.getpid()}" in done.stderr
+    assert "fix:   wait for it to end, or stop it" in done.stderr
