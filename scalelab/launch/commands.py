@@ -10,7 +10,7 @@ from scalelab.data import shards
 from scalelab.data.base import DataConfig
 from scalelab.data.shards import Corpus
 from scalelab.data.stream import refuse_too_many
-from scalelab.errors import DataError, RunError
+from scalelab.errors import DataError, LaunchError, RunError
 from scalelab.files import write_json
 from scalelab.jobs.base import LOST, Executor
 from scalelab.jobs.drive import Outcomes, drive
@@ -180,6 +180,13 @@ def _say_how_it_ended(
     if lost:
         print("the same command tries them again")
         return 1
+    if not finished:
+        raise LaunchError(
+            f"no run of {file.name} finished, so there is nothing to fit",
+            where=str(work[0].run_dir.path),
+            fix="see above why each ended; where they diverged, lower the learning rate "
+            "(recipe.optimizer.lr)",
+        )
     print(f"next: scalelab fit {file.name}")
     return 0
 

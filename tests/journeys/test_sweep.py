@@ -152,3 +152,15 @@ def test_a_finished_run_leaves_the_house(undisturbed, tmp_path):
 
     assert done.returncode == 0, done.stderr
     assert model(text, labels=text).loss.item() < 0.5 * math.log(257)
+
+
+def test_a_sweep_whose_runs_all_diverge_ends_with_a_refusal(worlds):
+    world = worlds("hot", mlflow=False)
+    hot = ("--set", "recipe.optimizer.lr=1e4", "--set", "design.budgets=[4e9]")
+    done = world("sweep", "journey.yaml", *hot, "--set", "launch.executor=inline")
+
+    assert done.returncode == 2
+    assert "3 of 3" not in done.stdout
+    assert "diverged" in done.stdout
+    assert "error: no run of journey finished, so there is nothing to fit" in done.stderr
+    assert "next: scalelab fit" not in done.stdout
