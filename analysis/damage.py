@@ -38,6 +38,8 @@ import observe
 from observe import World
 
 WAYS = ("bit", "bit", "digit", "digit", "cut", "cut", "empty", "null", "missing")
+THERE = WAYS[:-1]
+"""For files whose absence is no damage but work that is still to do, and is listed as such."""
 WITHOUT_MLFLOW = """
 import importlib.util as u
 real = u.find_spec
@@ -140,7 +142,7 @@ KINDS = (
     Kind("corpus keys", "cache/keys/*.json", DATA, printed),
     Kind("hashes", "cache/hashes/*.json", DATA, printed),
     Kind("result.json", "runs/journey/*/result.json", FIT, fitted,
-         remake=("sweep", "journey.yaml")),
+         ways=THERE, remake=("sweep", "journey.yaml")),
     Kind("sweep.json", "runs/journey/sweep.json", FIT, fitted),
     Kind("result, listed", "runs/journey/*/result.json", ("runs", "journey"), listed),
     Kind("log, listed", "runs/journey/*/log.jsonl", ("runs",), listed),
@@ -152,7 +154,7 @@ KINDS = (
     Kind("plan.json", "plan/plan.json", ("launch", "plan", "--dry-run"), printed),
     Kind("forecast.json", "plan/forecast.json", ("launch", "plan", "--dry-run"), printed),
     Kind("ledger", "runs/forecasts/*.json", ("runs", "--forecasts"), printed,
-         remake=("launch", "plan")),
+         ways=THERE, remake=("launch", "plan")),
     Kind("job.json", "runs/begun/*/job.json", ("launch", "begun"), result_of("begun")),
     Kind("sharded meta", "runs/begun/*/checkpoints/*/*.json", ("launch", "begun"),
          result_of("begun")),

@@ -23,7 +23,7 @@ from scalelab.sweep.base import Proposal
 from scalelab.track.sync import Syncer
 from scalelab.train.recipe import Recipe
 from scalelab.train.rundir import RESULT, RunDir
-from scalelab.train.spec import RunSpec
+from scalelab.train.spec import RunSpec, is_id
 from scalelab.units import sci, si
 
 UNPREPARED = "unprepared"
@@ -194,9 +194,12 @@ def _say_how_it_ended(
 def run_one(path: Path, root: Path) -> int:
     """Train the run of one spec file, where it stands or in runs/single/<run id>."""
     path = path / "spec.yaml" if path.is_dir() else path
-    spec = RunSpec.load(path)
     own = RunDir(path.parent)
-    run_dir = own if own.run in spec.ids else RunDir.of(spec, root, "single")
+    if path == own.spec_path and is_id(own.run):
+        spec, run_dir = own.spec(), own  # refused where it was changed
+    else:
+        spec = RunSpec.load(path)
+        run_dir = RunDir.of(spec, root, "single")
     stop = threading.Event()
     from scalelab.train.loop import train  # torch: only this command trains in this process
 

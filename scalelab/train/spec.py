@@ -12,6 +12,7 @@ Run ids are versioned: see RunSpec.id.
 Not here: where the files lie (rundir.py), how specs are chosen (the sweep room).
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ from scalelab.train import FIRST_OPTIMIZER, OPTIMIZERS, SCHEDULES
 
 ParamCount = Literal["total", "non_embedding", "matmul", "active"]
 Status = Literal["finished", "diverged", "failed"]
+_ID = re.compile(r"[0-9a-f]{12}")
 ID_SCHEMA = 2
 """Version of what a run id covers. 1 was the whole spec, defaults included."""
 
@@ -84,6 +86,11 @@ class RunSpec(Config):
     def ids(self) -> tuple[str, ...]:
         """The id, and the one under which runs from before ID_SCHEMA 2 are found."""
         return self.id, digest_without(self, after=1)
+
+
+def is_id(name: str) -> bool:
+    """Whether a name has the form of a run's id."""
+    return _ID.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
