@@ -77,12 +77,12 @@ class Registry(Mapping[str, Any]):
             )
         target = targets[name]
         if target.package == "scalelab":
-            return _resolved(target.place)
+            return resolved(target.place)
         try:
-            member = _resolved(target.place)
+            member = resolved(target.place)
         except Exception as error:
             raise self._unusable(name, target, f"{type(error).__name__}: {error}") from error
-        if self.base is not None and (lacks := _lacks(member, _resolved(self.base))):
+        if self.base is not None and (lacks := _lacks(member, resolved(self.base))):
             raise self._unusable(name, target, lacks)
         return member
 
@@ -90,7 +90,7 @@ class Registry(Mapping[str, Any]):
         return ConfigError(
             f"the {self.noun} {name!r} of the package {target.package} cannot be used: {why}",
             where=f"the entry point {self.group!r}, {target.place}",
-            fix=f"mend that package, or uninstall it: pip uninstall {target.package}",
+            fix=f"correct that package, or uninstall it: pip uninstall {target.package}",
         )
 
     def __iter__(self) -> Iterator[str]:
@@ -112,7 +112,8 @@ def _package(point: EntryPoint) -> str:
     return point.dist.name if point.dist is not None else "an unknown package"
 
 
-def _resolved(place: str) -> Any:
+def resolved(place: str) -> Any:
+    """What a "module:attribute" names, its module imported. Raises ImportError, AttributeError."""
     module, _, attribute = place.partition(":")
     return getattr(import_module(module), attribute)
 

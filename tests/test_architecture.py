@@ -16,7 +16,7 @@ import pytest
 
 import scalelab
 
-CELLAR = {"accelerators", "errors", "units", "registry", "files", "sealed", "leases", "screen"}
+SHARED = {"accelerators", "errors", "units", "registry", "files", "sealed", "leases", "screen"}
 MAY = {  # in the order in which data flows
     "config": set(),
     "data": {"config"},
@@ -114,7 +114,7 @@ def loaded_by(statement):
 
 
 def test_every_room_is_on_the_map():
-    assert {room_of(path) for path in FILES} == set(MAY) | CELLAR
+    assert {room_of(path) for path in FILES} == set(MAY) | SHARED
 
 
 def test_the_map_has_no_loops():
@@ -127,7 +127,7 @@ def test_data_flows_one_way(path):
     names = [name.split(".") for name in imported(path)]
     rooms = {name[1] for name in names if name[0] == "scalelab" and len(name) > 1}
 
-    assert rooms - {"__version__"} <= CELLAR | MAY.get(room_of(path), set()) | {room_of(path)}
+    assert rooms - {"__version__"} <= SHARED | MAY.get(room_of(path), set()) | {room_of(path)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(HOUSE)))

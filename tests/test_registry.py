@@ -91,4 +91,4 @@ def test_our_own_targets_conform():
         for name in table:
             member = table[name]
             if table.base is not None:
-                assert registry._lacks(member, registry._resolved(table.base)) == ""
+                assert registry._lacks(member, registry.resolved(table.base)) == ""

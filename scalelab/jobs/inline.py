@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from scalelab.jobs.base import Capabilities, Devices, Ended, ExecutorConfig, Job, State
-from scalelab.jobs.calls import called
 from scalelab.jobs.gangs import refuse_gang
 from scalelab.jobs.record import write_down
+from scalelab.registry import resolved
 
 
 class InlineConfig(ExecutorConfig):
@@ -33,7 +33,7 @@ class Inline:
 
     def call(self, function: str, *arguments: Any) -> Any:
         """What "module:function" returns, here and now."""
-        return called(function, *arguments)
+        return resolved(function)(*arguments)
 
     def check(self, job: Job) -> None:
         """Refuse a job of several processes."""

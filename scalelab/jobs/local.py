@@ -28,6 +28,7 @@ from scalelab.jobs.endings import classify
 from scalelab.jobs.forks import devices_here, fork_server, start
 from scalelab.jobs.gangs import free_port, rendezvous
 from scalelab.jobs.record import write_down
+from scalelab.registry import resolved
 from scalelab.train.memory import SHARE_OF_DEVICE
 
 ALL_OF_IT = -1
@@ -273,14 +274,13 @@ def _work(*arguments: Any) -> None:
 def _call(
     report: Connection, environ: dict[str, str], threads: int | None, function: str, arguments: Any
 ) -> None:
-    from scalelab.jobs.calls import called
     from scalelab.jobs.worker import leave_with_parent  # likewise
     from scalelab.train.device import use_threads
 
     leave_with_parent()
     os.environ.update(environ)
     use_threads(threads)
-    report.send(called(function, *arguments))
+    report.send(resolved(function)(*arguments))
 
 
 def _visible(index: int) -> str:

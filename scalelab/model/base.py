@@ -9,11 +9,11 @@ Not here: what one architecture's numbers are (its folder), what its torch modul
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from scalelab.config import Config
 from scalelab.errors import ConfigError
+from scalelab.registry import resolved
 
 if TYPE_CHECKING:
     from scalelab.model.huggingface import HuggingFace
@@ -228,8 +228,7 @@ class Architecture(Config):
             raise ConfigError(
                 f"{kind} {problem}", where=f"the architecture {cls.__module__}", fix=fix
             )
-        module, _, attribute = cls.parts[name].partition(":")
-        return getattr(import_module(module), attribute)
+        return resolved(cls.parts[name])
 
 
 class Family(Config):

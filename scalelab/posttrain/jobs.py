@@ -1,6 +1,6 @@
 """Stages as jobs: side by side, each once those that it needs are done."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from scalelab.errors import ScalelabError
 from scalelab.jobs.base import Ended, Job, Resources
@@ -10,20 +10,15 @@ from scalelab.posttrain.flow import Planned
 WORKER = "scalelab.posttrain.worker"
 
 
-def jobs_of(stages: Sequence[Planned], asks: Callable[[Planned], bool]) -> list[Job]:
-    """A job for each stage.
-
-    Args:
-        stages: In order.
-        asks: Whether a stage asks the person at this terminal.
-    """
+def jobs_of(stages: Sequence[Planned]) -> list[Job]:
+    """A job for each stage; one that asks a person is done at this terminal."""
     return [
         Job(
             p.name,
             p.dir.run_dir,
             "stage",
             needs=tuple(p.spec.stage.needs()),
-            resources=Resources(threads=1, terminal=asks(p)),
+            resources=Resources(threads=1, terminal=p.spec.stage.is_interactive()),
             standing=standing,
         )
         for p in stages

@@ -51,7 +51,7 @@ def run_posttrain(
                 closing(file.executor.start(preload(stages))) as executor,
                 LiveView(StageWords(stages)) as view,
             ):
-                jobs = Listed(jobs_of(stages, is_asked_here))
+                jobs = Listed(jobs_of(stages))
                 outcomes = drive(jobs, executor, view, LIMITS)
         finally:
             behind = syncer.finish()
@@ -173,11 +173,6 @@ def about(base: Path, root: Path) -> dict[str, Any]:
         "n_params_total": size.n_params_total,
         "flops_per_token": size.flops_per_token,
     }
-
-
-def is_asked_here(planned: Planned) -> bool:
-    """Whether a stage asks a person, who sits at this terminal."""
-    return planned.spec.stage.is_interactive()
 
 
 LIMITS = Limits(stop_on_refusal=False, heartbeat_timeout_s=float("inf"))

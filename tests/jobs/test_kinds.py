@@ -35,7 +35,7 @@ def made(tmp_path, tiny_spec, tiny_corpus, monkeypatch):
         base = tmp_path / "base"
         if not base.exists():
             tiny_base(base, tiny_corpus.digest)
-        (only,) = jobs_of(planned_stages([SFT], base=base, root=folder), lambda planned: False)
+        (only,) = jobs_of(planned_stages([SFT], base=base, root=folder))
         return only
 
     return {

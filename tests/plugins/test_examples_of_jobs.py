@@ -106,7 +106,7 @@ def test_the_pool_carries_stages_in_their_order(examples, tmp_path, tiny_corpus)
     stages = [common | {"name": "one"}, common | {"name": "two", "start": "one"}]
     planned = planned_stages(stages, base=base, root=tmp_path / "runs")
 
-    ended = driven(jobs_of(planned, lambda stage: False))
+    ended = driven(jobs_of(planned))
 
     assert {name: e.outcome for name, e in ended.items()} == {"one": "done", "two": "done"}
     first, second = (p.dir.result().finished_ms for p in planned)

@@ -271,7 +271,7 @@ def begun(base, sft, tmp_path):
 
 def drive_here(stages):
     """How the stages ended, done in this process."""
-    jobs, limits = jobs_of(stages, lambda planned: False), Limits(stop_on_refusal=False)
+    jobs, limits = jobs_of(stages), Limits(stop_on_refusal=False)
     with LiveView(Words()) as view:
         return drive(Listed(jobs), Inline(), view, limits).ended
 
