@@ -44,7 +44,7 @@ def damages():
     return damaged_copies
 
 
-def damaged_copies(data, n, seed=0):
+def damaged_copies(data, n, seed=0, *, replaced=True):
     """First what is left of a file that was emptied or replaced, then n copies with one bit
     flipped, one digit changed, or the end cut off.
     """
@@ -52,7 +52,8 @@ def damaged_copies(data, n, seed=0):
 
     draw = random.Random(seed)
     digits = [i for i, byte in enumerate(data) if chr(byte).isdigit()]
-    yield from (b"", b"null", b"[]", b"{}", b"\x00" * len(data), b"\xff", b"[" * 100_000)
+    if replaced:
+        yield from (b"", b"null", b"[]", b"{}", b"\x00" * len(data), b"\xff", b"[" * 100_000)
     for k in range(n):
         copy = bytearray(data)
         if k % 3 == 0:

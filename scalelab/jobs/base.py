@@ -70,6 +70,16 @@ class Job:
 
 
 @dataclass(frozen=True)
+class Said:
+    """How a process says that it ended. JSON types."""
+
+    outcome: Outcome
+    reason: str | None = None
+    where: str | None = None
+    fix: str | None = None
+
+
+@dataclass(frozen=True)
 class Ended:
     """How one job ended."""
 

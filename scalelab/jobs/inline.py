@@ -4,7 +4,7 @@ import signal
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from scalelab.jobs.base import Capabilities, Devices, Ended, ExecutorConfig, Job, State
+from scalelab.jobs.base import Capabilities, Devices, Ended, ExecutorConfig, Job, Said, State
 from scalelab.jobs.gangs import refuse_gang
 from scalelab.jobs.record import write_down
 from scalelab.registry import resolved
@@ -46,7 +46,7 @@ class Inline:
 
     def submit(self, job: Job) -> None:
         """Do the job, here and now."""
-        from scalelab.jobs.worker import Assignment, Said, told  # torch
+        from scalelab.jobs.worker import Assignment, told  # torch
         from scalelab.train.device import use_threads
 
         record = write_down(job, job.resources.threads)

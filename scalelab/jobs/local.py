@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from scalelab.config import Count
 from scalelab.errors import LaunchError
-from scalelab.jobs.base import Capabilities, Devices, Ended, ExecutorConfig, Job, State
+from scalelab.jobs.base import Capabilities, Devices, Ended, ExecutorConfig, Job, Said, State
 from scalelab.jobs.endings import classify
 from scalelab.jobs.forks import devices_here, fork_server, start
 from scalelab.jobs.gangs import free_port, rendezvous
@@ -78,7 +78,7 @@ class _Place:
 class _Process:
     process: BaseProcess
     report: Connection
-    said: dict[str, Any] | None = None
+    said: Said | None = None
 
     def listen(self) -> None:
         """Take what it has said, so that a long report never blocks it."""

@@ -32,7 +32,7 @@ from typing import Any
 from scalelab.errors import ScalelabError
 from scalelab.files import write_json, write_text, writing
 from scalelab.jobs import KINDS
-from scalelab.jobs.base import Outcome
+from scalelab.jobs.base import Outcome, Said
 from scalelab.jobs.gangs import LOCAL_RANK, RANK, SIZE
 from scalelab.jobs.record import JobRecord, written_down
 from scalelab.leases import Taken
@@ -43,16 +43,6 @@ REPORT = "SCALELAB_REPORT"
 STATUS = {"done": 0, "interrupted": 130, "refused": 2, "elsewhere": 2}
 GONE = ("connection closed by peer", "connection reset", "broken pipe", "timed out", "timeout")
 """What a collective says when another process went away."""
-
-
-@dataclass(frozen=True)
-class Said:
-    """How a process says that it ended. JSON types."""
-
-    outcome: Outcome
-    reason: str | None = None
-    where: str | None = None
-    fix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +125,7 @@ def work(path: str, environ: dict[str, str], threads: int | None, report: Connec
     leave_with_parent()
     be_first_to_die()
     said = _in_directory(RunDir(Path(path)), threads)
-    report.send(asdict(said))
+    report.send(said)
     report.close()
     if said.outcome not in {"done", "interrupted"} and int(environ.get(SIZE, "1")) > 1:
         os._exit(1)  # threads of a broken process group would keep it alive

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scalelab.jobs import KINDS
-from scalelab.jobs.base import Job
+from scalelab.jobs.base import Job, Said
 from scalelab.jobs.record import write_down, written_down
-from scalelab.jobs.worker import Assignment, Said, told
+from scalelab.jobs.worker import Assignment, told
 from scalelab.leases import claim, holder
 from scalelab.train.rundir import LEASE
 

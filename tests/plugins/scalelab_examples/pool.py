@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scalelab.config import Count
-from scalelab.jobs.base import Capabilities, Devices, Ended, ExecutorConfig, Job, State
+from scalelab.jobs.base import Capabilities, Devices, Ended, ExecutorConfig, Job, Said, State
 from scalelab.jobs.endings import classify
 from scalelab.jobs.gangs import free_port, rendezvous
 from scalelab.jobs.record import write_down
@@ -90,7 +90,7 @@ class Pool:
         said = []
         for rank in range(len(processes)):
             place = Path(f"{report}-{rank}.json")
-            said.append(json.loads(place.read_text()) if place.exists() else None)
+            said.append(Said(**json.loads(place.read_text())) if place.exists() else None)
             place.unlink(missing_ok=True)
         return classify(job, said, [p.returncode for p in processes], first_gone)
 
