@@ -2,6 +2,7 @@
 #   make demo   train the embedded isoFLOP family, fit it, plan four times its largest budget,
 #               train that, and hold the forecast against what came true
 #   make assistant   after that: SFT, preferences, a reward model, DPO and PPO, each graded
+#   make backtest TABLES=DIR   score forecasting methods on the measured tables in DIR
 #   make test   run every test
 # A second call finds the environment ready. `make demo PYTHON=python3.13` chooses a Python.
 
@@ -14,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # Some hundred Pythons are started: what one has compiled the next ones need not.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo assistant test lint bench clean
+.PHONY: demo assistant backtest test lint bench clean
 
 demo: $(VENV)/.core
 	$(BIN)/scalelab sweep sweeps/isoflop.yaml
@@ -24,6 +25,10 @@ demo: $(VENV)/.core
 
 assistant: demo
 	$(BIN)/scalelab posttrain sweeps/posttrain/assistant.yaml
+
+TABLES ?= tables
+backtest: $(VENV)/.core
+	$(BIN)/scalelab backtest --tables $(TABLES)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
@@ -43,7 +48,7 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,text,post,eval]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,text,tables,post,eval]"
 	touch $@
 
 clean:

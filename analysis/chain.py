@@ -26,12 +26,12 @@ from pathlib import Path
 
 from scalelab.errors import ScalelabError
 from scalelab.files import make_dir, write_text
-from scalelab.launch.sweepfile import SweepFile
-from scalelab.plan.final import PLAN_FILE, Plan
-from scalelab.plan.frozen import FrozenForecast
-from scalelab.plan.ledger import outcome_path
-from scalelab.track.manifest import SweepManifest, manifest_path
-from scalelab.train.rundir import RunDir
+from scalelab.plan.forecast.frozen import FrozenForecast
+from scalelab.plan.forecast.ledger import outcome_path
+from scalelab.plan.plan import PLAN_FILE, Plan
+from scalelab.records.sweep_manifest import SweepManifest, manifest_path
+from scalelab.sweep.file import SweepFile
+from scalelab.train.run_directory import RunDir
 from scalelab.units import sci, si
 
 HERE = Path(__file__).resolve().parent
@@ -95,9 +95,7 @@ def sweep_of(seed: int, root: Path, sweep: Path, budgets: Sequence[float] | None
     return name
 
 
-def words_of(
-    seed: int, sweep: Path, budgets: Sequence[float] | None = None
-) -> tuple[str, list[str]]:
+def words_of(seed: int, sweep: Path, budgets: Sequence[float] | None = None) -> tuple[str, list[str]]:
     """What the sweep of a seed is called, and what it lays over the sweep file.
 
     Args:
@@ -282,9 +280,7 @@ def _tallies(chains: Sequence[Chain], level: str) -> list[str]:
 
 
 def _limits(chains: Sequence[Chain]) -> str:
-    shared = max(
-        (len(a.run_ids & b.run_ids) for i, a in enumerate(chains) for b in chains[:i]), default=0
-    )
+    shared = max((len(a.run_ids & b.run_ids) for i, a in enumerate(chains) for b in chains[:i]), default=0)
     words = (
         "How far this goes: so few chains cannot measure coverage "
         f"(analysis/coverage.md does, on simulated sweeps); the reach is {chains[0].reach:.3g}x, "

@@ -108,8 +108,12 @@ def run_all(source: Path, place: Path) -> None:
         print("scalelab", *command, flush=True)
         done = subprocess.run(
             [sys.executable, "-m", "scalelab.cli", *command],
-            cwd=place, env=environ, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            cwd=place,
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode != 0:
             sys.exit(f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}")
 
@@ -126,8 +130,7 @@ def recorded(place: Path) -> Iterator[tuple[str, Any]]:
         asked = json.loads(manifest.read_text())
         for stage in asked["stages"]:
             yield from directory(place / "runs" / stage["dir"], f"stage:{stage['stage']}")
-    for pattern in ("plans/*/*.json", "fit.json", "grades.json", "runs/forecasts/*.json",
-                    "reports/*/*.json"):  # fmt: skip
+    for pattern in ("plans/*/*.json", "fit.json", "grades.json", "runs/forecasts/*.json", "reports/*/*.json"):
         for path in sorted(place.glob(pattern)):
             name = re.sub(r"[0-9a-f]{12}", "forecast", str(path.relative_to(place)))
             yield from flat(json.loads(path.read_text()), name)
@@ -209,8 +212,7 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> int:
         if len(keys) > 40:
             print(f"{title}: and {len(keys) - 40} more")
     same = len(before) - len(changed) - len(gone)
-    print(f"{same} of {len(before)} values equal, {len(changed)} changed, {len(gone)} gone, "
-          f"{len(new)} new")  # fmt: skip
+    print(f"{same} of {len(before)} values equal, {len(changed)} changed, {len(gone)} gone, {len(new)} new")
     return 1 if changed or gone else 0
 
 

@@ -380,10 +380,7 @@ class Tally:
         ]
 
 
-COLUMNS = (
-    *("what", "kills done", "final state", "bit-equal"),
-    *("lost", "twice", "orphans", "leftovers"),
-)
+COLUMNS = (*("what", "kills done", "final state", "bit-equal"), *("lost", "twice", "orphans", "leftovers"))
 
 
 def run_undisturbed(subject: Subject) -> World:
@@ -609,11 +606,7 @@ class _Round:
         return lost, more
 
     def _look_for_tracebacks(self) -> None:
-        logs = [
-            *self.said,
-            *self.world.runs.rglob("traceback*"),
-            *self.world.runs.rglob("sync.log"),
-        ]
+        logs = [*self.said, *self.world.runs.rglob("traceback*"), *self.world.runs.rglob("sync.log")]
         for path in logs:
             text = path.read_text(errors="replace")
             if words := _traceback_in(text):

@@ -86,8 +86,8 @@ class World:
         """A call of the command line."""
         return [sys.executable, "-m", "scalelab.cli", *argv]
 
-    def __call__(self, *argv: str, timeout: float = 240) -> subprocess.CompletedProcess:
-        """Run a command to its end."""
+    def __call__(self, *argv: str, timeout: float = 900) -> subprocess.CompletedProcess:
+        """Run a command to its end; the limit is for one that hangs, on a machine however busy."""
         return subprocess.run(
             self.command(*argv),
             cwd=self.path,
@@ -215,8 +215,7 @@ def leftovers(*folders: Path) -> list[Path]:
         path
         for folder in folders
         for path in sorted(folder.rglob("*"))
-        if path.suffix in {".partial", ".tmp", ".draft"}
-        or path.parent.name in {"checkpoints", "partial"}
+        if path.suffix in {".partial", ".tmp", ".draft"} or path.parent.name in {"checkpoints", "partial"}
     ]
 
 

@@ -51,8 +51,8 @@ from old_way import (
 from scalelab.errors import ScalelabError
 from scalelab.files import whole, write_text
 from scalelab.jobs.base import Executor
-from scalelab.launch.plan import place
-from scalelab.launch.sweepfile import SweepFile
+from scalelab.launch.sweep_plan import place
+from scalelab.sweep.file import SweepFile
 from scalelab.train.spec import RunResult
 from scalelab.units import sci, si
 
@@ -279,9 +279,7 @@ def _rules(arms: Sequence[Arm]) -> list[str]:
 def _run(arm: Arm) -> str:
     foretold = ""
     if (c := arm.forecast) is not None:
-        word = {True: "held", False: "**missed**", None: "not judged"}[
-            chain.holds(c.quoted, c.loss)
-        ]
+        word = {True: "held", False: "**missed**", None: "not judged"}[chain.holds(c.quoted, c.loss)]
         foretold = f"{c.foretold:.4f} {chain.interval(c.quoted)} {word}"
     return (
         f"| {arm.way} | {arm.seed} | {arm.search_flops / 1e12:.6g} | {arm.final_flops / 1e12:.6g} "
@@ -356,7 +354,7 @@ def draw(arms: Sequence[Arm], path: Path) -> None:
     """Losses by way, and differences with their intervals, as a picture."""
     import matplotlib  # not at the top, as in Sampler
 
-    from scalelab.report.drawing import BLUE, GREY, INK, MARKERS, RED, SMALL, STYLE
+    from scalelab.report.plots.plot_style import BLUE, GREY, INK, MARKERS, RED, SMALL, STYLE
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
@@ -366,20 +364,20 @@ def draw(arms: Sequence[Arm], path: Path) -> None:
     old = [way for way in ways if way in OLD and difference(arms, way).pairs]
     with matplotlib.rc_context(STYLE):
         figure, (left, right) = plt.subplots(
-            1,
-            2,
-            figsize=(8.4, 1.3 + 0.36 * len(ways)),
-            width_ratios=(1.15, 1),
-            layout="constrained",
+            1, 2, figsize=(8.4, 1.3 + 0.36 * len(ways)), width_ratios=(1.15, 1), layout="constrained"
         )
         for row, way in enumerate(ways):
             colour = BLUE if way in NEW else RED
             mine = [arm for arm in arms if arm.way == way and arm.loss is not None]
             for arm in mine:
                 left.plot(
-                    arm.loss, row, MARKERS[seeds.index(arm.seed) % len(MARKERS)], color=colour,
-                    markersize=5, markerfacecolor=colour if way in NEW else "white",
-                )  # fmt: skip
+                    arm.loss,
+                    row,
+                    MARKERS[seeds.index(arm.seed) % len(MARKERS)],
+                    color=colour,
+                    markersize=5,
+                    markerfacecolor=colour if way in NEW else "white",
+                )
             if mine:
                 left.plot(np.mean([arm.loss for arm in mine]), row, "|", color=INK, markersize=15)
         left.set_yticks(range(len(ways)), ways)
@@ -390,9 +388,15 @@ def draw(arms: Sequence[Arm], path: Path) -> None:
             marker = MARKERS[seeds.index(seed) % len(MARKERS)]
             left.plot([], [], marker, color=INK, markerfacecolor="white", label=f"seed {seed}")
         left.legend(
-            fontsize=SMALL, frameon=False, ncols=len(seeds), loc="lower left",
-            bbox_to_anchor=(0, 1.09), borderpad=0, handletextpad=0.2, columnspacing=1.2,
-        )  # fmt: skip
+            fontsize=SMALL,
+            frameon=False,
+            ncols=len(seeds),
+            loc="lower left",
+            bbox_to_anchor=(0, 1.09),
+            borderpad=0,
+            handletextpad=0.2,
+            columnspacing=1.2,
+        )
         right.axvline(0, color=GREY, linewidth=0.8)
         for row, way in enumerate(old):
             apart = difference(arms, way)

@@ -26,15 +26,15 @@ from pathlib import Path
 
 import chain
 
-from scalelab.data import shards
-from scalelab.data.shards import Corpus
+from scalelab.data.corpus import shards
+from scalelab.data.corpus.shards import Corpus
 from scalelab.errors import RunError
 from scalelab.jobs.base import Executor
-from scalelab.launch.plan import PlannedWork, place
-from scalelab.launch.sweepfile import SweepFile
-from scalelab.launch.sweeping import train_all
+from scalelab.launch.sweep_plan import PlannedJob, place
+from scalelab.launch.sweep_run import train_all
 from scalelab.model.base import Architecture
 from scalelab.sweep.base import Proposal
+from scalelab.sweep.file import SweepFile
 from scalelab.train.optimizers.adamw import AdamWRecipe
 from scalelab.train.recipe import Recipe
 from scalelab.train.rules import BatchRule
@@ -63,9 +63,7 @@ def naive(recipe: Recipe) -> Recipe:
             "optimizer": AdamWRecipe(
                 lr=1e-3, width_exponent=0.0, batch_exponent=0.0, beta2=0.999, weight_decay=0.01
             ),
-            "batch": BatchRule(
-                coefficient=float(batch), exponent=0.0, min_tokens=batch, max_tokens=batch
-            ),
+            "batch": BatchRule(coefficient=float(batch), exponent=0.0, min_tokens=batch, max_tokens=batch),
         }
     )
 
@@ -346,9 +344,7 @@ def with_settings(recipe: Recipe, settings: Mapping[str, float]) -> Recipe:
     )
 
 
-def train(
-    file: SweepFile, work: Sequence[PlannedWork], executor: Executor
-) -> tuple[RunResult, ...]:
+def train(file: SweepFile, work: Sequence[PlannedJob], executor: Executor) -> tuple[RunResult, ...]:
     """Train what is not trained yet; the results, in order."""
     for w in work:
         if w.state != "done":

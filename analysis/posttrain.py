@@ -69,10 +69,7 @@ def page(seeds: Sequence[int], found: Sequence[dict[str, Any]]) -> str:
     for model in models:
         cells = [model]
         for name in sets:
-            both = [
-                mean_of([_row(one, model, name)[what] for one in found])
-                for what in ("accuracy", "gold")
-            ]
+            both = [mean_of([_row(one, model, name)[what] for one in found]) for what in ("accuracy", "gold")]
             cells.append(" / ".join(both))
         cells.append(mean_of([_model(one, model)["bpb"] for one in found]))
         lines.append(f"| {' | '.join(cells)} |")
@@ -107,10 +104,7 @@ def page(seeds: Sequence[int], found: Sequence[dict[str, Any]]) -> str:
 def _took(found: Sequence[dict[str, Any]]) -> str:
     flops = ", ".join(sci(one["flops"]) for one in found)
     seconds = ", ".join(f"{one['seconds']:.0f}" for one in found)
-    return (
-        f"{flops} FLOPs [reckoned], and {seconds} s of all processes together [measured, two "
-        "cores]."
-    )
+    return f"{flops} FLOPs [reckoned], and {seconds} s of all processes together [measured, two cores]."
 
 
 def mean_of(values: Sequence[float | None]) -> str:
@@ -163,8 +157,7 @@ def _pushed(found: Sequence[dict[str, Any]], seeds: Sequence[int]) -> list[str]:
             gold, proxy, kl = (np.array(curve[k]) for k in ("gold", "proxy", "kl"))
             if len(gold) > 20:  # a step of PPO is one small batch: means over tenths
                 gold, proxy, kl = (
-                    np.array([part.mean() for part in np.array_split(v, 10)])
-                    for v in (gold, proxy, kl)
+                    np.array([part.mean() for part in np.array_split(v, 10)]) for v in (gold, proxy, kl)
                 )
             peak = int(gold.argmax())
             lines.append(

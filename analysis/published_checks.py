@@ -16,13 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
-from scalelab.accelerators import accelerator
-from scalelab.laws.chinchilla import Chinchilla, optimum
-from scalelab.laws.tokencost import TokenCost
+from scalelab.hardware.accelerators import accelerator
+from scalelab.laws.forms.chinchilla import Chinchilla, optimum
+from scalelab.laws.token_cost import TokenCost
 from scalelab.model.transformer.flops import training_flops_per_token
-from scalelab.plan.cost import cost, of_hours
-from scalelab.plan.demand import serve
-from scalelab.plan.memory import CONVENTIONS, state_bytes, zero_bytes
+from scalelab.plan.choose.inference_demand import serve
+from scalelab.plan.cost.memory import CONVENTIONS, state_bytes, zero_bytes
+from scalelab.plan.cost.price import FINAL, of_hours
+from scalelab.plan.cost.training_time import TrainingTime
 from scalelab.units import sci, si
 
 H100, TPU_V4 = accelerator("h100"), accelerator("tpu-v4")
@@ -78,11 +79,12 @@ def checks() -> list[Check]:
 
 def llama() -> list[Check]:
     """Llama 3 405B from its parameters and tokens to carbon."""
-    chain = cost(
-        6 * 405e9 * 15.6e12,
-        devices=16_000,
-        peak_flops_per_s=H100.peak_flops_per_s,
-        mfu=400e12 / H100.peak_flops_per_s,
+    time = TrainingTime(6 * 405e9 * 15.6e12, 16_000, 400e12, "assumed", "400 TFLOP/s a GPU")
+    chain = of_hours(
+        FINAL,
+        "planned",
+        flops=time.flops,
+        device_hours=time.device_hours,
         dollars_per_device_hour=2.0,
         device_kw=0.7,
         co2_kg_per_kwh=0.24,
@@ -91,7 +93,7 @@ def llama() -> list[Check]:
     return [
         Check(f"{name}: 6 N D", f"{LLAMA_3}, section 3.2", chain.flops, 3.8e25, "FLOPs", 0.01),
         Check(f"{name}: hours", LLAMA_CHAIN, chain.device_hours, 26e6, "H100-hours", 0.02),
-        Check(f"{name}: on 16,000 devices", LLAMA_CHAIN, chain.days, 70, "days", 0.03),
+        Check(f"{name}: on 16,000 devices", LLAMA_CHAIN, time.days, 70, "days", 0.03),
         Check(f"{name}: money", LLAMA_CHAIN, chain.dollars, 52e6, "dollars", 0.02),
         Check(f"{name}: carbon", LLAMA_CHAIN, chain.co2_kg, 4.4e6, "kg CO2e", 0.01),
         Check(
@@ -132,11 +134,7 @@ def deepseek() -> list[Check]:
     source = "DeepSeek-AI 2024, arXiv:2412.19437, table 1"
     hours = 2.664e6 + 0.119e6 + 0.005e6
     bill = of_hours(
-        "DeepSeek-V3",
-        "spent",
-        flops=6 * 37e9 * 14.8e12,
-        device_hours=hours,
-        dollars_per_device_hour=2.0,
+        "DeepSeek-V3", "spent", flops=6 * 37e9 * 14.8e12, device_hours=hours, dollars_per_device_hour=2.0
     )
     return [
         Check("DeepSeek-V3: all phases", source, hours, 2.788e6, "H800-hours", 1e-6),
@@ -199,10 +197,7 @@ def chinchilla() -> list[Check]:
 def sardana() -> list[Check]:
     """Models sized for their use as well."""
     rows = []
-    for N, demand, n_params, n_tokens in (
-        (30e9, 5e12, 16.41e9, 3.26e12),
-        (70e9, 1e13, 41.55e9, 7.92e12),
-    ):
+    for N, demand, n_params, n_tokens in ((30e9, 5e12, 16.41e9, 3.26e12), (70e9, 1e13, 41.55e9, 7.92e12)):
         # D of the compute-optimal model of N parameters: alpha A / N^alpha = beta B / D^beta.
         price = SARDANA["alpha"] * SARDANA["A"] / N ** SARDANA["alpha"]
         D = (SARDANA["beta"] * SARDANA["B"] / price) ** (1 / SARDANA["beta"])
@@ -292,7 +287,10 @@ class Model:
 
 HISTORY = (
     Model(
-        "GPT-1", 2018, 117e6, 0.96 * 8.64e19 / (6 * 117e6),
+        "GPT-1",
+        2018,
+        117e6,
+        0.96 * 8.64e19 / (6 * 117e6),
         "Radford et al. 2018; D, repeats included, from 0.96 PF-days (unverified)",
         repeats=True,
     ),
@@ -306,12 +304,16 @@ HISTORY = (
     Model("Llama 3 405B", 2024, 405e9, 15.6e12, LLAMA_3),
     Model("Llama 3 8B", 2024, 8.03e9, 15e12, f"{LLAMA_3}; D is 'over 15T' (model card)"),
     Model(
-        "DeepSeek-V3", 2024, 37e9, 14.8e12,
-        "DeepSeek-AI 2024, arXiv:2412.19437; 37B of 671B are active", is_sparse=True,
+        "DeepSeek-V3",
+        2024,
+        37e9,
+        14.8e12,
+        "DeepSeek-AI 2024, arXiv:2412.19437; 37B of 671B are active",
+        is_sparse=True,
     ),
     Model("OLMo 2 13B", 2024, 13.7e9, 5e12, "OLMo et al. 2025, arXiv:2501.00656"),
     Model("OLMo 2 32B", 2025, 32.2e9, 6e12, "allenai.org/blog/olmo2-32B, 2025-03-13: up to 6T"),
-)  # fmt: skip
+)
 
 
 def ratio_at(flops: float) -> float:
@@ -323,9 +325,7 @@ def ratio_at(flops: float) -> float:
 def page(rows: Sequence[Check], models: Sequence[Model]) -> str:
     """Both tables as Markdown."""
     failed = [r for r in rows if not r.agrees]
-    verdict = (
-        "all agree" if not failed else f"{len(failed)} do not: {'; '.join(r.claim for r in failed)}"
-    )
+    verdict = "all agree" if not failed else f"{len(failed)} do not: {'; '.join(r.claim for r in failed)}"
     lines = [
         "# Published figures, computed again [literature]",
         "",
@@ -383,9 +383,13 @@ def _row(m: Model) -> str:
         over = m.tokens_per_param / m.optimal
         wasted = "-" if m.is_sparse or m.repeats else f"{m.wasted:.0%}"
         cells = [
-            si(m.n_tokens), sci(m.flops), _ratio(m.tokens_per_param), _ratio(m.optimal),
-            f"{_ratio(over)}x", wasted,
-        ]  # fmt: skip
+            si(m.n_tokens),
+            sci(m.flops),
+            _ratio(m.tokens_per_param),
+            _ratio(m.optimal),
+            f"{_ratio(over)}x",
+            wasted,
+        ]
     active = " active" if m.is_sparse else ""
     return f"| {m.name} | {m.year} | {si(m.n_params)}{active} | {' | '.join(cells)} | {m.source} |"
 
@@ -425,29 +429,51 @@ def draw(models: Sequence[Model], path: Path) -> None:
     ax.plot(beyond, [ratio_at(c) for c in beyond], color=INK, lw=1.6, ls=(0, (4, 2.5)))
     ax.annotate(
         "compute-optimal: refit of Hoffmann et al.,\nsolid where it was fitted, dashed beyond",
-        (6e19, ratio_at(6e19)), (0, -8), textcoords="offset points", va="top", ha="left",
-        fontsize=9, color=INK,
-    )  # fmt: skip
+        (6e19, ratio_at(6e19)),
+        (0, -8),
+        textcoords="offset points",
+        va="top",
+        ha="left",
+        fontsize=9,
+        color=INK,
+    )
     low, high = GOPHER_RANGE
     ax.plot([GOPHER_FLOPS] * 2, [low, high], color=GREY, lw=5, alpha=0.45, solid_capstyle="butt")
     ax.annotate(
-        "80% interval\nat Gopher's compute", (GOPHER_FLOPS, low), (-7, 0),
-        textcoords="offset points", va="center", ha="right", fontsize=8, color=GREY,
-    )  # fmt: skip
+        "80% interval\nat Gopher's compute",
+        (GOPHER_FLOPS, low),
+        (-7, 0),
+        textcoords="offset points",
+        va="center",
+        ha="right",
+        fontsize=8,
+        color=GREY,
+    )
     for m in models:
         if m.flops is None:
             continue
         above = m.tokens_per_param > m.optimal
         colour = BLUE if above else ORANGE
         ax.plot(
-            m.flops, m.tokens_per_param, "o" if above else "v", ms=7.5, color=colour, mew=1.6,
+            m.flops,
+            m.tokens_per_param,
+            "o" if above else "v",
+            ms=7.5,
+            color=colour,
+            mew=1.6,
             mfc="white" if m.is_sparse else colour,
-        )  # fmt: skip
+        )
         dx, dy, ha, va = BESIDE[m.name]
         ax.annotate(
-            f"{m.name}, {m.year}", (m.flops, m.tokens_per_param), (dx, dy),
-            textcoords="offset points", ha=ha, va=va, fontsize=9, color=colour,
-        )  # fmt: skip
+            f"{m.name}, {m.year}",
+            (m.flops, m.tokens_per_param),
+            (dx, dy),
+            textcoords="offset points",
+            ha=ha,
+            va=va,
+            fontsize=9,
+            color=colour,
+        )
     ax.set(xscale="log", yscale="log", xlim=(6e18, 3e26), ylim=(0.6, 4e3))
     ax.set_xlabel("training compute 6 N D, FLOPs")
     ax.set_ylabel("training tokens per (active) parameter")
@@ -459,8 +485,9 @@ def draw(models: Sequence[Model], path: Path) -> None:
         "Too large for its tokens (triangles, below), or trained for longer than is optimal "
         "(circles, above)\nOpen mark: active parameters of a sparse model. GPT-2's tokens are "
         "unknown.",
-        loc="left", fontsize=9.5,
-    )  # fmt: skip
+        loc="left",
+        fontsize=9.5,
+    )
     figure.savefig(path)
 
 

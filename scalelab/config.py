@@ -1,32 +1,47 @@
-"""The grammar of everything that a person writes down: typed, frozen, hashed, no extras.
-
-Files are YAML 1.2, so `1e12` is a number and `no` is a word. Every mistake in a file is
-answered at once, each with its line. Rooms declare their own configs beside the code that
-they configure; this file knows only how a config behaves.
+"""Base of all configs: typed, frozen, hashed, without unknown keys.
 
     scalelab sweep isoflop.yaml --set recipe.seq_len=128
 
-reads the file, lays the override over it, validates, and hashes what came out.
+reads the file, applies the override, validates, and hashes the result. All errors of a file are
+reported together, each with its line. Packages declare their configs beside the code that they
+configure; this file has what all configs share.
+
+Not here: how YAML is read, and its limits (yaml_document.py, yaml_builder.py); how errors in values
+are reported (config_errors.py).
 """
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.representer import SafeRepresenter
 
-from scalelab.errors import ConfigError
+from scalelab.config_errors import arithmetic_reason, refusal
+from scalelab.errors import ConfigError, ScalelabError
+from scalelab.file_kinds import YAML_ENDINGS, refuse_other_kind, refuse_other_path, similar_path
 from scalelab.registry import Registry, did_you_mean
+from scalelab.yaml_builder import BareWord, is_ambiguous, shortened
+from scalelab.yaml_document import YamlDocument, parse_yaml, read
+
+__all__ = ["YamlDocument", "arithmetic_reason", "parse_yaml", "read"]
+
+_ORIGIN = "_origin"
+"""Attribute with the YamlDocument that a config was loaded from."""
+_KEY = re.compile(r"[a-z_]+(\.[\w-]+)*(?=$|[:,])")
+"""Dotted key at the start of a place."""
+LARGEST = 2**63 - 1
+"""Largest whole number of a config: that of a signed 64-bit integer, in which torch and NumPy count."""
+LARGEST_SEED = 2**32 - 1
+"""Largest seed that every generator takes: torch 64 bits, NumPy's legacy one and thus transformers 32."""
 
 # Strict, so that "1e12" in quotes, `true` or 2.5 cannot pass for a count. A whole number may
 # be written as 1e6, because that is how people write token counts.
@@ -41,20 +56,28 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Whole = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=0)]
-Count = Annotated[int, BeforeValidator(_whole), Field(strict=True, gt=0)]
-Switch = Annotated[bool, Field(strict=True)]
-Name = Annotated[str, Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+def _name(value: object) -> object:
+    if isinstance(value, BareWord):
+        raise ValueError(f'{value} is not text to every reader of YAML: quote it, "{value}"')
+    return value
 
-Path_ = tuple[str | int, ...]
+
+Whole = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=0, le=LARGEST)]
+Count = Annotated[int, BeforeValidator(_whole), Field(strict=True, gt=0, le=LARGEST)]
+Seed = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=0, le=LARGEST_SEED)]
+Switch = Annotated[bool, Field(strict=True)]
+Name = Annotated[
+    str, BeforeValidator(_name), Field(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+]
 
 
 class Config(BaseModel):
     """Base of every config. Frozen, so that a run's hash cannot drift from its contents."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
+    file_kind: ClassVar[str | None] = None
+    """Kind of file that is a whole config of this class, of file_kinds.KINDS; None: part of a file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     @classmethod
     def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
@@ -63,25 +86,65 @@ class Config(BaseModel):
         Raises:
             ConfigError: Naming every mistake at once, each with its file and line.
         """
-        document = read(path)
+        document = cls.read_file(path)
         for override in overrides:
             document.override(override)
-        return cls.parse(document)
+        config = cls.parse(document)
+        # As a cached property would: it is no field, so it is neither compared, hashed nor written.
+        config.__dict__[_ORIGIN] = document
+        return config
+
+    @contextmanager
+    def located(self) -> Iterator[None]:
+        """Add file and line to errors of the body whose place is a key of this config ("design.budgets").
+
+        Raises:
+            ScalelabError: The body's own, with the place in its file where there is one.
+        """
+        try:
+            yield
+        except ScalelabError as error:
+            document: YamlDocument | None = self.__dict__.get(_ORIGIN)
+            key = _KEY.match(error.where)
+            if document is None or key is None or key[0].split(".")[0] not in type(self).model_fields:
+                raise
+            path = tuple(int(part) if part.isdecimal() else part for part in key[0].split("."))
+            error.begin_place(document.place(path))
+            raise
 
     @classmethod
-    def parse(cls, document: "Document") -> Self:
+    def read_file(cls, path: Path) -> YamlDocument:
+        """Return the contents of a file of this kind.
+
+        Raises:
+            ConfigError: The file cannot be read, or is of another kind.
+        """
+        if cls.file_kind is None:
+            return read(path)
+        if path.suffix.lower() not in YAML_ENDINGS or os.path.isdir(path):
+            refuse_other_path(path, cls.file_kind)
+        if not os.path.lexists(path) and (similar := similar_path(path)) is not None:
+            raise ConfigError(
+                f"cannot read {path}: No such file or directory",
+                where=str(path),
+                fix=f"did you mean {similar}?",
+            )
+        document = read(path)
+        refuse_other_kind(document, cls.file_kind)
+        return document
+
+    @classmethod
+    def parse(cls, document: "YamlDocument") -> Self:
         """The config that a document describes. Raises ConfigError naming every mistake."""
         try:
             return cls.model_validate(document.data)
         except ValidationError as error:
-            wrong = [_explain(e, document, cls) for e in error.errors()]
-            wrong.sort(key=lambda w: w.problem.endswith("is missing"))  # a typo explains a gap
-            count = "1 mistake" if len(wrong) == 1 else f"{len(wrong)} mistakes"
+            raise refusal(error, document, cls) from None
+        except ArithmeticError as error:
             raise ConfigError(
-                f"{count} in {document.name}: {wrong[0].problem}"
-                + (" (and others, below)" if len(wrong) > 1 else ""),
-                where="\n         ".join(f"{w.place}: {w.path}: {w.problem}" for w in wrong),
-                fix="; ".join(dict.fromkeys(w.fix for w in wrong)),
+                f"{document.name} cannot be used: {arithmetic_reason(error)}",
+                where=document.name,
+                fix="correct the largest and smallest numbers of the file",
             ) from None
 
     @property
@@ -93,10 +156,44 @@ class Config(BaseModel):
         """The config as YAML text; parsing it gives an equal config."""
         out = StringIO()
         yaml = YAML(typ="safe", pure=True)
+        yaml.Representer = _Representer
         yaml.default_flow_style = False
         yaml.sort_base_mapping_type_on_output = False
         yaml.dump(self.model_dump(mode="json"), out)
         return out.getvalue()
+
+
+@contextmanager
+def refuse_arithmetic(what: str, where: str, fix: str) -> Iterator[None]:
+    """Turn an overflow, a division by zero or an impossible config into a ConfigError.
+
+    For code that computes settings from the numbers of a config, each of which is possible by itself.
+
+    Args:
+        what: What is computed: "the rules of the recipe".
+        where: Keys whose numbers enter.
+        fix: What to change.
+
+    Raises:
+        ConfigError: The body raised ArithmeticError or ValueError.
+    """
+    try:
+        yield
+    except (ArithmeticError, ValueError) as error:
+        problem = f"{what} cannot be computed: {arithmetic_reason(error)}"
+        raise ConfigError(problem, where=where, fix=fix) from None
+
+
+class _Representer(SafeRepresenter):
+    """Writes text in quotes where another reader of YAML would not read text."""
+
+
+def _represent_text(representer: SafeRepresenter, text: str) -> Any:
+    style = "'" if is_ambiguous(text) else None
+    return representer.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Representer.add_representer(str, _represent_text)
 
 
 def changed(config: Config) -> dict[str, Any]:
@@ -171,10 +268,10 @@ def plugin(registry: Registry, part: str | None = None, default: str | None = No
         part: The attribute of a member that is the config class; None: the member itself.
         default: The kind of settings that name none, as all were before there were others.
     """
-    return Annotated[Any, BeforeValidator(Choice(registry, part, default))]
+    return Annotated[Any, BeforeValidator(PluginField(registry, part, default))]
 
 
-class Choice:
+class PluginField:
     """Validates a field of plugin()'s."""
 
     def __init__(self, registry: Registry, part: str | None = None, default: str | None = None):
@@ -201,212 +298,7 @@ class Choice:
         kind = value.get("kind")
         if not self.has(kind):
             raise ValueError(
-                f"unknown {registry.noun} {kind!r}{did_you_mean(kind, registry)}"
+                f"unknown {registry.noun} {shortened(kind)}{did_you_mean(kind, registry)}"
                 f" (there are: {', '.join(registry)})"
             )
         return self.member(kind).model_validate(value)
-
-
-@dataclass
-class Document:
-    """What a YAML file says, and where it says it."""
-
-    name: str
-    data: dict[str, Any]
-    marks: dict[Path_, int] = field(default_factory=dict)
-    """Line of each key and item, counted from 1."""
-    notes: dict[Path_, str] = field(default_factory=dict)
-    """Where a value came from when it was not the file."""
-
-    def place(self, path: Path_) -> str:
-        """`file:line` of the nearest enclosing thing that was written."""
-        for end in range(len(path), -1, -1):
-            if path[:end] in self.notes:
-                return self.notes[path[:end]]
-            if path[:end] in self.marks:
-                return f"{self.name}:{self.marks[path[:end]]}"
-        return f"{self.name}:1"
-
-    def override(self, text: str) -> None:
-        """Lay one `a.b=value` over the data. The value is read as YAML."""
-        dotted, equals, written = text.partition("=")
-        keys = dotted.strip().split(".")
-        if not equals or not all(keys):
-            raise ConfigError(
-                f"cannot read the override {text!r}",
-                where="--set",
-                fix="write it as --set a.b=value",
-            )
-        parts: Path_ = tuple(int(key) if key.isdigit() else key for key in keys)
-        here: Any = self.data
-        for i, part in enumerate(parts[:-1]):
-            if isinstance(here, list) and isinstance(part, int) and part < len(here):
-                here = here[part]
-            elif isinstance(here, dict):
-                if here.setdefault(part, {}) is None:
-                    here[part] = {}
-                here = here[part]
-            else:
-                self._no_place(text, parts[: i + 1])
-        try:
-            here[parts[-1]] = _plain(_yaml().load(written or "null"), (), {})
-        except MarkedYAMLError as error:
-            raise ConfigError(
-                f"cannot read the value of {text!r}: {error.problem}",
-                where="--set",
-                fix="write the value as YAML: a number, a word, [a, list]",
-            ) from None
-        except (IndexError, TypeError):
-            self._no_place(text, parts)
-        self.notes[parts] = f"--set {text}"
-        self.marks = {
-            path: line for path, line in self.marks.items() if path[: len(parts)] != parts
-        }
-
-    def _no_place(self, text: str, parts: Path_) -> None:
-        raise ConfigError(
-            f"the override {text!r} leads nowhere",
-            where=f"{self.name} has no {'.'.join(map(str, parts))}",
-            fix="name a key that the file has, or could have",
-        ) from None
-
-
-def read(path: Path) -> Document:
-    """The contents of a YAML file with the line of everything in it.
-
-    Raises:
-        ConfigError: The file is missing, unreadable, not YAML, or says a key twice.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise ConfigError(
-            f"cannot read {path}: {reason}", where=str(path), fix="name a readable YAML file"
-        ) from None
-    return parse_yaml(text, str(path))
-
-
-def parse_yaml(text: str, name: str) -> Document:
-    """The same, from text that is already in hand; `name` is what messages call it."""
-    try:
-        loaded = _yaml().load(text)
-    except DuplicateKeyError as error:
-        line = error.problem_mark.line + 1
-        found = re.search(r'duplicate key "(.*?)"', error.problem or "")
-        key = found[1] if found else "a key"
-        raise ConfigError(
-            f"the key {key!r} is given twice", where=f"{name}:{line}", fix="keep one of the two"
-        ) from None
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(
-            f"not YAML: {error.problem or error.context}",
-            where=f"{name}:{line}",
-            fix="mend the line; indent with spaces, and put a space after each colon",
-        ) from None
-    except Exception as error:
-        # ruamel raises its own ReaderError, and bare ValueErrors, for bytes that are not text.
-        if type(error).__module__.startswith("ruamel") or isinstance(error, ValueError):
-            raise ConfigError(f"not YAML: {error}", where=name, fix="name a YAML file") from None
-        raise
-    if not isinstance(loaded, dict):
-        what = "empty" if loaded is None else "not made of keys and values"
-        raise ConfigError(f"the file is {what}", where=f"{name}:1", fix="write `key: value` lines")
-    marks: dict[Path_, int] = {}
-    return Document(name, _plain(loaded, (), marks), marks)
-
-
-def _yaml() -> YAML:
-    return YAML(typ="rt", pure=True)  # round-trip: it alone remembers lines
-
-
-def _plain(node: Any, path: Path_, marks: dict[Path_, int]) -> Any:
-    """The node as plain Python values, its lines noted in `marks`."""
-    if isinstance(node, CommentedMap):
-        for key in node:
-            marks[(*path, key)] = _line(node.lc.key, key)
-        return {key: _plain(value, (*path, key), marks) for key, value in node.items()}
-    if isinstance(node, CommentedSeq):
-        for i in range(len(node)):
-            marks[(*path, i)] = _line(node.lc.item, i)
-        return [_plain(value, (*path, i), marks) for i, value in enumerate(node)]
-    if isinstance(node, bool) or node is None:
-        return node
-    for kind in (int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return node
-
-
-def _line(find: Any, key: object) -> int:
-    """The line of a key or an item; what came in by a merge or a tag has none, and gets 1."""
-    try:
-        return find(key)[0] + 1
-    except (TypeError, KeyError):
-        return 1
-
-
-@dataclass(frozen=True)
-class _Mistake:
-    place: str
-    path: str
-    problem: str
-    fix: str
-
-
-def _explain(error: Any, document: Document, model: type[BaseModel]) -> _Mistake:
-    """One mistake in words a person can act on."""
-    path: Path_ = tuple(error["loc"])
-    owner, shown, value = _owner(model, path, document.data), path, error["input"]
-    place, dotted = document.place(path), ".".join(map(str, shown)) or "(file)"
-    if error["type"] == "extra_forbidden":
-        hint = did_you_mean(path[-1], list(owner))
-        fix = f"keys here: {', '.join(owner)}" if owner else "remove it"
-        return _Mistake(place, dotted, f"unknown key {path[-1]!r}{hint}", fix)
-    if error["type"] == "missing":
-        return _Mistake(place, dotted, f"{path[-1]!r} is missing", f"add `{path[-1]}: ...`")
-    if error["type"] in {"float_type", "int_type"} and isinstance(value, str):
-        problem = f"{value!r} is text, not a number"
-        fix = "write a number, such as 3 or 1e12"
-        return _Mistake(
-            place, dotted, problem, f"write {value} without quotes" if _number(value) else fix
-        )
-    problem = error["msg"].removeprefix("Value error, ")
-    if error["type"] != "value_error":
-        problem = f"{problem[0].lower()}{problem[1:]}, got {value!r}"
-    return _Mistake(place, dotted, problem, f"change {dotted}" if path else "change the file")
-
-
-def _number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _owner(model: type[BaseModel] | None, path: Path_, data: Any) -> Sequence[str]:
-    """Names of the fields that may stand beside the last part of `path`."""
-    for part in path[:-1]:
-        info = model.model_fields.get(str(part)) if model else None
-        kinds = (info.annotation, *get_args(info.annotation)) if info else ()
-        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
-        try:
-            data = data[part]
-        except (LookupError, TypeError):
-            data = None
-        if model is None and isinstance(data, dict):
-            model = _plugin_called(data.get("kind"), info)
-    return list(model.model_fields) if model else []
-
-
-def _plugin_called(name: object, info: Any) -> type[BaseModel] | None:
-    """The config that a plug-in field holds, from the registry its validator was made with."""
-    kinds = get_args(info.annotation) if info else ()  # of "a plug-in or nothing" too
-    beside = [extra for kind in kinds for extra in getattr(kind, "__metadata__", ())]
-    for extra in (*info.metadata, *beside) if info else ():
-        choice = getattr(extra, "func", None)
-        if isinstance(choice, Choice) and choice.has(name):
-            return choice.member(name)
-    return None

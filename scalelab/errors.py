@@ -1,4 +1,4 @@
-"""The mistakes a person can mend, and how we tell them.
+"""Errors that a person can fix: the problem, where it is, and the fix.
 
 Every message answers three questions in this order: what is wrong, with its value;
 where it was found; what to do next. An error that ends an estimate carries the estimate
@@ -6,18 +6,65 @@ as `evidence`, so that a caller may look at it and cannot mistake it for a resul
 Whatever is not a ScalelabError is our own bug and keeps its traceback.
 """
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from scalelab.markup import printable
+
+INDENT = 9
+"""Spaces before the second and later places of an error, which begin under the first."""
+
 
 class ScalelabError(Exception):
     """A problem that the person at the keyboard can solve. Printed without a traceback."""
 
     def __init__(self, problem: str, *, where: str, fix: str, evidence: object = None):
-        super().__init__(f"{problem}\n  where: {where}\n  fix:   {fix}")
         self.problem, self.where, self.fix = problem, where, fix
         self.evidence = evidence
+        super().__init__(self.text())
+
+    def text(self) -> str:
+        """Return problem, place and fix, one a line, without characters that control a terminal."""
+        text = f"{_one_line(self.problem)}\n  where: {_indented(self.where)}\n  fix:   {_one_line(self.fix)}"
+        return printable(text, keep_lines=True)
+
+    def begin_place(self, place: str) -> None:
+        """Put the place of the input, such as its file, before where the problem was found."""
+        self.where = f"{place}: {self.where}"
+        self.args = (self.text(),)
 
     def __reduce__(self):
         # Errors cross process borders; the default pickling would forget the keywords.
         return _rebuild, (type(self), self.problem, self.where, self.fix)
+
+
+@contextmanager
+def within(place: str) -> Iterator[None]:
+    """Name the input in errors of the body that do not name it.
+
+    Args:
+        place: Path of a file, or what messages call the input.
+
+    Raises:
+        ScalelabError: The body's own, with the place.
+    """
+    try:
+        yield
+    except ScalelabError as error:
+        if place not in error.where:
+            error.begin_place(place)
+        raise
+
+
+def _one_line(text: str) -> str:
+    """A text without line ends: a name that holds some cannot forge another line of the message."""
+    return " ".join(text.split("\n"))
+
+
+def _indented(text: str) -> str:
+    """Several places, each on a line of its own that begins with its indent; other line ends are spaces."""
+    return re.sub(rf"\n(?! {{{INDENT}}})", " ", text)
 
 
 def _rebuild(kind: type[ScalelabError], problem: str, where: str, fix: str) -> ScalelabError:

@@ -3,6 +3,8 @@
 A file is written beside its place, flushed to the disk, then renamed. Whoever finds a
 name finds a complete file, whatever was killed and whenever. What the disk refuses
 (full, read-only, not ours) becomes a RunError that a person can act on.
+
+Only regular files are read: a pipe or a device may never end.
 """
 
 import errno
@@ -12,12 +14,13 @@ import os
 import re
 import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 from uuid import uuid4
 
 from scalelab.errors import RunError
@@ -36,8 +39,69 @@ _FIXES = {
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 """What file systems without hard links answer."""
 _COMPONENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+RESERVED = ("forecasts", "mlflow.db", "mlflow.db-journal", "mlflow-artifacts", "ui.log")
+"""Names below the directory of all runs that stand for no work: the ledger of forecasts, MLflow's
+database and artifacts, the log of its page."""
 _ABANDONED_S = 24 * 3600.0
 """Age from which an unfinished file of another machine counts as left behind by a killed writer."""
+LARGEST_RECORD = 1 << 30
+"""Largest file that is read whole, bytes."""
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISBLK, "a block device"),
+)
+"""Files that are not regular. Reading one can wait for ever, or never end."""
+
+
+def special_kind(mode: int) -> str | None:
+    """Return what the file of a status (st_mode) is, in words; None for a regular file."""
+    if stat.S_ISREG(mode):
+        return None
+    return next((name for is_kind, name in _KINDS if is_kind(mode)), "a special file")
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file to be read.
+
+    A pipe, a socket, a device or a directory is refused before anything is read, because reading it
+    can wait for ever or never end.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file; `strerror` is the reason.
+    """
+    try:
+        _refuse_special(os.stat(path).st_mode)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError as error:  # a NUL in the path
+        raise OSError(errno.EINVAL, str(error)) from None
+    try:
+        _refuse_special(os.fstat(handle).st_mode)  # O_NONBLOCK: it may have been replaced since
+    except OSError:
+        os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
+
+
+def read_regular(path: Path, limit: int = LARGEST_RECORD) -> bytes:
+    """Return the contents of a regular file of at most `limit` bytes.
+
+    Raises:
+        OSError: As open_regular, or it is larger.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read() if size <= limit else b""  # with a number, so many bytes are set aside
+    if max(size, len(data)) > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes")
+    return data
+
+
+def _refuse_special(mode: int) -> None:
+    if (kind := special_kind(mode)) is not None:
+        raise OSError(errno.EINVAL, f"it is {kind}, not a regular file")
 
 
 @contextmanager
@@ -51,6 +115,13 @@ def writing(path: Path) -> Iterator[None]:
             where=str(path),
             fix=_FIXES.get(error.errno or 0, "check the disk and the path, then run it again"),
         ) from error
+    except UnicodeEncodeError as error:
+        part = error.object[max(0, error.start - 30) : error.end + 30]
+        raise RunError(
+            f"cannot write {path.name}: a name in it is not UTF-8: {part!r}",
+            where=str(path),
+            fix="rename the file or directory so that its name is UTF-8",
+        ) from None
 
 
 def make_dir(path: Path) -> Path:
@@ -257,8 +328,7 @@ def refuse_link(path: Path) -> None:
         raise RunError(
             f"{path.name} is a symbolic link, and nothing is written through one",
             where=f"{path} -> {os.readlink(path)}",
-            fix="move the link away; to keep runs on another disk, let the directory of all runs "
-            "be the link",
+            fix="move the link away; to keep runs on another disk, let the directory of all runs be the link",
         )
 
 
@@ -266,8 +336,14 @@ def place_of(root: Path, name: str) -> Path:
     """The directory of a sweep, a plan or a post-training, where it is safe to write into.
 
     Raises:
-        RunError: The name is no plain one, or the directory is a symbolic link or holds one.
+        RunError: The name is no plain one or is reserved, or the directory is a symbolic link or holds one.
     """
+    if name in RESERVED:
+        raise RunError(
+            f"{name!r} cannot be the name of a sweep, a plan or a post-training",
+            where=f"{root / name}, which holds something else",
+            fix="choose another name",
+        )
     path = inside(root, name)
     refuse_links_in(path)
     return path
@@ -324,3 +400,8 @@ def sync_dir(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def runs_directory() -> Path:
+    """Return the directory of all runs: $SCALELAB_RUNS, or `runs` in the current directory."""
+    return Path(os.environ.get("SCALELAB_RUNS") or "runs")

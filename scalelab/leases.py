@@ -37,12 +37,12 @@ BEATS = 4
 
 @dataclass(frozen=True)
 class Claim:
-    """Who holds a lease: the content of its file."""
+    """The holder of a lease: the content of its file."""
 
     attempt: int
     """Its number: how often the directory was claimed, this time included."""
     nonce: str
-    """Tells this claim from every other."""
+    """Distinguishes this claim from every other."""
     host: str
     """The machine's name, for eyes."""
     machine: str
@@ -57,7 +57,7 @@ class Claim:
 CLAIM = Format("lease", Claim, schema=1)
 
 
-class Taken(LaunchError):
+class LeaseTaken(LaunchError):
     """The lease is held by another process, or has been taken over by one."""
 
 
@@ -85,7 +85,7 @@ class Lease:
             Taken: Another process has followed.
         """
         if not self.is_ours():
-            raise Taken(
+            raise LeaseTaken(
                 f"the lease of {self.directory.name} was taken over by another process: this one "
                 "had given no sign of life",
                 where=str(self.path),
@@ -153,9 +153,7 @@ def holder(directory: Path, name: str = "lease") -> Claim | None:
 
 
 @contextmanager
-def hold(
-    path: Path, problem: str, fix: str, *, wait_s: float = 0.0, ttl_s: float = TTL_S
-) -> Iterator[Lease]:
+def hold(path: Path, problem: str, fix: str, *, wait_s: float = 0.0, ttl_s: float = TTL_S) -> Iterator[Lease]:
     """Hold the lease `path.name` of the directory `path.parent`.
 
     Args:
@@ -174,7 +172,7 @@ def hold(
         if time.monotonic() >= deadline:
             who = holder(path.parent, path.name)
             by = "another process" if who is None else f"process {who.pid} on {who.host}"
-            raise Taken(problem, where=f"{path}, held by {by}", fix=fix)
+            raise LeaseTaken(problem, where=f"{path}, held by {by}", fix=fix)
         time.sleep(0.05)
     try:
         yield lease
@@ -196,7 +194,7 @@ def follows(directory: Path, name: str, attempt: int) -> Callable[[], None]:
 
     def check() -> None:
         if not path.exists() or after.exists():
-            raise Taken(
+            raise LeaseTaken(
                 f"the lease of {directory.name} was taken over by another process",
                 where=str(path),
                 fix="nothing is lost: the other process resumes from the newest checkpoint",

@@ -19,9 +19,12 @@ from typing import Any
 
 from scalelab.errors import ConfigError
 
+LONGEST_WORD = 100
+"""Longest word for which similar ones are searched; the search is quadratic in it."""
+
 
 @dataclass(frozen=True)
-class Target:
+class PluginTarget:
     """Where one member is, and which package adds it."""
 
     place: str
@@ -41,14 +44,12 @@ class Registry(Mapping[str, Any]):
             Protocol every member has the public names. None where the members are functions.
     """
 
-    def __init__(
-        self, noun: str, targets: Mapping[str, str], *, group: str, base: str | None = None
-    ):
+    def __init__(self, noun: str, targets: Mapping[str, str], *, group: str, base: str | None = None):
         self.noun, self.group, self.base = noun, group, base
-        self._own = {name: Target(place, "scalelab") for name, place in targets.items()}
+        self._own = {name: PluginTarget(place, "scalelab") for name, place in targets.items()}
 
     @property
-    def targets(self) -> dict[str, Target]:
+    def targets(self) -> dict[str, PluginTarget]:
         """Where each member is; our own first, then those of other packages by name.
 
         Raises:
@@ -56,7 +57,7 @@ class Registry(Mapping[str, Any]):
         """
         found = dict(self._own)
         for point in sorted(_installed().select(group=self.group), key=lambda point: point.name):
-            new = Target(point.value, _package(point))
+            new = PluginTarget(point.value, _package(point))
             old = found.setdefault(point.name, new)
             if old != new:
                 raise ConfigError(
@@ -86,7 +87,7 @@ class Registry(Mapping[str, Any]):
             raise self._unusable(name, target, lacks)
         return member
 
-    def _unusable(self, name: str, target: Target, why: str) -> ConfigError:
+    def _unusable(self, name: str, target: PluginTarget, why: str) -> ConfigError:
         return ConfigError(
             f"the {self.noun} {name!r} of the package {target.package} cannot be used: {why}",
             where=f"the entry point {self.group!r}, {target.place}",
@@ -133,6 +134,8 @@ def _lacks(member: Any, base: type) -> str:
 
 
 def did_you_mean(word: object, known: Mapping[str, Any] | list[str]) -> str:
-    """The tail of a message: the closest known word, or nothing."""
-    close = get_close_matches(str(word), list(known), n=1)
+    """Return the end of a message: the closest known word, or nothing."""
+    if not isinstance(word, str) or len(word) > LONGEST_WORD:
+        return ""
+    close = get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from scalelab.errors import RunError, ScalelabError
-from scalelab.files import write_new, write_text
+from scalelab.files import open_regular, read_regular, write_new, write_text
 
 Record = TypeVar("Record")
 
@@ -115,15 +115,12 @@ class Format(Generic[Record]):
     def refusal(self, path: Path, problem: object) -> ScalelabError:
         """The error about a file that does not hold."""
         return self.error(
-            f"{path.name} cannot be read as a {self.noun}: {problem}",
-            where=str(path),
-            fix=self.fix,
+            f"{path.name} cannot be read as a {self.noun}: {problem}", where=str(path), fix=self.fix
         )
 
     def _seal(self, plain: Mapping[str, Any]) -> str:
         try:
-            text = json.dumps([self.noun, plain], sort_keys=True, separators=(",", ":"),
-                              allow_nan=False)  # fmt: skip
+            text = json.dumps([self.noun, plain], sort_keys=True, separators=(",", ":"), allow_nan=False)
         except (ValueError, RecursionError) as error:
             raise Damaged(f"it holds a value that is no JSON: {error}") from None
         return _digest(text)
@@ -178,7 +175,7 @@ def _value(value: Any) -> Any:
 def _text_of(path: Path) -> str:
     """A file's text. Raises FileNotFoundError, or Damaged where it cannot be read."""
     try:
-        return path.read_bytes().decode("utf-8")
+        return read_regular(path).decode("utf-8")
     except FileNotFoundError:
         raise
     except UnicodeDecodeError:
@@ -194,7 +191,7 @@ def _digest(text: str) -> str:
 # Lines of files that grow
 
 
-class Lines(NamedTuple):
+class JournalLines(NamedTuple):
     """Records of a file that grows, from some place on."""
 
     records: list[dict[str, Any]]
@@ -210,7 +207,7 @@ def line(record: Mapping[str, Any]) -> str:
     return f'{body[:-1]},"{CRC}":"{zlib.crc32(body.encode()):08x}"}}\n'
 
 
-def read_lines(path: Path, offset: int = 0) -> Lines:
+def read_lines(path: Path, offset: int = 0) -> JournalLines:
     """Complete lines of a file from byte `offset` on. No file reads as an empty one.
 
     A torn last line waits until it is ended. A line that a crash tore, or whose checksum does
@@ -218,11 +215,11 @@ def read_lines(path: Path, offset: int = 0) -> Lines:
     after their first colon, and taken as they stand.
     """
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             file.seek(offset)
             data = file.read()
     except FileNotFoundError:
-        return Lines([], offset, 0)
+        return JournalLines([], offset, 0)
     except OSError as error:
         raise RunError(
             f"{path.name} cannot be read: {error.strerror}",
@@ -237,7 +234,7 @@ def read_lines(path: Path, offset: int = 0) -> Lines:
             records.append(record)
         elif written.strip():
             n_bad += 1
-    return Lines(records, offset + end, n_bad)
+    return JournalLines(records, offset + end, n_bad)
 
 
 def record_of(written: bytes) -> dict[str, Any] | None:
@@ -302,7 +299,7 @@ class Checksum:
 
 def file_digest(path: Path, digest: Callable[[], Any] = hashlib.sha256) -> str:
     """SHA-256 of a file, hexadecimal, or its Checksum. Raises OSError."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         found = digest()
         while chunk := file.read(_CHUNK):
             found.update(chunk)
@@ -310,7 +307,7 @@ def file_digest(path: Path, digest: Callable[[], Any] = hashlib.sha256) -> str:
 
 
 def synced_digest(path: Path) -> str:
-    """The same, taken while the file is flushed to the disk. Raises OSError."""
+    """Return the digest of a file, taken while it is flushed to disk. Raises OSError."""
     found: list[str] = []
 
     def digest() -> None:

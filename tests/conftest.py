@@ -12,9 +12,23 @@ import torch
 torch.set_num_threads(1)
 
 WORDS = (
-    "the", "model", "reads", "a", "token", "then", "writes", "one", "more", "and", "forgets",
-    "what", "it", "was", "told", "before",
-)  # fmt: skip
+    "the",
+    "model",
+    "reads",
+    "a",
+    "token",
+    "then",
+    "writes",
+    "one",
+    "more",
+    "and",
+    "forgets",
+    "what",
+    "it",
+    "was",
+    "told",
+    "before",
+)
 
 
 LONG_FIRST = ("journeys", "plugins", "launch", "track", "posttrain", "train")
@@ -127,7 +141,7 @@ def cache(tmp_path_factory):
 def tiny_corpus(tiny_text, cache):
     """The tiny text in bytes, prepared."""
     from scalelab.data.base import DataConfig
-    from scalelab.data.shards import prepare
+    from scalelab.data.corpus.shards import prepare
 
     return prepare(DataConfig(**tiny_data(tiny_text)))
 
@@ -149,23 +163,41 @@ def tiny_spec(tiny_text, tiny_corpus):
 
     def make(**changes):
         model = {
-            "kind": "transformer", "n_layers": 2, "d_model": 16, "n_heads": 2, "n_kv_heads": 2,
-            "head_size": 8, "d_ff": 48, "vocab_size": 257,
-        }  # fmt: skip
+            "kind": "transformer",
+            "n_layers": 2,
+            "d_model": 16,
+            "n_heads": 2,
+            "n_kv_heads": 2,
+            "head_size": 8,
+            "d_ff": 48,
+            "vocab_size": 257,
+        }
         spec = {
             "data": tiny_data(tiny_text),
             "data_digest": tiny_corpus.digest,
             "seq_len": 32,
             "model": model | changes.pop("model", {}),
-            "optimizer": {
-                "lr_matrix": 3e-3, "lr_embedding": 3e-2, "lr_head": 3e-2, "lr_vector": 3e-3,
-            },
+            "optimizer": {"lr_matrix": 3e-3, "lr_embedding": 3e-2, "lr_head": 3e-2, "lr_vector": 3e-3},
             "schedule": {"kind": "wsd", "warmup": 0.1, "cooldown": 0.5},
             "batch_tokens": 256,
             "n_steps": 60,
             "evaluation": {"tokens": 4096, "curve_points": 2, "curve_tokens": 1024},
             "precision": "fp32",
-        }  # fmt: skip
+        }
         return RunSpec.model_validate(spec | changes)
+
+    return make
+
+
+@pytest.fixture
+def tiny_run(tiny_spec):
+    """A function that creates the directory of such a run in a folder."""
+    from scalelab.train.run_directory import RunDir
+
+    def make(folder, **changes):
+        spec = tiny_spec(**changes)
+        run_dir = RunDir(folder / spec.id)
+        run_dir.create(spec)
+        return run_dir
 
     return make

@@ -1,81 +1,81 @@
 """Promises about imports and names, checked by reading the source and by starting Python.
 
-Data flows one way: a room imports only what MAY allows, and MAY only points upstream.
-Every heavy package has a home: elsewhere nobody imports it, not even inside a function.
+Data flows one way: a package imports only what MAY allows, and MAY only points upstream.
+No two files import one another, however long the way around.
+Every heavy package has a home: it is imported nowhere else, not even inside a function.
 What must start at once, or run without torch, does.
 No dimension of an architecture is named outside of its folder, and no class of a fit is asked for.
 """
 
 import ast
+import functools
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
+import source_tree
+from source_tree import PACKAGE
 
-import scalelab
-
-SHARED = {"accelerators", "errors", "units", "registry", "files", "sealed", "leases", "screen"}
-MAY = {  # in the order in which data flows
-    "config": set(),
-    "data": {"config"},
-    "model": {"config"},
-    "train": {"config", "data", "model"},
-    "jobs": {"config", "train"},
-    "sweep": {"config", "model", "train"},
-    "track": {"config", "train"},
-    "laws": set(),
-    "plan": {"config", "model", "train", "laws"},
-    "launch": {"config", "data", "model", "train", "jobs", "sweep", "track", "plan"},
-    "evals": {"config", "data", "model", "train", "laws"},
-    "posttrain": {
-        "config",
-        "data",
-        "model",
-        "train",
-        "jobs",
-        "track",
-        "plan",
-        "launch",
-        "evals",
-    },
-    "report": {
-        "config",
-        "data",
-        "model",
-        "train",
-        "jobs",
-        "sweep",
-        "track",
-        "laws",
-        "plan",
-        "launch",
-        "evals",
-        "posttrain",
-    },
+SHARED = {
+    "errors",
+    "units",
+    "registry",
+    "files",
+    "sealed",
+    "leases",
+    "screen",
+    "config",
+    "config_errors",
+    "example_files",
+    "file_kinds",
+    "markup",
+    "yaml_builder",
+    "yaml_document",
 }
+MAY = {  # in the order in which data flows
+    "hardware": set(),
+    "data": set(),
+    "model": set(),
+    "train": {"hardware", "data", "model"},
+    "jobs": {"hardware", "train"},
+    "sweep": {"model", "train", "jobs"},
+    "records": {"train"},
+    "tracking": {"train", "records"},
+    "laws": set(),
+    "study": {"laws", "records"},
+}
+MAY["plan"] = set(MAY) - {"tracking"}
+MAY["launch"] = set(MAY) - {"study"}
+MAY["evals"] = {"hardware", "data", "model", "train", "records", "laws", "plan"}
+MAY["posttrain"] = set(MAY) - {"laws", "study", "sweep"}
+MAY["bench"] = {"hardware", "data", "model", "train"}
+MAY["backtest"] = {"laws", "records", "study"}
+MAY["report"] = set(MAY)
 MAY["testing"] = set(MAY)  # suites for plug-ins of every kind
-MAY["cli"] = set(MAY) - {"testing"}  # the front door alone sees every room
+MAY["api"] = set(MAY) - {"testing"}
+MAY["cli"] = set(MAY) - {"testing"}
 HOMES = {
-    "torch": {"model", "train", "evals", "posttrain", "testing"},
+    "torch": {"hardware", "model", "train", "bench", "evals", "posttrain", "testing"},
     "tokenizers": {"data"},
     "datasets": {"data", "evals", "posttrain"},
     "lm_eval": {"evals"},
     "trl": {"posttrain"},
     "transformers": {"posttrain", "evals"},
     "peft": {"posttrain"},
-    "pyarrow": {"data"},
-    "zstandard": {"data"},
+    "pyarrow": {"data", "records"},
+    "openpyxl": {"records"},
+    "zstandard": {"data", "records"},
     "safetensors": {"model", "train", "evals", "posttrain"},
-    "scipy": {"laws", "plan", "evals", "report"},
-    "pandas": {"track"},
-    "mlflow": {"track"},
-    "matplotlib": {"report"},
-    "rich": {"screen", "jobs", "track"},
+    "scipy": {"laws", "study", "plan", "evals", "report"},
+    "pandas": {"records", "api"},
+    "mlflow": {"tracking"},
+    "matplotlib": {"report", "api", "testing"},
+    "rich": {"screen", "jobs", "tracking"},
     "pydantic": {
+        "jobs",
         "sealed",
         "config",
+        "config_errors",
         "data",
         "model",
         "train",
@@ -84,26 +84,33 @@ HOMES = {
         "launch",
         "evals",
         "posttrain",
+        "backtest",
     },
-    "ruamel": {"config"},
+    "ruamel": {"config", "yaml_builder"},
     "xxhash": {"sealed"},
 }
-HOUSE = Path(scalelab.__file__).parent
-FILES = [path for path in sorted(HOUSE.rglob("*.py")) if path != HOUSE / "__init__.py"]
+FILES = [path for path in source_tree.FILES if path not in {PACKAGE / "__init__.py", PACKAGE / "__main__.py"}]
 
 
-def room_of(path):
-    return path.relative_to(HOUSE).parts[0].removesuffix(".py")
+def package_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+def named(path):
+    return str(path.relative_to(PACKAGE))
+
+
+@functools.cache
 def imported(path):
     """Absolute dotted names that a file imports, wherever in the file it does so."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    found = []
+    for node in source_tree.nodes(path):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: write imports in full, not relative"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return found
 
 
 def loaded_by(statement):
@@ -113,64 +120,89 @@ def loaded_by(statement):
     return set(done.stdout.split())
 
 
-def test_every_room_is_on_the_map():
-    assert {room_of(path) for path in FILES} == set(MAY) | SHARED
+def test_every_package_is_on_the_map():
+    assert {package_of(path) for path in FILES} == set(MAY) | SHARED
 
 
 def test_the_map_has_no_loops():
-    for i, room in enumerate(MAY):
-        assert MAY[room] <= set(list(MAY)[:i])
+    for i, package in enumerate(MAY):
+        assert MAY[package] <= set(list(MAY)[:i])
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(HOUSE)))
-def test_data_flows_one_way(path):
-    names = [name.split(".") for name in imported(path)]
-    rooms = {name[1] for name in names if name[0] == "scalelab" and len(name) > 1}
+def test_data_flows_one_way():
+    against = {}
+    for path in FILES:
+        names = [name.split(".") for name in imported(path)]
+        packages = {name[1] for name in names if name[0] == "scalelab" and len(name) > 1}
+        may = SHARED | MAY.get(package_of(path), set()) | {package_of(path), "__version__"}
+        against[named(path)] = sorted(packages - may)
 
-    assert rooms - {"__version__"} <= SHARED | MAY.get(room_of(path), set()) | {room_of(path)}
+    assert not {path: packages for path, packages in against.items() if packages}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(HOUSE)))
-def test_heavy_packages_stay_home(path):
-    packages = {name.split(".")[0] for name in imported(path)}
+def test_heavy_packages_stay_home():
+    away = {}
+    for path in FILES:
+        packages = {name.split(".")[0] for name in imported(path)} & set(HOMES)
+        away[named(path)] = [p for p in sorted(packages) if package_of(path) not in HOMES[p]]
 
-    assert not {p for p in packages & set(HOMES) if room_of(path) not in HOMES[p]}
+    assert not {path: packages for path, packages in away.items() if packages}
 
 
 DIMENSIONS = re.compile(r"\b(d_model|n_layers|n_heads|n_kv_heads|head_size|d_ff|qk_norm)\b")
 OWN = (
-    HOUSE / "model" / "transformer",
-    HOUSE / "model" / "kernels.py",
-    HOUSE / "testing" / "stages.py",  # makes a small base of a known size
+    PACKAGE / "model" / "transformer",
+    PACKAGE / "model" / "kernels.py",
+    PACKAGE / "testing" / "stages.py",  # makes a small base of a known size
 )
 ELSEWHERE = [path for path in FILES if not {path, *path.parents} & set(OWN)]
 
 
-@pytest.mark.parametrize("path", ELSEWHERE, ids=lambda p: str(p.relative_to(HOUSE)))
-def test_no_dimension_is_named_outside_of_its_architecture(path):
-    assert not DIMENSIONS.findall(path.read_text())
+def test_no_dimension_is_named_outside_of_its_architecture():
+    assert {named(path): found for path in ELSEWHERE if (found := DIMENSIONS.findall(path.read_text()))} == {}
+
+
+def test_no_files_import_one_another():
+    assert source_tree.cycles() == []
+
+
+def test_flags_are_parsed_by_the_command_line_alone():
+    assert {package_of(path) for path in FILES if "argparse" in imported(path)} == {"cli"}
+
+
+def test_what_is_printed_passes_the_screen():
+    """Names and data can hold escape sequences, which screen.echo and screen.ask replace."""
+    found = [
+        f"{named(path)}:{node.lineno}: {node.func.id}"
+        for path in FILES
+        if path != PACKAGE / "screen.py"
+        for node in source_tree.nodes(path)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) in {"print", "input"}
+    ]
+
+    assert not found
 
 
 def test_help_imports_nothing_heavy():
     heavy = {*HOMES, "numpy", "optuna"}
 
-    assert not heavy & loaded_by("import scalelab.cli; scalelab.cli.parser()")
+    assert not heavy & loaded_by("import scalelab.cli.main; scalelab.cli.main.parser()")
 
 
 def test_laws_run_without_torch_or_the_tracker():
-    assert not {"torch", "mlflow", "pandas"} & loaded_by("import scalelab.laws.study")
+    assert not {"torch", "mlflow", "pandas"} & loaded_by("import scalelab.study.study")
 
 
 def test_a_fit_is_drawn_without_torch():
     figures = "[FIGURES[name] for name in FIGURES if not name.startswith('post_')]"
-    loaded = loaded_by(f"from scalelab.report.paint import FIGURES; {figures}")
+    loaded = loaded_by(f"from scalelab.report.plots.figure_file import FIGURES; {figures}")
 
     assert "matplotlib" in loaded
     assert "torch" not in loaded
 
 
 def test_a_sweep_is_planned_without_torch():
-    assert "torch" not in loaded_by("import scalelab.launch.commands, scalelab.sweep.isoflop")
+    assert "torch" not in loaded_by("import scalelab.launch.sweep, scalelab.sweep.isoflop")
 
 
 def test_training_needs_no_mlflow():
@@ -180,8 +212,42 @@ def test_training_needs_no_mlflow():
 ASKS_THE_CLASS = re.compile(r"isinstance\([^)]*\b(Formula|IsoFlop|Envelope|Frontier)(Fit|\b)")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(HOUSE)))
-def test_a_fit_says_itself_what_it_can_do(path):
-    found = ASKS_THE_CLASS.search(path.read_text())
+def test_a_fit_says_itself_what_it_can_do():
+    found = {named(path): ASKS_THE_CLASS.findall(path.read_text()) for path in FILES}
 
-    assert found is None or path == HOUSE / "testing" / "laws.py", found.group()
+    assert {path for path, hits in found.items() if hits} <= {"testing/laws.py"}
+
+
+SUITES = {  # by the noun of a registry
+    "architecture": "architectures",
+    "law": "laws",
+    "source": "sources",
+    "optimizer": "optimizers",
+    "rule": "rules",
+    "schedule": "schedules",
+    "design": "designs",
+    "kind of job": "jobs",
+    "executor": "executors",
+    "source of conversations": "conversations",
+    "layout of records": "layouts",
+    "judge": "judges",
+    "task": "tasks",
+    "measurement": "measurements",
+    "stage": "stages",
+    "figure": "figures",
+    "check": "checks",
+    "benchmark": "benchmarks",
+    "forecasting method": "methods",
+}
+
+
+def test_every_registry_has_a_conformance_suite():
+    nouns = {
+        node.args[0].value
+        for path in FILES
+        for node in source_tree.nodes(path)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "Registry"
+    }
+
+    assert nouns == set(SUITES)
+    assert all((PACKAGE / "testing" / f"{suite}.py").exists() for suite in SUITES.values())

@@ -1,10 +1,22 @@
 """What a person may write, and how every mistake is answered."""
 
+import pickle
 from typing import Literal
 
 import pytest
+from pydantic import Field, model_validator
 
-from scalelab.config import Config, Count, Flops, Fraction, Name, Switch, plugin
+from scalelab.config import (
+    Config,
+    Count,
+    Flops,
+    Fraction,
+    Name,
+    Switch,
+    parse_yaml,
+    plugin,
+    refuse_arithmetic,
+)
 from scalelab.errors import ConfigError
 from scalelab.registry import Registry
 
@@ -18,9 +30,7 @@ class Slow(Config):
     kind: Literal["slow"] = "slow"
 
 
-WAYS = Registry(
-    "way", {"quick": f"{__name__}:Quick", "slow": f"{__name__}:Slow"}, group="scalelab.ways"
-)
+WAYS = Registry("way", {"quick": f"{__name__}:Quick", "slow": f"{__name__}:Slow"}, group="scalelab.ways")
 
 
 class Inner(Config):
@@ -42,9 +52,7 @@ GOOD = "name: a\nbudgets: [1e12, 3.0e+12]\ninner:\n  way: {kind: quick, pace: 1e
 def _importable(monkeypatch):
     import sys
 
-    monkeypatch.setitem(
-        sys.modules, __name__, sys.modules.get(__name__) or sys.modules[Quick.__module__]
-    )
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or sys.modules[Quick.__module__])
 
 
 @pytest.fixture
@@ -80,9 +88,7 @@ def test_a_bare_word_names_a_plugin(load):
 
 def test_equal_contents_share_a_digest_and_others_do_not(load):
     one = load(GOOD)
-    same = load(
-        "budgets: [1.0e12, 3e12]\nname: a\ninner: {share: 1.0, way: {pace: 1000, kind: quick}}\n"
-    )
+    same = load("budgets: [1.0e12, 3e12]\nname: a\ninner: {share: 1.0, way: {pace: 1000, kind: quick}}\n")
 
     assert one.digest == same.digest != load(GOOD, "inner.share=0.4").digest
 
@@ -136,12 +142,7 @@ def test_every_mistake_is_answered_at_once(load):
     shown = answer(load, "budgets: [1, -2, x]\ninner: {share: 3, wayy: 1}\n")
 
     assert "5 mistakes in" in shown
-    for place in (
-        "a.yaml:1: name",
-        "a.yaml:1: budgets.1",
-        "a.yaml:1: budgets.2",
-        "a.yaml:2: inner.share",
-    ):
+    for place in ("a.yaml:1: name", "a.yaml:1: budgets.1", "a.yaml:1: budgets.2", "a.yaml:2: inner.share"):
         assert place in shown
 
 
@@ -176,3 +177,68 @@ def test_tags_run_nothing(load, tmp_path):
     answer(load, f"name: !!python/object/apply:os.system ['touch {mark}']\nbudgets: [1]\n")
 
     assert not mark.exists()
+
+
+def test_a_list_whose_only_item_is_wrong_is_not_called_too_short():
+    class Listed(Config):
+        items: tuple[Inner, ...] = Field(min_length=1)
+
+    with pytest.raises(ConfigError) as error:
+        Listed.parse(parse_yaml("items: [{share: 3}]", "a.yaml"))
+    assert "1 mistake in a.yaml" in str(error.value)
+    with pytest.raises(ConfigError, match="at least 1 item"):
+        Listed.parse(parse_yaml("items: []", "a.yaml"))
+
+
+def test_arithmetic_that_leads_nowhere_is_a_refusal():
+    for body, reason in (
+        (lambda: 10.0**400, "too large for a number"),
+        (lambda: 1 / 0, "a division by zero"),
+        (lambda: Quick(pace=-1), "pace: input should be greater than 0, got -1"),
+    ):
+        with pytest.raises(ConfigError, match=reason) as error, refuse_arithmetic("x", "recipe", "change it"):
+            body()
+        assert error.value.where == "recipe"
+
+
+def test_an_error_of_a_whole_section_names_the_overrides_inside(load):
+    class Ends(Config):
+        low: Count = 1
+        high: Count = 2
+
+        @model_validator(mode="after")
+        def _ordered(self):
+            if self.low > self.high:
+                raise ValueError("low is over high")
+            return self
+
+    class Range(Config):
+        ends: Ends
+
+    document = parse_yaml("ends:\n  low: 1\n", "a.yaml")
+    document.override("ends.low=7")
+    with pytest.raises(ConfigError) as error:
+        Range.parse(document)
+
+    assert error.value.where == "a.yaml:1 with --set ends.low=7: ends: low is over high"
+
+
+def test_an_error_of_what_a_config_leads_to_names_its_file_and_line(tmp_path):
+    (tmp_path / "a.yaml").write_text(GOOD)
+    config = Outer.load(tmp_path / "a.yaml", ["inner.share=0.25"])
+
+    def refused(where):
+        with pytest.raises(ConfigError) as error, config.located():
+            raise ConfigError("too small", where=where, fix="raise it")
+        assert str(error.value) == f"too small\n  where: {error.value.where}\n  fix:   raise it"
+        return error.value.where
+
+    assert refused("budgets") == f"{tmp_path / 'a.yaml'}:2: budgets"
+    assert refused("budgets: the slice") == f"{tmp_path / 'a.yaml'}:2: budgets: the slice"
+    assert refused("inner.way.pace, for 3") == f"{tmp_path / 'a.yaml'}:4: inner.way.pace, for 3"
+    assert refused("inner.share") == "--set inner.share=0.25: inner.share"
+    assert refused("runs/x") == "runs/x"
+    assert refused("nothing.here") == "nothing.here"
+    assert config == Outer.load(tmp_path / "a.yaml", ["inner.share=0.25"])
+    assert "origin" not in config.model_dump_json()
+    assert pickle.loads(pickle.dumps(config)) == config

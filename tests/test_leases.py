@@ -14,8 +14,8 @@ import pytest
 
 from scalelab import leases
 from scalelab.errors import LaunchError, RunError
-from scalelab.leases import CLAIM, Taken, claim, follows, hold, holder, numbered
-from scalelab.train.rundir import RunDir
+from scalelab.leases import CLAIM, LeaseTaken, claim, follows, hold, holder, numbered
+from scalelab.train.run_directory import RunDir
 
 HOLD = """
 import sys, time
@@ -74,9 +74,7 @@ def test_of_many_claimants_one_succeeds(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_process_that_is_gone_or_silent_is_followed(tmp_path, number):
     """Killed: at once, since its process is looked for. Suspended: once its heartbeat is old."""
-    other = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path), "0.4"], stdout=subprocess.PIPE
-    )
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path), "0.4"], stdout=subprocess.PIPE)
     other.stdout.readline()
     assert claim(tmp_path) is None
 
@@ -135,7 +133,7 @@ def test_a_holder_that_was_followed_stops_before_its_next_write(tmp_path):
         run_dir.append("step", step=1)
         after = replace(lease.held, attempt=2, nonce="x" * 16)
         CLAIM.write(numbered(directory, "lease", 2), after)
-        with pytest.raises(Taken, match="taken over by another process"):
+        with pytest.raises(LeaseTaken, match="taken over by another process"):
             run_dir.append("step", step=2)
 
     assert [event["step"] for event in run_dir.events()] == [1]
@@ -149,7 +147,7 @@ def test_a_child_writes_under_its_parent_s_claim(tmp_path):
     check()
     lease.release()
     claim(tmp_path)
-    with pytest.raises(Taken):
+    with pytest.raises(LeaseTaken):
         check()
 
 

@@ -25,7 +25,7 @@ def adds(monkeypatch):
 
 
 def test_a_package_adds_a_member_behind_our_own(adds):
-    adds("scalelab.laws", mine="scalelab.laws.kaplan:Kaplan")
+    adds("scalelab.laws", mine="scalelab.laws.forms.kaplan:Kaplan")
     assert [*LAWS][-1] == "mine"
     assert "mine" in LAWS
     assert len(LAWS) == len([*LAWS])
@@ -33,7 +33,7 @@ def test_a_package_adds_a_member_behind_our_own(adds):
 
 
 def test_a_group_is_for_one_table(adds):
-    adds("scalelab.laws", mine="scalelab.laws.kaplan:Kaplan")
+    adds("scalelab.laws", mine="scalelab.laws.forms.kaplan:Kaplan")
     assert "mine" not in DESIGNS
 
 
@@ -41,7 +41,7 @@ def test_a_group_is_for_one_table(adds):
     ("place", "words"),
     [
         ("no_such_package.x:Law", "No module named 'no_such_package'"),
-        ("scalelab.laws.kaplan:Nothing", "has no attribute 'Nothing'"),
+        ("scalelab.laws.forms.kaplan:Nothing", "has no attribute 'Nothing'"),
         ("scalelab.errors:ConfigError", "ConfigError is no subclass of scalelab.laws.base.Law"),
         ("scalelab.laws.base:Law", "it does not define "),
         ("scalelab.units:si", "it is no class but function"),
@@ -77,16 +77,18 @@ def test_a_name_that_is_taken_is_refused(adds):
 
 def test_our_own_targets_conform():
     """Every member of every table is what the table says that it holds."""
+    from scalelab.bench import BENCHMARKS
     from scalelab.data import SOURCES
-    from scalelab.evals import CONVERSATIONS, JUDGES, MEASUREMENTS, TASKS
+    from scalelab.evals import CONVERSATIONS, JUDGES, LAYOUTS, MEASUREMENTS, TASKS
+    from scalelab.hardware import CHECKS
     from scalelab.jobs import EXECUTORS
     from scalelab.model import ARCHITECTURES
     from scalelab.posttrain import STAGES
-    from scalelab.report.paint import FIGURES
+    from scalelab.report.plots.figure_file import FIGURES
     from scalelab.train import SCHEDULES
 
     tables = (SOURCES, CONVERSATIONS, JUDGES, TASKS, EXECUTORS, ARCHITECTURES, STAGES, FIGURES)
-    for table in (*tables, MEASUREMENTS, SCHEDULES, LAWS, DESIGNS):
+    for table in (*tables, LAYOUTS, MEASUREMENTS, SCHEDULES, LAWS, DESIGNS, CHECKS, BENCHMARKS):
         assert isinstance(table, Registry)
         for name in table:
             member = table[name]

@@ -223,8 +223,9 @@ def test_what_killed_writers_left_is_swept_away_and_living_ones_are_not_disturbe
 
     gone = tmp_path / f".thing.json.{machine()}.999999999.partial"
     gone_dir = tmp_path / f".thing.json.{machine()}.999999998.partial"
-    far, alive = (tmp_path / f".thing.json.{who}.partial" for who in
-                  ("00000000.1", f"{machine()}.{os.getppid()}"))  # fmt: skip
+    far, alive = (
+        tmp_path / f".thing.json.{who}.partial" for who in ("00000000.1", f"{machine()}.{os.getppid()}")
+    )
     gone_dir.mkdir()
     for path in (gone, far, alive, gone_dir / "file"):
         path.write_text("half")

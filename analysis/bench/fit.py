@@ -25,11 +25,11 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import minimize
 
-from scalelab.laws import fitting
-from scalelab.laws.chinchilla import Chinchilla
-from scalelab.laws.interval import resampled_counts
-from scalelab.laws.isoflop import IsoFlop
+from scalelab.laws import solver
+from scalelab.laws.forms.chinchilla import Chinchilla
+from scalelab.laws.isoflop.law import IsoFlopLaw
 from scalelab.laws.observations import Observations
+from scalelab.laws.uncertainty.bootstrap import resampled_counts
 
 POINTS = Path(__file__).parents[3] / "shared" / "data" / "hoffmann2022_fig4_points.csv"
 TIGHT = {"ftol": 1e-15, "gtol": 1e-12, "maxiter": 5000, "maxfun": 20000}
@@ -65,9 +65,7 @@ def hoffmann():
         return simulated(240), "240 simulated points"
     with open(POINTS, encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    N, C, L = (
-        np.array([float(r[k]) for r in rows]) for k in ("Model Size", "Training FLOP", "loss")
-    )
+    N, C, L = (np.array([float(r[k]) for r in rows]) for k in ("Model Size", "Training FLOP", "loss"))
     kept = np.argsort(L)[:-5]
     runs = Observations.of(N[kept], C[kept] / (6 * N[kept]), L[kept], C=C[kept])
     return runs, "Hoffmann's 240 points"
@@ -84,10 +82,7 @@ def scipy_from(surface, starts, weights=None):
         return np.sum(w * pull * (miss - pull / 2)), slope[0] @ (w * pull) / surface.delta
 
     bounds = list(zip(surface.low, surface.high, strict=True))
-    ends = [
-        minimize(objective, s, jac=True, method="L-BFGS-B", bounds=bounds, options=TIGHT)
-        for s in starts
-    ]
+    ends = [minimize(objective, s, jac=True, method="L-BFGS-B", bounds=bounds, options=TIGHT) for s in starts]
     values = np.array([end.fun for end in ends])
     return values, np.array([end.x for end in ends])
 
@@ -116,9 +111,7 @@ def point_fit(runs, name):
     rng = np.random.default_rng(0)
     sample = [grid[i] for i in rng.choice(len(grid), 60, replace=False)]
     starts = [[E, a - alpha * m, b - beta * k, alpha, beta] for E, a, b, alpha, beta in sample]
-    theirs, (values, _) = cpu(
-        lambda: scipy_from(surface, np.clip(starts, surface.low, surface.high))
-    )
+    theirs, (values, _) = cpu(lambda: scipy_from(surface, np.clip(starts, surface.low, surface.high)))
     whole = theirs / len(sample) * len(grid)
     say(
         f"scipy from Hoffmann's grid of {len(grid)} starts, extrapolated from {len(sample)}",
@@ -141,12 +134,12 @@ def bootstrap(fit):
     say("bootstrap of 4,000", ours, "CPU ms a replicate", 1.0, failed=drawn.failed)
 
     surface, counts = fit.surface, resampled_counts(fit.runs, 0)
-    warm = fitting.search(surface, np.tile(fit.theta, (150, 1)), counts, damping=1e-4)
+    warm = solver.search(surface, np.tile(fit.theta, (150, 1)), counts, damping=1e-4)
     worst = 0.0
     for row in range(150):
         weights = counts(row, row + 1)
         many = np.vstack([surface.starts(), fit.theta])
-        ends = fitting.search(surface, many, lambda i, j, w=weights: np.repeat(w, j - i, axis=0))
+        ends = solver.search(surface, many, lambda i, j, w=weights: np.repeat(w, j - i, axis=0))
         worst = max(worst, warm.objective[row] / ends.objective.min() - 1)
     say("worst of 150 replicates over its own multi-start optimum", worst, "share", 1e-6)
 
@@ -166,7 +159,7 @@ def minima():
     D = budgets / 6 / N
     L = 1.82 + 478 / N**0.347 + 2143 / D**0.367
     L *= np.exp(0.003 * np.random.default_rng(0).standard_normal(N.size))
-    fit = IsoFlop().fit(Observations.of(N, D, L, flops_planned=budgets))
+    fit = IsoFlopLaw().fit(Observations.of(N, D, L, flops_planned=budgets))
     seconds, _ = cpu(lambda: fit.replicates(4000, 0))
     say("bootstrap of 5 parabolas", 1000 * seconds / 4000, "CPU ms a replicate", 1.0)
 
@@ -192,17 +185,10 @@ def command():
     scalelab = [sys.executable, "-m", "scalelab.cli"]
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "table.csv"
-        lines = [
-            f"{n},{d},{c},{loss}"
-            for n, d, c, loss in zip(runs.N, runs.D, runs.C, runs.L, strict=True)
-        ]
+        lines = [f"{n},{d},{c},{loss}" for n, d, c, loss in zip(runs.N, runs.D, runs.C, runs.L, strict=True)]
         table.write_text("n_params,n_tokens,flops,loss\n" + "\n".join(lines) + "\n")
         for what, args, limit in (
-            (
-                "scalelab fit table.csv --replicates 0",
-                ["fit", str(table), "--replicates", "0"],
-                2.0,
-            ),
+            ("scalelab fit table.csv --replicates 0", ["fit", str(table), "--replicates", "0"], 2.0),
             ("scalelab fit table.csv", ["fit", str(table)], None),
             ("scalelab --help", ["--help"], 0.3),
         ):

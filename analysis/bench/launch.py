@@ -16,11 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from scalelab.data.shards import prepare
-from scalelab.launch.sweepfile import SweepFile
-from scalelab.train.device import use_threads
-from scalelab.train.loop import Launched, train
-from scalelab.train.rundir import RunDir
+from scalelab.data.corpus.shards import prepare
+from scalelab.hardware.device import use_threads
+from scalelab.sweep.file import SweepFile
+from scalelab.train.loop import LaunchOptions, train
+from scalelab.train.run_directory import RunDir
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "isoflop.yaml"
 N_PARAMS, N_TOKENS = 2e5, 2.5e5
@@ -36,7 +36,7 @@ def main() -> None:
     corpus = prepare(file.recipe.data)
     model = file.recipe.model_at(N_PARAMS, corpus.vocab_size)
     spec = file.recipe.spec(model, N_TOKENS, data_digest=corpus.digest, seed=0)
-    ways = {"sweep": None, "launched": Launched(), "often": Launched(checkpoint_s=2.0)}
+    ways = {"sweep": None, "launched": LaunchOptions(), "often": LaunchOptions(checkpoint_s=2.0)}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     losses = set()
     for i in range(rounds + 1):

@@ -19,9 +19,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from scalelab.evals.battles import Battles
-from scalelab.evals.ranking import bradley_terry
-from scalelab.model.decode import write
+from scalelab.evals.preference.matches import Matches
+from scalelab.evals.preference.ranking import bradley_terry
+from scalelab.model.generate import write
 from scalelab.model.transformer.config import Transformer
 
 FASTER = 3.0
@@ -63,25 +63,25 @@ def main() -> int:
     first = draw.integers(0, 8, 4000)
     second = (first + draw.integers(1, 8, 4000)) % 8
     outcome = draw.choice([0.0, 0.5, 1.0], 4000, p=[0.4, 0.1, 0.5])
-    battles = Battles(tuple(f"m{i}" for i in range(8)), first, second, outcome)
-    ranked = seconds(lambda: bradley_terry(battles))
-    print(f"ranking of 8 models, 4,000 battles, 1,000 replicates: {ranked:.3f} s")
-    _against_evalica(battles, ranked)
+    matches = Matches(tuple(f"m{i}" for i in range(8)), first, second, outcome)
+    ranked = seconds(lambda: bradley_terry(matches))
+    print(f"ranking of 8 models, 4,000 matches, 1,000 replicates: {ranked:.3f} s")
+    _against_evalica(matches, ranked)
     return 0 if slow / fast >= FASTER and ranked <= RANKED_S else 1
 
 
-def _against_evalica(battles: Battles, ours: float) -> None:
+def _against_evalica(matches: Matches, ours: float) -> None:
     try:
         import evalica
     except ImportError:
         print("  evalica is not installed: no peer")
         return
-    names = battles.names
+    names = matches.names
     words = {1.0: evalica.Winner.X, 0.0: evalica.Winner.Y, 0.5: evalica.Winner.Draw}
     rows = (
-        [names[i] for i in battles.first],
-        [names[i] for i in battles.second],
-        [words[float(o)] for o in battles.outcome],
+        [names[i] for i in matches.first],
+        [names[i] for i in matches.second],
+        [words[float(o)] for o in matches.outcome],
     )
     theirs = seconds(lambda: evalica.bradley_terry(*rows))
     print(f"  evalica's estimate without any interval: {theirs:.3f} s, {theirs / ours:.2f} of ours")

@@ -20,11 +20,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from scalelab.data.shards import prepare
-from scalelab.launch.sweepfile import SweepFile
-from scalelab.train.device import use_threads
+from scalelab.data.corpus.shards import prepare
+from scalelab.hardware.device import use_threads
+from scalelab.sweep.file import SweepFile
 from scalelab.train.loop import train
-from scalelab.train.rundir import RunDir
+from scalelab.train.run_directory import RunDir
 
 RECIPE = SweepFile.load(Path(__file__).parents[2] / "sweeps" / "isoflop.yaml", []).recipe
 N_PARAMS, N_TOKENS = 1e5, 1.2e6  # about 20 s a run on one core

@@ -41,27 +41,40 @@ from safetensors.torch import save_file
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 
 from scalelab import leases, sealed
-from scalelab.data.shards import prepare
+from scalelab.data.corpus.shards import prepare
 from scalelab.files import whole_dir, write_json
-from scalelab.jobs.inline import Inline
-from scalelab.launch.plan import place
-from scalelab.launch.sweepfile import SweepFile
-from scalelab.launch.sweeping import train_all, write_down
-from scalelab.train import checkpoint, sharded
-from scalelab.train.checkpoint import Progress
-from scalelab.train.device import use_threads
+from scalelab.hardware.device import use_threads
+from scalelab.jobs.executors.inline import InlineExecutor
+from scalelab.launch.sweep_plan import place
+from scalelab.launch.sweep_run import train_all, write_manifest
+from scalelab.sweep.file import SweepFile
+from scalelab.train.checkpoints import sharded, unsharded
+from scalelab.train.checkpoints.unsharded import Progress
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "smoke.yaml"
 EVERY_S = 2.0
 SHARE_LIMIT, WALL_LIMIT = 0.02, 1.10
 TIMED = (
-    *((sealed, name) for name in (
-        "line", "read_lines", "seal_text", "unseal_text", "file_digest", "synced_digest",
-        "check_file",
-    )),
-    (sealed.Format, "text"), (sealed.Format, "parse"), (sealed.Checksum, "update"),
-    (leases, "claim"), (leases, "holder"), (leases.Lease, "check"), (leases.Lease, "release"),
-)  # fmt: skip
+    *(
+        (sealed, name)
+        for name in (
+            "line",
+            "read_lines",
+            "seal_text",
+            "unseal_text",
+            "file_digest",
+            "synced_digest",
+            "check_file",
+        )
+    ),
+    (sealed.Format, "text"),
+    (sealed.Format, "parse"),
+    (sealed.Checksum, "update"),
+    (leases, "claim"),
+    (leases, "holder"),
+    (leases.Lease, "check"),
+    (leases.Lease, "release"),
+)
 
 
 def main() -> None:
@@ -85,26 +98,25 @@ def share_of_a_sweep() -> dict:
     """Sealing's part of the CPU seconds of a small sweep."""
     file = SweepFile.load(SWEEP, [])
     corpus = prepare(file.recipe.data)
-    proposals = file.design.ask(
-        file.recipe, vocab_size=corpus.vocab_size, data_digest=corpus.digest
-    )
+    proposals = file.design.ask(file.recipe, vocab_size=corpus.vocab_size, data_digest=corpus.digest)
     clock = _Clock()
     with (
         tempfile.TemporaryDirectory() as directory,
-        patch.object(checkpoint, "seconds_until_next", lambda last: EVERY_S),
+        patch.object(unsharded, "seconds_until_next", lambda last: EVERY_S),
         clock.running(),
     ):
         root = Path(directory)
         begun = time.process_time()
         work = place(proposals, root, file.name)
-        write_down(file, work, root)
-        outcomes = train_all(file, work, Inline())
+        write_manifest(file, work, root)
+        outcomes = train_all(file, work, InlineExecutor())
         total = time.process_time() - begun
         assert len(outcomes.of("done")) == len(work), outcomes
         n_saved = sum(e["event"] == "checkpoint" for w in work for e in w.run_dir.events())
     spent = sum(clock.seconds.values())
-    print(f"sweep: {len(work)} runs, {n_saved} checkpoints, {total:.1f} CPU s, of which sealing "
-          f"{spent:.3f} s")  # fmt: skip
+    print(
+        f"sweep: {len(work)} runs, {n_saved} checkpoints, {total:.1f} CPU s, of which sealing {spent:.3f} s"
+    )
     for name, seconds in sorted(clock.seconds.items(), key=lambda item: -item[1]):
         print(f"  {name:<14} {seconds:7.4f} s in {clock.calls[name]:>6} calls")
     share = spent / total
@@ -188,9 +200,11 @@ def compare(name: str, ways: dict, gigabytes: float, rounds: int) -> dict:
     if dist.is_initialized():
         sharded.leave()
     for way in ways:
-        print(f"{name} {way:<9} {statistics.median(seconds[way]):6.2f} s wall "
-              f"({min(seconds[way]):.2f} to {max(seconds[way]):.2f}), "
-              f"{statistics.median(cpu[way]):.2f} s CPU")  # fmt: skip
+        print(
+            f"{name} {way:<9} {statistics.median(seconds[way]):6.2f} s wall "
+            f"({min(seconds[way]):.2f} to {max(seconds[way]):.2f}), "
+            f"{statistics.median(cpu[way]):.2f} s CPU"
+        )
     ratios = {
         other: statistics.median(
             mine / theirs for mine, theirs in zip(seconds["sealed"], seconds[other], strict=True)
@@ -198,9 +212,11 @@ def compare(name: str, ways: dict, gigabytes: float, rounds: int) -> dict:
         for other in ways
     }
     over = ", ".join(f"{way} {ratio:.2f}" for way, ratio in ratios.items() if way != "sealed")
-    print(f"{name}: sealed over {over}; target at most {WALL_LIMIT} over plain: "
-          f"{_verdict(ratios['plain'] <= WALL_LIMIT)}; load {os.getloadavg()[0]:.1f} on "
-          f"{os.cpu_count()} cores")  # fmt: skip
+    print(
+        f"{name}: sealed over {over}; target at most {WALL_LIMIT} over plain: "
+        f"{_verdict(ratios['plain'] <= WALL_LIMIT)}; load {os.getloadavg()[0]:.1f} on "
+        f"{os.cpu_count()} cores"
+    )
     return {
         "what": f"sealed over plain, {name} checkpoint",
         "value": round(ratios["plain"], 3),
@@ -214,7 +230,7 @@ def compare(name: str, ways: dict, gigabytes: float, rounds: int) -> dict:
 
 
 def _single(folder: Path, tensors: dict) -> None:
-    checkpoint.save(folder, "0123456789ab", Progress(step=1), tensors)
+    unsharded.save(folder, "0123456789ab", Progress(step=1), tensors)
 
 
 def _single_unhashed(folder: Path, tensors: dict) -> None:

@@ -17,11 +17,11 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from scalelab.data.shards import prepare
-from scalelab.jobs.local import LocalConfig
-from scalelab.launch.plan import place
-from scalelab.launch.sweepfile import SweepFile
-from scalelab.launch.sweeping import train_all, write_down
+from scalelab.data.corpus.shards import prepare
+from scalelab.jobs.executors.local import LocalConfig
+from scalelab.launch.sweep_plan import place
+from scalelab.launch.sweep_run import train_all, write_manifest
+from scalelab.sweep.file import SweepFile
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "isoflop.yaml"
 FAMILY = ["design.budgets=[1e11, 1.5e11]", "design.sizes_per_budget=3", "design.replicates=1"]
@@ -35,9 +35,7 @@ def main() -> None:
     os.sched_setaffinity(0, cores[:2])
     file = SweepFile.load(SWEEP, FAMILY)
     corpus = prepare(file.recipe.data)
-    proposals = file.design.ask(
-        file.recipe, vocab_size=corpus.vocab_size, data_digest=corpus.digest
-    )
+    proposals = file.design.ask(file.recipe, vocab_size=corpus.vocab_size, data_digest=corpus.digest)
     seconds = {name: drive_all(file, proposals, slots) for name, slots in SLOTS.items()}
     for name, wall in seconds.items():
         print(f"{len(proposals)} runs {name:<18} {wall:6.1f} s")
@@ -58,7 +56,7 @@ def drive_all(file: SweepFile, proposals: tuple, slots: int) -> float:
     with tempfile.TemporaryDirectory() as directory:
         root = Path(directory)
         work = place(proposals, root, file.name)
-        write_down(file, work, root)
+        write_manifest(file, work, root)
         with closing(LocalConfig(slots=slots).start(("scalelab.launch.training",))) as executor:
             began = time.perf_counter()
             outcomes = train_all(file, work, executor)

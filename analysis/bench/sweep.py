@@ -41,9 +41,7 @@ def timed(arguments: list[str], environ: dict[str, str], directory: str) -> floa
     """Wall seconds of one scalelab command. Raises CalledProcessError where it fails."""
     began = time.perf_counter()
     command = [str(Path(sys.executable).with_name("scalelab")), *arguments]
-    done = subprocess.run(
-        command, env=environ, cwd=directory, stdout=subprocess.PIPE, text=True, check=False
-    )
+    done = subprocess.run(command, env=environ, cwd=directory, stdout=subprocess.PIPE, text=True, check=False)
     wall = time.perf_counter() - began
     if done.returncode:
         print(done.stdout, file=sys.stderr)

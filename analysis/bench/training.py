@@ -6,7 +6,7 @@ Ours is the network and FlatOptimizer exactly as scalelab/train/loop.py uses the
 bf16. The baseline is transformers' LlamaForCausalLM of the same shape with torch.optim.AdamW,
 clip_grad_norm_ and cross_entropy in fp32. All three take the same batches in one process, in
 turn step by step, so that the noise of a shared machine hits them alike. The baseline also
-gets the allocator settings that we make for ourselves (scalelab/train/device.py).
+gets the allocator settings that we make for ourselves (scalelab/hardware/device.py).
 
 Prints a table, then one JSON object a line for each shape. Rates are tokens per second; each
 ratio is the baseline's seconds over ours, of medians and of minima. `ceiling` is what the bf16
@@ -29,11 +29,11 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from scalelab.data.stream import Stream
-from scalelab.data.tokens import TokenFile
-from scalelab.launch.sweepfile import SweepFile
+from scalelab.data.corpus.stream import Stream
+from scalelab.data.corpus.token_files import TokenFile
+from scalelab.hardware.device import use_threads
 from scalelab.model.transformer.config import Transformer, TransformerFamily
-from scalelab.train.device import use_threads
+from scalelab.sweep.file import SweepFile
 from scalelab.train.optimizers.flat import FlatOptimizer
 
 RECIPE = SweepFile.load(Path(__file__).parents[2] / "sweeps" / "isoflop.yaml", []).recipe
@@ -52,8 +52,10 @@ def main() -> None:
     rates = {"fp32": matmul_rate(torch.float32), "bf16": matmul_rate(torch.bfloat16)}
     print(", ".join(f"{k} matmul {v:.0f} GFLOP/s" for k, v in rates.items()) + ", one thread")
     ratios = f"{'fp32':>5} {'bf16':>5}"
-    print(f"{'shape':>7} {'params':>8} {'T':>4} | {'plain':>8} {'fp32':>8} {'bf16':>8} tokens/s | "
-          f"{ratios} medians | {ratios} minima | ceiling")  # fmt: skip
+    print(
+        f"{'shape':>7} {'params':>8} {'T':>4} | {'plain':>8} {'fp32':>8} {'bf16':>8} tokens/s | "
+        f"{ratios} medians | {ratios} minima | ceiling"
+    )
     lines = [compare(*shape, rates) for shape in SMALL + LARGE]
     for line in lines:
         print(json.dumps(line))
@@ -61,13 +63,13 @@ def main() -> None:
         ratios = [line[f"ratio_{precision}"] for line in lines]
         verdict = "reached" if min(ratios) >= target else "NOT reached"
         met = sum(r >= target for r in ratios)
-        print(f"target {target} in {precision}: {verdict}, by {met} of {len(ratios)} shapes; "
-              f"from {min(ratios):.2f} to {max(ratios):.2f}")  # fmt: skip
+        print(
+            f"target {target} in {precision}: {verdict}, by {met} of {len(ratios)} shapes; "
+            f"from {min(ratios):.2f} to {max(ratios):.2f}"
+        )
 
 
-def compare(
-    family: TransformerFamily, width: int, seq_len: int, batch_tokens: int, rates: dict
-) -> dict:
+def compare(family: TransformerFamily, width: int, seq_len: int, batch_tokens: int, rates: dict) -> dict:
     """Time one shape three ways, in turn; one line of the table, one record."""
     config = next(m for m in family.members(VOCAB) if m.d_model == width)
     tokens = np.random.default_rng(0).integers(VOCAB, size=2**21).astype("<u2")
@@ -100,10 +102,12 @@ def compare(
     out["ceiling"] = round(median["plain"] / in_matmuls, 2)
     out |= {f"matmul_gflops_per_s_{name}": round(rate) for name, rate in rates.items()}
     r = [f"{out[f'tokens_per_s_{n}']:>8}" for n in steps]
-    print(f"{out['shape']:>7} {out['n_params']:>8} {seq_len:>4} | {' '.join(r)}          | "
-          f"{out['ratio_fp32']:>5.2f} {out['ratio_bf16']:>5.2f}         | "
-          f"{out['ratio_fp32_best']:>5.2f} {out['ratio_bf16_best']:>5.2f}        | "
-          f"{out['ceiling']:.1f}")  # fmt: skip
+    print(
+        f"{out['shape']:>7} {out['n_params']:>8} {seq_len:>4} | {' '.join(r)}          | "
+        f"{out['ratio_fp32']:>5.2f} {out['ratio_bf16']:>5.2f}         | "
+        f"{out['ratio_fp32_best']:>5.2f} {out['ratio_bf16_best']:>5.2f}        | "
+        f"{out['ceiling']:.1f}"
+    )
     return out
 
 
@@ -124,9 +128,7 @@ def plain(config: Transformer, seq_len: int, batch_tokens: int) -> Callable[[tor
     return step
 
 
-def ours(
-    config: Transformer, batch_tokens: int, working: torch.dtype
-) -> Callable[[torch.Tensor], None]:
+def ours(config: Transformer, batch_tokens: int, working: torch.dtype) -> Callable[[torch.Tensor], None]:
     """A step as scalelab/train/loop.py takes it."""
     network = config.network()
     network.reset(0)

@@ -5,13 +5,13 @@ from scalelab.registry import Registry
 SOURCES = Registry(
     "source",
     {
-        "pycode": "scalelab.data.pycode:PyCode",
-        "text": "scalelab.data.text:Text",
-        "hub": "scalelab.data.hub:Hub",
-        "synthetic": "scalelab.data.synthetic:Synthetic",
-        "skills": "scalelab.data.skills:Skills",
-        "mix": "scalelab.data.mix:Mix",
+        "pycode": "scalelab.data.sources.pycode:PyCode",
+        "text": "scalelab.data.sources.text:TextFiles",
+        "hub": "scalelab.data.sources.hub:HubDataset",
+        "synthetic": "scalelab.data.sources.synthetic:Synthetic",
+        "skills": "scalelab.data.sources.skills:Skills",
+        "mix": "scalelab.data.sources.mix:Mix",
     },
     group="scalelab.sources",
-    base="scalelab.data.base:Source",
+    base="scalelab.data.base:DocumentSource",
 )

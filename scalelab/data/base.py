@@ -2,7 +2,7 @@
 
 A source is a frozen config that can be read: the same settings on the same files give the
 same documents in the same order, and a fingerprint that says so without tokenising. Most
-sources hand out text. A source that speaks tokens of its own (a synthetic language) hands
+sources hand out text. A source that has its own tokens (a synthetic language) hands
 out those, already divided, and then there is no tokenizer to train.
 
 Not here: where the documents end up (shards.py), which side they fall on (split.py).
@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from scalelab.config import Config, Count, Positive, plugin
 from scalelab.data import SOURCES
-from scalelab.data.hashing import printable
+from scalelab.data.hashing import utf8_name
 
 SplitName = Literal["train", "validation"]
 HashFile = Callable[[Path], str]
@@ -31,7 +31,7 @@ MIN_BPE_VOCAB = 257
 
 
 @dataclass(frozen=True)
-class Document:
+class TextDocument:
     """One text, whole. It falls on one side of the split and ends with its own token."""
 
     name: str
@@ -39,7 +39,7 @@ class Document:
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
+class EncodedDocument:
     """One document as tokens, its side already chosen."""
 
     split: SplitName
@@ -52,7 +52,7 @@ class Encoded:
 
 
 @dataclass
-class Skips:
+class SkippedDocuments:
     """What a source left out, and why: a count per reason and a few names to look at."""
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -67,11 +67,11 @@ class Skips:
 
     def to_dict(self) -> dict[str, Any]:
         """Reason to count and examples, as JSON types."""
-        names = {reason: [printable(n) for n in shown] for reason, shown in self.examples.items()}
+        names = {reason: [utf8_name(n) for n in shown] for reason, shown in self.examples.items()}
         return {r: {"count": n, "examples": names[r]} for r, n in self.counts.items()}
 
 
-class Source(Config):
+class DocumentSource(Config):
     """A place that documents come from. Members add `kind: Literal[...]` and their settings."""
 
     @abstractmethod
@@ -83,11 +83,11 @@ class Source(Config):
         """
 
 
-class TextSource(Source):
+class TextSource(DocumentSource):
     """A source of text."""
 
     @abstractmethod
-    def documents(self, skips: Skips) -> Iterator[Document]:
+    def documents(self, skips: SkippedDocuments) -> Iterator[TextDocument]:
         """Every document, in the same order each time; what is left out is noted in `skips`.
 
         Raises:
@@ -95,7 +95,7 @@ class TextSource(Source):
         """
 
 
-class TokenSource(Source):
+class TokenSource(DocumentSource):
     """A source whose documents are tokens from the start, so that no tokenizer is trained."""
 
     @property
@@ -104,7 +104,7 @@ class TokenSource(Source):
         """Tokens of its vocabulary."""
 
     @abstractmethod
-    def encoded(self, validation: float) -> Iterator[Encoded]:
+    def encoded(self, validation: float) -> Iterator[EncodedDocument]:
         """Every document, about the share `validation` of them on the validation side."""
 
 

@@ -1,4 +1,4 @@
-"""Conversations as tokens: who speaks is a token of its own, and an answer ends with END.
+"""Conversations as tokens: each turn begins with a token for its role, and an answer ends with END.
 
     <|system|> text <|user|> text <|assistant|> text <|endoftext|>
 
@@ -9,11 +9,13 @@ is the end token a mask hides the real end, and a model that never saw it never 
 A text follows its marker after one space, so that a word begins as it does inside a sentence.
 
 Source: the generation marks of TEMPLATE are those that transformers and TRL ask for.
-Not here: which conversations (the evals room), the tokens of a corpus (shards.py).
+Not here: reading conversations (evals/conversations), the tokens of a corpus (corpus/shards.py).
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from scalelab.data.tokenizer import TextTokenizer
 from scalelab.errors import DataError
@@ -21,13 +23,23 @@ from scalelab.errors import DataError
 PAD = "<|pad|>"
 MARKERS = {"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"}
 TEMPLATE = (
-    "{% for m in messages %}{% if m['role'] == 'system' %}{{ '<|system|> ' + m['content'] }}"
-    "{% elif m['role'] == 'user' %}{{ '<|user|> ' + m['content'] }}"
-    "{% else %}{{ '<|assistant|>' }}{% generation %}{{ ' ' + m['content'] + eos_token }}"
-    "{% endgeneration %}{% endif %}{% endfor %}"
+    "{% for m in messages %}{% set role = m['role'] %}{% set text = m['content'] or '' %}"
+    "{% if text is not string %}{{ raise_exception('the content of a message is not a text') }}{% endif %}"
+    "{% if role in ['system', 'developer'] %}{{ '<|system|> ' + text }}"
+    "{% elif role == 'user' %}{{ '<|user|> ' + text }}"
+    "{% elif role in ['tool', 'function'] %}"
+    "{{ '<|user|> <tool_response>\n' + text + '\n</tool_response>' }}"
+    "{% elif role == 'assistant' %}{{ '<|assistant|>' }}{% generation %}{{ ' ' + text }}"
+    "{% set calls = (m['tool_calls'] or []) + ([m['function_call']] if m['function_call'] else []) %}"
+    "{% for call in calls %}{% if call.function %}{% set call = call.function %}{% endif %}"
+    "{{ ('' if loop.first and not text else '\n') + '<tool_call>\n{\"name\": ' + (call.name | tojson) "
+    "+ ', \"arguments\": ' + (call.arguments if call.arguments is string else call.arguments | tojson) "
+    "+ '}\n</tool_call>' }}{% endfor %}{{ eos_token }}{% endgeneration %}"
+    "{% else %}{{ raise_exception('unknown role ' + role) }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
-"""The same in the words of transformers, for exported checkpoints."""
+"""The chat template in the form of transformers, for exported checkpoints. Turns of tools and tool calls are
+written as evals/conversations/messages.py reads them."""
 
 Message = Mapping[str, str]
 """{"role": "system" | "user" | "assistant", "content": text}."""
@@ -40,6 +52,17 @@ class Example:
     tokens: tuple[int, ...]
     is_answer: tuple[bool, ...]
     """True for the tokens that the assistant writes, its end tokens included."""
+
+
+def tool_call_text(name: str, arguments: Mapping[str, Any]) -> str:
+    """Return a call of a tool as part of an answer, in the form of Hermes and Qwen2.5."""
+    call = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
+    return f"<tool_call>\n{call}\n</tool_call>"
+
+
+def tool_response_text(text: str) -> str:
+    """Return the result of a tool as the text of a user turn, in the form of Hermes and Qwen2.5."""
+    return f"<tool_response>\n{text}\n</tool_response>"
 
 
 class Chat:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from scalelab.data.files.opening import open_source, unreadable
 from scalelab.errors import DataError
 from scalelab.screen import progress
 from scalelab.sealed import Format
@@ -55,25 +56,16 @@ def drawn_share(seed: str, i: int) -> float:
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of a file, in hex. Raises DataError where the file cannot be read."""
+    """The sha256 of a regular file, in hex. Raises DataError where it cannot be read, or is another."""
     try:
-        with open(path, "rb") as file:
+        with open_source(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise unreadable(path, error) from error
 
 
-def unreadable(path: Path, error: OSError) -> DataError:
-    """What the system said about a file of the source, for a person."""
-    return DataError(
-        f"cannot read {path.name}: {error.strerror or error}",
-        where=str(path),
-        fix="name files that exist and that you may read",
-    )
-
-
-def printable(name: object) -> str:
-    """A name of a file in characters that JSON can hold, also where its bytes are not UTF-8."""
+def utf8_name(name: object) -> str:
+    """Return the name of a file as UTF-8; bytes of it that are not are escaped."""
     return str(name).encode("utf-8", "backslashreplace").decode()
 
 
@@ -110,7 +102,7 @@ class FileHashes:
         except OSError as error:
             raise unreadable(path, error) from error
         stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-        name = printable(path.absolute())
+        name = utf8_name(path.absolute())
         known = self._known.get(name)
         if known is not None and known[1:] == stamp:
             return known[0]

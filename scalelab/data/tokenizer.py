@@ -21,7 +21,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from scalelab.data.base import TokenizerConfig
 from scalelab.data.hashing import U64, mix
 from scalelab.errors import DataError
-from scalelab.files import write_text
+from scalelab.files import read_regular, write_text
 from scalelab.screen import progress
 
 END = "<|endoftext|>"
@@ -71,7 +71,7 @@ class TextTokenizer:
         return next((i for i, t in added.items() if t.special and t.content == name), None)
 
     def extended(self, names: Sequence[str]) -> "TextTokenizer":
-        """The same with a token for each name added behind the others, unless it is there."""
+        """Return the tokenizer with a token added for each name that has none."""
         inner = Tokenizer.from_str(self._inner.to_str())
         inner.add_special_tokens([AddedToken(name, special=True) for name in names])
         return TextTokenizer(inner)
@@ -84,7 +84,7 @@ class TextTokenizer:
     def load(cls, path: Path) -> "TextTokenizer":
         """The inverse of save. Raises DataError where there is none or it is damaged."""
         try:
-            return cls(Tokenizer.from_str(path.read_text(encoding="utf-8")))
+            return cls(Tokenizer.from_str(read_regular(path).decode("utf-8")))
         except Exception as error:  # the library raises bare Exceptions
             raise DataError(
                 f"cannot read the tokenizer: {error}",
@@ -93,7 +93,7 @@ class TextTokenizer:
             ) from error
 
 
-class Sample:
+class DocumentSample:
     """Whole documents drawn evenly while all of them pass by, at most `n_bytes` and one more.
 
     A document's chance does not depend on its place or its length: those with the smallest

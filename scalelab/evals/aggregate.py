@@ -3,15 +3,15 @@
     mean win rate      share of the other models beaten in a scenario (ties half), then its mean
     above chance       100 (score - chance) / (100% - chance), below chance 0, then its mean
 
-Both depend on more than the model. A mean win rate changes when another model joins; both
-change when a scenario does. So every result carries the exact sets and prints them. A score
-that is absent stays absent: it is never a zero, and the scenarios that a model lacks are named.
+Both depend on more than the model. A mean win rate changes when a model is added; both change when a
+scenario is added. So every result stores and prints the exact sets. A missing score is never counted
+as zero, and the scenarios that a model lacks are listed.
 
 Source: Liang et al. 2022, arXiv:2211.09110, and `compute_aggregate_row_win_rates` in
 stanford-crfm/helm; "Scores normalization" in the documentation of the Open LLM Leaderboard 2,
 which for a task with subtasks takes the mean of normalised subtasks first.
 
-Not here: intervals of a score (it came with one), battles of two (battles.py).
+Not here: intervals of scores (tasks/scores.py), pairwise matches (preference/matches.py).
 """
 
 from collections.abc import Mapping
@@ -31,9 +31,9 @@ class ScoreTable:
     models: tuple[str, ...]
     scenarios: tuple[str, ...]
     score: Array
-    """Shape (models, scenarios); NaN where a model was not run."""
+    """Shape (models, scenarios); NaN if a model was not run."""
     lower_is_better: frozenset[str] = frozenset()
-    """Scenarios whose score is an error, a loss, a time."""
+    """Scenarios whose score is an error, a loss or a time."""
 
     def __post_init__(self) -> None:
         expected = (len(self.models), len(self.scenarios))
@@ -41,36 +41,34 @@ class ScoreTable:
             _refuse(
                 f"scores of shape {np.shape(self.score)} for {expected[0]} model(s) and "
                 f"{expected[1]} scenario(s)",
-                "one row per model, one column per scenario, NaN where absent",
+                "one row per model, one column per scenario, NaN if missing",
             )
         if not all(expected):
             _refuse(f"{expected[0]} model(s), {expected[1]} scenario(s)", "at least one of each")
         for kind, names in (("model", self.models), ("scenario", self.scenarios)):
             twice = [name for name in names if names.count(name) > 1]
             if twice:
-                _refuse(f"{kind} {twice[0]!r} stands twice", f"give every {kind} one name")
+                _refuse(f"{kind} {twice[0]!r} occurs twice", f"give every {kind} one name")
         unknown = sorted(self.lower_is_better - set(self.scenarios))
         if unknown:
             _refuse(
-                f"lower_is_better names {unknown[0]!r}, which is no scenario",
-                f"one of {', '.join(self.scenarios)}",
+                f"lower_is_better names {unknown[0]!r}, which is not a scenario",
+                f"use one of {', '.join(self.scenarios)}",
             )
         if np.any(np.isinf(self.score)):
             i, j = np.argwhere(np.isinf(self.score))[0]
             _refuse(
                 f"{self.models[i]} scores {self.score[i, j]} in {self.scenarios[j]}",
-                "a finite score, or NaN where the model was not run",
+                "give a finite score, or NaN if the model was not run",
             )
         empty = np.flatnonzero(np.all(np.isnan(self.score), axis=1))
         if empty.size:
-            _refuse(f"model {self.models[empty[0]]!r} has no score", "drop it, or run it")
+            _refuse(f"model {self.models[empty[0]]!r} has no score", "remove the model, or run it")
 
     @property
     def absent(self) -> tuple[tuple[str, str], ...]:
         """Pairs of model and scenario without a score."""
-        return tuple(
-            (self.models[i], self.scenarios[j]) for i, j in np.argwhere(np.isnan(self.score))
-        )
+        return tuple((self.models[i], self.scenarios[j]) for i, j in np.argwhere(np.isnan(self.score)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,36 +78,36 @@ class Aggregate:
     title: str
     models: tuple[str, ...]
     scenarios: tuple[str, ...]
-    """Those that entered."""
+    """Scenarios that were used."""
     value: Array
-    """Shape (models,); NaN for a model without a scenario that entered."""
+    """Shape (models,); NaN for a model without any of the scenarios used."""
     by_scenario: Array
-    """What `value` is the mean of, (models, scenarios); NaN where absent."""
+    """Scores that `value` averages, (models, scenarios); NaN if missing."""
     absent: tuple[tuple[str, str], ...]
     """Pairs of model and scenario without a score."""
     left_out: tuple[str, ...]
-    """Scenarios that fewer than two models share, so that nobody can be beaten."""
+    """Scenarios with scores of fewer than two models, which allow no comparison."""
     floored: tuple[tuple[str, str, float], ...]
-    """Model, scenario, and the value below chance (in points) that entered as 0."""
+    """Model, scenario and the value below chance (in points) that was counted as 0."""
     digits: int
 
     @property
     def n_scenarios(self) -> Array:
-        """Scenarios that entered for each model, (models,)."""
+        """Scenarios used for each model, (models,)."""
         return np.sum(~np.isnan(self.by_scenario), axis=1)
 
     @property
     def is_complete(self) -> Array:
-        """Whether a model has all scenarios, (models,); others are means over fewer."""
+        """Whether a model has all scenarios, (models,); the others are means over fewer."""
         return self.n_scenarios == len(self.scenarios)
 
     def summary(self) -> str:
-        """A table, best first, then the sets it depends on and every reservation."""
+        """Return a table, best first, then the sets it depends on and all caveats."""
         wide = max(5, *map(len, self.models))
         lines = [self.title, f"{'model':<{wide}}  {'value':>7}  scenarios"]
         for i in np.argsort(-self.value, kind="stable"):  # NaN sorts last
             value = "-" if np.isnan(self.value[i]) else f"{self.value[i]:.{self.digits}f}"
-            mark = "" if self.is_complete[i] else "  not comparable: scenarios are absent"
+            mark = "" if self.is_complete[i] else "  not comparable: scenarios are missing"
             lines.append(
                 f"{self.models[i]:<{wide}}  {value:>7}  "
                 f"{self.n_scenarios[i]:>3} of {len(self.scenarios)}{mark}"
@@ -117,20 +115,20 @@ class Aggregate:
         lines.append(f"depends on {len(self.models)} models: {', '.join(self.models)}")
         lines.append(f"depends on {len(self.scenarios)} scenarios: {', '.join(self.scenarios)}")
         if self.absent:
-            lines.append("absent: " + ", ".join(f"{m} in {s}" for m, s in self.absent))
+            lines.append("missing: " + ", ".join(f"{m} in {s}" for m, s in self.absent))
         if self.left_out:
             lines.append("left out, fewer than two models: " + ", ".join(self.left_out))
         if self.floored:
-            said = ", ".join(f"{m} in {s} ({value:.1f})" for m, s, value in self.floored)
-            lines.append(f"below chance, entered as 0: {said}")
+            floored = ", ".join(f"{m} in {s} ({value:.1f})" for m, s, value in self.floored)
+            lines.append(f"below chance, counted as 0: {floored}")
         return "\n".join(lines)
 
 
 def mean_win_rate(table: ScoreTable) -> Aggregate:
-    """Share of the other models that each beats, ties half, mean over scenarios; 0 to 1.
+    """Return the share of the other models that each beats, ties half, mean over scenarios; 0 to 1.
 
-    In each scenario only the models with a score meet. A model that lacks a hard scenario meets
-    fewer rivals there, not none: compare incomplete rows with care.
+    Each scenario compares only the models with a score. Be careful with incomplete rows: a model that
+    lacks a hard scenario is spared a hard comparison.
 
     Raises:
         DataError: No scenario has scores of two models.
@@ -140,10 +138,10 @@ def mean_win_rate(table: ScoreTable) -> Aggregate:
     present = ~np.isnan(score)
     shared = present.sum(axis=0) >= 2
     if not shared.any():
-        _refuse("no scenario has scores of two models", "a win rate needs another model to beat")
+        _refuse("no scenario has scores of two models", "evaluate a second model: a win rate compares models")
     score, present = score[:, shared], present[:, shared]
     ours, theirs = score[:, None, :], score[None, :, :]
-    # Comparisons with NaN are False, so absent models are beaten by nobody and beat nobody.
+    # Comparisons with NaN are False, so missing scores neither win nor lose.
     points = np.sum(ours > theirs, axis=1) + (np.sum(ours == theirs, axis=1) - present) / 2
     rate = np.where(present, points / (present.sum(axis=0) - 1), np.nan)
     scenarios = tuple(np.array(table.scenarios)[shared].tolist())
@@ -161,41 +159,40 @@ def mean_win_rate(table: ScoreTable) -> Aggregate:
 
 
 def mean_above_chance(table: ScoreTable, chance: Mapping[str, float]) -> Aggregate:
-    """Scores scaled from chance (0) to perfect (100), mean over scenarios; points.
+    """Return scores scaled from chance (0) to perfect (100), mean over scenarios; points.
 
     Args:
         table: Accuracies, 0 to 1.
         chance: Accuracy of guessing in every scenario: 1 / choices, 0 for open answers.
 
     Raises:
-        DataError: Scores are no accuracies, or a scenario has no chance or an impossible one.
+        DataError: Scores are not accuracies, or a scenario has no chance level or an invalid one.
     """
     if table.lower_is_better:
         _refuse(
             f"lower is better in {', '.join(sorted(table.lower_is_better))}",
-            "hand over accuracies; an error rate is one minus the accuracy",
+            "pass accuracies; accuracy is one minus the error rate",
         )
     outside = (table.score < 0) | (table.score > 1)
     if outside.any():
         i, j = np.argwhere(outside)[0]
         _refuse(
-            f"{table.models[i]} scores {table.score[i, j]} in {table.scenarios[j]}: no accuracy",
-            "shares from 0 to 1; divide percent by 100",
+            f"{table.models[i]} scores {table.score[i, j]} in {table.scenarios[j]}, which is not an accuracy",
+            "give shares from 0 to 1; divide percentages by 100",
         )
     odd = sorted(set(table.scenarios) ^ set(chance))
     if odd:
         _refuse(
             f"scenario {odd[0]!r} is in the scores or in the chances, not in both",
-            "give the chance of every scenario and of no other; 0 for open answers",
+            "give the chance level of exactly these scenarios; 0 for open answers",
         )
     for name, share in chance.items():
         if not 0 <= share < 1:
-            _refuse(f"chance {share} in {name}", "a share, 0 or more and below 1")
+            _refuse(f"chance {share} in {name}", "give a share, 0 or more and below 1")
     base = np.array([chance[name] for name in table.scenarios])
     scaled = 100 * (table.score - base) / (1 - base)
     floored = tuple(
-        (table.models[i], table.scenarios[j], float(scaled[i, j]))
-        for i, j in np.argwhere(scaled < 0)
+        (table.models[i], table.scenarios[j], float(scaled[i, j])) for i, j in np.argwhere(scaled < 0)
     )
     scaled = np.where(scaled < 0, 0.0, scaled)  # NaN stays
     return Aggregate(
@@ -212,7 +209,7 @@ def mean_above_chance(table: ScoreTable, chance: Mapping[str, float]) -> Aggrega
 
 
 def _mean(value: Array) -> Array:
-    """Mean over the scenarios that a model has; NaN where it has none."""
+    """Return the mean over the scenarios that a model has; NaN if it has none."""
     n = np.sum(~np.isnan(value), axis=1)
     return np.where(n > 0, np.nansum(value, axis=1) / np.maximum(n, 1), np.nan)
 

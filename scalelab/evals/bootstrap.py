@@ -1,4 +1,4 @@
-"""Replicates enough for an interval, and the interval they give."""
+"""Bootstrap intervals: the check of the number of replicates, and the percentile interval."""
 
 import numpy as np
 
@@ -8,14 +8,14 @@ Array = np.ndarray
 
 
 def check_replicates(level: float, replicates: int) -> None:
-    """Nothing, if the level is a share and ten replicates lie beyond each end of an interval.
+    """Check that the level is a share and that ten replicates lie beyond each end of an interval.
 
     Raises:
-        ConfigError: Otherwise: an end would be one replicate's whim. No replicates are fine.
+        ConfigError: The level is not a share, or replicates are too few. Zero replicates are allowed.
     """
     where = "the settings of a bootstrap"
     if not 0 < level < 1:
-        raise ConfigError(f"level {level} is not a share", where=where, fix="say .95 for 95%")
+        raise ConfigError(f"level {level} is not a share", where=where, fix="write .95 for 95%")
     if replicates and replicates * (1 - level) / 2 < 10 - 1e-9:  # 1 - .9 is a little under .1
         raise ConfigError(
             f"{replicates} replicates leave {replicates * (1 - level) / 2:.1f} beyond each end",
@@ -26,7 +26,7 @@ def check_replicates(level: float, replicates: int) -> None:
 
 
 def interval(draws: Array, level: float) -> Array:
-    """The middle `level` of draws (r, ...) over replicates; low and high end, shape (..., 2).
+    """Return the central `level` of draws (r, ...) over replicates: low and high end, shape (..., 2).
 
     Source: the percentile method, Efron & Tibshirani 1993, chapter 13.
     """

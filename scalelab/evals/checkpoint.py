@@ -1,4 +1,4 @@
-"""A model that can be asked: its weights, its tokenizer, its context, wherever it came from.
+"""A finished model: weights, tokenizer and context length, from any of three kinds of directory.
 
     run directory of a sweep or a launch    spec.yaml, model.safetensors, the corpus's tokenizer
     model directory of post-training        model.json, model.safetensors, tokenizer.json
@@ -6,13 +6,11 @@
 
 `Checkpoint.load` reads all three. model.json is sealed and holds the digests of the two files
 beside it, as the result.json of a run holds that of its weights; all of them are verified. The
-files of an exported checkpoint belong to other software too, so they carry no seal. Two questions
-are asked of a model: how likely are these tokens, and how would you go on. Everything else in this
-room is made of them.
+files of an exported checkpoint belong to other software too, so they carry no seal. A model computes
+log-probabilities of tokens and generates tokens; everything else in this package builds on these two.
 
 Units: log-probabilities in nats.
-Not here: how tokens are written one by one (model/decode.py), what conversations look like
-(data/chat.py).
+Not here: the generation loop (model/generate.py), the format of conversations (data/chat.py).
 """
 
 import hashlib
@@ -30,23 +28,23 @@ from torch import Tensor
 
 from scalelab.config import parse_yaml
 from scalelab.data.chat import Chat
+from scalelab.data.corpus.shards import open_corpus
 from scalelab.data.hashing import sha256
-from scalelab.data.shards import open_corpus
 from scalelab.data.tokenizer import END, TextTokenizer
 from scalelab.errors import DataError, RunError
+from scalelab.hardware.device import find_device, tf32_products
 from scalelab.model import ARCHITECTURES
 from scalelab.model.base import Architecture
-from scalelab.model.decode import write
+from scalelab.model.generate import write
 from scalelab.model.huggingface import from_hugging_face
 from scalelab.model.network import Network
 from scalelab.sealed import Damaged, Format, check_file
-from scalelab.train.device import find_device
-from scalelab.train.rundir import RunDir, read_sealed_yaml
+from scalelab.train.run_directory import RunDir, read_sealed_yaml
 
 LOGITS_AT_ONCE = 2**22
-"""Logits held at once, as a count: 16 MiB in fp32."""
+"""Number of logits in memory at once: 16 MiB in fp32."""
 ROWS_WRITTEN_AT_ONCE = 256
-"""Prompts that are continued together."""
+"""Prompts in one batch of generation."""
 WEIGHTS, TOKENIZER, DESCRIPTION = "model.safetensors", "tokenizer.json", "model.json"
 RESTORE = (
     "restore the file from a copy; where a stage made it, delete the result.json beside it and run "
@@ -56,17 +54,17 @@ RESTORE = (
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """What stands in model.json."""
+    """Contents of model.json."""
 
     architecture: dict[str, Any]
     seq_len: int
-    """Tokens that the model sees at once."""
+    """Context length in tokens."""
     tokenizer: str
     """Name of the tokenizer that it was trained with."""
     corpus: str | None
     """Digest of the corpus that its base was trained on; None: not recorded."""
     files: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of the weights and the tokenizer beside it. None of them: from before the seals."""
+    """SHA-256 of the weights and the tokenizer beside it. Empty in files written before sealing existed."""
 
 
 MODEL = Format("model description", ModelRecord, schema=2, fix=RESTORE, unsealed=1)
@@ -74,28 +72,28 @@ MODEL = Format("model description", ModelRecord, schema=2, fix=RESTORE, unsealed
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A model that can be asked."""
+    """A finished model on its device."""
 
     path: Path
     config: Architecture
     network: Network
-    """On its device, fp32, no gradients wanted."""
+    """The network, fp32, without gradients."""
     tokenizer: TextTokenizer
     seq_len: int
-    """Tokens that it sees at once."""
+    """Context length in tokens."""
     digest: str
     """Twelve hex digits of weights, config and tokenizer: equal digests, equal models."""
     corpus: str | None = None
-    """Digest of the corpus that its base was trained on; None where nobody wrote it down."""
+    """Digest of the corpus that its base was trained on; None if not recorded."""
 
     @classmethod
     def load(cls, path: Path) -> "Checkpoint":
-        """The model in a directory.
+        """Return the model in a directory.
 
         Raises:
-            RunError: There is none, it is not finished, a file of it was altered, or its weights
-                do not fit its config.
-            DataError: Its tokenizer is missing or another one than it was trained with.
+            RunError: There is no model, it is unfinished, a file was altered, or the weights do not
+                match the config.
+            DataError: The tokenizer is missing or is not the one it was trained with.
         """
         for is_here, load in (
             (path / DESCRIPTION, _model_directory),
@@ -113,32 +111,33 @@ class Checkpoint:
 
     @cached_property
     def chat(self) -> Chat | None:
-        """How it holds a conversation; None for a base model."""
+        """Chat format; None for a base model."""
         has_markers = self.tokenizer.special("<|assistant|>") is not None
         return Chat(self.tokenizer) if has_markers else None
 
     @property
     def train_flops(self) -> float:
-        """FLOPs a token, forward and backward, at its whole context."""
+        """FLOPs per token, forward and backward, at full context."""
         return self.config.size(self.seq_len).flops_per_token
 
     @property
     def forward_flops(self) -> float:
-        """FLOPs a token without the way back."""
+        """FLOPs per token of the forward pass."""
         return self.train_flops / 3
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device of the weights."""
         return next(self.network.parameters()).device
 
     def logprobs(self, rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Log-probability of each token given those before it, nats.
+        """Return the log-probability of each token given the preceding ones, in nats.
 
         Args:
             rows: Tokens of each row, 2 to seq_len + 1 of them.
 
-        Returns: One fp64 array a row, one shorter than the row: its first token is only read.
+        Returns:
+            One fp64 array per row, one shorter than the row: the first token is context only.
         """
         found: list[np.ndarray] = [np.empty(0)] * len(rows)
         for batch in self._batches([len(row) - 1 for row in rows]):
@@ -151,7 +150,7 @@ class Checkpoint:
         return found
 
     def greedy_matches(self, rows: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Whether each token is the likeliest one given those before it; shapes as `logprobs`."""
+        """Return whether each token is the most likely one given the preceding ones; shapes as `logprobs`."""
         found: list[np.ndarray] = [np.empty(0, bool)] * len(rows)
         for batch in self._batches([len(row) - 1 for row in rows]):
             tokens = torch.nn.utils.rnn.pad_sequence(
@@ -165,7 +164,7 @@ class Checkpoint:
         return found
 
     def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Rows of like length together, as many as memory allows, the longest first."""
+        """Return batches of row numbers: similar lengths together, longest first."""
         if lengths and max(lengths) > self.seq_len:
             raise DataError(
                 f"a row of {max(lengths) + 1} tokens is longer than the context of {self.seq_len}",
@@ -181,7 +180,7 @@ class Checkpoint:
             at += n
         return batches
 
-    def go_on(
+    def generate_tokens(
         self,
         prompts: Sequence[Sequence[int]],
         *,
@@ -190,25 +189,24 @@ class Checkpoint:
         top_p: float = 1.0,
         seed: int = 0,
     ) -> list[list[int]]:
-        """What the model writes after each prompt, its end token included where it wrote one.
+        """Return the tokens generated after each prompt, including the end token if there is one.
 
         Args:
-            prompts: Tokens of each.
-            n_new: Most new tokens; None: what each prompt leaves of the context.
-            temperature: 0 takes the likeliest token each time.
-            top_p: Draw only from the likeliest tokens that together have this probability.
-            seed: Decides what is drawn.
+            prompts: Tokens of each prompt.
+            n_new: Maximum new tokens; None: the rest of the context.
+            temperature: Sampling temperature; 0 takes the most likely token each time.
+            top_p: Sample only from the most likely tokens with this total probability.
+            seed: Seed of the sampling.
 
         Raises:
-            DataError: A prompt leaves no room for n_new tokens, or for any, in the context.
+            DataError: A prompt and n_new tokens (or one, for None) exceed the context.
         """
         longest, wanted = max(map(len, prompts), default=0), 1 if n_new is None else n_new
         if longest + wanted > self.seq_len:
             raise DataError(
-                f"a prompt of {longest} tokens and {wanted} new are more than the context "
-                f"of {self.seq_len}",
+                f"a prompt of {longest} tokens and {wanted} new ones exceed the context of {self.seq_len}",
                 where=str(self.path),
-                fix="shorten the prompts, or ask for fewer new tokens",
+                fix="shorten the prompts, or reduce n_new",
             )
         generator = torch.Generator().manual_seed(seed)
         never = self.chat.never_written if self.chat else ()
@@ -216,33 +214,32 @@ class Checkpoint:
         found: list[list[int]] = [[] for _ in prompts]
         for start in range(0, len(order), ROWS_WRITTEN_AT_ONCE):
             batch = order[start : start + ROWS_WRITTEN_AT_ONCE]
-            written = write(
-                self.network,
-                [prompts[i] for i in batch],
-                n_new=self.seq_len - len(prompts[batch[0]]) if n_new is None else n_new,
-                longest_row=self.seq_len,
-                end=self.tokenizer.end,
-                temperature=temperature,
-                top_p=top_p,
-                generator=generator,
-                never=never,
-            )
+            with tf32_products():
+                written = write(
+                    self.network,
+                    [prompts[i] for i in batch],
+                    n_new=self.seq_len - len(prompts[batch[0]]) if n_new is None else n_new,
+                    longest_row=self.seq_len,
+                    end=self.tokenizer.end,
+                    temperature=temperature,
+                    top_p=top_p,
+                    generator=generator,
+                    never=never,
+                )
             for i, row in zip(batch, written.tokens, strict=True):
                 found[i] = row
         return found
 
 
 def token_logprobs(network: Network, tokens_BT: Tensor) -> Tensor:
-    """Log-probability of each token after the first, nats, shape (B, T - 1); no gradients."""
+    """Return the log-probability of each token after the first, nats, shape (B, T - 1); no gradients."""
     with torch.no_grad():
         logits = network(tokens_BT[:, :-1]).float()
-        return -torch.nn.functional.cross_entropy(
-            logits.transpose(1, 2), tokens_BT[:, 1:], reduction="none"
-        )
+        return -torch.nn.functional.cross_entropy(logits.transpose(1, 2), tokens_BT[:, 1:], reduction="none")
 
 
-def described(path: Path) -> tuple[Architecture, ModelRecord]:
-    """What model.json says of the model in a directory.
+def read_description(path: Path) -> tuple[Architecture, ModelRecord]:
+    """Return the architecture and the record in a directory's model.json.
 
     Raises:
         RunError: It is missing, damaged, or describes no model.
@@ -258,16 +255,16 @@ def described(path: Path) -> tuple[Architecture, ModelRecord]:
 
 
 def architecture_of(record: Mapping[str, Any]) -> Architecture:
-    """The architecture that a record describes. Raises Damaged."""
+    """Return the architecture that a record describes. Raises Damaged if it is invalid."""
     try:
         return ARCHITECTURES[record["kind"]].model_validate(dict(record))
     except (ValueError, KeyError, TypeError) as error:
-        said = str(error).splitlines()
-        raise Damaged(f"its architecture is invalid: {' '.join(said[:3])}") from None
+        message = str(error).splitlines()
+        raise Damaged(f"its architecture is invalid: {' '.join(message[:3])}") from None
 
 
-def check_beside(path: Path, files: Mapping[str, str]) -> None:
-    """Refuse files of a directory that are not those whose digests were recorded.
+def check_files_beside(path: Path, files: Mapping[str, str]) -> None:
+    """Verify files of a directory against their recorded digests.
 
     Args:
         path: The directory.
@@ -280,14 +277,12 @@ def check_beside(path: Path, files: Mapping[str, str]) -> None:
         try:
             check_file(path / name, digest)
         except Damaged as damage:
-            raise RunError(
-                f"{name} cannot be used: {damage}", where=str(path / name), fix=RESTORE
-            ) from None
+            raise RunError(f"{name} cannot be used: {damage}", where=str(path / name), fix=RESTORE) from None
 
 
 def _model_directory(path: Path) -> Checkpoint:
-    config, record = described(path)
-    check_beside(path, record.files)
+    config, record = read_description(path)
+    check_files_beside(path, record.files)
     tokenizer = TextTokenizer.load(path / TOKENIZER)
     if tokenizer.name != record.tokenizer:
         raise DataError(
@@ -296,16 +291,14 @@ def _model_directory(path: Path) -> Checkpoint:
             fix="put the model's own tokenizer.json back",
         )
     tensors = read_tensors(path / WEIGHTS)
-    return _checkpoint(
-        path, config, tensors, tokenizer, record.seq_len, record.corpus, record.files
-    )
+    return _checkpoint(path, config, tensors, tokenizer, record.seq_len, record.corpus, record.files)
 
 
 def _run_directory(path: Path) -> Checkpoint:
     run_dir = RunDir(path)
     if "stage" in parse_yaml(read_sealed_yaml(run_dir.spec_path), str(run_dir.spec_path)).data:
         raise RunError(
-            "the stage has left no model that answers",
+            "the stage has not written a model",
             where=str(path),
             fix="finish it, or name a stage that leaves a model; if its model.json is lost, "
             "restore that, or delete result.json and run the command of the stage again",
@@ -322,14 +315,12 @@ def _run_directory(path: Path) -> Checkpoint:
     tokenizer = corpus.load_tokenizer()
     if tokenizer is None:
         raise DataError(
-            f"the model speaks {corpus.tokenizer}, which is no text",
+            f"the model was trained on {corpus.tokenizer}, which is not text",
             where=str(path),
             fix="name a model that was trained on text",
         )
     tensors = read_tensors(path / WEIGHTS)
-    return _checkpoint(
-        path, spec.model, tensors, tokenizer, spec.seq_len, corpus.digest, result.files
-    )
+    return _checkpoint(path, spec.model, tensors, tokenizer, spec.seq_len, corpus.digest, result.files)
 
 
 def _exported(path: Path) -> Checkpoint:
@@ -347,14 +338,14 @@ def _checkpoint(
     corpus: str | None,
     verified: Mapping[str, str],
 ) -> Checkpoint:
-    """A model from its parts; `verified` are digests that its files were just held against."""
+    """Return a model from its parts; `verified` holds digests that were just checked."""
     if tokenizer.vocab_size > config.vocab_size:
         raise DataError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, the model {config.vocab_size}",
             where=str(path),
             fix="put the model's own tokenizer.json back",
         )
-    refuse_other_size(tensors, config.size(seq_len).n_params_total, path / WEIGHTS)
+    check_weight_count(tensors, config.size(seq_len).n_params_total, path / WEIGHTS)
     network = config.network()
     fit(network, tensors, path / WEIGHTS)
     network.requires_grad_(False).eval().to(find_device().torch)
@@ -368,19 +359,19 @@ def _checkpoint(
     return Checkpoint(path, config, network, tokenizer, seq_len, digest, corpus)
 
 
-def refuse_other_size(tensors: Mapping[str, Tensor], n: int, path: Path) -> None:
-    """Refuse weights that are not `n` numbers, before a network of that size is made."""
-    there = sum(tensor.numel() for tensor in tensors.values())
-    if there != n:
+def check_weight_count(tensors: Mapping[str, Tensor], n: int, path: Path) -> None:
+    """Raise RunError unless the file holds `n` values; checked before a network is built."""
+    n_values = sum(tensor.numel() for tensor in tensors.values())
+    if n_values != n:
         raise RunError(
-            f"the weights do not fit the model: the file holds {there:,} values, the model {n:,}",
+            f"the weights do not fit the model: the file holds {n_values:,} values, the model {n:,}",
             where=str(path),
             fix="put the model's own weights back",
         )
 
 
 def fit(network: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Put weights from a file into a network. Raises RunError: they are those of another one."""
+    """Load weights into a network. Raises RunError if they belong to another one."""
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -392,30 +383,30 @@ def fit(network: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> Non
 
 
 def model_digest(path: Path, verified: Mapping[str, str] | None = None) -> str:
-    """Twelve hex digits of a model: its weights, what they are weights of, and its tokenizer.
+    """Return twelve hex digits of a model: its weights, config and tokenizer.
 
     Args:
         path: The model's directory.
-        verified: SHA-256 of files by name that need not be read once more.
+        verified: SHA-256 by name of files that need not be read again.
 
     Raises:
         DataError: The weights cannot be read.
     """
     verified = verified or {}
     names = [name for name in (DESCRIPTION, "config.json", TOKENIZER) if (path / name).exists()]
-    said = [verified.get(name) or sha256(path / name) for name in (WEIGHTS, *names)]
+    digests = [verified.get(name) or sha256(path / name) for name in (WEIGHTS, *names)]
     if (path / "spec.yaml").exists() and not (path / DESCRIPTION).exists():
-        said.append(path.name)  # a run's directory is named by its spec
-    return hashlib.sha256("\n".join(said).encode()).hexdigest()[:12]
+        digests.append(path.name)  # a run's directory is named by its spec
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:12]
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a file by name. Raises RunError: it is missing or damaged."""
+    """Return the tensors of a file by name. Raises RunError if it is missing or damaged."""
     try:
         return load_file(path)
     except (OSError, ValueError, SafetensorError) as error:
         raise RunError(
             f"the weights cannot be read: {str(error).splitlines()[0]}",
             where=str(path),
-            fix="restore the file from a copy, or run the command that made it again",
+            fix="restore the file from a copy, or repeat the command that made it",
         ) from error

@@ -1,12 +1,12 @@
-"""Inputs of stages and judges: what an earlier stage left, or a path.
+"""Inputs of stages and judges: the output of an earlier stage, or a path.
 
     MODEL           a model that answers (model.json and its weights)
     REWARD          a reward model (reward.json and its weights)
-    ANSWER_PAIRS    compared answers (pairs.jsonl, or a file of the user's)
+    ANSWER_PAIRS    compared answers (pairs.jsonl, or a file in the same format)
 
-A stage says which of these it leaves and which it reads, so that a file that confuses them is
-refused before anything is done. A stage of another package may leave a kind of its own: any other
-words, for other stages of that package.
+A stage declares which of these it reads and which it writes, so a file that confuses them is rejected
+before anything runs. A stage of another package can write a kind of its own, any other string, for
+other stages of that package.
 
 Not here: how an input is loaded (posttrain/base.py).
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from scalelab.config import Config
+from scalelab.data.files.records import record_format
 from scalelab.data.hashing import sha256
 from scalelab.evals import reward_model
 from scalelab.evals.checkpoint import model_digest
@@ -24,8 +25,6 @@ from scalelab.evals.checkpoint import model_digest
 MODEL = "a model that answers"
 REWARD = "a reward model"
 ANSWER_PAIRS = "pairs of answers"
-ROW_FILES = (".jsonl", ".parquet", ".gz", ".zst")
-"""Endings by which a file of rows is told from the name of a stage."""
 
 
 @dataclass(frozen=True)
@@ -33,45 +32,45 @@ class Input:
     """One input, as a config names it."""
 
     name: str
-    """Of a stage, "base", or a path."""
+    """Name of a stage, "base", or a path."""
     kind: str
-    """What it has to be: MODEL, REWARD, ANSWER_PAIRS, ..."""
+    """Required kind: MODEL, REWARD, ANSWER_PAIRS, ..."""
     is_path: bool = False
 
     @classmethod
     def stage_or_directory(cls, name: str, kind: str) -> Self:
-        """An input that may be a directory: a path is told from a stage by its slash."""
+        """Return an input that may be a directory; a name with a slash is a path."""
         return cls(name, kind, "/" in name)
 
     @classmethod
     def stage_or_file(cls, name: str, kind: str) -> Self:
-        """An input that may be a file of rows: a file is told from a stage by its ending."""
-        return cls(name, kind, name.endswith(ROW_FILES))
+        """Return an input that may be a file of records; a name with a slash or an ending of records is a path."""
+        return cls(name, kind, "/" in name or record_format(name) is not None)
 
 
-class Reads(Config):
+class ConfigWithInputs(Config):
     """A config with inputs."""
 
     @abstractmethod
     def inputs(self) -> tuple[Input, ...]:
-        """Everything that it reads."""
+        """Return everything that it reads."""
 
     def needs(self) -> tuple[str, ...]:
-        """Names of the stages (or "base") among the inputs, each once."""
+        """Return the names of the stages (or "base") among the inputs, each once."""
         return tuple(dict.fromkeys(one.name for one in self.inputs() if not one.is_path))
 
     def files(self) -> tuple[str, ...]:
-        """Files and checkpoint directories among the inputs: their contents decide too."""
+        """Return the files and checkpoint directories among the inputs; their contents affect the result."""
         return tuple(dict.fromkeys(one.name for one in self.inputs() if one.is_path))
 
 
 def contents(path: Path) -> str:
-    """Twelve hex digits of the contents of an input.
+    """Return twelve hex digits of the contents of an input.
 
-    Of a model they cover its weights, its config and its tokenizer, of a reward model its weights.
+    For a model they cover weights, config and tokenizer; for a reward model only the weights.
 
     Raises:
-        DataError: It is not there, or cannot be read.
+        DataError: It does not exist or cannot be read.
     """
     if not path.is_dir():
         return sha256(path)[:12]

@@ -1,10 +1,10 @@
-"""A model that says how good an answer is, as one number.
+"""A reward model: one number for the quality of an answer.
 
-    reward.json         sealed: what its trunk is, its context, the SHA-256 of the other two
-    reward.safetensors  its weights, the trunk's and the one row that reads the number
-    tokenizer.json      of the model that it came from
+    reward.json         sealed: architecture of the trunk, context length, SHA-256 of the other two
+    reward.safetensors  weights of the trunk and of the scalar head
+    tokenizer.json      tokenizer of the model that it was trained from
 
-Not here: how it is learned (posttrain/reward.py).
+Not here: how it is trained (posttrain/stages/reward.py).
 """
 
 from collections.abc import Sequence
@@ -22,28 +22,28 @@ from scalelab.evals.checkpoint import (
     RESTORE,
     TOKENIZER,
     architecture_of,
-    check_beside,
+    check_files_beside,
+    check_weight_count,
     fit,
     read_tensors,
-    refuse_other_size,
 )
+from scalelab.hardware.device import find_device, tf32_products
 from scalelab.model.scalar_net import ScalarNet, padded
 from scalelab.sealed import Damaged, Format, file_digest
-from scalelab.train.checkpoint import save_weights
-from scalelab.train.device import find_device
+from scalelab.train.checkpoints.unsharded import save_weights
 
 WEIGHTS, DESCRIPTION = "reward.safetensors", "reward.json"
 
 
 @dataclass(frozen=True)
 class RewardRecord:
-    """What stands in reward.json."""
+    """Contents of reward.json."""
 
     architecture: dict[str, Any]
-    """Of the trunk."""
+    """Architecture of the trunk."""
     seq_len: int
     files: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of the weights and the tokenizer beside it. None of them: from before the seals."""
+    """SHA-256 of the weights and the tokenizer beside it. Empty in files written before sealing existed."""
 
 
 REWARD = Format("reward model description", RewardRecord, schema=2, fix=RESTORE, unsealed=1)
@@ -51,7 +51,7 @@ REWARD = Format("reward model description", RewardRecord, schema=2, fix=RESTORE,
 
 @dataclass(frozen=True, eq=False)
 class RewardModel:
-    """A model that gives a conversation one number: how good its last answer is."""
+    """A model that scores the last answer of a conversation."""
 
     net: ScalarNet
     chat: Chat
@@ -59,20 +59,20 @@ class RewardModel:
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device of the weights."""
         return self.net.score.device
 
     @property
     def forward_flops(self) -> float:
-        """FLOPs a token, at its whole context."""
+        """FLOPs per token of the forward pass, at full context."""
         return self.net.trunk.config.size(self.seq_len).flops_per_token / 3
 
     @classmethod
     def load(cls, path: Path) -> "RewardModel":
-        """The reward model in a stage's directory.
+        """Return the reward model in a stage's directory.
 
         Raises:
-            RunError: There is none, or a file of it is damaged.
+            RunError: There is none, or one of its files is damaged.
             DataError: Its tokenizer cannot be read.
         """
         place = path / DESCRIPTION
@@ -83,17 +83,17 @@ class RewardModel:
             raise RunError(
                 "there is no reward model",
                 where=str(path),
-                fix="name a finished stage that leaves a reward model; if its reward.json is lost, "
+                fix="name a finished stage that trains a reward model; if its reward.json is lost, "
                 "restore that, or delete result.json and run the command of the stage again",
             ) from None
         except Damaged as damage:
             raise REWARD.refusal(place, damage) from None
-        check_beside(path, record.files)
+        check_files_beside(path, record.files)
         weights = read_tensors(path / WEIGHTS)
         blocks = config.blocks()
         head = 0 if blocks.tied else blocks.vocabulary
         n = config.size(record.seq_len).n_params_total - head + blocks.width
-        refuse_other_size(weights, n, path / WEIGHTS)
+        check_weight_count(weights, n, path / WEIGHTS)
         net = ScalarNet(config.network())
         fit(net, weights, path / WEIGHTS)
         net.requires_grad_(False).to(find_device().torch)
@@ -111,10 +111,10 @@ class RewardModel:
         return {**files, DESCRIPTION: file_digest(out / DESCRIPTION)}
 
     def score(self, rows: Sequence[Sequence[int]], at_once: int = 128) -> Tensor:
-        """The number at the last token of each row, fp32, on the CPU, shape (n,)."""
+        """Return the score at the last token of each row, fp32, on the CPU, shape (n,)."""
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         scores = torch.zeros(len(rows))
-        with torch.no_grad():
+        with torch.no_grad(), tf32_products():
             for start in range(0, len(order), at_once):
                 batch = order[start : start + at_once]
                 tokens, mask = padded([rows[i] for i in batch], 0, self.device)

@@ -13,8 +13,9 @@ KINDS = Registry(
     "kind of job",
     {
         "run": "scalelab.launch.training:train_run",
+        "trunk": "scalelab.launch.training:train_shared",
         "final": "scalelab.launch.training:train_final",
-        "stage": "scalelab.posttrain.worker:do_stage",
+        "stage": "scalelab.posttrain.worker:run_stage",
         "probe": "scalelab.testing.executors:probe",
     },
     group="scalelab.jobs",
@@ -22,8 +23,8 @@ KINDS = Registry(
 EXECUTORS = Registry(
     "executor",
     {
-        "inline": "scalelab.jobs.inline:InlineConfig",
-        "local": "scalelab.jobs.local:LocalConfig",
+        "inline": "scalelab.jobs.executors.inline:InlineConfig",
+        "local": "scalelab.jobs.executors.local:LocalConfig",
     },
     group="scalelab.executors",
     base="scalelab.jobs.base:ExecutorConfig",

@@ -1,11 +1,11 @@
-"""What a job is, what carries it, and how it ends.
+"""Jobs, their outcomes, and the interface of executors.
 
 The driver owns order, retries and the record; an executor owns processes and devices. A job's
-directory holds all that its processes have to know, so that a job can be repeated by hand:
+directory holds everything that its processes need, so a job can be repeated by hand:
 
     python -m scalelab.jobs.worker JOB_DIR
 
-Units: seconds, bytes. Not here: the order of jobs (drive.py), what a process does (worker.py).
+Units: seconds, bytes. Not here: the order of jobs (driver.py), what a process does (worker.py).
 """
 
 from abc import abstractmethod
@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 from scalelab.config import Config
 from scalelab.errors import LaunchError
-from scalelab.train.rundir import RunDir
+from scalelab.train.run_directory import RunDir
 
 Outcome = Literal[
     "done",  # there is a result
@@ -24,7 +24,7 @@ Outcome = Literal[
     "refused",  # a person has to fix something first; the message says what
     "blocked",  # not begun: a job that it needs has not come to a usable result
     "out_of_memory",  # not even the smallest micro-batch, or no memory for the process
-    "killed",  # ended by a signal that nobody here sent
+    "killed",  # ended by a signal that the driver did not send
     "stalled",  # ended by us: no progress, or past its wall time
     "error",  # our own bug; there is a traceback
 ]
@@ -35,17 +35,20 @@ LOST: tuple[Outcome, ...] = (*RETRIED, "error")
 
 
 @dataclass(frozen=True)
-class Resources:
-    """What a job takes."""
+class JobResources:
+    """Resources that a job needs."""
 
     processes: int = 1
     """Started together and ended together, each on one device (a gang)."""
     threads: int | None = None
     """CPU threads of each process; None leaves the choice to the executor."""
-    memory: Callable[[str, int | None], int] | None = None
-    """Bytes on a device of a kind ("cpu", "cuda") that has so many bytes; None is unknown."""
+    memory: Callable[[str, int | None, str], int] | None = None
+    """Bytes on a device of a kind ("cpu", "cuda") that has so many bytes and computes in a precision
+    ("fp32", "bf16") where the job leaves it the choice; None is unknown."""
+    precision: str = "auto"
+    """Precision that it asks for: auto, fp32 or bf16. Not every GPU multiplies bf16."""
     terminal: bool = False
-    """Whether it asks the person at this terminal, and so has to be done in this very process."""
+    """Whether it asks questions at the terminal and so has to run in the driver's process."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,25 +56,29 @@ class Job:
     """Work that leads to a result in a directory."""
 
     id: str
-    """Its name among the jobs that are driven together."""
+    """Unique name among the jobs of one driver."""
     dir: RunDir
-    """Where it works: journal, lease, checkpoints, result."""
+    """Directory of its journal, lease, checkpoints and result."""
     kind: str
-    """Names the function that does it, in KINDS."""
+    """Name in KINDS of the function that runs it."""
     needs: tuple[str, ...] = ()
-    """Jobs that have to be done before. What is not driven here counts as done."""
-    resources: Resources = field(default_factory=Resources)
+    """Ids of jobs that must be done first. Jobs unknown to the driver count as done."""
+    after: tuple[str, ...] = ()
+    """Ids of jobs that must have ended first, however they ended."""
+    resources: JobResources = field(default_factory=JobResources)
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What the function is told beyond what its directory holds. JSON types."""
-    standing: "Callable[[Job], Ended | None]" = lambda job: (
-        Ended(job, "done") if job.dir.is_done else None
+    """Settings of the function beyond what its directory holds. JSON types."""
+    standing: "Callable[[Job], JobOutcome | None]" = lambda job: (
+        JobOutcome(job, "done") if job.dir.is_done else None
     )
-    """How it stands on the disk; None while it has no result."""
+    """Outcome according to the disk; None while there is no result."""
+    leaves_result: bool = True
+    """Whether `standing` must find it done once its process reports so. False: the report is enough."""
 
 
 @dataclass(frozen=True)
-class Said:
-    """How a process says that it ended. JSON types."""
+class ProcessReport:
+    """Report of a process about its own end. JSON types."""
 
     outcome: Outcome
     reason: str | None = None
@@ -80,20 +87,20 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How one job ended."""
+class JobOutcome:
+    """Outcome of one job."""
 
     job: Job
     outcome: Outcome
     reason: str | None = None
-    """In one line."""
+    """Reason in one line."""
     where: str | None = None
-    """Of a refusal."""
+    """Location of a refusal."""
     fix: str | None = None
-    """Of a refusal."""
+    """Fix of a refusal."""
 
     def refusal(self) -> LaunchError:
-        """The same as an error that a person can act on."""
+        """Return the refusal as an error that a person can act on."""
         return LaunchError(
             self.reason or f"the job {self.job.id} was refused",
             where=self.where or str(self.job.dir.path),
@@ -101,76 +108,82 @@ class Ended:
         )
 
 
-State = Ended | Literal["queued", "running", "unknown"]
-"""Of a job that was submitted. queued: its processes have not started. unknown: the executor could
+State = JobOutcome | Literal["queued", "running", "unknown"]
+"""State of a submitted job. queued: its processes have not started. unknown: the executor could
 not find out this time; the job may still be running."""
 
 
 @dataclass(frozen=True)
-class Devices:
-    """What an executor found, as far as an estimate needs it."""
+class AvailableDevices:
+    """Devices that an executor found, as needed for an estimate."""
 
     n: int
-    """Devices that are paid for."""
+    """Number of devices that are paid for."""
     name: str
-    abreast: int
-    """Runs that are trained at once at the speed of one: cores of a CPU, or GPUs."""
+    n_parallel: int
+    """Number of runs that train in parallel at full speed: CPU cores, or GPUs."""
+    is_gpu: bool = False
+    """Whether models are compiled before their first step."""
 
     def __str__(self) -> str:
-        return f"{self.n} x {self.name}, {self.abreast} runs abreast"
+        return f"{self.n} x {self.name}, {self.n_parallel} runs at a time"
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an executor can do."""
+    """Capabilities of an executor."""
 
     gangs: bool
-    """Jobs of several processes."""
+    """Whether it runs jobs with several processes."""
     timing: bool
-    """Calling a function on a device of its own, for an estimate."""
+    """Whether it can call a function on an otherwise idle device, for an estimate."""
     blocking: bool = False
     """Whether submit returns only after the job has ended."""
 
 
 class Executor(Protocol):
-    """What the driver asks of an executor."""
+    """Runs jobs on behalf of the driver."""
 
     capabilities: Capabilities
 
     @property
-    def devices(self) -> Devices:
-        """What was found, for an estimate."""
+    def devices(self) -> AvailableDevices:
+        """Devices that were found, for an estimate."""
 
-    def call(self, function: str, *arguments: Any) -> Any | None:
-        """What "module:function" returns on the first device, alone; None where that failed.
+    def call(self, function: str, *arguments: Any, limit_s: float | None = None) -> Any | None:
+        """Return the value of "module:function" on the first device, or None if the call failed.
 
-        Only where `capabilities.timing` says so.
+        Call it only if `capabilities.timing` is true. After `limit_s` seconds a process of its own is
+        ended, and the call has failed; in this process the function has to keep the limit itself.
+
+        Raises:
+            ScalelabError: The function's own: a person has to fix something first.
         """
 
     def check(self, job: Job) -> None:
-        """Refuse a job that can never be carried. Raises LaunchError."""
+        """Raise LaunchError for a job that this executor can never run."""
 
     def has_room(self, job: Job) -> bool:
-        """Whether this job could start now."""
+        """True if this job could start now."""
 
     def submit(self, job: Job) -> None:
-        """Start a job, written down in its directory. Only after has_room said yes.
+        """Start a job that is recorded in its directory. Call it only after has_room returned True.
 
         Raises:
             LaunchError: It cannot be started.
         """
 
     def poll(self) -> Mapping[str, State]:
-        """The state of each submitted job, by id, in one call. An ending is told once."""
+        """Return the state of each submitted job by id. An ending is reported once."""
 
     def cancel(self, ids: Iterable[str], *, now: bool) -> None:
-        """Ask jobs to save and stop, or end them at once; poll will tell."""
+        """Ask jobs to save and stop, or kill them if `now`; poll reports their outcomes."""
 
     def find(self, jobs: Sequence[Job]) -> tuple[str, ...]:
-        """Ids of those that an earlier process of ours submitted and that still run."""
+        """Return ids of jobs that an earlier driver submitted and that are still running."""
 
     def close(self) -> None:
-        """Let go of everything that was held. Jobs that cannot outlive us are ended."""
+        """Release everything held. Jobs that cannot outlive this process are killed."""
 
 
 class ExecutorConfig(Config):
@@ -178,7 +191,7 @@ class ExecutorConfig(Config):
 
     @abstractmethod
     def start(self, preload: Sequence[str] = ()) -> Executor:
-        """The executor.
+        """Return the executor.
 
         Args:
             preload: Modules that the jobs' processes need, imported once where that is possible.

@@ -9,7 +9,7 @@ from scalelab.files import refuse_link, refuse_links_in
 from scalelab.jobs import KINDS
 from scalelab.jobs.base import Job
 from scalelab.sealed import Damaged, Format
-from scalelab.train.rundir import RunDir
+from scalelab.train.run_directory import RunDir
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class JobRecord:
     kind: str
     """Names the function that does the job, in KINDS."""
     processes: int
-    """That are started together."""
+    """Number of processes that are started together."""
     threads: int | None = None
     """CPU threads of each; None: as many as torch chooses."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -36,11 +36,11 @@ JOB = Format(
 
 
 def path_of(run_dir: RunDir) -> Path:
-    """Where a job's record lies."""
+    """Path of a job's record."""
     return run_dir.path / "job.json"
 
 
-def write_down(job: Job, threads: int | None = None) -> JobRecord:
+def write_record(job: Job, threads: int | None = None) -> JobRecord:
     """Write down what the processes of a job have to know, on this machine or on another.
 
     Args:
@@ -64,8 +64,8 @@ def write_down(job: Job, threads: int | None = None) -> JobRecord:
     return record
 
 
-def written_down(run_dir: RunDir) -> JobRecord:
-    """What was written down for the processes of a job.
+def read_record(run_dir: RunDir) -> JobRecord:
+    """Return the record that was written for the processes of a job.
 
     Raises:
         LaunchError: Nothing was, or the file does not hold.
@@ -77,8 +77,7 @@ def written_down(run_dir: RunDir) -> JobRecord:
         raise LaunchError(
             "there is no job here",
             where=str(place),
-            fix="run the command that makes it (for a launched run: scalelab launch PLAN "
-            "--prepare)",
+            fix="run the command that makes it (for a launched run: scalelab launch PLAN --prepare)",
         ) from None
     if record.kind not in KINDS:
         known = ", ".join(KINDS)

@@ -4,15 +4,15 @@ Two ways in. An executor on this machine forks the process (local.py). torchrun 
 
     python -m scalelab.jobs.worker JOB_DIR
 
-which tells its exit status (0 done, 130 stopped on request, 2 refused or held by another process,
+which records its exit status (0 done, 130 stopped on request, 2 refused or held by another process,
 1 otherwise) and writes the
 same in full to $SCALELAB_REPORT-<rank>.json, where that is set. torchrun's own restarts are of no
 use here: the new processes meet the keys of the old ones in the store they share and wait for ever
 (pytorch#135712), so call it with --max-restarts 0.
 
 A forked process leaves with its parent, whatever becomes of that: a thread waits on the parent's
-end of a pipe and ends the process when it closes. It is deaf to the keyboard (forks.py): the driver
-asks its workers to stop by SIGTERM.
+end of a pipe and ends the process when it closes. It ignores the keyboard
+(forkserver.py): the driver asks its workers to stop by SIGTERM.
 """
 
 import faulthandler
@@ -29,120 +29,143 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from scalelab.errors import ScalelabError
+from scalelab.errors import LaunchError, ScalelabError
 from scalelab.files import write_json, write_text, writing
+from scalelab.hardware.device import OutOfMemory, use_threads
+from scalelab.hardware.local_gpu import use_own_gpu
+from scalelab.hardware.sharing import limit_memory
 from scalelab.jobs import KINDS
-from scalelab.jobs.base import Outcome, Said
-from scalelab.jobs.gangs import LOCAL_RANK, RANK, SIZE
-from scalelab.jobs.record import JobRecord, written_down
-from scalelab.leases import Taken
-from scalelab.train.device import OutOfMemory, use_threads
-from scalelab.train.rundir import RunDir
+from scalelab.jobs.base import Outcome, ProcessReport
+from scalelab.jobs.executors.process_group import LOCAL_RANK, RANK, SIZE
+from scalelab.jobs.record import JobRecord, read_record
+from scalelab.leases import LeaseTaken
+from scalelab.screen import echo
+from scalelab.train.run_directory import RunDir
 
 REPORT = "SCALELAB_REPORT"
 STATUS = {"done": 0, "interrupted": 130, "refused": 2, "elsewhere": 2}
 GONE = ("connection closed by peer", "connection reset", "broken pipe", "timed out", "timeout")
-"""What a collective says when another process went away."""
+"""Error texts of a collective operation after another process has gone."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What the function of a kind is given."""
+    """Arguments of the function that runs a kind of job."""
 
     dir: RunDir
     """The job's directory. It is not claimed yet: the function takes its lease."""
     settings: Mapping[str, Any]
-    """As the job was made with."""
+    """Settings of the job."""
     rank: int
     """The process's number among those of the job, from 0."""
     processes: int
     stop: Callable[[], bool]
-    """Whether it is asked to save and stop."""
+    """Returns True once the process should save and stop."""
 
     @contextmanager
-    def watchdog(self, seconds: float) -> Iterator[Callable[[], None]]:
-        """End this process if what is yielded is not called every `seconds` from now on.
+    def watchdog(self, seconds: float, first_s: float) -> Iterator[Callable[[float], None]]:
+        """End this process if what is yielded is not called every `seconds`, or as it allows.
 
-        The stacks of all threads are written to stalled-<rank>.txt before.
+        What is yielded takes the least time that it allows until its next call, seconds. Until the first
+        one it is `first_s`. The stacks of all threads are written to stalled-<rank>.txt before.
         """
         place = stacks_of(self.dir, self.rank)
         with writing(place), open(place, "w") as stacks:
 
-            def alive() -> None:
-                faulthandler.dump_traceback_later(seconds, exit=True, file=stacks)
+            def heartbeat(at_least_s: float = 0.0) -> None:
+                faulthandler.dump_traceback_later(max(seconds, at_least_s), exit=True, file=stacks)
 
-            alive()
+            heartbeat(first_s)
             try:
-                yield alive
+                yield heartbeat
             finally:
                 faulthandler.cancel_dump_traceback_later()
                 place.unlink()
 
 
 def stacks_of(run_dir: RunDir, rank: int) -> Path:
-    """Where a process that stalled writes what it was at."""
+    """Path of the stack traces that a stalled process writes."""
     return run_dir.path / f"stalled-{rank}.txt"
 
 
-def do(assignment: Assignment, record: JobRecord) -> Outcome:
-    """Do a job in this process.
+def run_kind(assignment: Assignment, record: JobRecord) -> Outcome:
+    """Run a job in this process.
 
     Raises:
-        Taken: Another process holds its lease, or took it over.
+        LeaseTaken: Another process holds its lease, or took it over.
         ScalelabError: A person has to fix something first.
     """
     return KINDS[record.kind](assignment)
 
 
-def told(assignment: Assignment, record: JobRecord) -> Said:
-    """Do a job in this process, whatever happens on the way; a bug leaves its traceback."""
+def run_reported(
+    assignment: Assignment, record: JobRecord, environ: Mapping[str, str] | None = None
+) -> ProcessReport:
+    """Do a job in this process, whatever happens on the way; a bug leaves its traceback.
+
+    Args:
+        assignment: Arguments of the job's function.
+        record: The job.
+        environ: Environment variables that this process was given, with its share of a GPU. To limit its
+            memory starts the GPU, which may fail.
+    """
     try:
-        return Said(do(assignment, record))
-    except Taken as error:
-        return Said("elsewhere", error.problem, error.where, error.fix)
+        limit_memory(environ or {})
+        return ProcessReport(run_kind(assignment, record))
+    except LeaseTaken as error:
+        return ProcessReport("elsewhere", error.problem, error.where, error.fix)
     except ScalelabError as error:
-        return Said("refused", error.problem, error.where, error.fix)
+        return ProcessReport("refused", error.problem, error.where, error.fix)
     except KeyboardInterrupt:
         raise
     except (MemoryError, OutOfMemory) as error:
-        return Said("out_of_memory", _first_line(error))
+        return ProcessReport("out_of_memory", _first_line(error))
     except BaseException as error:
         if assignment.processes > 1 and _peer_is_gone(error):
-            return Said("killed", f"another process is gone: {_first_line(error)}")
+            return ProcessReport("killed", f"another process is gone: {_first_line(error)}")
         text = traceback.format_exc()
         alone = assignment.processes == 1
         name = "traceback.txt" if alone else f"traceback-{assignment.rank}.txt"
-        with suppress(ScalelabError):  # a full disk: the last line is told all the same
+        with suppress(ScalelabError):  # a full disk: the last line is reported all the same
             write_text(assignment.dir.path / name, text)
-        return Said("error", text.strip().splitlines()[-1])
+        return ProcessReport("error", text.strip().splitlines()[-1])
 
 
 def work(path: str, environ: dict[str, str], threads: int | None, report: Connection) -> None:
-    """The body of a process that an executor on this machine started: do its part, report, exit."""
+    """Run one process of a job on behalf of an executor on this machine, report, and exit.
+
+    Args:
+        path: The job's directory.
+        environ: Environment variables to set, such as the ranks of a process group.
+        threads: Number of CPU threads; None keeps the library's default.
+        report: Connection on which the ProcessReport is sent.
+    """
     for name in (RANK, LOCAL_RANK, SIZE):
         os.environ.pop(name, None)  # they number another job's processes: our starter's own
     os.environ.update(environ)
     leave_with_parent()
     be_first_to_die()
-    said = _in_directory(RunDir(Path(path)), threads)
-    report.send(said)
+    reported = _in_directory(RunDir(Path(path)), threads, environ)
+    report.send(reported)
     report.close()
-    if said.outcome not in {"done", "interrupted"} and int(environ.get(SIZE, "1")) > 1:
+    if reported.outcome not in {"done", "interrupted"} and int(environ.get(SIZE, "1")) > 1:
         os._exit(1)  # threads of a broken process group would keep it alive
-    if said.outcome == "error":
+    if reported.outcome == "error":
         sys.exit(1)
 
 
-def _in_directory(run_dir: RunDir, threads: int | None) -> Said:
+def _in_directory(
+    run_dir: RunDir, threads: int | None, environ: Mapping[str, str] | None = None
+) -> ProcessReport:
     asked_to_stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: asked_to_stop.set())
     try:
-        record = written_down(run_dir)
+        record = read_record(run_dir)
     except ScalelabError as error:
-        return Said("refused", error.problem, error.where, error.fix)
+        return ProcessReport("refused", error.problem, error.where, error.fix)
     rank, size = int(os.environ.get(RANK, "0")), int(os.environ.get(SIZE, "1"))
     if size != record.processes:
-        return Said(
+        return ProcessReport(
             "refused",
             f"{size} processes were started, and the job needs {record.processes}",
             str(run_dir.path),
@@ -150,7 +173,8 @@ def _in_directory(run_dir: RunDir, threads: int | None) -> Said:
             "--max-restarts 0 -m scalelab.jobs.worker DIR",
         )
     use_threads(threads or record.threads)
-    return told(Assignment(run_dir, record.settings, rank, size, asked_to_stop.is_set), record)
+    assignment = Assignment(run_dir, record.settings, rank, size, asked_to_stop.is_set)
+    return run_reported(assignment, record, environ)
 
 
 def leave_with_parent() -> None:
@@ -177,7 +201,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _peer_is_gone(error: BaseException) -> bool:
-    """Whether a collective failed because another process went away: not our bug."""
+    """True if a collective operation failed because another process has gone."""
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(word in text for word in GONE)
 
@@ -185,20 +209,19 @@ def _peer_is_gone(error: BaseException) -> bool:
 def main(path: str) -> int:
     """The body of a process that torchrun or a scheduler started. Returns the exit status."""
     signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
-    local = os.environ.get(LOCAL_RANK)
-    if local is not None:  # one GPU for each process, within what this machine's may see
-        shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-        names = local if shown is None else shown.split(",")[int(local) % len(shown.split(","))]
-        os.environ["CUDA_VISIBLE_DEVICES"] = names
-    said = _in_directory(RunDir(Path(path)), None)
+    try:
+        use_own_gpu()
+        reported = _in_directory(RunDir(Path(path)), None)
+    except LaunchError as error:
+        reported = ProcessReport("refused", error.problem, error.where, error.fix)
     if (place := os.environ.get(REPORT)) is not None:
-        with suppress(ScalelabError):  # a full disk: the exit status tells as much
-            write_json(Path(f"{place}-{os.environ.get(RANK, '0')}.json"), asdict(said))
-    if said.outcome in {"refused", "elsewhere"}:
-        print(f"error: {said.reason}\n  where: {said.where}\n  fix:   {said.fix}", file=sys.stderr)
-    elif said.outcome not in STATUS:
-        print(f"{said.outcome}: {said.reason}", file=sys.stderr)
-    return STATUS.get(said.outcome, 1)
+        with suppress(ScalelabError):  # a full disk: the exit status is enough
+            write_json(Path(f"{place}-{os.environ.get(RANK, '0')}.json"), asdict(reported))
+    if reported.outcome in {"refused", "elsewhere"}:
+        echo(f"error: {reported.reason}\n  where: {reported.where}\n  fix:   {reported.fix}", file=sys.stderr)
+    elif reported.outcome not in STATUS:
+        echo(f"{reported.outcome}: {reported.reason}", file=sys.stderr)
+    return STATUS.get(reported.outcome, 1)
 
 
 if __name__ == "__main__":

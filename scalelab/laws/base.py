@@ -9,8 +9,8 @@ Symbols: N parameters, D training tokens, C training FLOPs, L loss (nats per tok
 r bootstrap replicates.
 
 Not here: the runs (observations.py), columns that single laws read (columns.py), formulas of
-constants and how they are fitted (formula.py, fitting.py), isoFLOP slices (isoflop.py), what is
-said about all laws together (study.py).
+constants and how they are fitted (formula.py, solver.py), isoFLOP slices (isoflop/law.py), what is
+reported about all laws together (study/).
 """
 
 from abc import ABC, abstractmethod
@@ -22,13 +22,13 @@ import numpy as np
 
 from scalelab.errors import FitError
 from scalelab.laws.columns import Column
-from scalelab.laws.lawtext import Known, between, four_digits
+from scalelab.laws.description import Fact, FitContext, Influence
 from scalelab.laws.observations import Array, Observations
+from scalelab.laws.uncertainty.conformal import CalibratedWidth
 
 if TYPE_CHECKING:
-    from scalelab.laws.influence import Influence
-    from scalelab.laws.slices import Slice
-    from scalelab.laws.tokencost import TokenCost
+    from scalelab.laws.isoflop.slices import Slice
+    from scalelab.laws.token_cost import TokenCost
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Optimum:
 
 
 @dataclass(frozen=True)
-class Solver:
+class Convergence:
     """What a search knows about its own end."""
 
     starts: int
@@ -83,23 +83,47 @@ class Replicates:
     """What only the redrawing showed, and a reader must know."""
     edge: int = 0
     """Replicates that stopped at the edge of the search; they are kept in the values."""
+    kept: Array | None = None
+    """Which of the replicates asked for have values, a mask of shape (asked,); None where that is not recorded."""
 
     def to_json(self) -> dict[str, Any]:
         """How it was drawn, as JSON types."""
-        return {
-            "replicates": self.asked,
-            "failed": self.failed,
-            "edge": self.edge,
-            "unit": self.unit,
-        }
+        return {"replicates": self.asked, "failed": self.failed, "edge": self.edge, "unit": self.unit}
+
+
+WORTH = 0.1
+"""Chance below which a bend counts: one surface in ten has one that is not there."""
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class Bend:
+    """How the runs leave a surface, smoothly, as one input grows (uncertainty/bend.py)."""
+
+    symbol: str
+    """N or D."""
+    coefficient: float
+    """What it adds to ln L, per square of the input's ln."""
+    t: float
+    """The coefficient over its standard error."""
+    chance: float
+    """Probability of a t as far from 0 where the surface holds."""
+    optimum: Callable[[float], Optimum | None]
+    """The optimum at C FLOPs with the bend; None where there is none."""
+    draws: Callable[[float, int], Optimum]
+    """The optima at C FLOPs of r bent surfaces as uncertain as the runs leave them, shape (r,); NaN without one."""
+
+    @property
+    def worth(self) -> bool:
+        """Whether the runs are better described with it than without."""
+        return self.chance < WORTH
+
+
+@dataclass(frozen=True, eq=False)
+class LawFigure:
     """A figure that one law has of its own, beside those of every study."""
 
     figure: str
-    """Who draws it: a name in the table of figures, to which packages add (scalelab.figures)."""
+    """Name in the table of figures, to which packages add (scalelab.figures)."""
     data: Any
     """What that is handed; another process may draw it, so it can be pickled."""
     caption: str
@@ -129,6 +153,10 @@ class LawFit(ABC):
     """The isoFLOP slices that it goes through; empty for a fit that has none."""
     correlated: tuple[str, ...] = ()
     """Constants found together, so that their correlation over replicates means something."""
+    shown_params: tuple[str, ...] | None = None
+    """Constants that a reader is shown in a table of their own; None for all."""
+    not_redrawn: str | None = None
+    """Why its evidence cannot be drawn again; None where it can, or where there is no more to say."""
     is_surface: bool = False
     """Whether it has a loss for every N and D (loss_at) and an optimum on every budget."""
 
@@ -143,6 +171,11 @@ class LawFit(ABC):
         return tuple(s for s in self.slices if s.refused is None)
 
     @property
+    def determined_by(self) -> tuple[int, int] | None:
+        """Different points that hold the constants, and how many constants they hold; None for no formula."""
+        return None
+
+    @property
     def floor(self) -> float | None:
         """Loss that no compute goes below, nats per token; None where the fit sees no floor."""
         return self.params.get("E")
@@ -155,9 +188,7 @@ class LawFit(ABC):
         """
         self._cannot("predict the loss of a run")
 
-    def loss_at(
-        self, N: Array | float, D: Array | float, params: Mapping[str, Any] | None = None
-    ) -> Array:
+    def loss_at(self, N: Array | float, D: Array | float, params: Mapping[str, Any] | None = None) -> Array:
         """Loss of any N and D, nats per token, all else as good as the law knows; broadcasts.
 
         Args:
@@ -168,10 +199,10 @@ class LawFit(ABC):
         Raises:
             FitError: The law is no surface over N and D.
         """
-        self._cannot("tell the loss of any N and D")
+        self._cannot("predict the loss of any N and D")
 
     def expected(self, runs: Observations) -> Array | None:
-        """Loss that the law expects of other runs; None for a law that speaks of optima only."""
+        """Loss that the law expects of other runs; None for a law of optima only."""
         return None
 
     def optimum(self, C: Array | float) -> Optimum | None:
@@ -198,8 +229,21 @@ class LawFit(ABC):
         """
         return None
 
-    def influence(self) -> "tuple[Influence, ...] | None":
-        """What single runs, and its outliers together, do to it; None where it cannot tell."""
+    def calibrated(self, C: float, level: float) -> CalibratedWidth | None:
+        """How far its forecast may be off by the errors of other tables; None for a law without that.
+
+        Args:
+            C: Training compute of the forecast, FLOPs.
+            level: Level of the interval, 0 to 1; outside of the levels that were calibrated there is none.
+        """
+        return None
+
+    def bends(self) -> tuple[Bend, ...]:
+        """How the runs bend away from the surface as one input grows; empty where that cannot be asked."""
+        return ()
+
+    def influence(self) -> tuple[Influence, ...] | None:
+        """Return how far single runs, and its outliers together, move it; None if it cannot be refitted."""
         return None
 
     def profiles(self, target: float, level: float) -> dict[str, list[float | None]] | None:
@@ -214,15 +258,30 @@ class LawFit(ABC):
         """
         return None
 
-    def text(self, known: Known) -> list[str]:
-        """The fit in words, for the summary; warnings and replicates are added by others."""
-        lines = [f"{known.name} [fitted]: {self.law.formula}"]
-        return lines + [
-            f"  {k:8} {v:<11.5g} {between(known.intervals.get(k), four_digits)}"
-            for k, v in self.params.items()
-        ]
+    @property
+    def convergence(self) -> Convergence | None:
+        """How the search for the constants ended; None for a fit in closed form."""
+        return None
 
-    def pictures(self) -> tuple[Picture, ...]:
+    @property
+    def objective_text(self) -> str | None:
+        """Name and value of what was minimised; None for a fit in closed form."""
+        return None
+
+    @property
+    def median_error(self) -> float | None:
+        """Median relative error of the loss of the runs, 0.01 for 1%; None where it has none."""
+        return None
+
+    def facts(self, context: FitContext) -> tuple[Fact, ...]:
+        """Return numbers that only this law can state, for the report.
+
+        Args:
+            context: What the study knows of the fit.
+        """
+        return ()
+
+    def pictures(self) -> tuple[LawFigure, ...]:
         """Figures of its own, for the report."""
         return ()
 
@@ -259,6 +318,8 @@ class Law(ABC):
     """Constants from the literature, for simulation and comparison; the source says whose."""
     least_budgets: int = 3
     """Budgets below which a hold-out would test another form of the law than the one in use."""
+    least_runs: int = 0
+    """Runs of different inputs below which it is refused, where that is more than its constants ask."""
     has_window: bool = False
     """Whether it chooses which sizes around the best one count, so that nobody else has to."""
 
@@ -270,8 +331,12 @@ class Law(ABC):
             FitError: The runs cannot pin it down; the message says which evidence is missing.
         """
 
+    def quick(self) -> "Law":
+        """The law with the choices that need many fits left out, for tests that fit it many times."""
+        return self
+
     def variants(self) -> Mapping[str, "Law"]:
-        """The same law under choices that its user could as well have made, by name."""
+        """Return the law under other reasonable settings, by name."""
         return {}
 
     def loss(self, params: Mapping[str, Any], **inputs: Array) -> Array:
@@ -294,8 +359,6 @@ class Law(ABC):
         """
         own = {column.symbol: column for column in self.columns}
         return {
-            symbol: own[symbol].read(runs, type(self).__name__)
-            if symbol in own
-            else getattr(runs, symbol)
+            symbol: own[symbol].read(runs, type(self).__name__) if symbol in own else getattr(runs, symbol)
             for symbol in self.uses
         }

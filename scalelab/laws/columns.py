@@ -9,15 +9,21 @@ lacks one is refused with the column's name and the law that reads it.
 Not here: columns that every law may use: flops_planned, seed, group, weight (observations.py).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from scalelab.errors import FitError
 
-if TYPE_CHECKING:
-    from scalelab.laws.observations import Array, Observations
+
+class RunColumns(Protocol):
+    """What a column reads of runs: named columns, and fields that bound them."""
+
+    columns: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Column:
     at_most: str | None = None
     """Field of Observations that it does not exceed in any run, as "D"; None: no such bound."""
 
-    def read(self, runs: "Observations", law: str) -> "Array":
+    def read(self, runs: RunColumns, law: str) -> np.ndarray:
         """The values of these runs as floats, shape (n,).
 
         Args:
@@ -78,7 +84,7 @@ class Column:
                 )
         return values
 
-    def _bounds(self, values: "Array", runs: "Observations") -> list[tuple["Array", str]]:
+    def _bounds(self, values: np.ndarray, runs: RunColumns) -> list[tuple[np.ndarray, str]]:
         """Runs that break each bound, and the bound in words."""
         low = values < self.low if self.closed else values <= self.low
         side = "of at least" if self.closed else "above"
@@ -90,11 +96,25 @@ class Column:
         return found
 
 
-UNIQUE_TOKENS = Column(
-    "n_tokens_unique", "U", "tokens", "unique tokens among those seen", at_most="D"
-)
+UNIQUE_TOKENS = Column("n_tokens_unique", "U", "tokens", "unique tokens among those seen", at_most="D")
 STEPS = Column("n_steps", "S", "steps", "optimizer steps")
+LEARNING_RATE = Column("learning_rate", "lr", "per step", "peak learning rate")
 BATCH_TOKENS = Column("batch_tokens", "B", "tokens per step", "batch")
 
 RECORDED = (UNIQUE_TOKENS, STEPS, BATCH_TOKENS)
 """Columns that runs carry wherever a table has them, whichever laws are fitted."""
+
+RECIPE = (
+    "learning_rate",
+    "batch_tokens",
+    "batch_size",
+    "weight_decay",
+    "schedule",
+    "warmup",
+    "optimizer",
+    "dropout",
+    "width",
+    "depth",
+    "seq_len",
+)
+"""Columns that say how a run was trained: runs that differ in one are no repeats of one another."""

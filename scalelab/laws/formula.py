@@ -8,32 +8,36 @@ runs in coordinates that can be searched, with its exact derivative. The conform
 (testing/laws.py) holds the one against the other. Everything else is common: refusal of
 hopeless runs, the search from many starts, the solver's own health, bootstrap, optimum, JSON.
 
-Not here: the search (fitting.py), profile likelihood (profile.py).
+Not here: the search (solver.py), profile likelihood (profile_likelihood.py).
 """
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from scalelab.errors import FitError
-from scalelab.laws import fitting
-from scalelab.laws.base import Law, LawFit, Optimum, Replicates, Solver
-from scalelab.laws.fitting import Surface
-from scalelab.laws.influence import Influence, influence
-from scalelab.laws.interval import resampled_counts
-from scalelab.laws.lawtext import Known, between, four_digits, open_ended, three, wrapped
+from scalelab.laws import levenberg, solver
+from scalelab.laws.base import Bend, Convergence, Law, LawFit, Optimum, Replicates
+from scalelab.laws.description import Influence
 from scalelab.laws.observations import Array, Observations
-from scalelab.laws.profile import profiles
-from scalelab.laws.tokencost import TokenCost
+from scalelab.laws.solver import Surface
+from scalelab.laws.token_cost import TokenCost
+from scalelab.laws.uncertainty.bend import bends
+from scalelab.laws.uncertainty.influence import influence
+from scalelab.laws.uncertainty.profile_likelihood import profiles
+from scalelab.laws.uncertainty.resampling_units import ResamplingUnits, resampling_units
 
 HUBER_DELTA = 1e-3
-"""Miss of ln L beyond which a run pulls no harder. Source: Hoffmann et al. 2022, section 3.3."""
+"""Error of ln L beyond which the weight of a run stops growing. Source: Hoffmann et al. 2022, section 3.3."""
 
 LARGE, SAMPLE = 8000, 4000  # runs; beyond the first, many starts see a sample of the second
 BASINS, DISTINCT = 3, 1.02  # ends of the sample that are searched on, and how far they differ
+LEAST_SPARE = 3  # runs beyond the constants; with two, 90% intervals of the error span a factor of 4
+CHEAP_STEPS = 20  # from every start, before the exact search
 RETRIES = 4  # starts of a replicate that did not come to rest from the fit itself
 CORRELATED = 0.9  # beyond it two constants may not be read one by one
 
@@ -61,7 +65,7 @@ class Formula(Law):
         """The compute-optimal point of formulas with these constants; None: it has none."""
 
     @abstractmethod
-    def doubts(self, runs: Observations, params: Mapping[str, float]) -> tuple[str, ...]:
+    def caveats(self, runs: Observations, params: Mapping[str, float]) -> tuple[str, ...]:
         """What this law's own assumptions leave open on these runs."""
 
     def unstated(self, N: Array, D: Array) -> dict[str, Array] | None:
@@ -75,37 +79,32 @@ class Formula(Law):
         self._refuse_hopeless(runs)
         cost = TokenCost.of(runs) if {"N", "D"} <= set(self.uses) else None
         surface = self.bind(runs)
-        theta, solver = self._searched(runs, surface)
-        objective = float(fitting.look(surface, theta[None]).objective[0])
-        return FormulaFit(self, runs, surface, theta, objective, solver, cost)
+        theta, found = self._searched(runs, surface)
+        objective = float(solver.evaluate(surface, theta[None]).objective[0])
+        return FormulaFit(self, runs, surface, theta, objective, found, cost)
 
-    def _searched(self, runs: Observations, surface: Surface) -> tuple[Array, Solver]:
+    def _searched(self, runs: Observations, surface: Surface) -> tuple[Array, Convergence]:
         """The best end of all starts; on a large table these run on a sample, the best on all.
 
         What the sample says is only where the basins are: the end, its gradient and its bounds
         are those of all runs.
         """
         if len(runs) <= LARGE:
-            return fitting.judge(surface, fitting.search(surface, surface.starts()))
+            return solver.judge(surface, solver.search(surface, _nearer(surface)))
         some = np.random.default_rng(0).choice(len(runs), SAMPLE, replace=False)
         part = self.bind(runs.take(np.sort(some)))
-        ends = fitting.search(part, part.starts())
-        _, first = fitting.judge(part, ends)
+        ends = solver.search(part, _nearer(part))
+        _, first = solver.judge(part, ends)
         order = np.argsort(ends.objective)
-        apart = [
-            order[0],
-            *(k for k in order[1:] if ends.objective[k] > DISTINCT * ends.objective[order[0]]),
-        ]
+        apart = [order[0], *(k for k in order[1:] if ends.objective[k] > DISTINCT * ends.objective[order[0]])]
         constants = part.constants(ends.theta[apart[:BASINS]])
         starts = [
             surface.theta({name: float(value[k]) for name, value in constants.items()})
             for k in range(len(apart[:BASINS]))
         ]
-        theta, last = fitting.judge(surface, fitting.search(surface, np.array(starts)))
-        converged = last.gradient_norm <= fitting.AT_REST and first.converged
-        return theta, replace(
-            last, starts=first.starts, agreement=first.agreement, converged=converged
-        )
+        theta, last = solver.judge(surface, solver.search(surface, np.array(starts)))
+        converged = last.gradient_norm <= solver.CONVERGED_GRADIENT and first.converged
+        return theta, replace(last, starts=first.starts, agreement=first.agreement, converged=converged)
 
     def _refuse_hopeless(self, runs: Observations) -> None:
         name, free = type(self).__name__, len(self.names)
@@ -113,8 +112,7 @@ class Formula(Law):
             raise FitError(
                 f"{len(runs)} runs cannot pin down {free} constants",
                 where=f"the runs handed to the {name} law",
-                fix=f"finish at least {free + 1} runs; several budgets of 5 or more sizes "
-                "are better",
+                fix=f"finish at least {free + 1} runs; several budgets of 5 or more sizes are better",
             )
         logs = []
         for symbol, values in self.inputs(runs).items():
@@ -135,11 +133,18 @@ class Formula(Law):
         if len(logs) > 1 and abs(np.corrcoef(logs[0], logs[1])[0, 1]) > 1 - 1e-6:
             first, second = self.uses[:2]
             raise FitError(
-                f"{first} and {second} move together in every run, so their prices cannot be "
-                "told apart",
+                f"{first} and {second} move together in every run, so their effects cannot be separated",
                 where=f"{second} is one power of {first} in the whole table",
                 fix=f"add runs that vary one of {first} and {second} while the other stays put",
             )
+
+
+def _nearer(surface: Surface) -> Array:
+    """Every start after a few cheap steps by first derivatives, which halves the time of the exact search."""
+    starts = surface.starts()
+    if not surface.robust:  # errors are not those of ln L
+        return starts
+    return levenberg.descend(surface, starts, delta=surface.delta, steps=CHEAP_STEPS).theta
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,8 +156,8 @@ class FormulaFit(LawFit):
     surface: Surface
     theta: Array
     scaled: float
-    """The objective in units of delta, as fitting.py has it."""
-    solver: Solver
+    """The objective in units of delta, as solver.py has it."""
+    solver: Convergence
     cost: TokenCost | None
     """FLOPs per token; None for a law that allots nothing."""
 
@@ -171,7 +176,7 @@ class FormulaFit(LawFit):
 
     @property
     def miss(self) -> float:
-        """Median absolute miss over the runs, as a share of the loss."""
+        """Median absolute error over the runs, as a share of the loss."""
         return float(np.median(np.abs(self.expected(self.runs) / self.runs.L - 1)))
 
     @property
@@ -187,7 +192,23 @@ class FormulaFit(LawFit):
                 f"{', '.join(self.solver.at_bound)} stopped at the edge of the search: "
                 "the runs do not determine it"
             )
+        if self.spare < LEAST_SPARE:
+            found.append(
+                f"{len(self.runs)} runs leave {self.spare} beyond its {len(self.law.names)} constants (runs of "
+                f"equal inputs count once), and {LEAST_SPARE} are needed to estimate the error"
+            )
         return tuple(found)
+
+    @property
+    def spare(self) -> int:
+        """Different points beyond the constants; repeats with other seeds show no error of the form."""
+        inputs = np.stack(list(self.law.inputs(self.runs).values()), axis=1)
+        return len(np.unique(inputs, axis=0)) - len(self.law.names)
+
+    @property
+    def determined_by(self) -> tuple[int, int]:
+        p = len(self.law.names)
+        return self.spare + p, p
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -196,7 +217,7 @@ class FormulaFit(LawFit):
             found.append(f"only {self.solver.agreement:.0%} of starts agree on the optimum")
         if self.cost is not None and self.cost.miss > 0.05:
             found.append(f"FLOPs per token are described only within {self.cost.miss:.0%}")
-        return (*found, *self.law.doubts(self.runs, self.params))
+        return (*found, *self.law.caveats(self.runs, self.params))
 
     @property
     def correlated(self) -> tuple[str, ...]:
@@ -209,9 +230,7 @@ class FormulaFit(LawFit):
     def predict(self, **inputs: Array | float) -> Array:
         return self.law.loss(self.params, **{k: np.asarray(v, float) for k, v in inputs.items()})
 
-    def loss_at(
-        self, N: Array | float, D: Array | float, params: Mapping[str, Any] | None = None
-    ) -> Array:
+    def loss_at(self, N: Array | float, D: Array | float, params: Mapping[str, Any] | None = None) -> Array:
         if not self.is_surface:
             return super().loss_at(N, D)
         N, D = np.asarray(N, float), np.asarray(D, float)
@@ -228,26 +247,38 @@ class FormulaFit(LawFit):
             return None
         return self.law.optimum(self.params, np.asarray(C, float), self.cost)
 
-    def replicates(self, count: int, seed: int) -> Replicates:
+    @cached_property
+    def units(self) -> ResamplingUnits:
+        """Which runs are drawn again together."""
+        return resampling_units(self.runs, np.log(self.expected(self.runs) / self.runs.L))
+
+    @property
+    def not_redrawn(self) -> str | None:
+        return self.units.too_few
+
+    def replicates(self, count: int, seed: int) -> Replicates | None:
+        units = self.units
+        counts = units.counts(seed)
+        if counts is None:
+            return None
         starts = np.tile(self.theta, (count, 1))
-        counts = resampled_counts(self.runs, seed)
-        ends = fitting.search(self.surface, starts, counts, damping=1e-4)
+        ends = solver.search(self.surface, starts, counts, damping=1e-4)
         ends = self._anew(ends, counts)
-        good = ends.at_rest
+        good = ends.converged
         values = self.surface.constants(ends.theta[good])
         values |= self.law.exponents(values)
         surface, span = self.surface, 1e-9 * (self.surface.high - self.surface.low)
         stuck = (ends.theta <= surface.low + span) | (ends.theta >= surface.high - span)
         edge = int(np.sum(stuck[good].any(axis=1)))
-        unit = "group" if len(np.unique(self.runs.group)) < len(self.runs) else "run"
         return Replicates(
             asked=count,
             failed=int(np.sum(~good)),
-            unit=f"{unit} within budget" if self.runs.budgets.size else unit,
+            unit=units.drawn,
             values=values,
             optimum=lambda C: self._optima(values, C),
-            notes=self._notes(edge, count),
+            notes=(*units.notes, *self._notes(edge, count)),
             edge=edge,
+            kept=good,
         )
 
     def _notes(self, edge: int, count: int) -> tuple[str, ...]:
@@ -258,12 +289,12 @@ class FormulaFit(LawFit):
             "open on one side, and its interval ends where the search does",
         )
 
-    def _anew(self, ends: fitting.Ends, counts: Callable[[int, int], Array]) -> fitting.Ends:
-        """The same, with another search for each replicate that did not come to rest.
+    def _anew(self, ends: solver.SearchResults, counts: Callable[[int, int], Array]) -> solver.SearchResults:
+        """Return the results with another search for each replicate that did not converge.
 
         It begins where the last one stopped, and from RETRIES of the law's own starts.
         """
-        rows = np.flatnonzero(~ends.at_rest)
+        rows = np.flatnonzero(~ends.converged)
         if not rows.size:
             return ends
         fresh = self.surface.starts()
@@ -271,19 +302,15 @@ class FormulaFit(LawFit):
         many = len(fresh) + 1
         starts = np.concatenate([np.vstack([ends.theta[row], fresh]) for row in rows])
         which = np.repeat(rows, many)
-        again = fitting.search(
-            self.surface,
-            starts,
-            lambda i, j: np.concatenate([counts(row, row + 1) for row in which[i:j]]),
+        again = solver.search(
+            self.surface, starts, lambda i, j: np.concatenate([counts(row, row + 1) for row in which[i:j]])
         )
-        value = np.where(again.at_rest, again.objective, np.inf).reshape(-1, many)
+        value = np.where(again.converged, again.objective, np.inf).reshape(-1, many)
         best = np.argmin(value, axis=1) + many * np.arange(len(rows))
-        theta, objective, left = (
-            part.copy() for part in (ends.theta, ends.objective, ends.gradient_norm)
-        )
+        theta, objective, left = (part.copy() for part in (ends.theta, ends.objective, ends.gradient_norm))
         theta[rows], objective[rows] = again.theta[best], again.objective[best]
         left[rows] = again.gradient_norm[best]
-        return fitting.Ends(theta, objective, left)
+        return solver.SearchResults(theta, objective, left)
 
     def _optima(self, values: Mapping[str, Array], C: float) -> Optimum | None:
         if self.cost is None:
@@ -291,44 +318,27 @@ class FormulaFit(LawFit):
         r = len(values[self.law.names[0]])
         return self.law.optimum(values, np.full(r, float(C)), self.cost)
 
+    def bends(self) -> tuple[Bend, ...]:
+        return bends(self) if self.is_surface and self.cost is not None and not self.broken else ()
+
     def influence(self) -> tuple[Influence, ...] | None:
         return influence(self) if self.exponents and not self.broken else None
 
     def profiles(self, target: float, level: float) -> dict[str, list[float | None]] | None:
         return profiles(self, target, level)
 
-    def text(self, known: Known) -> list[str]:
-        p, solver, ends = self.params, self.solver, known.intervals
-        errors, profiles = known.standard_errors, known.profiles
-        what = "sum of Huber penalties of ln L" if self.surface.robust else "sum of squares"
-        ended = "converged" if solver.converged else "NOT CONVERGED"
-        bound = f", at the edge: {', '.join(solver.at_bound)}" if solver.at_bound else ""
-        lines = [
-            f"{known.name} [fitted]: {self.law.formula}",
-            f"  {ended}: {solver.agreement:.0%} of {solver.starts} starts agree, "
-            f"gradient {solver.gradient_norm:.0e}{bound}; {what} {self.objective:.6g}",
-            f"  typical miss {self.miss:.2%} of the loss"
-            + (f"; FLOPs per token: {self.cost}" if self.cost is not None else ""),
-        ]
-        header = f"  {'':8} {'best':11} {f'{known.level:.0%} interval':22} {'standard error':>14}"
-        lines.append(header + ("   by profile likelihood" if profiles else ""))
-        for k in p:
-            error = "" if errors.get(k) is None else f"{errors[k]:.3g}"
-            row = f"  {k:8} {p[k]:<11.5g} {between(ends.get(k), four_digits):22} {error:>14}"
-            lines.append((row + "   " + open_ended(profiles.get(k), four_digits)).rstrip())
-        if self.exponents:
-            interval = f" {between(ends.get('a'), three)}" if ends else ""
-            more = f"; by profile {open_ended(profiles.get('a'), three)}" if profiles else ""
-            lines.append(f"  N* ~ C^{self.exponents['a']:.3f}{interval}{more} for C = 6 N D")
-        close = [
-            f"{x} and {y} {value:+.3f}"
-            for (x, y), value in known.correlations.items()
-            if abs(value) >= CORRELATED
-        ]
-        if close:
-            pairs = ", ".join(close)
-            lines.append(wrapped(f"correlated, so not to be read one by one: {pairs} (logarithms)"))
-        return lines
+    @property
+    def convergence(self) -> Convergence:
+        return self.solver
+
+    @property
+    def objective_text(self) -> str:
+        name = "sum of Huber penalties of ln L" if self.surface.robust else "sum of squares"
+        return f"{name} {self.objective:.6g}"
+
+    @property
+    def median_error(self) -> float:
+        return self.miss
 
     def to_json(self) -> dict[str, Any]:
         return {

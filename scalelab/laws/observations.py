@@ -2,7 +2,7 @@
 
 Symbols: N parameters, D training tokens, C training FLOPs, L loss (nats per token), n runs.
 
-Not here: which columns single laws read (columns.py), what is wrong with runs (quality.py).
+Not here: which columns single laws read (columns.py), what is wrong with runs (study/quality/).
 """
 
 from collections.abc import Mapping
@@ -12,9 +12,12 @@ from typing import Self
 import numpy as np
 
 from scalelab.errors import DataError
-from scalelab.laws.columns import RECORDED
+from scalelab.laws.columns import RECIPE, RECORDED
 
 Array = np.ndarray
+
+LOSSES = (1e-100, 1e100)
+"""Smallest and largest loss, nats per token. Fits square it, and the square has to be a number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +43,12 @@ class Observations:
     """How much a run counts in a fit: 2 counts as two equal runs."""
     columns: Mapping[str, Array] = field(default_factory=dict)
     """Whatever else was recorded of the runs, by the table's name; NaN where unknown."""
+    recipe: Mapping[str, Array] = field(default_factory=dict)
+    """Settings of training that no fitted law reads, numbers or words, by the table's name."""
 
     def __post_init__(self) -> None:
         n = len(self.run)
-        for name, value in (self._fields() | self.columns).items():
+        for name, value in (self._fields() | self.columns | self.recipe).items():
             if np.shape(value) != (n,):
                 raise DataError(
                     f"{name} has shape {np.shape(value)}, not ({n},)",
@@ -53,10 +58,11 @@ class Observations:
         for name in (*"NDLC", "weight"):
             value = getattr(self, name)
             self._refuse(~(np.isfinite(value) & (value > 0)), f"{name} must be positive and finite")
+        beyond = (LOSSES[0] > self.L) | (LOSSES[1] < self.L)
+        shown = ", ".join(f"{loss:g}" for loss in self.L[beyond][:3])
+        self._refuse(beyond, f"L must be between {LOSSES[0]:g} and {LOSSES[1]:g} nats per token, not {shown}")
         planned = self.flops_planned
-        self._refuse(
-            np.isinf(planned) | (planned <= 0), "flops_planned must be positive, or NaN for none"
-        )
+        self._refuse(np.isinf(planned) | (planned <= 0), "flops_planned must be positive, or NaN for none")
         names, first = np.unique(self.run, return_index=True)
         if len(names) < n:
             self._refuse(~np.isin(np.arange(n), first), "a run id may stand once only")
@@ -75,10 +81,24 @@ class Observations:
         group: Array | None = None,
         weight: Array | None = None,
         columns: Mapping[str, Array] | None = None,
+        recipe: Mapping[str, Array] | None = None,
     ) -> Self:
         """Observations from the three columns that every table has, the rest filled in.
 
         Without C it is taken as 6 N D; without run ids the rows are named "row 0", "row 1", ...
+
+        Args:
+            N: Parameters, shape (n,).
+            D: Training tokens, shape (n,).
+            L: Loss, nats per token, shape (n,).
+            run: Ids of the runs; None: "row 0", "row 1", ...
+            C: Training FLOPs; None: 6 N D.
+            flops_planned: IsoFLOP budget of each run, FLOPs; None: no budgets.
+            seed: Seed of each run; None: unknown.
+            group: Group of runs that differ only in their seed; None: unknown.
+            weight: Weight of each run; None: 1.
+            columns: Further columns by name, each of shape (n,).
+            recipe: Settings of training by name, each of shape (n,); None: unknown.
         """
         N, D, L = (np.asarray(value, float) for value in (N, D, L))
         run = np.array([f"row {i}" for i in range(len(N))] if run is None else run, dtype=str)
@@ -100,6 +120,7 @@ class Observations:
             group=run if group is None else np.asarray(group),
             weight=known(weight, 1.0),
             columns={name: np.asarray(value) for name, value in (columns or {}).items()},
+            recipe={name: np.asarray(value) for name, value in (recipe or {}).items()},
         )
 
     def __len__(self) -> int:
@@ -107,10 +128,10 @@ class Observations:
 
     def take(self, which: Array) -> Self:
         """The runs that a mask or an index selects."""
-        named = {name: value[which] for name, value in self.columns.items()}
-        return type(self)(
-            **{name: value[which] for name, value in self._fields().items()}, columns=named
-        )
+        own = {name: value[which] for name, value in self._fields().items()}
+        columns = {name: value[which] for name, value in self.columns.items()}
+        recipe = {name: value[which] for name, value in self.recipe.items()}
+        return type(self)(**own, columns=columns, recipe=recipe)
 
     def recorded(self, name: str) -> Array:
         """A named column; NaN in every row where the runs have none."""
@@ -118,12 +139,16 @@ class Observations:
 
     @property
     def own_columns(self) -> dict[str, Array]:
-        """The named columns that are there for single laws only: not those always recorded."""
-        always = {column.name for column in RECORDED}
+        """The named columns that are there for single laws only: not those always recorded.
+
+        A setting of the recipe that a law reads is one of them, as it is then no part of the recipe.
+        """
+        read = {name for name in RECIPE if name not in self.recipe}
+        always = {column.name for column in RECORDED} - read
         return {name: value for name, value in self.columns.items() if name not in always}
 
     def _fields(self) -> dict[str, Array]:
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "columns"}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("columns", "recipe")}
 
     @property
     def budgets(self) -> Array:
@@ -142,7 +167,7 @@ class Observations:
             raise DataError(
                 f"{problem}; {rows.size} run(s) are not so",
                 where=f"rows {named}{' and more' if rows.size > 5 else ''}",
-                fix="mend the table, or leave these runs out and say so (excluded)",
+                fix="correct the table, or leave these runs out and list them as excluded",
             )
 
 

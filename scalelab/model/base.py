@@ -9,9 +9,11 @@ Not here: what one architecture's numbers are (its folder), what its torch modul
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
-from scalelab.config import Config
+from pydantic import model_validator
+
+from scalelab.config import Config, arithmetic_reason
 from scalelab.errors import ConfigError
 from scalelab.registry import resolved
 
@@ -29,6 +31,8 @@ LAYOUTS = {
     "tensor": "tensor-parallel",
     "pipeline": "pipeline-parallel",
 }
+SMALLEST_VOCABULARY = 257
+"""Vocabulary of bytes, with which a family is tried when it is read."""
 LACKING = {
     "sharding": ("has no layout over several processes", "train it in one process"),
     "huggingface": (
@@ -36,7 +40,7 @@ LACKING = {
         "name a model of an architecture that can be, such as transformer",
     ),
 }
-"""What is said where an optional part is needed and missing, and the fix."""
+"""Problem and fix where an optional part is needed and missing."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,8 @@ class Blocks:
         return f"{', '.join(said)} and {self.n} layers"
 
 
-class Degrees(Protocol):
-    """How many processes share what: a layout (train/layout.py)."""
+class ParallelDegrees(Protocol):
+    """How many processes share what: a layout (hardware/layout.py)."""
 
     replicate: int
     shard: int
@@ -128,6 +132,8 @@ class Architecture(Config):
     """What a recipe holds: the shape rule."""
     parts: ClassVar[Mapping[str, str]]
     """"module:attribute" of its parts: network, and sharding, huggingface, generate if it can."""
+    has_chunked_loss: ClassVar[bool] = False
+    """Whether its network can compute a loss in chunks of rows (`loss_rows` of Network)."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -166,15 +172,16 @@ class Architecture(Config):
         return self.blocks().n
 
     def activation_bytes_per_token(self, bytes_per_number: int) -> int:
-        """What one token leaves behind for the backward pass, in bytes, at most.
+        """What one token leaves behind in the blocks for the backward pass, in bytes, at most.
 
-        Attention weights are not counted: on a GPU they are recomputed. Logits are, twice in fp32.
+        Attention weights are not counted: on a GPU they are recomputed. Nor are the logits and the
+        loss (loss_memory.py), since they depend on how the loss is computed.
         """
         found = self.blocks()
         block = found.numbers_whole + found.numbers_cut
-        return bytes_per_number * found.n * block + 8 * self.vocab_size
+        return bytes_per_number * found.n * block
 
-    def refusal(self, layout: Degrees) -> tuple[str, str] | None:
+    def refusal(self, layout: ParallelDegrees) -> tuple[str, str] | None:
         """Why a layout cannot carry this model, and the fix; None where it can."""
         found = self.blocks()
         for axis, word in LAYOUTS.items():
@@ -225,9 +232,7 @@ class Architecture(Config):
         if name not in cls.parts:
             problem, fix = LACKING[name]
             kind = cls.model_fields["kind"].default
-            raise ConfigError(
-                f"{kind} {problem}", where=f"the architecture {cls.__module__}", fix=fix
-            )
+            raise ConfigError(f"{kind} {problem}", where=f"the architecture {cls.__module__}", fix=fix)
         return resolved(cls.parts[name])
 
 
@@ -237,6 +242,14 @@ class Family(Config):
     kind: str
     closer: ClassVar[str]
     """What to change so that its sizes lie closer together, as an instruction."""
+
+    @model_validator(mode="after")
+    def _smallest_can_be_built(self) -> Self:
+        try:
+            next(iter(self.members(SMALLEST_VOCABULARY))).size(1)
+        except (ArithmeticError, ValueError) as error:
+            raise ValueError(f"its smallest model cannot be built: {arithmetic_reason(error)}") from None
+        return self
 
     @abstractmethod
     def members(self, vocab_size: int) -> Iterator[Architecture]:

@@ -17,9 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from scalelab.errors import RunError
-from scalelab.files import whole_dir, write_text
+from scalelab.files import read_regular, whole_dir, write_text
 from scalelab.model import ARCHITECTURES
 from scalelab.model.base import Architecture
+
+LARGEST_CONFIG = 1 << 20
+"""Largest config.json, bytes. Real ones have a few kilobytes."""
 
 
 class HuggingFace(ABC):
@@ -97,14 +100,14 @@ def config_of(path: Path) -> tuple[Architecture, int]:
         RunError: config.json is missing or damaged, or the model has something that ours has not.
     """
     try:
-        record = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        record = json.loads(read_regular(path / "config.json", LARGEST_CONFIG))
         return _reader(record).read(record), int(record["max_position_embeddings"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as error:
         raise _unreadable(path, error) from error
 
 
 def _readers() -> dict[str, type[HuggingFace]]:
-    """Who reads a checkpoint, by its model_type."""
+    """Return the readers of a checkpoint, by its model_type."""
     members = [ARCHITECTURES[name] for name in ARCHITECTURES]
     layouts = [member.part("huggingface") for member in members if "huggingface" in member.parts]
     return {kind: layout for layout in layouts for kind in layout.model_types}

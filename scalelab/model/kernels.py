@@ -2,8 +2,8 @@
 
 On small models a step is bound by how many kernels run and how much memory each of them
 touches, not by arithmetic. On the CPU the functions below save kernels by writing the
-backward pass by hand; on other devices the plain expressions are left for torch.compile
-to fuse. Both paths compute the same function; the tests hold them against each other.
+backward pass by hand; otherwise the plain expressions are left for torch.compile to
+fuse. Both paths compute the same function; the tests hold them against each other.
 
 Shapes: R rows (batch x time), C columns, B batch, H heads, T time, E head size.
 """
@@ -23,9 +23,9 @@ SOFTMAX_AT_ONCE = 2**17
 """Numbers of a softmax held at once on the CPU: 512 KiB in fp32, within a core's own cache."""
 
 
-def by_hand(x: Tensor) -> bool:
-    """Whether x takes the path written by hand: on the CPU. Elsewhere torch.compile fuses."""
-    return x.device.type == "cpu"
+def use_cpu_kernels(x: Tensor) -> bool:
+    """Whether x takes the path written by hand: on the CPU, where torch.compile does not fuse."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 class _RMSNorm(Function):
@@ -49,7 +49,7 @@ class _RMSNorm(Function):
 
 def rms_norm(x: Tensor, gain: Tensor, eps: float) -> Tensor:
     """X over its root mean square along the last axis, times a gain; same shape as x."""
-    if by_hand(x) and x.dim() == 2:
+    if use_cpu_kernels(x) and x.dim() == 2:
         return _RMSNorm.apply(x, gain, eps)
     wide = x.float()
     return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype) * gain
@@ -78,7 +78,7 @@ class _SwiGLU(Function):
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) * up of a tensor that holds both along its last axis; half as wide."""
-    if by_hand(gate_up):
+    if use_cpu_kernels(gate_up):
         return _SwiGLU.apply(gate_up)
     gate, up = gate_up.chunk(2, dim=-1)
     return F.silu(gate) * up
@@ -109,12 +109,37 @@ def own_mask(segments_BT: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.masked_fill_(~may_look, -math.inf)[:, None]
 
 
+def flash3_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention by FlashAttention-3, in bf16; shape (B, H, T, E), as q.
+
+    Its own layout is (B, T, H, E), and keys and values may have fewer heads than queries.
+    Source: Shah et al. 2024, arXiv:2407.08608; flash_attn_interface.py of its package.
+
+    Args:
+        q: Queries, shape (B, H, T, E).
+        k: Keys, shape (B, K, T, E) with K a divisor of H.
+        v: Values, likewise.
+    """
+    from flash_attn_interface import flash_attn_func
+
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    found = flash_attn_func(q, k, v, softmax_scale=1 / math.sqrt(q.shape[-1]), causal=True)
+    mixed = found[0] if isinstance(found, tuple) else found  # its first versions add the log-sums
+    return mixed.transpose(1, 2)
+
+
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """Causal attention of rotated heads. All of shape (B, H, T, E), and so is the result.
 
     With a mask (T, T) (0 where a position may look, -inf where it may not) the scores are held
     in memory, which is faster on the CPU in short contexts; without, and with a mask for each
     row (B, 1, T, T), torch chooses its kernel.
+
+    Args:
+        q: Queries, shape (B, H, T, E).
+        k: Keys, shape (B, H, T, E).
+        v: Values, shape (B, H, T, E).
+        mask: Shape (T, T) or (B, 1, T, T), added to the scores; None: causal.
     """
     if mask is None:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -167,9 +192,7 @@ class _ShortAttention(Function):
         return qkv, None, None, None, None
 
 
-def short_attention(
-    qkv_RD: Tensor, cos_TE: Tensor, sin_TE: Tensor, mask_TT: Tensor, batch: int
-) -> Tensor:
+def short_attention(qkv_RD: Tensor, cos_TE: Tensor, sin_TE: Tensor, mask_TT: Tensor, batch: int) -> Tensor:
     """Rotary and causal attention in one, for CPU and contexts up to CPU_ATTENTION_MAX_SEQ_LEN.
 
     Args:
@@ -214,6 +237,6 @@ class _CrossEntropy(Function):
 
 def cross_entropy(logits_RV: Tensor, target_R: Tensor) -> Tensor:
     """Mean loss in nats per token, fp32, a scalar."""
-    if by_hand(logits_RV) and logits_RV.requires_grad:
+    if use_cpu_kernels(logits_RV) and logits_RV.requires_grad:
         return _CrossEntropy.apply(logits_RV, target_R)
     return F.cross_entropy(logits_RV.float(), target_R)

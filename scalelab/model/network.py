@@ -6,16 +6,38 @@ Not here: the modules (network.py of each architecture).
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Literal
 
 from torch import Tensor, nn
 
 from scalelab.model.base import Architecture, Kind
+
+AttentionKernel = Literal["sdpa", "flash3"]
+"""sdpa: torch chooses, which on most GPUs is FlashAttention-2. flash3: FlashAttention-3."""
 
 
 class Network(nn.Module, ABC):
     """Tokens in, logits or a loss out. A token sees only itself and what came before it."""
 
     config: Architecture
+    loss_rows: int | None = None
+    """Rows whose logits a loss of `forward` holds at once; None: all of them."""
+    attention_kernel: AttentionKernel = "sdpa"
+    """Kernel of causal attention without segments."""
+
+    @property
+    def follows(self) -> frozenset[str]:
+        """Which of `loss_rows` and `attention_kernel` it follows, by name; one that it does not stays."""
+        return frozenset()
+
+    def configure(self, loss_rows: int | None, attention_kernel: AttentionKernel) -> None:
+        """Choose how it computes, before it is compiled. Another choice changes rounding, no more.
+
+        Args:
+            loss_rows: Rows whose logits a loss holds at once; None: all of them.
+            attention_kernel: sdpa or flash3.
+        """
+        self.loss_rows, self.attention_kernel = loss_rows, attention_kernel
 
     @abstractmethod
     def reset(self, seed: int) -> None:
@@ -40,6 +62,19 @@ class Network(nn.Module, ABC):
     @abstractmethod
     def hidden(self, tokens_BT: Tensor) -> Tensor:
         """What the head would see, shape (B, T, C)."""
+
+    def compile_with(self, compiler: Callable[[Callable], Callable], whole: bool) -> None:
+        """Replace the functions that make good graphs by what `compiler` makes of them.
+
+        By default the whole of `forward` is one graph. A function that is compiled must not change
+        what the network holds: torch.compile would trace it again after each change.
+
+        Args:
+            compiler: Returns a function that computes the same.
+            whole: Whether one graph is wanted, not one for equal blocks.
+        """
+        del whole
+        self.forward = compiler(self.forward)
 
     def adaptable(self) -> dict[str, nn.Parameter]:
         """Matrices that can be replaced by a function of them (`adapt`), by name."""

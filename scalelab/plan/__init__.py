@@ -1,1 +1,1 @@
-"""Plans: what to train with a budget, and what it costs, from the constants of a fit."""
+"""Plans: the model to train for a budget, its cost and its forecast, from fitted laws."""

@@ -1,14 +1,14 @@
-"""What a stage of post-training is: what is asked for, what it is given, what it leaves.
+"""The interface of a post-training stage: its config, its context, its job and its result.
 
-    file -> stages in order -> each: inputs by name -> work, step by step -> a stage directory
+    file -> stages in order -> each: inputs by name -> a job, step by step -> a stage directory
 
-A stage's id hashes everything that decides it: its settings and name, the ids of the stages it
-starts from, the base model, files that it names, the conversations, the seed. Where they lie is
-not hashed. So within one post-training nothing is done twice, and nothing stale is taken for done.
-The result holds the digests of what the stage leaves; they are verified before anything is used.
+A stage's id hashes everything that decides its result: its settings and name, the ids of its input
+stages, the base model, the files it names, the conversations and the seed, but not their paths.
+A finished stage is therefore never repeated, and a stale one is never reused. The result holds the
+digests of the stage's output files, which are verified before anything reads them.
 
 Units: flops in floating-point operations, tokens in tokens, *_bytes in bytes.
-Not here: the loop (loop.py), the order and the processes (flow.py).
+Not here: the loop (loop.py), the order of stages (pipeline.py), the processes (worker.py).
 """
 
 from abc import abstractmethod
@@ -22,184 +22,184 @@ from torch import Tensor
 from scalelab.config import Name, plugin
 from scalelab.errors import DataError, RunError
 from scalelab.evals.checkpoint import Checkpoint
-from scalelab.evals.conversations import Conversations
-from scalelab.evals.inputs import Reads
+from scalelab.evals.conversations.base import Conversations
+from scalelab.evals.inputs import ConfigWithInputs
 from scalelab.evals.reward_model import RewardModel
-from scalelab.posttrain.display import Display
-from scalelab.track.stages import REDO, STAGE_RESULT, StageResult, stage_id, stage_result
+from scalelab.posttrain.display import StageDisplay
+from scalelab.records.stage_manifest import REDO, STAGE_RESULT, StageResult, stage_id, stage_result
 from scalelab.train import FIRST_OPTIMIZER, OPTIMIZERS
-from scalelab.train.rundir import RunDir
+from scalelab.train.run_directory import RunDir
 
 FORMAT = 1
-"""Version of everything that decides what a stage comes to. Raise it and all is done anew."""
+"""Version of everything that decides a stage's result. Raising it repeats every stage."""
+
+OptimizerSetting = plugin(OPTIMIZERS, "uniform", FIRST_OPTIMIZER)
+"""Field type of a stage's optimizer: registered optimizers, with one learning rate for all weights."""
 
 
-Rates = plugin(OPTIMIZERS, "uniform", FIRST_OPTIMIZER)
-"""The type of a stage's field that says how weights are updated: one rate for all of them."""
-
-
-class Stage(Reads):
+class Stage(ConfigWithInputs):
     """One step of post-training. Members add `kind: Literal[...]` and their settings.
 
-    A member is one file and one line in STAGES: what it reads (inputs), what it leaves, its work,
-    and what is shown of its result.
+    A member is one file and one line in STAGES. It declares its inputs and its output, creates the
+    job that does the work, and describes what reports show of its result.
     """
 
     name: Name
-    """What other stages and the report call it."""
-    leaves: ClassVar[str | None] = None
-    """What other stages may read of it: MODEL, REWARD, ANSWER_PAIRS (evals/inputs.py) or a kind of
-    its own; None: nothing. Every stage that leaves a MODEL is graded and stands on the page."""
+    """Name by which other stages and the report refer to it."""
+    output_kind: ClassVar[str | None] = None
+    """Kind of output that other stages can read: MODEL, REWARD, ANSWER_PAIRS (evals/inputs.py) or a
+    kind of its own; None: no output. Every stage whose output is a MODEL is graded and reported."""
 
     def expand(self) -> "tuple[Stage, ...]":
-        """The stages that it stands for: itself, or a series."""
+        """Return the stages that this entry of a file expands to: itself, or a series."""
         return (self,)
 
-    def most_rows(self) -> tuple[int | None, float]:
-        """Rows of text that the stage reads or writes at most, and how many times one goes
-        forward through a model, the way back counted as two. None: nobody can say yet.
+    def max_rows(self) -> tuple[int | None, float]:
+        """Return the most rows of text that the stage processes, and the forward passes per row.
+
+        A backward pass counts as two forward passes. None: the number of rows is not known yet.
         """
         return None, 0.0
 
     def baseline(self) -> str | None:
-        """The stage, or "base", whose model the one that it leaves is compared with."""
+        """Return the stage, or "base", whose model this stage's model is compared with."""
         return None
 
-    def grade_of(self) -> str | None:
-        """The stage whose model it grades; None: it does something else.
+    def graded_model(self) -> str | None:
+        """Return the stage whose model this stage grades; None if it is not a grading stage.
 
-        A stage that grades leaves the tables and answers of grade.py, and has no row of its own
-        in the tables of stages.
+        A grading stage writes the tables and answers of grade.py and has no row of its own in
+        tables of stages.
         """
         return None
 
     def is_interactive(self) -> bool:
-        """Whether it asks a person at this terminal: then it is done in the command's process."""
+        """Return whether it asks a person at this terminal; it then runs in the command's process."""
         return False
 
-    def display(self, result: StageResult) -> Display:
-        """What is shown of a finished result beside its metrics and its cost."""
+    def display(self, result: StageResult) -> StageDisplay:
+        """Return what reports show of a finished result besides its metrics and cost."""
         del result
-        return Display()
+        return StageDisplay()
 
     def example(self, path: Path) -> str | None:
-        """One thing that it did, in a line that is printed when it is done; from its directory."""
+        """Return one line with an example of its work, printed when it finishes; from its directory."""
         del path
 
     @abstractmethod
-    def work(self, given: "Given") -> "Work":
-        """The work, ready to be done from step 0.
+    def create_job(self, context: "StageContext") -> "StageJob":
+        """Return the job, ready to run from step 0.
 
         Raises:
-            DataError: The conversations or pairs cannot carry it.
+            DataError: The conversations or pairs are unsuitable for this stage.
             RunError: An input is missing or damaged.
         """
 
 
-class Stopped(Exception):
-    """A long step was stopped on request; the work has saved what it needs to go on."""
+class StopRequested(Exception):
+    """A long step was stopped on request; the job has saved what it needs to resume."""
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
-    """What a stage is given."""
+class StageContext:
+    """Everything that the job of a stage receives."""
 
     stage: Stage
     conversations: Conversations
     seed: int
     paths: Mapping[str, Path]
-    """The directory of each stage that it needs, and of the base model."""
+    """Directory of each input stage and of the base model, by name."""
     out: Path
-    """Its own directory."""
+    """The stage's own directory."""
     stop: Callable[[], bool] = lambda: False
-    """Whether it is asked to save and stop. The loop asks before every step; work whose step is
-    long asks on the way too, saves what it needs, and raises Stopped."""
+    """Whether the stage should save and stop. The loop calls it before every step; a job with long
+    steps calls it during a step too, saves what it needs and raises StopRequested."""
     journal: Callable[..., None] = lambda event, **values: None
-    """Appends an event to the stage's journal, for work whose step is long."""
+    """Appends an event to the stage's journal, for jobs with long steps."""
     guard: Callable[[], None] = lambda: None
-    """Raises leases.Taken once another process has taken over the stage. Work that writes into the
-    directory on the way calls it before every write."""
+    """Raises leases.LeaseTaken once another process has taken over the stage. A job that writes into the
+    directory during a step calls it before every write."""
 
     def model(self, name: str) -> Checkpoint:
-        """The model of an earlier stage."""
+        """Return the model of an earlier stage."""
         return Checkpoint.load(self.paths[name])
 
     def assistant(self, name: str) -> Checkpoint:
-        """The same, where it has to be one that answers. Raises DataError: it is not."""
+        """Return the model of an earlier stage. Raises DataError: it is a base model without chat."""
         model = self.model(name)
         if model.chat is None:
             raise DataError(
-                f"the model {name!r} is a base model: it does not answer",
+                f"the model {name!r} is a base model and cannot answer prompts",
                 where=f"stage {self.stage.name}, {self.paths[name]}",
-                fix="put it through SFT first, and start from that stage",
+                fix="add an SFT stage before this one and start from it",
             )
         return model
 
     def reward_model(self, name: str) -> RewardModel:
-        """The reward model of an earlier stage."""
+        """Return the reward model of an earlier stage."""
         return RewardModel.load(self.paths[name])
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one step, or one look at held-out prompts, came to."""
+class StepResult:
+    """Metrics and cost of one step, or of one evaluation on held-out prompts."""
 
     numbers: Mapping[str, float] = field(default_factory=dict)
-    """For the journal. A `loss` that is no number ends the stage as diverged."""
+    """Metrics for the journal. A `loss` that is not finite ends the stage as diverged."""
     tokens: float = 0.0
-    """That went through the model; summed, as are the next two."""
+    """Tokens processed by the model. The loop sums tokens and FLOPs over steps."""
     flops: float = 0.0
-    """All that were spent."""
+    """All floating-point operations of the step."""
     flops_by: Mapping[str, float] = field(default_factory=dict)
-    """What they were spent on, where that is told apart."""
+    """Floating-point operations by purpose, where they are counted separately."""
 
 
 @dataclass(frozen=True)
-class Finished:
-    """What the work of a stage came to."""
+class FinishedStage:
+    """Outcome of a stage's job."""
 
     metrics: Mapping[str, int | float | None]
-    """None: not known. The last look's numbers stand before them in the result."""
+    """Final metrics; None: not known. In the result they follow those of the last evaluation."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """SHA-256 of what others read, by name in the stage's directory."""
+    """SHA-256 of each output file, by name in the stage's directory."""
     tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Rows of JSON values, for the report."""
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
-    """Bytes that the method holds, by part, reckoned."""
+    """Computed memory of the method in bytes, by part."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Of libraries that did the work."""
+    """Versions of the libraries that did the work."""
     flops: float = 0.0
-    """That no step has counted."""
+    """Floating-point operations that no step has counted."""
     flops_by: Mapping[str, float] = field(default_factory=dict)
 
 
-class Work(Protocol):
-    """A stage being done. Step k depends on the seed and k, and on what was done before it."""
+class StageJob(Protocol):
+    """A running stage. Step k depends on the seed, on k and on the steps before it."""
 
     n_steps: int
     eval_every: int | None
-    """Steps between two evaluations; None: only at the end."""
+    """Steps between two evaluations; None: evaluate only at the end."""
     updates_within: int
-    """Updates that a step makes, where it makes many and tells of them itself; else 1."""
+    """Updates per step, for a job that makes many of them in one step and logs them itself; else 1."""
 
-    def step(self, k: int) -> Step:
-        """Do step k."""
+    def step(self, k: int) -> StepResult:
+        """Run step k."""
 
-    def evaluate(self) -> Step:
-        """Numbers on held-out prompts, now.
+    def evaluate(self) -> StepResult:
+        """Return metrics on held-out prompts with the current weights.
 
-        The loop looks at every `eval_every` steps and before finish; the last look is among the
-        metrics.
+        The loop evaluates every `eval_every` steps and before finish; the metrics of the last
+        evaluation are part of the result.
         """
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that a later process needs to go on."""
+        """Return everything that a later process needs to resume."""
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from what tensors() gave."""
+        """Resume from what tensors() returned."""
 
-    def finish(self, out: Path) -> Finished:
-        """Write what the stage leaves into its directory, and report what it came to."""
+    def finish(self, out: Path) -> FinishedStage:
+        """Write the stage's output files into its directory and return its outcome."""
 
 
 Status = Literal["finished", "diverged"]
@@ -207,28 +207,28 @@ Status = Literal["finished", "diverged"]
 
 @dataclass(frozen=True)
 class StageDir:
-    """One stage on the disk. It has the paths and the journal of a run directory."""
+    """Directory of one stage, with the paths and the journal of a run directory."""
 
     run_dir: RunDir
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """Path of the directory."""
         return self.run_dir.path
 
     @property
     def id(self) -> str:
-        """The stage's id: the end of the directory's name."""
+        """Id of the stage: the end of the directory's name."""
         return stage_id(self.path)
 
     def result(self) -> StageResult | None:
-        """What the stage came to; None while it has not. Raises RunError: it cannot be read."""
+        """Return the stage's result; None while there is none. Raises RunError: it cannot be read."""
         return stage_result(self.path)
 
     def write_result(self, result: StageResult) -> StageResult:
-        """Write the done-marker: the last thing that a stage does, and only once.
+        """Write the result, once and as the last file of a stage.
 
-        Returns: The result that stands, which is the other one where there was one already.
+        Returns: The stored result; if the stage already had one, that one.
         """
         self.run_dir.guard()
         if STAGE_RESULT.write_once(self.run_dir.result_path, result):
@@ -236,10 +236,10 @@ class StageDir:
         return self.result() or result
 
     def check_outputs(self, *names: str) -> None:
-        """Refuse files that the stage left and that are not as it wrote them.
+        """Verify that output files of the stage are unchanged.
 
         Args:
-            names: Which; all where none is given. Stages from before the seals have no digests.
+            names: Files to verify; all if empty. Stages older than the seals have no digests.
 
         Raises:
             RunError: The stage has no result, or a file is missing or was altered.
@@ -249,7 +249,7 @@ class StageDir:
             raise RunError(
                 f"the stage {self.path.name} has no result",
                 where=str(self.path),
-                fix="run the command that made the stage again",
+                fix="run the command that started the stage again",
             )
         for name in names or result.files:
             self.run_dir.check_file(name, result.files, REDO)

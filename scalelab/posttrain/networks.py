@@ -1,11 +1,11 @@
-"""The networks of post-training: one that is trained, and low-rank changes.
+"""Networks under post-training: full fine-tuning and low-rank adapters.
 
-    Trainee     a network under the flat optimizer of pretraining, with a schedule
-    Adapter     W + (alpha / rank) B A on the blocks' matrices, where only A and B are trained
+    TrainableModel   a network with the flat optimizer of pretraining and a schedule
+    LoraAdapter      W + (alpha / rank) B A on the blocks' matrices; only A and B are trained
 
 Shapes: B rows, T positions, V vocabulary, C width.
 Source: LoRA, Hu et al. 2021, arXiv:2106.09685.
-Not here: losses (losses.py), what is trained on (the stages).
+Not here: losses (losses.py), training data (stages/).
 """
 
 import copy
@@ -17,47 +17,41 @@ from torch import Tensor, nn
 
 from scalelab.config import Config, Count, Positive
 from scalelab.errors import ConfigError
-from scalelab.evals.checkpoint import (
-    DESCRIPTION,
-    MODEL,
-    TOKENIZER,
-    WEIGHTS,
-    Checkpoint,
-    ModelRecord,
-)
+from scalelab.evals.checkpoint import DESCRIPTION, MODEL, TOKENIZER, WEIGHTS, Checkpoint, ModelRecord
 from scalelab.model.base import Kind
 from scalelab.model.network import Network
-from scalelab.posttrain.base import Rates
+from scalelab.posttrain.base import OptimizerSetting
 from scalelab.sealed import file_digest
-from scalelab.train.checkpoint import save_weights
+from scalelab.train.checkpoints.unsharded import save_weights
 from scalelab.train.optimizers.flat import FlatOptimizer
 from scalelab.train.schedule import WSD
 
 
 class Lora(Config):
-    """Train low-rank changes of the blocks' matrices, and leave the model itself alone."""
+    """Train low-rank updates of the blocks' matrices and keep the model's own weights fixed."""
 
     rank: Count = 8
+    """Rank of each update."""
     alpha: Positive = 16.0
-    """The change is scaled by alpha / rank."""
+    """Scale: the update is multiplied by alpha / rank."""
 
 
-class Trainee:
-    """A network that is being trained.
+class TrainableModel:
+    """A network with its optimizer and learning-rate schedule.
 
     Args:
-        module: All of its parameters are trained.
-        kinds: What each of them is.
-        rates: Peak rate and the rest.
-        n_steps: Updates that there will be, for the schedule.
-        warmup: Share of them over which the rate rises; then it falls to zero linearly.
+        module: Network; all of its parameters are trained.
+        kinds: Kind of each parameter, by name.
+        rates: Optimizer settings, with the peak learning rate.
+        n_steps: Total number of updates, for the schedule.
+        warmup: Share of the updates over which the rate rises; it then falls to zero linearly.
     """
 
     def __init__(
         self,
         module: nn.Module,
         kinds: dict[str, Kind],
-        rates: Rates,
+        rates: OptimizerSetting,
         n_steps: int,
         warmup: float = 0.1,
     ):
@@ -66,16 +60,16 @@ class Trainee:
         self.optimizer = FlatOptimizer(module, kinds, rates.spec(), torch.float32)
 
     def update(self, k: int) -> float:
-        """One update with the gradient that there is. Its norm, unclipped."""
+        """Update the weights with the accumulated gradient and return its norm before clipping."""
         return float(self.optimizer.step(self.schedule.factor(k, self.n_steps)))
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
-        """Weights and the optimizer's state, to go on from."""
+        """Return weights and optimizer state for a checkpoint."""
         both = self.optimizer.weights() | self.optimizer.state()
         return {f"{prefix}/{name}": tensor for name, tensor in both.items()}
 
     def restore(self, prefix: str, tensors: dict[str, Tensor]) -> None:
-        """Go on from what tensors() gave."""
+        """Resume from what tensors() returned."""
         mine = {
             name.removeprefix(f"{prefix}/"): tensor
             for name, tensor in tensors.items()
@@ -84,18 +78,18 @@ class Trainee:
         self.optimizer.restore(mine, mine)
 
 
-def copied(model: Checkpoint) -> Network:
-    """A model's network, to be changed."""
+def copy_network(model: Checkpoint) -> Network:
+    """Return a copy of a model's network for training."""
     return copy.deepcopy(model.network)
 
 
-class Adapter(nn.Module):
-    """Low-rank changes of a network's blocks. The network computes with them from now on.
+class LoraAdapter(nn.Module):
+    """Low-rank updates of a network's blocks. The network computes with them from now on.
 
     Args:
-        network: Whole; its own weights stay as they are.
+        network: Network, not sharded; its own weights stay fixed.
         lora: Rank and scale.
-        seed: Decides A; B is zero, so that nothing is changed yet.
+        seed: Seed of A. B begins as zero, so the adapter changes nothing at first.
     """
 
     def __init__(self, network: Network, lora: Lora, seed: int):
@@ -113,31 +107,31 @@ class Adapter(nn.Module):
         network.requires_grad_(False)
 
     def changed(self, weight: Tensor) -> Tensor:
-        """A weight of the network with its change."""
+        """Return a weight of the network with its update added."""
         key = self._of.get(id(weight))
         if key is None:
             return weight
         return weight + self.scale * (self.high[key] @ self.low[key])
 
     def kinds(self) -> dict[str, Kind]:
-        """What each named parameter is."""
+        """Return the kind of each parameter, by name."""
         return {name: "matrix" for name, _ in self.named_parameters()}
 
 
 def adaptable(network: Network) -> dict[str, nn.Parameter]:
-    """The matrices that low-rank changes are made to. Raises ConfigError where there are none."""
+    """Return the matrices that can have low-rank updates. Raises ConfigError: there are none."""
     found = network.adaptable()
     if not found:
         raise ConfigError(
-            f"{network.config.kind} cannot be trained by low-rank changes",
+            f"the architecture {network.config.kind!r} does not support LoRA",
             where="lora",
-            fix="leave lora out, so that the whole model is trained",
+            fix="remove lora to train all weights",
         )
     return found
 
 
-def merged(network: Network) -> dict[str, Tensor]:
-    """A network's weights by name, fp32, on the CPU, low-rank changes put into them."""
+def merged_weights(network: Network) -> dict[str, Tensor]:
+    """Return a network's weights by name, fp32, on the CPU, with low-rank updates merged in."""
     with torch.no_grad():
         return {
             name: network.used(parameter).detach().float().cpu().clone()
@@ -149,17 +143,14 @@ def write_model(out: Path, like: Checkpoint, weights: dict[str, Tensor]) -> dict
     """Write a model directory: model.json, model.safetensors and the tokenizer.
 
     Args:
-        out: The directory.
-        like: A model that differs in its weights alone.
-        weights: By name, fp32.
+        out: Directory to write to.
+        like: Model with the same architecture, tokenizer and context.
+        weights: Weights by name, fp32.
 
     Returns: The SHA-256 of each file, by name.
     """
     like.tokenizer.save(out / TOKENIZER)
-    files = {
-        WEIGHTS: save_weights(out / WEIGHTS, weights),
-        TOKENIZER: file_digest(out / TOKENIZER),
-    }
+    files = {WEIGHTS: save_weights(out / WEIGHTS, weights), TOKENIZER: file_digest(out / TOKENIZER)}
     record = ModelRecord(
         architecture=like.config.model_dump(mode="json"),
         seq_len=like.seq_len,

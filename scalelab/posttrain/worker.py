@@ -1,4 +1,4 @@
-"""What the process of one stage does: take its lease, check its inputs, do it."""
+"""The process of one stage: take its lease, check its inputs, run it."""
 
 import os
 from collections.abc import Callable
@@ -6,22 +6,22 @@ from pathlib import Path
 
 from scalelab.jobs.base import Outcome
 from scalelab.jobs.worker import Assignment
-from scalelab.posttrain.base import Given, StageDir
-from scalelab.posttrain.flow import check_inputs, read_spec
-from scalelab.posttrain.loop import do
+from scalelab.posttrain.base import StageContext, StageDir
+from scalelab.posttrain.loop import run
+from scalelab.posttrain.pipeline import check_inputs, read_spec
 
 
-def do_stage(assignment: Assignment) -> Outcome:
-    """Do the stage of a job."""
-    return outcome_of(StageDir(assignment.dir), assignment.stop)
+def run_stage(assignment: Assignment) -> Outcome:
+    """Run the stage of a job."""
+    return run_claimed_stage(StageDir(assignment.dir), assignment.stop)
 
 
-def outcome_of(stage_dir: StageDir, stop: Callable[[], bool]) -> Outcome:
-    """Do a stage under its lease, once its inputs are verified.
+def run_claimed_stage(stage_dir: StageDir, stop: Callable[[], bool]) -> Outcome:
+    """Run a stage under its lease, after its inputs have been verified.
 
     Raises:
-        Taken: Another process is doing it, or has taken it over.
-        ConfigError, DataError, RunError: A person has to fix something first.
+        LeaseTaken: Another process is running it, or has taken it over.
+        ConfigError, DataError, RunError: The stage cannot run until a user corrects its inputs.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one stage, one thread
     with stage_dir.run_dir.claimed("stage") as (ours, _):
@@ -29,7 +29,7 @@ def outcome_of(stage_dir: StageDir, stop: Callable[[], bool]) -> Outcome:
         spec = read_spec(stage_dir)
         if stage_dir.result() is None:
             check_inputs(spec)
-        given = Given(
+        context = StageContext(
             stage=spec.stage,
             conversations=spec.data,
             seed=spec.seed,
@@ -39,4 +39,4 @@ def outcome_of(stage_dir: StageDir, stop: Callable[[], bool]) -> Outcome:
             journal=ours.append,
             guard=ours.guard,
         )
-        return "interrupted" if do(stage_dir, given, stop) is None else "done"
+        return "interrupted" if run(stage_dir, context, stop) is None else "done"

@@ -13,20 +13,25 @@ keep the parabola's bias under 1.3% in D* (Czech et al. 2026, arXiv:2603.22339).
 """
 
 import math
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from scalelab.config import Count, Flops, Positive, Whole
+from scalelab.config import LARGEST_SEED, Count, Flops, Positive, Seed, Whole, refuse_arithmetic
 from scalelab.errors import ConfigError
 from scalelab.model.base import Architecture
+from scalelab.model.sizing import members
 from scalelab.sweep.base import Proposal, StaticDesign
-from scalelab.train.recipe import Recipe
+from scalelab.sweep.validation import with_validation
+from scalelab.train.recipe import Recipe, RunRequest
+from scalelab.train.spec import RunSpec
 from scalelab.units import sci, si
 
 
-class IsoFlop(StaticDesign):
+class IsoFlopDesign(StaticDesign):
     """At each budget C, several sizes N, each trained on D = C / flops_per_token tokens."""
+
+    takes_trunks: ClassVar[bool] = True
 
     kind: Literal["isoflop"] = "isoflop"
 
@@ -37,12 +42,14 @@ class IsoFlop(StaticDesign):
     span: Positive = 12.0
     """Largest size of a slice over its smallest."""
     tokens_per_param: Positive = 20.0
-    """Where the optimum is expected, D / N. It places the grid and enters no result."""
-    seed: Whole = 0
+    """Expected optimum of D / N. It centres the grid and enters no result."""
+    seed: Seed = 0
     """Seed of every run but the replicates."""
     replicates: Whole = 0
     """Further seeds at the centre size of every second budget, from the first: they measure
     the noise between seeds, without which no difference means anything."""
+    validate_trunks: Whole = 0
+    """Branches that are also trained separately, with the same cooldown, to compare; these runs are not fitted."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -52,30 +59,49 @@ class IsoFlop(StaticDesign):
             raise ValueError(f"{self.sizes_per_budget} sizes cannot show a minimum: 3 or more")
         if self.span <= 1:
             raise ValueError(f"span {self.span} leaves no room between sizes: over 1")
+        if self.seed + self.replicates > LARGEST_SEED:
+            raise ValueError(
+                f"the seeds of {self.replicates} replicates after {self.seed} pass {LARGEST_SEED}"
+            )
         return self
 
+    def n_runs(self) -> int:
+        """Return the number of runs of all slices, replicates, and those that validate."""
+        slices = len(self.budgets)
+        runs = slices * self.sizes_per_budget + (slices + 1) // 2 * self.replicates
+        return runs + self.validate_trunks
+
     def ask(self, recipe: Recipe, *, vocab_size: int, data_digest: str) -> tuple[Proposal, ...]:
-        """Every run of every slice, then the replicates.
+        """Every run of every slice, then the replicates, then runs that validate branches.
 
         Raises:
             ConfigError: A size cannot be built, or two of a slice come out as one model.
         """
+        with refuse_arithmetic(
+            "the sizes", "design", "lower design.span or the budgets, or change the family"
+        ):
+            return self._proposals(recipe, vocab_size, data_digest)
+
+    def _proposals(self, recipe: Recipe, vocab_size: int, data_digest: str) -> tuple[Proposal, ...]:
         ratio = self.span ** (1 / (self.sizes_per_budget - 1))
         centres = [self._centre(budget, recipe, vocab_size) for budget in self.budgets]
-        proposals, replicates = [], []
+        asked: list[tuple[RunRequest, float, float]] = []
+        replicates: list[tuple[RunRequest, float, float]] = []
+        models: dict[int, Architecture] = {}  # slices share sizes
         for i, (budget, centre) in enumerate(zip(self.budgets, centres, strict=True)):
             middle = math.log(centre / centres[0], ratio)
             first = round(middle - (self.sizes_per_budget - 1) / 2)
             built: dict[Architecture, float] = {}
             for k in range(first, first + self.sizes_per_budget):
                 target = centres[0] * ratio**k
-                model = recipe.model_at(target, vocab_size)
+                if k not in models:
+                    models[k] = recipe.model_at(target, vocab_size)
+                model = models[k]
                 if model in built:
                     raise ConfigError(
                         f"sizes {si(built[model])} and {si(target)} come out as the same model",
-                        where=f"the slice at {sci(budget)} FLOPs",
-                        fix="raise span, lower sizes_per_budget, or "
-                        f"{recipe.model.closer} in the family",
+                        where=f"design.budgets: the slice at {sci(budget)} FLOPs",
+                        fix=f"raise span, lower sizes_per_budget, or {recipe.model.closer} in the family",
                     )
                 built[model] = target
                 tokens = budget / model.size(recipe.seq_len).flops_per_token
@@ -83,11 +109,25 @@ class IsoFlop(StaticDesign):
                 if i % 2 == 0 and k - first == self.sizes_per_budget // 2:
                     seeds += [self.seed + r for r in range(1, self.replicates + 1)]
                 for seed in seeds:
-                    spec = recipe.spec(model, tokens, data_digest=data_digest, seed=seed)
-                    (proposals if seed == self.seed else replicates).append(
-                        Proposal(spec, budget, target, tokens)
+                    (asked if seed == self.seed else replicates).append(
+                        (RunRequest(model, tokens, seed), budget, target)
                     )
-        return (*proposals, *replicates)
+        asked += replicates
+        specs = recipe.specs((request for request, *_ in asked), data_digest=data_digest)
+        first_budget: dict[RunSpec, float] = {}
+        for spec, (_, budget, target) in zip(specs, asked, strict=True):
+            if (other := first_budget.setdefault(spec, budget)) != budget:
+                raise ConfigError(
+                    f"budgets {other:.7g} and {budget:.7g} come out as the same run of {si(target)} parameters, "
+                    f"{spec.n_steps:,} steps of {spec.batch_tokens:,} tokens",
+                    where="design.budgets",
+                    fix="space them further apart, or make the batch smaller by recipe.batch",
+                )
+        proposals = tuple(
+            Proposal(spec, budget, target, request.n_tokens)
+            for spec, (request, budget, target) in zip(specs, asked, strict=True)
+        )
+        return with_validation(proposals, self.validate_trunks)
 
     def _centre(self, budget: float, recipe: Recipe, vocab_size: int) -> float:
         """The size at which tokens_per_param spends the budget, between members of the family.
@@ -96,7 +136,7 @@ class IsoFlop(StaticDesign):
         not small, so the family's own cost is interpolated, log against log.
         """
         previous: tuple[float, float] | None = None
-        for member in recipe.model.members(vocab_size):
+        for member in members(recipe.model, vocab_size):
             size = member.size(recipe.seq_len)
             n_params = size.count(recipe.param_count)
             cost = self.tokens_per_param * n_params * size.flops_per_token

@@ -20,14 +20,14 @@ from torch.nn.functional import cross_entropy
 from torch.utils.flop_counter import FlopCounterMode
 
 from scalelab.errors import ConfigError
+from scalelab.hardware.layout import Layout
 from scalelab.model import ARCHITECTURES
 from scalelab.model.base import LACKING, LAYOUTS, Architecture, Family
-from scalelab.model.decode import write
+from scalelab.model.generate import write
 from scalelab.model.huggingface import HuggingFace
 from scalelab.model.network import Network
 from scalelab.model.scalar_net import ScalarNet
 from scalelab.model.sharding import Sharding
-from scalelab.train.layout import Layout
 
 VOCAB_SIZE, ROWS, SEQ_LEN = 50, 3, 12
 FLOP_MISS = 0.005
@@ -68,7 +68,7 @@ def check_architecture(model: Architecture) -> None:
 
 
 def check_family(family: Family, name: str) -> None:
-    """Members grow, are of the family's kind, and are told apart."""
+    """Members grow, are of the family's kind, and are distinct."""
     members = list(islice(family.members(VOCAB_SIZE), 5))
     sizes = [member.size(1).n_params_total for member in members]
     assert family.kind == name, f"the family of {name} is of kind {family.kind}"
@@ -88,6 +88,8 @@ def check_description(model: Architecture) -> None:
     assert (model.width(), model.depth()) == (found.width, found.n)
     assert model.activation_bytes_per_token(4) > model.activation_bytes_per_token(2) > 0
     assert model.words(), "words() is empty"
+    follows = "loss_rows" in model.network().follows
+    assert model.has_chunked_loss == follows, f"has_chunked_loss, and the network follows {follows}"
 
 
 def check_counts(model: Architecture) -> None:
@@ -117,10 +119,8 @@ def check_flops(model: Architecture) -> None:
         with torch.backends.mkldnn.flags(enabled=False), FlopCounterMode(display=False) as counter:
             network(x, y).backward()
     counted = counter.get_total_flops() / x.numel()
-    said = model.size(SEQ_LEN).flops_per_token
-    assert abs(said / counted - 1) <= FLOP_MISS, (
-        f"{said:.6g} FLOPs a token, torch has {counted:.6g}"
-    )
+    stated = model.size(SEQ_LEN).flops_per_token
+    assert abs(stated / counted - 1) <= FLOP_MISS, f"{stated:.6g} FLOPs a token, torch has {counted:.6g}"
 
 
 def check_starting_values(model: Architecture) -> None:
@@ -235,8 +235,8 @@ def check_parts(model: Architecture) -> None:
     """Parts that it has do their work; parts that it lacks are refused by its name."""
     for part, (problem, fix) in LACKING.items():
         if part not in model.parts:
-            said = refused(model, part)
-            assert said == (f"{model.kind} {problem}", fix), f"{part} is missing: {said}"
+            message = refused(model, part)
+            assert message == (f"{model.kind} {problem}", fix), f"{part} is missing: {message}"
     if "huggingface" in model.parts:
         layout, weights = model.hugging_face(), shaken(model).state_dict()
         assert isinstance(layout, HuggingFace)
@@ -249,7 +249,7 @@ def check_parts(model: Architecture) -> None:
 
 
 def refused(model: Architecture, part: str) -> tuple[str, str] | None:
-    """Problem and fix that are said where a part is asked for; None where it is given."""
+    """Return problem and fix of the refusal of a part; None if it is provided."""
     try:
         model.part(part)
     except ConfigError as refusal:

@@ -2,14 +2,14 @@
 
     check_conversations({"kind": "mine"})
 
-Not here: what a source of conversations is (evals/conversations.py).
+Not here: what a source of conversations is (evals/conversations/base.py).
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 from scalelab.evals import CONVERSATIONS
-from scalelab.evals.conversations import Conversations, Prompt
+from scalelab.evals.conversations.base import Conversations, Prompt
 
 
 def check_conversations(settings: Mapping[str, Any], n: int = 6, seed: int = 3) -> Conversations:

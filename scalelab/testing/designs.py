@@ -1,11 +1,11 @@
-"""What every design promises: runs of the recipe, the same ones for the same results."""
+"""Conformance suite of designs: runs of the recipe, identical for identical results."""
 
 import math
 from collections.abc import Callable
 
 from scalelab.sweep import DESIGNS
 from scalelab.sweep.base import Design, Proposal
-from scalelab.train.recipe import Recipe
+from scalelab.train.recipe import Recipe, RunRequest
 from scalelab.train.spec import RunResult, RunSpec
 
 MOST_ROUNDS = 1000
@@ -33,13 +33,16 @@ def check_design(
     known = {"vocab_size": vocab_size, "data_digest": data_digest}
     asked = _asked(design, recipe, result, known)
     assert asked, "it asks for nothing"
+    n_first = len(design.study(recipe, **known).ask())
+    assert design.n_runs() in (None, n_first), "the number of its runs is another"
     assert asked == _asked(design, recipe, result, known), "the same results lead to other runs"
-    for proposal in asked:
+    asked = [proposal for proposal in asked if proposal.validates is None]
+    requests = [RunRequest(p.spec.model, p.n_tokens_planned, p.spec.seed) for p in asked]
+    specs = recipe.specs(requests, data_digest=data_digest)
+    for proposal, of_recipe in zip(asked, specs, strict=True):
         spec = proposal.spec
         assert spec.data_digest == data_digest
-        assert spec == recipe.spec(
-            spec.model, proposal.n_tokens_planned, data_digest=data_digest, seed=spec.seed
-        ), "a run that is not the recipe's"
+        assert spec == of_recipe, "a run that is not the recipe's"
         size = spec.model.size(recipe.seq_len).count(recipe.param_count)
         assert math.isclose(size, proposal.n_params_planned, rel_tol=0.5)
         assert math.isclose(spec.n_tokens, proposal.n_tokens_planned, rel_tol=0.5)
@@ -50,10 +53,7 @@ def check_design(
 
 
 def _asked(
-    design: Design,
-    recipe: Recipe,
-    result: Callable[[RunSpec], RunResult | None],
-    known: dict,
+    design: Design, recipe: Recipe, result: Callable[[RunSpec], RunResult | None], known: dict
 ) -> list[Proposal]:
     """Everything that a study asks for until it has no more questions."""
     study, asked, untold = design.study(recipe, **known), [], []

@@ -1,4 +1,4 @@
-"""What every executor promises the driver."""
+"""Conformance suite of executors."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from scalelab.errors import LaunchError, RunError
+from scalelab.errors import LaunchError, RunError, ScalelabError
 from scalelab.jobs import EXECUTORS
-from scalelab.jobs.base import Devices, Ended, Executor, ExecutorConfig, Job, Resources
+from scalelab.jobs.base import AvailableDevices, Executor, ExecutorConfig, Job, JobOutcome, JobResources
 from scalelab.jobs.worker import Assignment
-from scalelab.train.rundir import RunDir
+from scalelab.train.run_directory import RunDir
 
 PATIENCE_S = 120.0
 
@@ -69,7 +69,7 @@ def job(folder: Path, name: str, *, processes: int = 1, **settings: Any) -> Job:
     (folder / name).mkdir(parents=True, exist_ok=True)
     settings = {"n_steps": 3, **settings}
     run_dir = RunDir(folder / name)
-    return Job(name, run_dir, "probe", resources=Resources(processes), settings=settings)
+    return Job(name, run_dir, "probe", resources=JobResources(processes), settings=settings)
 
 
 def _until(executor: Executor, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -79,8 +79,8 @@ def _until(executor: Executor, condition: Callable[[dict[str, Any]], bool]) -> d
     while not condition(ended):
         assert time.monotonic() < deadline, f"nothing came of it: {ended}"
         for name, state in executor.poll().items():
-            if isinstance(state, Ended):
-                assert name not in ended, f"the ending of {name} was told twice"
+            if isinstance(state, JobOutcome):
+                assert name not in ended, f"the ending of {name} was reported twice"
                 ended[name] = state
             else:
                 assert state in {"queued", "running", "unknown"}
@@ -104,10 +104,10 @@ def _carries(executor: Executor, folder: Path) -> None:
         steps = [e["step"] for e in each.dir.events() if e["event"] == "checkpoint"]
         assert steps == [0, 1, 2]
     assert not executor.poll()
-    assert isinstance(executor.devices, Devices)
+    assert isinstance(executor.devices, AvailableDevices)
 
 
-def _one(executor: Executor, each: Job) -> Ended:
+def _one(executor: Executor, each: Job) -> JobOutcome:
     executor.submit(each)
     return _until(executor, lambda ended: each.id in ended)[each.id]
 
@@ -179,3 +179,13 @@ def _calls(executor: Executor, folder: Path) -> None:
     del folder
     if executor.capabilities.timing:
         assert executor.call("scalelab.units:si", 1500) == "1.5k"
+        assert executor.call("scalelab.units:si", 1500, limit_s=PATIENCE_S) == "1.5k"
+        assert "a.yaml" in _place_of_error(executor), "an error that a person can fix was not passed on"
+
+
+def _place_of_error(executor: Executor) -> str:
+    try:
+        executor.call("scalelab.config:parse_yaml", "{", "a.yaml")
+    except ScalelabError as error:
+        return error.where
+    return ""

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from scalelab.jobs import KINDS
-from scalelab.jobs.base import Job, Said
-from scalelab.jobs.record import write_down, written_down
-from scalelab.jobs.worker import Assignment, told
+from scalelab.jobs.base import Job, ProcessReport
+from scalelab.jobs.record import read_record, write_record
+from scalelab.jobs.worker import Assignment, run_reported
 from scalelab.leases import claim, holder
-from scalelab.train.rundir import LEASE
+from scalelab.train.run_directory import LEASE
 
 MOST_TRIES = 1000
 
@@ -33,20 +33,20 @@ def check_kind(
     assert once.standing(once) is None, "it has a result before it was done"
     assert _done(once, lambda: False).outcome == "done"
     standing = once.standing(once)
-    assert standing is not None, "it said that it is done, and left no result"
+    assert standing is not None, "it reported that it is done, and left no result"
     assert standing.outcome == "done"
     assert holder(once.dir.path, LEASE) is None, "it holds its lease after its end"
-    before = once.dir.result_path.stat().st_mtime_ns
+    before = _result_time(once)
     assert _done(once, lambda: False).outcome == "done"
-    assert once.dir.result_path.stat().st_mtime_ns == before, "it was done twice"
+    assert _result_time(once) == before, "it was done twice"
 
     parts = make(folder / "parts")
     tries = 0
-    while (said := _done(parts, _after(1))).outcome == "interrupted":
+    while (reported := _done(parts, _after(1))).outcome == "interrupted":
         assert parts.standing(parts) is None, "it was interrupted, and has a result"
         tries += 1
         assert tries < MOST_TRIES, "it does not come further from one try to the next"
-    assert said.outcome == "done", said
+    assert reported.outcome == "done", reported
     assert tries, "it was asked to stop, and did not"
     if result is not None:
         assert result(parts) == result(once), "done in parts it comes to something else"
@@ -61,10 +61,15 @@ def check_kind(
         lease.release()
 
 
-def _done(job: Job, stop: Callable[[], bool]) -> Said:
-    write_down(job)
-    record = written_down(job.dir)
-    return told(Assignment(job.dir, record.settings, 0, 1, stop), record)
+def _result_time(job: Job) -> int | None:
+    """When the result was written, ns; None for a kind that leaves what it did elsewhere."""
+    return job.dir.result_path.stat().st_mtime_ns if job.dir.is_done else None
+
+
+def _done(job: Job, stop: Callable[[], bool]) -> ProcessReport:
+    write_record(job)
+    record = read_record(job.dir)
+    return run_reported(Assignment(job.dir, record.settings, 0, 1, stop), record)
 
 
 def _after(n: int) -> Callable[[], bool]:

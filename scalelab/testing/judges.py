@@ -4,7 +4,7 @@
 
 Every check is an AssertionError that says what does not hold.
 
-Not here: what a judge is (evals/judges/base.py).
+Not here: what a judge is (evals/preference/judges/base.py).
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from scalelab.evals import JUDGES
-from scalelab.evals.conversations import Conversations
-from scalelab.evals.judges.base import FEWEST_TRIED, Judge
+from scalelab.evals.conversations.base import Conversations
+from scalelab.evals.preference.judges.base import FEWEST_TRIED, Judge
 
 N = FEWEST_TRIED - 1
 """Comparisons: fewer than those after which a judge that cannot be read is refused."""
@@ -54,14 +54,14 @@ def check_judge(
     second = [f"no, answer {i}" for i in range(N)]
 
     def verdicts(*parts: slice) -> list[float | None]:
-        court = judge.court(conversations, paths or {}, seed)
+        session = judge.open_session(conversations, paths or {}, seed)
         found = []
         for part in parts:
-            found += court(prompts[part], first[part], second[part], part.start)
-        assert court.n == N, f"{court.n} verdicts are counted of {N}"
-        assert court.unreadable == sum(v is None for v in found), "None is not counted"
-        assert court.flops >= 0, f"{court.flops} FLOPs"
-        dollars = court.dollars_per_thousand
+            found += session(prompts[part], first[part], second[part], part.start)
+        assert session.n == N, f"{session.n} verdicts are counted of {N}"
+        assert session.unreadable == sum(v is None for v in found), "None is not counted"
+        assert session.flops >= 0, f"{session.flops} FLOPs"
+        dollars = session.dollars_per_thousand
         assert dollars is None or dollars >= 0, f"{dollars} dollars"
         return found
 

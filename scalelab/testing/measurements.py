@@ -4,7 +4,7 @@
 
 Every check is an AssertionError that says what does not hold.
 
-Not here: what a measurement is (evals/measurements/base.py).
+Not here: what a measurement is (evals/measurement.py).
 """
 
 import json
@@ -15,9 +15,10 @@ from typing import Any
 
 from scalelab.config import parse_yaml
 from scalelab.evals import MEASUREMENTS
-from scalelab.evals.evalfile import EvalFile, file_type
-from scalelab.evals.measurements.base import Bench, FinishedRun, Measured, Measurement, Piece
-from scalelab.report.measuring import kept
+from scalelab.evals.evaluation_runner import rows_of_item
+from scalelab.evals.file import EvalFile, file_type
+from scalelab.evals.measurement import FinishedRun, Measurement, MeasurementContext, MeasurementRow, WorkItem
+from scalelab.units import NUMBER_KINDS
 
 
 def check_measurement(
@@ -28,7 +29,7 @@ def check_measurement(
     folder: Path,
     inputs: Mapping[str, Path] | None = None,
     runs: Mapping[str, Sequence[FinishedRun]] | None = None,
-) -> list[Measured]:
+) -> list[MeasurementRow]:
     """Check the contract of a measurement.
 
     Args:
@@ -45,40 +46,43 @@ def check_measurement(
         AssertionError: Something of the contract does not hold.
     """
     member = MEASUREMENTS[name]
-    assert not member().is_asked(), "it measures where no field is given"
+    assert not member().is_requested(), "it measures where no field is given"
     head = {"name": "conformance", "models": {one: str(path) for one, path in models.items()}}
     file = file_type().model_validate(head | dict(fields))
     again = EvalFile.parse(parse_yaml(file.to_yaml(), "conformance.yaml"))
     assert again.digest == file.digest, "its fields do not survive YAML"
     assert name in file.sections, f"these fields do not ask for it: {', '.join(fields)}"
     section = file.sections[name]
+    for kind in section.kinds:
+        unknown = set(kind.value_kinds.values()) - set(NUMBER_KINDS)
+        assert not unknown, f"{kind.name}: unknown kinds of values: {', '.join(sorted(unknown))}"
     assert len(set(section.names())) == len(section.names()), "two rows have one name"
-    bench = Bench(file, models, inputs or {}, runs or {}, folder)
-    said = section.describe(bench)
+    context = MeasurementContext(file, models, inputs or {}, runs or {}, folder)
+    said = section.describe(context)
     assert said, "it describes nothing"
     assert all("\n" not in line for line in said), "a description is a line"
 
     rows, ids = [], []
     for model in models if section.of_each_model else [None]:
-        pieces = list(section.pieces(bench, model))
-        ids += [piece.id for piece in pieces]
-        assert [p.id for p in section.pieces(bench, model)] == [p.id for p in pieces], (
+        work_items = list(section.work_items(context, model))
+        ids += [item.id for item in work_items]
+        assert [p.id for p in section.work_items(context, model)] == [p.id for p in work_items], (
             "the same work has another id the second time"
         )
-        for piece in pieces:
-            rows += _check_piece(bench, section, piece, model)
-    assert len(set(ids)) == len(ids), "two pieces of work have one id"
+        for item in work_items:
+            rows += _check_item(context, section, item, model)
+    assert len(set(ids)) == len(ids), "two work_items of work have one id"
     assert rows, "it has no row"
     return rows
 
 
-def _check_piece(
-    bench: Bench, section: Measurement, piece: Piece, model: str | None
-) -> list[Measured]:
-    """The rows of a piece. Raises AssertionError: they are not as they should be."""
+def _check_item(
+    context: MeasurementContext, section: Measurement, item: WorkItem, model: str | None
+) -> list[MeasurementRow]:
+    """Return the rows of an item. Raises AssertionError: they are not as they should be."""
     kinds = {kind.name: kind for kind in section.kinds}
-    json.dumps(piece.decided_by)
-    rows = kept(bench, piece)
+    json.dumps(item.decided_by)
+    rows = rows_of_item(context, item)
     for row in rows:
         assert row.kind in kinds, f"a row of kind {row.kind!r}, which it does not declare"
         assert row.model == model, f"a row of {row.model}, where {model} is measured"
@@ -88,6 +92,6 @@ def _check_piece(
             assert value is None or math.isfinite(value), f"{row.name}: {name} is {value}"
         score = kinds[row.kind].score
         assert score is None or not row.values or score in row.values, f"{row.name}: no {score}"
-    assert kept(bench, piece) == rows, "its rows are not kept as they are"
-    assert list(piece.make()) == rows, "made again, its rows are others"
+    assert rows_of_item(context, item) == rows, "its rows are not kept as they are"
+    assert list(item.make()) == rows, "made again, its rows are others"
     return rows

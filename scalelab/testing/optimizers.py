@@ -20,17 +20,14 @@ from scalelab.config import changed, parse_yaml
 from scalelab.train import OPTIMIZERS
 from scalelab.train.optimizers.base import Optimizer, grouped
 from scalelab.train.optimizers.flat import FlatOptimizer
-from scalelab.train.optimizers.per_weight import PerWeight
+from scalelab.train.optimizers.per_weight import PerWeightOptimizer
 from scalelab.train.rules import Scale
 
-ROLES = {
-    "embedding": "embedding", "first": "matrix", "second": "matrix", "gain": "vector",
-    "head": "head",
-}  # fmt: skip
+ROLES = {"embedding": "embedding", "first": "matrix", "second": "matrix", "gain": "vector", "head": "head"}
 SCALE = Scale(n_params=1e5, n_tokens=2e6, width=64, depth=4, flops=1.2e12, batch=1024)
 UPDATES = 12
 CLOSE = 1e-5
-"""Of weights: a flat tensor and single ones are added up in other orders by some kernels."""
+"""Tolerance of weights: some kernels add up a flat tensor and single ones in another order."""
 
 
 class Small(nn.Module):
@@ -95,7 +92,7 @@ def check_groups(optimizer: Optimizer) -> None:
     assert names == sorted(ROLES), f"weights in groups: {names}"
 
 
-class Trial:
+class OptimizerTrial:
     """A small network under an optimizer."""
 
     def __init__(self, optimizer: Optimizer, seed: int = 0, working: torch.dtype = torch.float32):
@@ -124,7 +121,7 @@ class Trial:
 
 def check_state(optimizer: Optimizer) -> None:
     """State is zero at first, stays where it is, and is as large as it says."""
-    trial = Trial(optimizer)
+    trial = OptimizerTrial(optimizer)
     before = {name: tensor.data_ptr() for name, tensor in trial.state().items()}
     assert not any(tensor.any() for tensor in trial.state().values()), "state is not zero at first"
     trial.train(0, 3)
@@ -132,16 +129,16 @@ def check_state(optimizer: Optimizer) -> None:
     assert before == after, "state is replaced instead of changed in place"
     assert all(t.isfinite().all() for t in trial.state().values()), "state that is no number"
     held = sum(tensor.nbytes for tensor in trial.state().values())
-    said = optimizer.state_bytes(len(trial.flat.master))
-    assert said >= held, f"state_bytes() is {said}, and the state takes {held}"
+    stated = optimizer.state_bytes(len(trial.flat.master))
+    assert stated >= held, f"state_bytes() is {stated}, and the state takes {held}"
 
 
 def check_learning(optimizer: Optimizer) -> None:
     """The loss falls, the same is the same again, and a rate of zero moves nothing."""
-    losses = Trial(optimizer).train(0, UPDATES)
+    losses = OptimizerTrial(optimizer).train(0, UPDATES)
     assert losses[-1] < losses[0], f"the loss does not fall: {losses[0]:.4g} to {losses[-1]:.4g}"
-    assert losses == Trial(optimizer).train(0, UPDATES), "the same updates end otherwise"
-    still = Trial(optimizer)
+    assert losses == OptimizerTrial(optimizer).train(0, UPDATES), "the same updates end otherwise"
+    still = OptimizerTrial(optimizer)
     before = still.flat.master.clone()
     still.train(0, 2, factor=0.0)
     assert torch.equal(before, still.flat.master), "weights move at a rate of zero"
@@ -149,12 +146,12 @@ def check_learning(optimizer: Optimizer) -> None:
 
 def check_going_on(optimizer: Optimizer) -> None:
     """Stopped and gone on, from either form of a checkpoint, it ends with the same last bit."""
-    straight, stopped = Trial(optimizer), Trial(optimizer)
+    straight, stopped = OptimizerTrial(optimizer), OptimizerTrial(optimizer)
     straight.train(0, UPDATES)
     stopped.train(0, UPDATES // 2)
     whole = copy.deepcopy({**stopped.flat.weights(), **stopped.flat.state()})
     named = copy.deepcopy(stopped.flat.by_name())
-    restored, filled = Trial(optimizer, seed=1), Trial(optimizer, seed=1)
+    restored, filled = OptimizerTrial(optimizer, seed=1), OptimizerTrial(optimizer, seed=1)
     restored.flat.restore(whole, whole)
     with torch.no_grad():
         for what, tensors in filled.flat.by_name().items():
@@ -168,9 +165,9 @@ def check_going_on(optimizer: Optimizer) -> None:
 
 def check_single_weights(optimizer: Optimizer) -> None:
     """Each weight by itself, as in a sharded run, is updated as among others."""
-    trial, network = Trial(optimizer), Small()
+    trial, network = OptimizerTrial(optimizer), Small()
     named = dict(network.named_parameters())
-    single = PerWeight(named, ROLES, optimizer)
+    single = PerWeightOptimizer(named, ROLES, optimizer)
     for k in range(4):
         trial.gradient(k)
         norm, most = trial.flat.norm(), optimizer.max_norm()
@@ -190,7 +187,7 @@ def check_single_weights(optimizer: Optimizer) -> None:
 
 def check_working_weights(optimizer: Optimizer) -> None:
     """Weights in bf16 are those of the fp32 master, rounded."""
-    trial = Trial(optimizer, working=torch.bfloat16)
+    trial = OptimizerTrial(optimizer, working=torch.bfloat16)
     trial.train(0, 3)
     weights = trial.flat.weights()
     for name, parameter in trial.network.named_parameters():

@@ -17,7 +17,7 @@ from scalelab.train import SCHEDULES
 LENGTHS = (1, 2, 7, 100, 1013)
 SHORT, LONG = 1000, 8000
 NEAR = 0.04
-"""Of two factors at one share of a short and a long run: steps are whole."""
+"""Tolerance of two factors at one share of a short and a long run: steps are whole."""
 
 
 def check_schedule(name: str, settings: Mapping[str, Any]) -> None:

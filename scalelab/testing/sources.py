@@ -1,4 +1,4 @@
-"""What every source of documents promises: the same corpus from the same settings, told apart."""
+"""Conformance of sources of documents: the same corpus from the same settings, distinct otherwise."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +7,8 @@ import numpy as np
 
 from scalelab.config import parse_yaml
 from scalelab.data.base import DataConfig
+from scalelab.data.corpus.shards import Corpus, prepare
 from scalelab.data.hashing import sha256
-from scalelab.data.shards import Corpus, prepare
 
 
 def check_source(make: Callable[[int], DataConfig], folder: Path) -> None:

@@ -10,23 +10,56 @@ and the rest of a run's scale (rules.py):
 
 Rounding means that what is trained is not quite what was asked for: plans carry both numbers.
 
+With `schedule: {kind: wsd, trunk: true}` the runs of one size and seed are branches of one trunk, so all that
+decides their common steps is settled once for a size:
+
+    batch, rates   by their rules at sqrt(D_min D_max), the middle of the size's token counts on a log scale:
+                   for a power rule no branch is further from its own batch than (D_max / D_min)^(x/2)
+    warmup         its share of the shortest branch
+
+A rule of the rate that follows the tokens (a horizon) cannot be followed along a trunk: it is read at the
+middle too.
+
 Not here: which sizes to train (sweep/).
 """
 
-from typing import Literal
+import math
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from scalelab.config import Config, Count, plugin
+from scalelab.config import Config, Count, plugin, refuse_arithmetic
+from scalelab.config_errors import ValueAtKey
 from scalelab.data.base import DataConfig
 from scalelab.errors import ConfigError
 from scalelab.model import ARCHITECTURES
 from scalelab.model.base import Architecture
 from scalelab.model.sizing import nearest
 from scalelab.train import FIRST_OPTIMIZER, OPTIMIZERS, RULES, SCHEDULES
-from scalelab.train.rules import BatchRule, Scale, decided, ruled, whole_batch
+from scalelab.train.rules import BatchRule, Rule, Scale, UnresolvedPlugin, decided, ruled, whole_batch
+from scalelab.train.rules.family_checks import mismatches, mismatches_by_place, provenance, range_warnings
+from scalelab.train.rules.resolution import rule_words
 from scalelab.train.schedule import WSD
-from scalelab.train.spec import EvalSpec, ParamCount, RunSpec
+from scalelab.train.spec import (
+    AttentionChoice,
+    CompileMode,
+    CrossEntropy,
+    CudaGraphs,
+    EvalSpec,
+    ParamCount,
+    RunSpec,
+)
+
+
+class RunRequest(NamedTuple):
+    """One run that is asked of a recipe."""
+
+    model: Architecture
+    n_tokens: float
+    """Wanted training tokens."""
+    seed: int
 
 
 class Recipe(Config):
@@ -37,7 +70,7 @@ class Recipe(Config):
     """Tokens a model sees at once."""
     model: plugin(ARCHITECTURES, "family")
     param_count: ParamCount = "total"
-    """Which count is this recipe's N: in sizes, in tables, and in the fit unless told otherwise."""
+    """Which count is this recipe's N: in sizes, in tables, and in the fit by default."""
     optimizer: ruled(OPTIMIZERS, "recipe", FIRST_OPTIMIZER)
     batch: plugin(RULES, default="batch") = BatchRule()
     """Rule for the tokens of a step."""
@@ -47,6 +80,29 @@ class Recipe(Config):
     evaluation: EvalSpec = EvalSpec()
     precision: Literal["auto", "fp32", "bf16"] = Field("auto")
     """See RunSpec."""
+    compile: CompileMode = Field("auto", json_schema_extra={"since": 2})
+    """See RunSpec."""
+    cross_entropy: CrossEntropy = Field("auto", json_schema_extra={"since": 2})
+    """See RunSpec."""
+    attention: AttentionChoice = Field("auto", json_schema_extra={"since": 2})
+    """See RunSpec."""
+    cuda_graphs: CudaGraphs = Field("auto", json_schema_extra={"since": 2})
+    """See RunSpec."""
+    override: Annotated[str, Field(strict=True, min_length=1)] | None = Field(
+        None, json_schema_extra={"since": 3}
+    )
+    """Reason for rules that do not belong together, or not to this optimizer. Without one such a
+    recipe is refused; with one it stands in every plan."""
+
+    @model_validator(mode="after")
+    def _rules_belong_together(self) -> Self:
+        if (found := mismatches_by_place(self)) and not (self.override or "").strip():
+            raise ValueAtKey(
+                "; ".join(phrase for _, phrase in found),
+                key=tuple(found[0][0].split(".")),
+                fix="take the rules of one family with its optimizer, or give a reason as `override` in the recipe",
+            )
+        return self
 
     def model_at(self, n_params: float, vocab_size: int) -> Architecture:
         """The family's member nearest to a target size. Raises ConfigError where none is near."""
@@ -59,43 +115,137 @@ class Recipe(Config):
             ConfigError: The rule of the batch gives no positive number.
         """
         size = model.size(self.seq_len)
-        before = Scale(
-            n_params=size.count(self.param_count),
-            n_tokens=n_tokens,
-            width=model.width(),
-            depth=model.depth(),
-            flops=size.flops_per_token * n_tokens,
-        )
-        return before.with_batch(whole_batch(self.batch, before, self.seq_len))
+        with refuse_arithmetic("the batch", "recipe.batch", "change the rule of the batch"):
+            before = Scale(
+                n_params=size.count(self.param_count),
+                n_tokens=n_tokens,
+                width=model.width(),
+                depth=model.depth(),
+                flops=size.flops_per_token * n_tokens,
+                body_params=size.n_params_non_embedding,
+                body_flops=(size.flops_per_token - 6 * model.blocks().vocabulary) * n_tokens,
+            )
+            return before.with_batch(whole_batch(self.batch, before, self.seq_len))
 
     def spec(self, model: Architecture, n_tokens: float, *, data_digest: str, seed: int) -> RunSpec:
-        """One run of this recipe: this model on as near to n_tokens as whole steps allow.
+        """One run of this recipe, by itself: this model on as near to n_tokens as whole steps allow.
+
+        Args:
+            model: The model.
+            n_tokens: Wanted training tokens.
+            data_digest: Digest of the corpus.
+            seed: Seed of the run.
 
         Raises:
             ConfigError: The run would be shorter than min_steps, or a rule gives a number that
                 cannot be.
         """
-        scale = self.scale(model, n_tokens)
-        if scale.n_steps < self.min_steps:
+        return self._spec(RunRequest(model, n_tokens, seed), self.scale(model, n_tokens), data_digest)
+
+    @property
+    def has_trunks(self) -> bool:
+        """Whether runs of one size and seed are branches of one trunk."""
+        return getattr(self.schedule, "trunk", False) is True
+
+    @property
+    def schedule_words(self) -> str:
+        """Kind of the schedule, and how it comes down, by a share or by a rule: runs that differ in it are no
+        points of one law. The numbers that a rule gives differ within one recipe, so the rule is named instead.
+        """
+        schedule = self.schedule
+        member = schedule.decides if isinstance(schedule, UnresolvedPlugin) else type(schedule)
+        if not issubclass(member, WSD):
+            return schedule.kind
+        share = schedule.cooldown
+        words = f"by {rule_words(share)}" if isinstance(share, Rule) else f"{share:g}"
+        return f"{schedule.kind}, cooldown {words}, {schedule.shape}"
+
+    def specs(self, asked: Iterable[RunRequest], *, data_digest: str) -> tuple[RunSpec, ...]:
+        """Runs that are asked for together: branches of trunks where the recipe has them, else as spec gives them.
+
+        Args:
+            asked: All runs of a design. The token counts of a size settle its batch, rates and warmup, for
+                every seed.
+            data_digest: Digest of the corpus.
+
+        Raises:
+            ConfigError: As spec.
+        """
+        asked = tuple(asked)
+        if not self.has_trunks:
+            return tuple(self.spec(a.model, a.n_tokens, data_digest=data_digest, seed=a.seed) for a in asked)
+        counts: dict[Architecture, list[float]] = {}
+        for each in asked:
+            counts.setdefault(each.model, []).append(each.n_tokens)
+        middle = {
+            model: self.scale(model, math.sqrt(min(found) * max(found))) for model, found in counts.items()
+        }
+        return tuple(
+            self._spec(each, middle[each.model], data_digest, shortest=min(counts[each.model]))
+            for each in asked
+        )
+
+    def _spec(
+        self, asked: RunRequest, settled: Scale, data_digest: str, shortest: float | None = None
+    ) -> RunSpec:
+        """One run at the batch and the rates of a scale; a branch where the shortest one's tokens are given."""
+        n_steps = round(asked.n_tokens / settled.batch_tokens)
+        words = replace(settled, n_tokens=asked.n_tokens).words()
+        if settled.batch_tokens > asked.n_tokens:
             raise ConfigError(
-                f"a run of {scale.words()} has {scale.n_steps} steps, "
-                f"fewer than min_steps {self.min_steps}",
-                where=f"recipe.batch: {scale.batch_tokens} tokens a step",
+                f"the batch of {settled.batch_tokens:,} tokens is larger than the run: {words}",
+                where=f"recipe.batch: by {self.batch.kind}",
+                fix="raise the budget, or change recipe.batch so that it gives fewer tokens there",
+            )
+        if n_steps < self.min_steps:
+            raise ConfigError(
+                f"a run of {words} has {n_steps} steps, fewer than min_steps {self.min_steps}",
+                where=f"recipe.batch: {settled.batch_tokens} tokens a step",
                 fix="raise the budget, ask for smaller models, or lower recipe.batch.min_tokens",
             )
-        return RunSpec(
-            data=self.data,
-            data_digest=data_digest,
-            seq_len=self.seq_len,
-            model=model,
-            optimizer=decided(self.optimizer, scale).at(scale),
-            schedule=decided(self.schedule, scale),
-            batch_tokens=scale.batch_tokens,
-            n_steps=scale.n_steps,
-            evaluation=self.evaluation,
-            precision=self.precision,
-            seed=seed,
-        )
+        with refuse_arithmetic(
+            f"a run of {words}", "recipe.optimizer, recipe.batch", "change the numbers that it names"
+        ):
+            schedule = decided(self.schedule, settled)
+            if shortest is not None:
+                schedule = schedule.branch(round(shortest / settled.batch_tokens))
+            elif isinstance(schedule, WSD):
+                schedule = schedule.alone() if schedule.trunk else schedule
+            if isinstance(schedule, WSD) and (problem := schedule.problem(n_steps)):
+                raise ConfigError(
+                    f"a run of {words}: {problem}",
+                    where="recipe.schedule",
+                    fix="lower recipe.schedule.warmup_steps, or raise the budget",
+                )
+            return RunSpec(
+                data=self.data,
+                data_digest=data_digest,
+                seq_len=self.seq_len,
+                model=asked.model,
+                optimizer=decided(self.optimizer, settled).at(settled),
+                schedule=schedule,
+                batch_tokens=settled.batch_tokens,
+                n_steps=n_steps,
+                evaluation=self.evaluation,
+                precision=self.precision,
+                compile=self.compile,
+                cross_entropy=self.cross_entropy,
+                attention=self.attention,
+                cuda_graphs=self.cuda_graphs,
+                seed=asked.seed,
+            )
+
+    def rule_notes(self, scales: Iterable[Scale]) -> list[str]:
+        """Return notes on the rules for a plan: sources, unchecked constants, extrapolation, mixed families.
+
+        Args:
+            scales: The runs that are planned.
+        """
+        notes = [f"{place}: {words}" for place, words in provenance(self).items()]
+        notes += range_warnings(self, scales)
+        if found := mismatches(self):
+            notes.append(f"Rules do not belong together ({'; '.join(found)}); reason given: {self.override}")
+        return notes
 
     def describe(self) -> str:
         """The recipe in one line, for a plan."""

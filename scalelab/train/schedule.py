@@ -4,14 +4,23 @@ A schedule is a factor on the peak rate at each step. Both warm up over a share 
 because a warmup fixed in steps eats the small runs and bends the law (Porian et al. 2024,
 arXiv:2406.19146). Both end at (or near) zero, because a loss read before the rate has come
 down is not the loss of a finished run (Hoffmann et al. 2022, appendix B).
+
+Runs of one size that differ in their tokens alone can share their steps at the constant rate: a trunk.
+Each run is a branch, which leaves the trunk where its cooldown begins:
+
+    steps of a branch    n
+    leaves the trunk at  n - round(cooldown n)
+    warmup               the same number of steps in every branch: warmup x the shortest branch
+
+Not here: which runs share a trunk (recipe.py), how one is trained (trunk.py).
 """
 
 import math
 from typing import Literal, Protocol, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from scalelab.config import Config, Fraction
+from scalelab.config import Config, Count, Fraction, Switch
 
 
 class Schedule(Protocol):
@@ -38,12 +47,21 @@ class WSD(Config):
     """Share of the steps over which the rate falls to zero."""
     shape: Literal["linear", "sqrt"] = "linear"
     """How it falls: linearly, or as 1 - sqrt of the share done."""
+    trunk: Switch = Field(False, json_schema_extra={"since": 2})
+    """Whether runs of one size and seed share their steps up to the cooldown (trunk.py). The batch and the
+    rates are then the same at all token counts of a size: see Recipe.specs."""
+    warmup_steps: Count | None = Field(None, json_schema_extra={"since": 2})
+    """Steps of the warmup, whatever the length of the run; None: by its share. Set in the branches of a trunk,
+    which share it."""
 
     @model_validator(mode="after")
     def _phases_fit(self) -> Self:
         if self.warmup + self.cooldown > 1 + 1e-12:
+            raise ValueError(f"warmup {self.warmup} and cooldown {self.cooldown} overlap: together over 1")
+        if self.trunk and self.warmup + self.cooldown >= 1:
             raise ValueError(
-                f"warmup {self.warmup} and cooldown {self.cooldown} overlap: together over 1"
+                f"warmup {self.warmup} and cooldown {self.cooldown} leave no stable phase, so there is no trunk to "
+                "share: lower the cooldown (0.3 is tested), or set trunk to false"
             )
         return self
 
@@ -59,7 +77,39 @@ class WSD(Config):
 
     def phases(self, n_steps: int) -> dict[str, int]:
         """Steps of warmup and of cooldown."""
-        return {name: round(getattr(self, name) * n_steps) for name in ("warmup", "cooldown")}
+        cool = round(self.cooldown * n_steps)
+        if self.warmup_steps is None:
+            return {"warmup": round(self.warmup * n_steps), "cooldown": cool}
+        return {"warmup": min(self.warmup_steps, n_steps - cool), "cooldown": cool}
+
+    def stable_end(self, n_steps: int) -> int:
+        """Steps of a run of n_steps before its cooldown: where a branch leaves its trunk."""
+        return n_steps - self.phases(n_steps)["cooldown"]
+
+    def branch(self, shortest_steps: int) -> Self:
+        """The schedule of every branch of a trunk whose shortest branch has so many steps."""
+        if self.warmup_steps is not None:
+            return self
+        return self.model_copy(update={"warmup_steps": max(1, round(self.warmup * shortest_steps))})
+
+    def alone(self) -> Self:
+        """Schedule of a run that shares nothing: its warmup is a share of its own length."""
+        return self.model_copy(update={"trunk": False, "warmup_steps": None})
+
+    def constant(self) -> Self:
+        """The schedule of the trunk of this branch: its warmup, then the constant rate to the end."""
+        return self.model_copy(update={"cooldown": 0.0, "shape": "linear"})
+
+    def problem(self, n_steps: int) -> str | None:
+        """Why a run of n_steps cannot have this schedule; None where it can."""
+        if self.warmup_steps is None:
+            return "a branch of a trunk states warmup_steps, which its trunk shares" if self.trunk else None
+        if self.warmup_steps <= self.stable_end(n_steps):
+            return None
+        return (
+            f"a warmup of {self.warmup_steps} steps does not fit into the {self.stable_end(n_steps)} steps that a "
+            f"run of {n_steps} steps has before its cooldown"
+        )
 
 
 class Cosine(Config):

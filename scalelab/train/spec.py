@@ -9,26 +9,25 @@ training (forward and backward), loss in nats per token, bpb in bits per byte, *
 
 Run ids are versioned: see RunSpec.id.
 
-Not here: where the files lie (rundir.py), how specs are chosen (the sweep room).
+Not here: where the files lie (run_directory.py), how specs are chosen (the sweep room).
 """
 
 import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from scalelab.config import (
-    Config,
-    Count,
-    Whole,
-    changed,
-    digest_without,
-    plugin,
-    short_hash,
-)
+from pydantic import Field, model_validator
+
+from scalelab.config import Config, Count, Whole, changed, digest_without, plugin, short_hash
 from scalelab.data.base import DataConfig
 from scalelab.model import ARCHITECTURES
 from scalelab.train import FIRST_OPTIMIZER, OPTIMIZERS, SCHEDULES
+from scalelab.train.schedule import WSD
 
+CompileMode = Literal["auto", "off", "block", "whole"]
+CrossEntropy = Literal["auto", "plain", "chunked"]
+AttentionChoice = Literal["auto", "sdpa", "flash3"]
+CudaGraphs = Literal["auto", "off", "on"]
 ParamCount = Literal["total", "non_embedding", "matmul", "active"]
 Status = Literal["finished", "diverged", "failed"]
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -50,6 +49,8 @@ class EvalSpec(Config):
 class RunSpec(Config):
     """Everything that decides one training run. Its digest is the run's id."""
 
+    file_kind: ClassVar[str | None] = "run"
+
     data: DataConfig
     data_digest: str
     """Content hash of the prepared corpus: the same config reads other text elsewhere."""
@@ -67,6 +68,26 @@ class RunSpec(Config):
     auto: bf16 where the device multiplies it natively, else fp32. The result says which."""
     seed: Whole = 0
     """Seeds the weights and the order of the data."""
+    compile: CompileMode = Field("auto", json_schema_extra={"since": 2})
+    """How the network is compiled: off (no compiler is needed), block (each kind of block once) or whole
+    (one graph, which takes longer to compile). auto: block on a GPU, off on a CPU. It changes rounding
+    and speed."""
+    cross_entropy: CrossEntropy = Field("auto", json_schema_extra={"since": 2})
+    """How the loss is computed: plain (all logits of a micro-batch at once) or chunked (those of a part of
+    its rows, which needs less memory for many tokens). auto: chunked on a GPU where plain logits would take
+    more than 1/16 of its memory and chunks take less, else plain. It changes rounding and memory."""
+    attention: AttentionChoice = Field("auto", json_schema_extra={"since": 2})
+    """Kernel of attention: sdpa (torch chooses one) or flash3 (FlashAttention-3, which must be installed).
+    auto: flash3 where it is installed, the GPU has compute capability 9 and precision is bf16, else sdpa."""
+    cuda_graphs: CudaGraphs = Field("auto", json_schema_extra={"since": 2})
+    """Whether a compiled network is replayed as CUDA graphs, which saves the time to launch its kernels.
+    auto: on a GPU with fewer than 16,384 tokens in a micro-batch. Without effect on a CPU."""
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Self:
+        if isinstance(self.schedule, WSD) and (problem := self.schedule.problem(self.n_steps)):
+            raise ValueError(problem)
+        return self
 
     @property
     def n_tokens(self) -> int:
@@ -86,6 +107,22 @@ class RunSpec(Config):
     def ids(self) -> tuple[str, ...]:
         """The id, and the one under which runs from before ID_SCHEMA 2 are found."""
         return self.id, digest_without(self, after=1)
+
+    @property
+    def branch_step(self) -> int | None:
+        """Steps after which the run leaves its trunk; None for a run that has none."""
+        if not (isinstance(self.schedule, WSD) and self.schedule.trunk):
+            return None
+        return self.schedule.stable_end(self.n_steps)
+
+    def trunk(self, n_steps: int) -> Self:
+        """The first n_steps of this branch's trunk, as a run of its own: the same to the last bit."""
+        return self.model_copy(update={"schedule": self.schedule.constant(), "n_steps": n_steps})
+
+    @property
+    def trunk_id(self) -> str | None:
+        """Digest of all that decides the run's trunk but its length: equal for its branches. None without one."""
+        return None if self.branch_step is None else self.trunk(1).id
 
 
 def is_id(name: str) -> bool:
@@ -117,7 +154,7 @@ class RunResult:
     """Tokens trained on."""
     n_tokens_planned: int
     n_tokens_unique: int
-    """Of these, how many were seen for the first time."""
+    """Number of these tokens that were seen for the first time."""
     n_steps: int
     batch_tokens: int
     micro_batch_tokens: int
@@ -128,17 +165,19 @@ class RunResult:
     loss_se: float | None
     """Standard error of that loss over validation windows. It is not seed noise."""
     bpb: float | None
-    """The same in bits per byte."""
+    """Validation loss in bits per byte."""
     curve: list[list[float]]
     """Validation loss on the way: [step, n_tokens, loss]."""
     train_curve: list[list[float]]
     """Training loss on the way, mean since the point before: [step, n_tokens, loss]."""
     tokens_per_s: float | None
+    """n_tokens / train_s: over all steps, those that compile the model included."""
     mfu: float | None
-    """Share of the device's dense peak, 0 to 1. None where the peak is unknown."""
+    """Share of the device's dense peak at tokens_per_s, 0 to 1. None where the peak is unknown."""
     train_s: float
-    """Seconds spent training, all attempts that counted, evaluation excluded."""
+    """Seconds spent training, all attempts that counted, compilation included, evaluation excluded."""
     eval_s: float
+    """Seconds spent on validation losses; steps that a GPU had queued before count as training."""
     device: str
     precision: str
     threads: int
@@ -154,3 +193,19 @@ class RunResult:
     """What was done about spikes and batches without a number (stability.py)."""
     files: dict[str, str] = field(default_factory=dict)
     """SHA-256 of what the run left beside this record, by name: the final weights."""
+    first_steps_s: float | None = None
+    """Seconds of train_s in the first two steps of each attempt and of each micro-batch size, in which
+    the model is compiled. None, as for the next two fields, in results from before they were recorded;
+    the schema stayed 2, since no older field changed its meaning."""
+    steady_tokens_per_s: float | None = None
+    """Tokens per second over the other steps, which compares with an estimate. None without any."""
+    steady_mfu: float | None = None
+    """Share of the device's dense peak at steady_tokens_per_s, 0 to 1. None where the peak is unknown."""
+    trunk: str | None = None
+    """RunSpec.trunk_id where the run began at a trunk's checkpoint, as in the run table; None: it trained all its
+    steps itself."""
+    n_tokens_trunk: int = 0
+    """Number of n_tokens that the trunk trained, once for all its branches. `flops` and `train_s` are those of the
+    whole run, as if it had been trained by itself."""
+    trunk_run: str | None = None
+    """Id of the run that trained those steps: a trunk of a certain length. None, as for `trunk`."""

@@ -8,7 +8,7 @@
 Going back means: the newest checkpoint from before the trouble, past the batches in between, as
 for PaLM (Chowdhery et al. 2022, section 5.1, arXiv:2204.02311). Going back again before the run
 has come past the earlier trouble also halves the rate, for the rest of the run. Whatever was
-done is recorded: the sweep was trained without it, so a forecast no longer speaks of quite the
+done is recorded: the sweep was trained without it, so a forecast is no longer of exactly the
 same recipe.
 
 Decisions depend on losses alone, which are the same in every process.
@@ -43,7 +43,7 @@ class Stability(Config):
     """Going back more often ends the run as diverged."""
 
 
-class Watch:
+class StabilityMonitor:
     """Judges every step of a run by those before it."""
 
     def __init__(self, rules: Stability):
@@ -76,13 +76,13 @@ class Watch:
         return loss > middle + max(self.rules.spike_deviations * spread, self.rules.spike_nats)
 
 
-class Stragglers:
+class StragglerMonitor:
     """Which processes hold the others up, by how long each takes for the same work."""
 
     def __init__(self) -> None:
         self._slow: dict[int, int] = {}
 
-    def told(self, seconds: list[float]) -> dict[int, float]:
+    def observe(self, seconds: list[float]) -> dict[int, float]:
         """Processes that have just become stragglers, and how many times slower they are."""
         middle = statistics.median(seconds)
         found = {}

@@ -12,11 +12,11 @@ from old_way import Lab, Sampler, Search, Task, Trial, by_kaplan, by_ratio, naiv
 from scipy.stats import ttest_rel
 
 from scalelab.errors import ConfigError, RunError
-from scalelab.jobs.inline import Inline
-from scalelab.launch.plan import place
-from scalelab.launch.sweepfile import SweepFile
-from scalelab.launch.sweeping import write_down
-from scalelab.train.rundir import RunDir
+from scalelab.jobs.executors.inline import InlineExecutor
+from scalelab.launch.sweep_plan import place
+from scalelab.launch.sweep_run import write_manifest
+from scalelab.sweep.file import SweepFile
+from scalelab.train.run_directory import RunDir
 
 VOCAB = 1024
 SWEEP = """
@@ -55,16 +55,14 @@ def lab(tmp_path_factory, tiny_text, cache):
     path.write_text(SWEEP.replace("TEXT", str(tiny_text)))
     lab = Lab(3, home / "runs", home, path, SweepFile.load(path), final_flops=4e9)
     file = SweepFile.load(path, chain.words_of(lab.seed, path)[1])
-    asked = file.design.ask(
-        file.recipe, vocab_size=lab.corpus.vocab_size, data_digest=lab.corpus.digest
-    )
+    asked = file.design.ask(file.recipe, vocab_size=lab.corpus.vocab_size, data_digest=lab.corpus.digest)
     work = place(asked, lab.root, file.name)
-    write_down(file, work, lab.root)
-    old_way.train(file, work, Inline())
+    write_manifest(file, work, lab.root)
+    old_way.train(file, work, InlineExecutor())
     return lab
 
 
-class Refuses(Inline):
+class Refuses(InlineExecutor):
     """An executor that was not to be asked."""
 
     def submit(self, run_dir: RunDir) -> None:
@@ -113,9 +111,7 @@ def test_no_other_size_comes_nearer_to_twenty_tokens_a_parameter(recipe, flops):
 
 
 def test_kaplans_rule_grows_with_compute_to_the_073(recipe):
-    small, large = (
-        by_kaplan(recipe, VOCAB, c, 3e11).size(64).n_params_matmul for c in (3e11, 3e13)
-    )
+    small, large = (by_kaplan(recipe, VOCAB, c, 3e11).size(64).n_params_matmul for c in (3e11, 3e13))
 
     assert small == by_ratio(recipe, VOCAB, 3e11, 3e11).size(64).n_params_matmul
     assert math.log10(large / small) / 2 == pytest.approx(0.73, abs=0.02)
@@ -161,9 +157,7 @@ def asked(seed, recipe, rounds=6):
 def test_tuning_begins_with_the_start_and_is_the_same_every_time(recipe):
     one, again, other = asked(0, recipe), asked(0, recipe), asked(1, recipe)
 
-    assert one[0] == {
-        "lr": 6e-3, "embedding_lr": 10, "head_lr": 6, "weight_decay": 0.1, "batch": 1,
-    }  # fmt: skip
+    assert one[0] == {"lr": 6e-3, "embedding_lr": 10, "head_lr": 6, "weight_decay": 0.1, "batch": 1}
     assert one == again
     assert one[1:] != other[1:]
     for settings in one:
@@ -177,7 +171,7 @@ def test_tuning_follows_what_it_is_told(recipe):
 
 
 def test_old_way_spends_what_the_new_way_does_and_never_twice(lab):
-    once = old_vs_new.old_arms([lab], ["naive"], Inline())
+    once = old_vs_new.old_arms([lab], ["naive"], InlineExecutor())
     twice = old_vs_new.old_arms([lab], ["naive"], Refuses())
 
     (made,) = once
@@ -192,8 +186,8 @@ def test_old_way_spends_what_the_new_way_does_and_never_twice(lab):
 def test_more_trials_go_on_from_fewer(lab, monkeypatch):
     extra = lab.search_flops(old_way.NEW["new"]) * 3.5 / 24
     monkeypatch.setitem(old_way.OLD, "paid", replace(old_way.OLD["paid"], extra_flops=extra))
-    few = old_way.search(Task(lab, "naive"), Inline())
-    many = old_way.search(Task(lab, "paid"), Inline())
+    few = old_way.search(Task(lab, "naive"), InlineExecutor())
+    many = old_way.search(Task(lab, "paid"), InlineExecutor())
 
     assert len(many.trials) == 27
     assert many.trials[:24] == few.trials
@@ -284,9 +278,7 @@ def test_the_page_tells_losses_costs_and_a_forecast_that_missed(tmp_path):
     text = old_vs_new.page(arms, "x.png")
     old_vs_new.draw(arms, tmp_path / "x.png")
 
-    assert (
-        "| naive | 2 | 3.1005 | 0.0007 | new | -0.0995 [-0.1059, -0.0931] | **old lower**" in text
-    )
+    assert "| naive | 2 | 3.1005 | 0.0007 | new | -0.0995 [-0.1059, -0.0931] | **old lower**" in text
     assert "0 of 2 quoted 80% intervals held; missed with seed 0, 1" in text
     assert "| new | 0 | 19 | 6.4 | 25.4 | 240k | 4M | 16.7 | 3.2000 | 3.0000 [2.9" in text
     assert "found 16.7 to 16.7 here" in text
@@ -299,9 +291,7 @@ def test_the_chains_page_shows_misses_and_shared_runs():
     assert "| 3.0600 | +2.00% | **missed** | held |" in text
     assert "| 3.2000 | +6.67% | **missed** | **missed** |" in text
     assert "| diverged | unknown | unknown | unknown |" in text
-    assert (
-        "- noise: 0 of 2 80% intervals held; MISSED with seed 0, 1; 1 could not be judged." in text
-    )
+    assert "- noise: 0 of 2 80% intervals held; MISSED with seed 0, 1; 1 could not be judged." in text
     assert "- quoted: 1 of 2 80% intervals held; MISSED with seed 1;" in text
     assert "mean absolute error 4.33%, largest 6.67%; measured losses lie all above" in text
     assert "share up to 1 of 24 runs" in text

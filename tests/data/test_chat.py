@@ -18,9 +18,7 @@ TALK = (
 
 @pytest.fixture(scope="module", params=["bytes", "bpe"])
 def tokenizer(request):
-    config = TokenizerConfig(
-        kind=request.param, vocab_size=257 if request.param == "bytes" else 300
-    )
+    config = TokenizerConfig(kind=request.param, vocab_size=257 if request.param == "bytes" else 300)
     return train(config, iter(["say hello there, hello again"] * 50))
 
 
@@ -94,8 +92,6 @@ def test_the_template_of_transformers_writes_the_same(chat):
     jinja2 = pytest.importorskip("jinja2")
     text = TEMPLATE.replace("{% generation %}", "").replace("{% endgeneration %}", "")
 
-    said = jinja2.Template(text).render(
-        messages=TALK, eos_token="<|endoftext|>", add_generation_prompt=False
-    )
+    said = jinja2.Template(text).render(messages=TALK, eos_token="<|endoftext|>", add_generation_prompt=False)
 
     assert said == chat.tokenizer.decode(chat.example(TALK).tokens)

@@ -11,11 +11,7 @@ def test_mix_is_splitmix64():
     """The first three numbers of SplitMix64 from seed 0, as in its reference implementation."""
     states = np.array([GOLDEN * i % 2**64 for i in (1, 2, 3)], U64)
 
-    assert [int(x) for x in mix(states)] == [
-        0xE220A8397B1DCDAF,
-        0x6E789E6AA1B965F4,
-        0x06C45D188009454F,
-    ]
+    assert [int(x) for x in mix(states)] == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
     assert int(key(0)[0]) == 0xE220A8397B1DCDAF
 
 

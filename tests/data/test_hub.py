@@ -10,10 +10,10 @@ from threading import Thread
 
 import pytest
 
-from scalelab.data.base import DataConfig, Skips
+from scalelab.data.base import DataConfig, SkippedDocuments
+from scalelab.data.corpus.shards import prepare
 from scalelab.data.hashing import sha256
-from scalelab.data.hub import Hub
-from scalelab.data.shards import prepare
+from scalelab.data.sources.hub import HubDataset
 from scalelab.errors import DataError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -33,10 +33,7 @@ def directory(tmp_path, prose, jsonl, monkeypatch):
 def server(monkeypatch):
     """A Hub that knows me/set, at main and at the tag v1."""
     asked = []
-    commits = {
-        "/api/datasets/me/set": "a" * 40,
-        "/api/datasets/me/set/revision/v1": "b" * 40,
-    }
+    commits = {"/api/datasets/me/set": "a" * 40, "/api/datasets/me/set/revision/v1": "b" * 40}
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -60,29 +57,29 @@ def server(monkeypatch):
 
 
 def test_a_directory_in_the_hubs_layout_is_read(directory, prose):
-    skips = Skips()
+    skips = SkippedDocuments()
 
-    texts = [document.text for document in Hub(name=directory).documents(skips)]
+    texts = [document.text for document in HubDataset(name=directory).documents(skips)]
 
     assert texts == prose(29)
     assert skips.to_dict() == {"empty": {"count": 1, "examples": ["train:30"]}}
 
 
 def test_it_goes_all_the_way_to_a_corpus(directory):
-    config = DataConfig(source=Hub(name=directory), tokenizer={"vocab_size": 300}, validation=0.2)
+    config = DataConfig(source=HubDataset(name=directory), tokenizer={"vocab_size": 300}, validation=0.2)
 
     assert prepare(config).n_train > 1000
 
 
 def test_only_so_many_rows_are_read(directory, prose):
-    texts = [d.text for d in Hub(name=directory, max_documents=3).documents(Skips())]
+    texts = [d.text for d in HubDataset(name=directory, max_documents=3).documents(SkippedDocuments())]
 
     assert texts == prose(29)[:3]
 
 
 def test_a_missing_column_is_refused_with_those_there_are(directory):
-    with pytest.raises(DataError, match="no column 'body'") as refused:
-        list(Hub(name=directory, field="body").documents(Skips()))
+    with pytest.raises(DataError, match="no field 'body'") as refused:
+        list(HubDataset(name=directory, field="body").documents(SkippedDocuments()))
 
     assert "there are: text" in str(refused.value)
 
@@ -90,18 +87,18 @@ def test_a_missing_column_is_refused_with_those_there_are(directory):
 @pytest.mark.parametrize("change", [{"split": "nope"}, {"config": "nope"}])
 def test_what_the_data_set_does_not_have_is_refused(directory, change):
     with pytest.raises(DataError, match=r"cannot read the data set .*nope"):
-        list(Hub(name=directory, **change).documents(Skips()))
+        list(HubDataset(name=directory, **change).documents(SkippedDocuments()))
 
 
 def test_a_name_stands_for_the_commit_of_today(server):
-    newest, tagged = (Hub(name="me/set", revision=r).fingerprint(sha256) for r in (None, "v1"))
+    newest, tagged = (HubDataset(name="me/set", revision=r).fingerprint(sha256) for r in (None, "v1"))
 
     assert newest != tagged
     assert server == ["/api/datasets/me/set", "/api/datasets/me/set/revision/v1"]
 
 
 def test_a_whole_commit_asks_nobody(server):
-    one, other = (Hub(name="me/set", revision=COMMIT, split=s) for s in ("train", "test"))
+    one, other = (HubDataset(name="me/set", revision=COMMIT, split=s) for s in ("train", "test"))
 
     assert one.fingerprint(sha256) != other.fingerprint(sha256)
     assert server == []
@@ -112,14 +109,14 @@ def test_a_data_set_that_the_hub_does_not_know_is_refused(tmp_path):
     (tmp_path / "a.txt").write_text("never read: the Hub did answer")
 
     with pytest.raises(DataError, match="has no data set me/typo that you may read") as refused:
-        Hub(name="me/typo", local=[str(tmp_path / "a.txt")]).fingerprint(sha256)
+        HubDataset(name="me/typo", local=[str(tmp_path / "a.txt")]).fingerprint(sha256)
 
     assert "HF_TOKEN" in str(refused.value)
 
 
 def test_without_an_answer_and_without_files_it_is_refused():
     with pytest.raises(DataError, match="the Hub cannot be reached") as refused:
-        Hub(name="me/set").fingerprint(sha256)
+        HubDataset(name="me/set").fingerprint(sha256)
 
     assert "where: http://127.0.0.1:9" in str(refused.value)
     assert "local: [...]" in str(refused.value)
@@ -130,10 +127,10 @@ def test_without_an_answer_the_files_that_lie_here_are_read(tmp_path, jsonl, pro
     if name == "me/busy":
         request.getfixturevalue("server")
     path = jsonl(tmp_path / "a.jsonl", prose(5))
-    source = Hub(name=name, local=[str(path)], max_documents=4)
+    source = HubDataset(name=name, local=[str(path)], max_documents=4)
     before = source.fingerprint(sha256)
 
-    assert [d.text for d in source.documents(Skips())] == prose(4)
+    assert [d.text for d in source.documents(SkippedDocuments())] == prose(4)
     jsonl(path, prose(6))
     assert source.fingerprint(sha256) != before
 
@@ -142,7 +139,7 @@ def test_offline_by_request_is_no_answer(server, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
     with pytest.raises(DataError, match="the Hub cannot be reached"):
-        Hub(name="me/set").fingerprint(sha256)
+        HubDataset(name="me/set").fingerprint(sha256)
     assert server == []
 
 
@@ -150,6 +147,6 @@ def test_the_missing_package_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
 
     with pytest.raises(DataError, match="needs the package datasets") as refused:
-        list(Hub(name="me/set", revision=COMMIT).documents(Skips()))
+        list(HubDataset(name="me/set", revision=COMMIT).documents(SkippedDocuments()))
 
     assert "pip install 'scalelab[hub]'" in str(refused.value)

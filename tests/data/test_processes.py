@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from scalelab.data.shards import prepare
+from scalelab.data.corpus.shards import prepare
 
 START = """
 import os, resource, signal, sys
 from pathlib import Path
-from scalelab.data import shards, tokens
+from scalelab.data.corpus import shards, token_files
 from scalelab.data.base import DataConfig
 from scalelab.errors import ScalelabError
 config = DataConfig.model_validate_json(sys.argv[1])
@@ -42,12 +42,12 @@ def start(config, between=""):
 
 KILLS = {
     "while it writes tokens": """
-add = tokens.TokenWriter.add
+add = token_files.TokenWriter.add
 def some(writer, document):
     add(writer, document)
     if writer.n_documents == 20:
         die()
-tokens.TokenWriter.add = some
+token_files.TokenWriter.add = some
 """,
     "while it moves files": "shards.MANIFEST = Dies(shards.MANIFEST)",
     "before it writes the key": """
@@ -57,9 +57,7 @@ shards.KEY = Dies(shards.KEY)
 
 
 @pytest.mark.parametrize("when", KILLS)
-def test_killed_it_leaves_nothing_to_be_found_and_the_next_one_finishes(
-    config, own_cache, tmp_path, when
-):
+def test_killed_it_leaves_nothing_to_be_found_and_the_next_one_finishes(config, own_cache, tmp_path, when):
     undisturbed = prepare(config(), tmp_path / "other").digest
     killed = start(config(), KILLS[when])
     _, said = killed.communicate(timeout=60)

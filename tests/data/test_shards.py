@@ -6,10 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from scalelab.data import encode, hashing, shards
-from scalelab.data.base import DataConfig, Skips
-from scalelab.data.shards import cache_dir, find, open_corpus, prepare
-from scalelab.data.tokens import TokenFile, TokenWriter, dtype_for
+from scalelab.data import hashing
+from scalelab.data.base import DataConfig, SkippedDocuments
+from scalelab.data.corpus import encode, shards
+from scalelab.data.corpus.shards import cache_dir, find, open_corpus, prepare
+from scalelab.data.corpus.token_files import TokenFile, TokenWriter, dtype_for
 from scalelab.errors import DataError, RunError
 
 
@@ -28,7 +29,7 @@ def test_every_document_is_in_the_corpus_once(config, tokenizer):
 
     found = texts_of(corpus, "train") + texts_of(corpus, "validation")
 
-    assert sorted(found) == sorted(d.text for d in config.source.documents(Skips()))
+    assert sorted(found) == sorted(d.text for d in config.source.documents(SkippedDocuments()))
 
 
 def test_bytes_per_token_is_that_of_the_validation_text(config):
@@ -297,9 +298,9 @@ def test_shards_are_bounded_and_read_as_one_row(tmp_path, shard_tokens):
 
 
 def shards_document(row):
-    from scalelab.data.base import Encoded
+    from scalelab.data.base import EncodedDocument
 
-    return Encoded("train", row, 0)
+    return EncodedDocument("train", row, 0)
 
 
 def test_tokens_take_two_bytes_while_they_can():

@@ -2,16 +2,16 @@
 
 import pytest
 
-from scalelab.data.base import Skips
-from scalelab.data.mix import Mix
-from scalelab.data.skills import (
+from scalelab.data.base import SkippedDocuments
+from scalelab.data.sources.mix import Mix
+from scalelab.data.sources.skills import (
     SKILLS,
     SPLITS,
     STYLES,
     UNSEEN,
     WORDS,
     Skills,
-    Task,
+    SkillTask,
     gold,
     is_right,
     notation,
@@ -30,8 +30,7 @@ def test_every_right_answer_is_right_in_every_style(split):
 
 
 @pytest.mark.parametrize(
-    ("split", "without"),
-    [("train", set()), ("wording", set()), ("same", {"refuse"}), ("words", {"refuse"})],
+    ("split", "without"), [("train", set()), ("wording", set()), ("same", {"refuse"}), ("words", {"refuse"})]
 )
 def test_every_skill_is_asked_where_it_can_be_held_out(split, without):
     assert {task.skill for task in tasks(600, split=split)} == set(SKILLS) - without
@@ -47,18 +46,26 @@ def test_no_question_of_a_test_set_is_one_of_training():
 @pytest.mark.parametrize(
     ("skill", "answer"),
     [
-        ("copy", "b a"), ("reverse", "a b"), ("first", "b"), ("last", "a"), ("count", "3"),
-        ("sort", "b a"), ("wrap", "a b"), ("take", "a b"), ("take", ""), ("take", "c"),
+        ("copy", "b a"),
+        ("reverse", "a b"),
+        ("first", "b"),
+        ("last", "a"),
+        ("count", "3"),
+        ("sort", "b a"),
+        ("wrap", "a b"),
+        ("take", "a b"),
+        ("take", ""),
+        ("take", "c"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_answer_is_wrong(skill, answer):
-    task = Task(skill, "?", "", ("a", "b"), 1)
+    task = SkillTask(skill, "?", "", ("a", "b"), 1)
 
     assert not is_right(task, answer)
 
 
 def test_any_words_of_the_list_will_do_where_a_number_of_words_is_asked_for():
-    task = Task("take", "name 2 of a b c", "a b", ("a", "b", "c"), 2)
+    task = SkillTask("take", "name 2 of a b c", "a b", ("a", "b", "c"), 2)
 
     assert is_right(task, "c a")
     assert not is_right(task, "a d")
@@ -66,14 +73,14 @@ def test_any_words_of_the_list_will_do_where_a_number_of_words_is_asked_for():
 
 
 def test_sums_are_sums():
-    task = Task("add", "add 3 4", "7", ("3", "4"))
+    task = SkillTask("add", "add 3 4", "7", ("3", "4"))
 
     assert is_right(task, "the answer is 7 .")
     assert not is_right(task, "34")
 
 
 def test_gold_prefers_right_and_then_short():
-    task = Task("copy", "copy a b", "a b", ("a", "b"))
+    task = SkillTask("copy", "copy a b", "a b", ("a", "b"))
 
     bare, wordy, wrong = (gold(task, a) for a in ("a b", "the answer is a b .", "b"))
     assert bare == pytest.approx(0.9)
@@ -117,7 +124,7 @@ def test_notation_holds_the_list_and_the_answer():
 def test_the_source_gives_the_same_documents_again():
     source = Skills(documents_wanted=30)
 
-    once, twice = (list(source.documents(Skips())) for _ in range(2))
+    once, twice = (list(source.documents(SkippedDocuments())) for _ in range(2))
     assert once == twice
     assert len(once) == 30
     assert source.fingerprint(None) != Skills(documents_wanted=31).fingerprint(None)
@@ -126,11 +133,15 @@ def test_the_source_gives_the_same_documents_again():
 def test_a_mixture_is_every_document_of_every_part(tmp_path):
     (tmp_path / "a.txt").write_text("some text")
     mix = Mix.model_validate(
-        {"parts": [{"kind": "skills", "documents_wanted": 5},
-                   {"kind": "text", "paths": [str(tmp_path / "a.txt")]}]}
-    )  # fmt: skip
+        {
+            "parts": [
+                {"kind": "skills", "documents_wanted": 5},
+                {"kind": "text", "paths": [str(tmp_path / "a.txt")]},
+            ]
+        }
+    )
 
-    names = [d.name for d in mix.documents(Skips())]
+    names = [d.name for d in mix.documents(SkippedDocuments())]
 
     assert names == [*(f"0-skills/skills:{i}" for i in range(5)), "1-text/a.txt"]
     before = mix.fingerprint(lambda path: path.read_text())

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from scalelab.data.split import Sketcher, choose, clusters
+from scalelab.data.corpus.sketches import Sketcher
+from scalelab.data.corpus.split import choose, clusters
 from scalelab.errors import DataError
 
 
@@ -75,15 +76,6 @@ def test_the_choice_does_not_depend_on_the_order(prose):
     assert np.array_equal(shuffled, side[order])
 
 
-def test_blocks_do_not_show(prose, monkeypatch):
-    texts = prose(100)
-    whole = sketched(texts)
-    monkeypatch.setattr("scalelab.data.split._BLOCK", 7)
-    monkeypatch.setattr("scalelab.data.split._PIECE", 11)
-
-    assert np.array_equal(sketched(texts).bands, whole.bands)
-
-
 @pytest.mark.parametrize("share", [0.02, 0.08, 0.5])
 def test_about_the_share_of_bytes_is_held_out(prose, share):
     sketches = sketched(prose(400))
@@ -111,7 +103,5 @@ def test_too_little_to_divide_is_refused(prose, n):
     with pytest.raises(DataError) as refused:
         choose(sketched(prose(1) * n), 0.08)
 
-    assert f"{n} documents in 1 groups of near-copies leave the validation side empty" in str(
-        refused.value
-    )
+    assert f"{n} documents in 1 groups of near-copies leave the validation side empty" in str(refused.value)
     assert "document: paragraph" in str(refused.value)

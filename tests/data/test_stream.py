@@ -5,11 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scalelab.data import stream
 from scalelab.data.base import DataConfig
-from scalelab.data.hashing import key
-from scalelab.data.shards import prepare
-from scalelab.data.stream import (
+from scalelab.data.corpus import stream
+from scalelab.data.corpus.shards import prepare
+from scalelab.data.corpus.stream import (
     Stream,
     n_tokens_unique,
     permute,
@@ -17,7 +16,8 @@ from scalelab.data.stream import (
     validation_floor,
     validation_windows,
 )
-from scalelab.data.tokens import TokenFile
+from scalelab.data.corpus.token_files import TokenFile
+from scalelab.data.hashing import key
 from scalelab.errors import DataError
 
 

@@ -5,9 +5,9 @@ import pytest
 from pydantic import ValidationError
 
 from scalelab.data.base import DataConfig
+from scalelab.data.corpus.shards import prepare
 from scalelab.data.hashing import key, mix
-from scalelab.data.shards import prepare
-from scalelab.data.synthetic import Synthetic, _Language
+from scalelab.data.sources.synthetic import Synthetic, _Language
 
 VOCAB, TOPICS = 48, 6
 
@@ -97,8 +97,7 @@ def test_the_entropy_in_the_manifest_is_the_mean_over_the_validation_tokens():
 
 def test_more_documents_leave_the_first_ones_as_they_were():
     few, many = (
-        [d.tokens.tolist() for d in Synthetic(documents=n, length=16).encoded(0.1)]
-        for n in (50, 3000)
+        [d.tokens.tolist() for d in Synthetic(documents=n, length=16).encoded(0.1)] for n in (50, 3000)
     )
 
     assert many[:50] == few

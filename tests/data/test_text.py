@@ -6,23 +6,23 @@ import sysconfig
 
 import pytest
 
-from scalelab.data.base import Skips
+from scalelab.data.base import SkippedDocuments
 from scalelab.data.hashing import sha256
-from scalelab.data.pycode import PyCode
-from scalelab.data.text import Text
+from scalelab.data.sources.pycode import PyCode
+from scalelab.data.sources.text import TextFiles
 from scalelab.errors import DataError
 
 RECORDS = ["first text", "second\ntext, ünïcode", "third"]
 
 
 def texts(source):
-    return [document.text for document in source.documents(Skips())]
+    return [document.text for document in source.documents(SkippedDocuments())]
 
 
 def refusal(path, **settings):
     """What is said when the file is read."""
     with pytest.raises(DataError) as refused:
-        texts(Text(paths=[str(path)], **settings))
+        texts(TextFiles(paths=[str(path)], **settings))
     assert "\n  fix:   " in str(refused.value)
     return str(refused.value)
 
@@ -41,23 +41,23 @@ def test_jsonl_gives_a_document_a_record(tmp_path, suffix):
     rows = "".join(json.dumps({"body": r, "n": 1}) + "\n\n" for r in RECORDS).encode()
     path = packed(tmp_path / f"a.jsonl{suffix}", rows)
 
-    assert texts(Text(paths=[str(path)], field="body")) == RECORDS
+    assert texts(TextFiles(paths=[str(path)], field="body")) == RECORDS
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 def test_a_plain_file_is_one_document_as_it_stands(tmp_path, suffix):
     path = packed(tmp_path / f"a.txt{suffix}", "line\r\nünï\n\n".encode())
 
-    assert texts(Text(paths=[str(path)])) == ["line\r\nünï\n\n"]
+    assert texts(TextFiles(paths=[str(path)])) == ["line\r\nünï\n\n"]
 
 
 def test_parquet_gives_a_document_a_row(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
     table = pytest.importorskip("pyarrow").table({"text": [*RECORDS, None], "n": [1, 2, 3, 4]})
     parquet.write_table(table, tmp_path / "a.parquet")
-    skips = Skips()
+    skips = SkippedDocuments()
 
-    found = [d.text for d in Text(paths=[str(tmp_path / "*.parquet")]).documents(skips)]
+    found = [d.text for d in TextFiles(paths=[str(tmp_path / "*.parquet")]).documents(skips)]
 
     assert found == RECORDS
     assert skips.to_dict() == {"empty": {"count": 1, "examples": ["a.parquet:4"]}}
@@ -74,7 +74,7 @@ def test_parquet_gives_a_document_a_row(tmp_path):
 def test_a_plain_file_can_be_many_documents(tmp_path, unit, expected):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\ntwo\n\n \nthree")
 
-    assert texts(Text(paths=[str(tmp_path / "a.txt")], document=unit)) == expected
+    assert texts(TextFiles(paths=[str(tmp_path / "a.txt")], document=unit)) == expected
 
 
 def test_several_zst_frames_are_one_file(tmp_path):
@@ -82,7 +82,7 @@ def test_several_zst_frames_are_one_file(tmp_path):
     frames = [zstandard.ZstdCompressor().compress(part) for part in (b"one ", b"two")]
     (tmp_path / "a.txt.zst").write_bytes(b"".join(frames))
 
-    assert texts(Text(paths=[str(tmp_path / "a.txt.zst")])) == ["one two"]
+    assert texts(TextFiles(paths=[str(tmp_path / "a.txt.zst")])) == ["one two"]
 
 
 def test_files_are_read_once_in_the_order_of_their_paths(tmp_path, monkeypatch):
@@ -91,7 +91,7 @@ def test_files_are_read_once_in_the_order_of_their_paths(tmp_path, monkeypatch):
         (tmp_path / name).write_text(name)
     monkeypatch.chdir(tmp_path)
 
-    found = texts(Text(paths=["**/*.txt", "b.txt", str(tmp_path / "a.txt")]))
+    found = texts(TextFiles(paths=["**/*.txt", "b.txt", str(tmp_path / "a.txt")]))
 
     assert found == ["a.txt", "b.txt", "sub/c.txt"]
 
@@ -99,9 +99,9 @@ def test_files_are_read_once_in_the_order_of_their_paths(tmp_path, monkeypatch):
 def test_empty_files_among_others_are_noted(tmp_path):
     (tmp_path / "a.txt").write_text(" \n")
     (tmp_path / "b.txt").write_text("text")
-    skips = Skips()
+    skips = SkippedDocuments()
 
-    found = list(Text(paths=[str(tmp_path / "*.txt")]).documents(skips))
+    found = list(TextFiles(paths=[str(tmp_path / "*.txt")]).documents(skips))
 
     assert len(found) == 1
     assert skips.to_dict() == {"without text": {"count": 1, "examples": ["a.txt"]}}
@@ -117,7 +117,7 @@ def test_the_fingerprint_sees_content_and_names_but_not_the_place(tmp_path):
     ]:
         (tmp_path / place).mkdir()
         (tmp_path / place / name).write_text(text)
-        prints.append(Text(paths=[f"{tmp_path}/{place}/*"]).fingerprint(sha256))
+        prints.append(TextFiles(paths=[f"{tmp_path}/{place}/*"]).fingerprint(sha256))
 
     assert prints[0] == prints[1]
     assert len(set(prints)) == 3
@@ -155,8 +155,7 @@ def refusal_of_hash(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("data", "what"),
-    [(b"GIF89a\x01\x00\x02", "a zero byte at 7"), (b"caf\xe9 au lait", "byte 0xe9 at 3")],
+    ("data", "what"), [(b"GIF89a\x01\x00\x02", "a zero byte at 7"), (b"caf\xe9 au lait", "byte 0xe9 at 3")]
 )
 @pytest.mark.parametrize("unit", ["file", "line"])
 def test_a_file_that_is_not_text_is_named(tmp_path, data, what, unit):
@@ -170,10 +169,10 @@ def test_a_file_that_is_not_text_is_named(tmp_path, data, what, unit):
     [
         ('{"text": "cut off', "not JSON: "),
         ('{"body": "b", "id": 3}', "no field 'text'"),
-        ('["text"]', "the line holds list, not an object"),
-        ('{"text": 7}', "the field holds int, not text: 7"),
+        ('["text"]', "the record is list, not an object"),
+        ('{"text": 7}', "the field 'text' holds int, not text: 7"),
         ('{"text": "\\ud800"}', "half of a surrogate pair"),
-        ("\udcff", "not JSON: "),
+        ("\udcff", "byte 0xff at 0 of the line"),
     ],
 )
 def test_a_bad_record_is_named_with_its_line(tmp_path, line, what):
@@ -231,9 +230,7 @@ def test_a_missing_column_is_refused_with_those_there_are(tmp_path):
     assert "there are: body, id" in said
 
 
-@pytest.mark.parametrize(
-    ("package", "name"), [("zstandard", "a.txt.zst"), ("pyarrow", "a.parquet")]
-)
+@pytest.mark.parametrize(("package", "name"), [("zstandard", "a.txt.zst"), ("pyarrow", "a.parquet")])
 def test_a_missing_package_is_named_with_its_extra(tmp_path, monkeypatch, package, name):
     (tmp_path / name).write_bytes(b"x")
     monkeypatch.setitem(__import__("sys").modules, package, None)
@@ -267,7 +264,7 @@ def library(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("library")
 def test_pycode_reads_the_library_and_notes_what_it_leaves_out():
-    skips = Skips()
+    skips = SkippedDocuments()
 
     names = [document.name for document in PyCode().documents(skips)]
 
@@ -280,7 +277,7 @@ def test_pycode_reads_the_library_and_notes_what_it_leaves_out():
 
 @pytest.mark.usefixtures("library")
 def test_pycode_leaves_tests_out_when_asked():
-    names = [document.name for document in PyCode(tests=False).documents(Skips())]
+    names = [document.name for document in PyCode(tests=False).documents(SkippedDocuments())]
 
     assert names == ["a/x.py", "b.py", "test_support.py"]
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from scalelab.data import tokenizer as module
 from scalelab.data.base import TokenizerConfig
 from scalelab.data.hashing import content_hash
-from scalelab.data.tokenizer import END, Sample, TextTokenizer, train
+from scalelab.data.tokenizer import END, DocumentSample, TextTokenizer, train
 from scalelab.errors import DataError
 
 NASTY = [
@@ -22,9 +22,7 @@ NASTY = [
 
 @pytest.fixture(params=["bpe", "bytes"])
 def tokenizer(request, prose):
-    config = TokenizerConfig(
-        kind=request.param, **({"vocab_size": 400} if request.param == "bpe" else {})
-    )
+    config = TokenizerConfig(kind=request.param, **({"vocab_size": 400} if request.param == "bpe" else {}))
     return train(config, iter(prose(60)))
 
 
@@ -122,14 +120,10 @@ def test_impossible_vocabularies_are_refused(settings, said):
 
 
 def drawn(texts, n_bytes, is_validation=None):
-    sample = Sample(n_bytes)
+    sample = DocumentSample(n_bytes)
     for i, text in enumerate(texts):
         sample.add(i, content_hash(text.encode()), text)
-    return list(
-        sample.texts(
-            np.zeros(len(texts), bool) if is_validation is None else is_validation, n_bytes
-        )
-    )
+    return list(sample.texts(np.zeros(len(texts), bool) if is_validation is None else is_validation, n_bytes))
 
 
 def test_a_sample_is_as_large_as_asked():
@@ -141,7 +135,7 @@ def test_a_sample_is_as_large_as_asked():
 
 
 def test_no_more_than_the_sample_is_kept_in_memory():
-    sample = Sample(1000)
+    sample = DocumentSample(1000)
     for i in range(500):
         text = f"{i:04d}" * 25
         sample.add(i, content_hash(text.encode()), text)

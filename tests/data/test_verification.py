@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from scalelab import leases
-from scalelab.data import hashing, shards, verification
+from scalelab.data import hashing
 from scalelab.data.base import DataConfig
-from scalelab.data.manifest import MANIFEST, contents_digest
-from scalelab.data.shards import CorpusKey, find, open_corpus, prepare
-from scalelab.data.tokens import CorpusFile
+from scalelab.data.corpus import shards, verification
+from scalelab.data.corpus.manifest import MANIFEST, contents_digest
+from scalelab.data.corpus.shards import CorpusKey, find, open_corpus, prepare
+from scalelab.data.corpus.token_files import CorpusFile
 from scalelab.errors import DataError, RunError
 from scalelab.files import machine
 from scalelab.leases import hold
@@ -119,9 +120,7 @@ def check_refusal(refused, corpus):
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_damage_to_any_file_of_a_corpus_is_refused_and_mended_as_the_message_says(
-    configs, kind, tmp_path
-):
+def test_damage_to_any_file_of_a_corpus_is_refused_and_mended_as_the_message_says(configs, kind, tmp_path):
     draw = random.Random(kind)
     corpus = prepare(configs[kind])
     written = everything(corpus)
@@ -298,9 +297,7 @@ def test_only_a_file_whose_state_changed_is_read_again(configs, hashed, change):
     assert hashed == ["train.ends"]
 
 
-def test_another_machine_reads_for_itself_and_keeps_its_own_stamp(
-    configs, own_cache, hashed, monkeypatch
-):
+def test_another_machine_reads_for_itself_and_keeps_its_own_stamp(configs, own_cache, hashed, monkeypatch):
     corpus = prepare(configs["text"])
 
     monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
@@ -334,9 +331,7 @@ def test_a_copied_cache_is_verified_again(configs, own_cache, tmp_path, hashed):
 
 
 @pytest.mark.parametrize("refused", ["locks", "stamps"])
-def test_a_cache_that_cannot_be_written_is_verified_once_by_each_process(
-    configs, own_cache, hashed, refused
-):
+def test_a_cache_that_cannot_be_written_is_verified_once_by_each_process(configs, own_cache, hashed, refused):
     corpus = prepare(configs["text"])
     written = everything(corpus)
     shutil.rmtree(own_cache / "stamps")
@@ -370,8 +365,8 @@ def test_a_file_that_changes_while_it_is_read_is_refused(configs, monkeypatch):
 
 OPENING = r"""
 import sys, time
-from scalelab.data import verification
-from scalelab.data.shards import open_corpus
+from scalelab.data.corpus import verification
+from scalelab.data.corpus.shards import open_corpus
 check = verification.check_file
 def slow(path, digest):
     time.sleep(0.5)  # longer than the others take to come

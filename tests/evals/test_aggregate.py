@@ -52,8 +52,8 @@ def test_an_absent_score_is_absent_and_not_a_zero():
     np.testing.assert_allclose(result.value, [0.5, 0.25, 1.0])
     assert result.is_complete.tolist() == [True, True, False]
     assert result.absent == (("c", "v"),)
-    assert "absent: c in v" in result.summary()
-    assert "1 of 2  not comparable: scenarios are absent" in result.summary()
+    assert "missing: c in v" in result.summary()
+    assert "1 of 2  not comparable: scenarios are missing" in result.summary()
 
 
 def test_a_scenario_of_one_model_is_left_out_and_named():
@@ -109,7 +109,7 @@ def test_below_chance_enters_as_0_and_is_named():
 
     np.testing.assert_allclose(result.value[0], 25)  # (0 + 50) / 2, not (-6.7 + 50) / 2
     assert result.floored == (("a", "u", pytest.approx(-100 / 15)),)
-    assert "below chance, entered as 0: a in u (-6.7)" in result.summary()
+    assert "below chance, counted as 0: a in u (-6.7)" in result.summary()
 
 
 def test_a_mean_over_fewer_scenarios_says_so():
@@ -117,7 +117,7 @@ def test_a_mean_over_fewer_scenarios_says_so():
 
     np.testing.assert_allclose(result.value, [60, 50])
     assert result.is_complete.tolist() == [False, True]
-    assert "absent: a in v" in result.summary()
+    assert "missing: a in v" in result.summary()
 
 
 GOOD = {"models": ("a", "b"), "scenarios": ("u",), "score": np.array([[0.5], [0.6]])}
@@ -126,15 +126,18 @@ GOOD = {"models": ("a", "b"), "scenarios": ("u",), "score": np.array([[0.5], [0.
 @pytest.mark.parametrize(
     ("change", "problem", "fix"),
     [
-        ({"score": np.array([[0.5, 0.6]])}, "shape (1, 2) for 2 model(s) and 1 scenario(s)",
-         "one row per model"),
-        ({"models": ("a", "a")}, "model 'a' stands twice", "every model one name"),
+        (
+            {"score": np.array([[0.5, 0.6]])},
+            "shape (1, 2) for 2 model(s) and 1 scenario(s)",
+            "one row per model",
+        ),
+        ({"models": ("a", "a")}, "model 'a' occurs twice", "every model one name"),
         ({"scenarios": (), "score": np.zeros((2, 0))}, "2 model(s), 0 scenario(s)", "at least one"),
-        ({"score": np.array([[0.5], [np.inf]])}, "b scores inf in u", "NaN where"),
-        ({"score": np.array([[0.5], [NONE]])}, "model 'b' has no score", "drop it, or run it"),
-        ({"lower_is_better": frozenset({"w"})}, "'w', which is no scenario", "one of u"),
+        ({"score": np.array([[0.5], [np.inf]])}, "b scores inf in u", "NaN if"),
+        ({"score": np.array([[0.5], [NONE]])}, "model 'b' has no score", "remove the model, or run it"),
+        ({"lower_is_better": frozenset({"w"})}, "'w', which is not a scenario", "one of u"),
     ],
-)  # fmt: skip
+)
 def test_tables_that_cannot_be_read_are_refused(change, problem, fix):
     with pytest.raises(DataError) as caught:
         ScoreTable(**GOOD | change)
@@ -150,21 +153,25 @@ def test_a_win_rate_needs_a_rival():
 
     assert "no scenario has scores of two models" in caught.value.problem
     assert "models by scenarios" in caught.value.where
-    assert "another model to beat" in caught.value.fix
+    assert "evaluate a second model" in caught.value.fix
 
 
 @pytest.mark.parametrize(
     ("change", "chance", "problem", "fix"),
     [
-        ({"score": np.array([[50.0], [60.0]])}, {"u": 0.25}, "a scores 50.0 in u: no accuracy",
-         "divide percent by 100"),
-        ({}, {}, "scenario 'u' is in the scores or in the chances", "every scenario"),
-        ({}, {"u": 0.25, "v": 0.25}, "scenario 'v'", "of no other"),
+        (
+            {"score": np.array([[50.0], [60.0]])},
+            {"u": 0.25},
+            "a scores 50.0 in u, which is not an accuracy",
+            "divide percentages by 100",
+        ),
+        ({}, {}, "scenario 'u' is in the scores or in the chances", "exactly these scenarios"),
+        ({}, {"u": 0.25, "v": 0.25}, "scenario 'v'", "exactly these scenarios"),
         ({}, {"u": 1.0}, "chance 1.0 in u", "below 1"),
         ({}, {"u": NONE}, "chance nan in u", "a share"),
         ({"lower_is_better": frozenset({"u"})}, {"u": 0.25}, "lower is better in u", "accuracies"),
     ],
-)  # fmt: skip
+)
 def test_a_mean_above_chance_needs_accuracies_and_chances(change, chance, problem, fix):
     with pytest.raises(DataError) as caught:
         mean_above_chance(ScoreTable(**GOOD | change), chance)

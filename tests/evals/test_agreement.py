@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scalelab.errors import ConfigError, DataError
-from scalelab.evals.agreement import cohen_kappa, fleiss_kappa, krippendorff_alpha, raw_agreement
+from scalelab.evals.preference.agreement import cohen_kappa, fleiss_kappa, krippendorff_alpha, raw_agreement
 
 MEASURES = (raw_agreement, cohen_kappa, fleiss_kappa, krippendorff_alpha)
 NONE = np.nan
@@ -21,10 +21,18 @@ FOUR_OBSERVERS = np.array(
 
 FLEISS_1971 = np.array(
     [
-        [0, 0, 0, 0, 14], [0, 2, 6, 4, 2], [0, 0, 3, 5, 6], [0, 3, 9, 2, 0], [2, 2, 8, 1, 1],
-        [7, 7, 0, 0, 0], [3, 2, 6, 3, 0], [2, 5, 3, 2, 2], [6, 5, 2, 1, 0], [0, 2, 2, 3, 7],
+        [0, 0, 0, 0, 14],
+        [0, 2, 6, 4, 2],
+        [0, 0, 3, 5, 6],
+        [0, 3, 9, 2, 0],
+        [2, 2, 8, 1, 1],
+        [7, 7, 0, 0, 0],
+        [3, 2, 6, 3, 0],
+        [2, 5, 3, 2, 2],
+        [6, 5, 2, 1, 0],
+        [0, 2, 2, 3, 7],
     ]
-)  # fmt: skip
+)
 """Counts of 5 labels by 14 raters on 10 items, a common worked example: kappa .210."""
 
 
@@ -189,11 +197,10 @@ def test_no_replicates_no_interval(measure):
         (np.array([[1], [2]]), "1 rater(s); agreement needs two", "one column per rater"),
         (np.array([1, 2, 3]), "ratings of shape (3,)", "(items, raters)"),
         (np.array([[1, 2]]), "1 item(s) of 1 with two ratings", "at least two items"),
-        (np.array([[1, NONE], [NONE, 2], [1, 2]]), "1 item(s) of 3 with two ratings",
-         "rated by two raters"),
+        (np.array([[1, NONE], [NONE, 2], [1, 2]]), "1 item(s) of 3 with two ratings", "rated by two raters"),
         (np.zeros((0, 2)), "0 item(s) of 0", "at least two items"),
     ],
-)  # fmt: skip
+)
 def test_too_few_raters_or_items_are_refused(measure, ratings, problem, fix):
     with pytest.raises(DataError) as caught:
         measure(ratings)
@@ -207,16 +214,20 @@ def test_too_few_raters_or_items_are_refused(measure, ratings, problem, fix):
     ("measure", "ratings", "problem", "fix"),
     [
         (cohen_kappa, copied(raters=3), "3 raters; Cohen's kappa is of two", "two columns"),
-        (cohen_kappa, np.array([[1, 1], [2, 2], [1, NONE]]), "1 item(s) with a missing rating",
-         "krippendorff_alpha"),
-        (fleiss_kappa, np.array([[1, 1, 2], [2, 2, NONE]]), "items with 2 to 3 ratings",
-         "unequal counts"),
-        (fleiss_kappa, np.array([[1, 1], [2, 2], [1, NONE]]), "fewer than 2 to 2 ratings",
-         "unequal counts"),
-        *((measure, np.ones((5, 2), int), "every rating is '1'", "raw agreement")
-          for measure in MEASURES[1:]),
+        (
+            cohen_kappa,
+            np.array([[1, 1], [2, 2], [1, NONE]]),
+            "1 item(s) with a missing rating",
+            "krippendorff_alpha",
+        ),
+        (fleiss_kappa, np.array([[1, 1, 2], [2, 2, NONE]]), "items with 2 to 3 ratings", "unequal counts"),
+        (fleiss_kappa, np.array([[1, 1], [2, 2], [1, NONE]]), "fewer than 2 to 2 ratings", "unequal counts"),
+        *(
+            (measure, np.ones((5, 2), int), "every rating is '1'", "raw agreement")
+            for measure in MEASURES[1:]
+        ),
     ],
-)  # fmt: skip
+)
 def test_ratings_that_a_measure_cannot_take_are_refused(measure, ratings, problem, fix):
     with pytest.raises(DataError) as caught:
         measure(ratings)

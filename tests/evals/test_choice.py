@@ -9,26 +9,42 @@ from scipy.stats import binomtest
 
 from scalelab.config import parse_yaml
 from scalelab.errors import ConfigError, DataError
-from scalelab.evals.choice import ChoiceTask, GenerationTask
-from scalelab.evals.harness import Conditions, Sample, TaskResult
-from scalelab.evals.known import KnownTask
-from scalelab.evals.rows import read_rows
-from scalelab.evals.scores import mean, score, share, side_by_side, under
+from scalelab.evals.tasks.benchmarks import BenchmarkTask
+from scalelab.evals.tasks.harness import EvalConditions, TaskResult, TaskSample
+from scalelab.evals.tasks.multiple_choice import ChoiceTask, GenerationTask
+from scalelab.evals.tasks.rows import read_rows
+from scalelab.evals.tasks.scores import conditions_text, mean, score, share, side_by_side
 
 ROW = {"question": "Which is red?", "choices": ["grass", "blood"], "answer": 1}
-UNDER = Conditions(
-    model="runs/a", digest="abc", route="in process", harness="0.4.13", prefix="<|endoftext|>",
-    chat=False, shots=0, shot_seed=0, limit=None, n_truncated=0, n_tokens_cut=0,
-)  # fmt: skip
+UNDER = EvalConditions(
+    model="runs/a",
+    digest="abc",
+    route="in process",
+    harness="0.4.13",
+    prefix="<|endoftext|>",
+    chat=False,
+    shots=0,
+    shot_seed=0,
+    limit=None,
+    n_truncated=0,
+    n_tokens_cut=0,
+)
 
 
 def sample(logprobs, gold, answers=None, n_tokens=None, key="k"):
     answers = answers or [f"answer {i}" for i in range(len(logprobs))]
-    return Sample(
-        row={}, key=key, target=gold, prompts=("q",) * len(answers), answers=tuple(answers),
-        logprobs=tuple(logprobs), n_tokens=tuple(n_tokens or [1] * len(answers)), n_cut=0,
-        written=None, metrics={},
-    )  # fmt: skip
+    return TaskSample(
+        row={},
+        key=key,
+        target=gold,
+        prompts=("q",) * len(answers),
+        answers=tuple(answers),
+        logprobs=tuple(logprobs),
+        n_tokens=tuple(n_tokens or [1] * len(answers)),
+        n_cut=0,
+        written=None,
+        metrics={},
+    )
 
 
 def scored(samples, mode="full", template="{question}", task="t", **changes):
@@ -86,10 +102,7 @@ def test_below_chance_is_negative_and_not_cut():
 
 
 def test_the_right_answers_likelihood_is_per_token_per_byte_and_among_the_choices():
-    rows = [
-        sample([-6.0, -2.0], 0, ["üb", "no"], [2, 1]),
-        sample([-1.0, -3.0], 0, ["yes", "no"], [4, 1]),
-    ]
+    rows = [sample([-6.0, -2.0], 0, ["üb", "no"], [2, 1]), sample([-1.0, -3.0], 0, ["yes", "no"], [4, 1])]
 
     full = scored(rows)
 
@@ -127,29 +140,42 @@ def test_the_standard_error_is_that_of_a_mean():
 
 def test_every_score_says_how_it_was_taken():
     line = scored(
-        [sample([-1.0, -2.0], 0)], template="Q: {question}", shots=5, chat=True, prefix="none",
-        limit=3, n_truncated=2, n_tokens_cut=17,
-    ).text  # fmt: skip
+        [sample([-1.0, -2.0], 0)],
+        template="Q: {question}",
+        shots=5,
+        chat=True,
+        prefix="none",
+        limit=3,
+        n_truncated=2,
+        n_tokens_cut=17,
+    ).text
 
-    for part in ("5 shots (seed 0)", "read after none", "conversation", "first 3 rows only",
-                 "in process", "lm-eval 0.4.13", "'Q: {question}'", "chance 0.500", "measured",
-                 "17 tokens cut on the left of 2 requests"):  # fmt: skip
+    for part in (
+        "5 shots (seed 0)",
+        "read after none",
+        "conversation",
+        "first 3 rows only",
+        "in process",
+        "lm-eval 0.4.13",
+        "'Q: {question}'",
+        "chance 0.500",
+        "measured",
+        "17 tokens cut on the left of 2 requests",
+    ):
         assert part in line
-    assert "cut" not in under(UNDER)
+    assert "cut" not in conditions_text(UNDER)
 
 
 def test_a_planted_difference_between_modes_is_found():
     full, letter = drawn(500, 0.8, 1), drawn(500, 0.8, 1, mode="letter")
-    letter = replace(
-        letter, logprobs=tuple(np.roll(r, i % 5 == 0) for i, r in enumerate(letter.logprobs))
-    )
+    letter = replace(letter, logprobs=tuple(np.roll(r, i % 5 == 0) for i, r in enumerate(letter.logprobs)))
 
     (found,) = side_by_side([full, letter])
 
     expected = letter.is_right.mean() - full.is_right.mean()
     assert found.difference.value == pytest.approx(expected)
     assert found.difference.high < 0
-    assert found.n_otherwise == np.sum(letter.is_right != full.is_right)
+    assert found.n_one_way_only == np.sum(letter.is_right != full.is_right)
     assert found.differs == ("mode",)
     assert "they differ; other: mode" in found.text
 
@@ -158,14 +184,17 @@ def test_rows_are_paired_whatever_their_order():
     full = drawn(60, 0.5, 2)
     order = np.random.default_rng(0).permutation(60)
     other = replace(
-        full, template="other {question}", gold=full.gold[order],
-        keys=tuple(np.array(full.keys)[order]), logprobs=tuple(full.logprobs[i] for i in order),
-    )  # fmt: skip
+        full,
+        template="other {question}",
+        gold=full.gold[order],
+        keys=tuple(np.array(full.keys)[order]),
+        logprobs=tuple(full.logprobs[i] for i in order),
+    )
 
     (found,) = side_by_side([full, other])
 
-    assert (found.difference.value, found.n_otherwise) == (0, 0)
-    assert "cannot be told apart" in found.text
+    assert (found.difference.value, found.n_one_way_only) == (0, 0)
+    assert "are not significantly different" in found.text
 
 
 def test_pairing_narrows_the_interval():
@@ -211,7 +240,7 @@ def test_a_right_answer_that_lm_eval_gives_as_text_is_found():
 
 
 def test_a_task_without_choices_has_no_score():
-    bare = Sample({}, "k", "t", ("q",), (), (), (), 0, None, {})
+    bare = TaskSample({}, "k", "t", ("q",), (), (), (), 0, None, {})
 
     with pytest.raises(DataError, match="does not choose among answers"):
         scored([bare])
@@ -259,7 +288,7 @@ def test_equal_tasks_have_equal_digests():
         ({"answer": "sky"}, "answer is 'sky', which is none of the choices"),
         ({"answer": None}, "answer is None, which is none of the choices"),
         ({"choices": ["blood"]}, r"1 choice\(s\): nothing to choose from"),
-        ({"choices": ["blood", "blood"]}, "the choice 'blood' stands there twice"),
+        ({"choices": ["blood", "blood"]}, "the choice 'blood' occurs twice"),
         ({"choices": ["blood", ""]}, "choice 1 is empty"),
         ({"choices": "blood"}, "not a list of texts"),
         ({"choices": ["blood", 3]}, "not a list of texts"),
@@ -307,8 +336,8 @@ def test_more_choices_than_letters_are_refused():
 @pytest.mark.parametrize(
     ("text", "says", "line"),
     [
-        ("[1, 2]", "the line holds list, not fields with names", 1),
-        (json.dumps(ROW) + "\n{oops", "the line is not JSON", 2),
+        ("[1, 2]", "the record is list, not an object with fields", 1),
+        (json.dumps(ROW) + "\n{oops", "not JSON", 2),
     ],
 )
 def test_a_line_that_is_no_row_is_refused(text, says, line, tmp_path):
@@ -322,14 +351,14 @@ def test_a_line_that_is_no_row_is_refused(text, says, line, tmp_path):
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(DataError, match="cannot read the rows: No such file"):
+    with pytest.raises(DataError, match=r"cannot read none\.jsonl: No such file"):
         read_rows(str(tmp_path / "none.jsonl"), "x")
 
 
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(b"\xff\xfe\x00")
 
-    with pytest.raises(DataError, match="it is not UTF-8 text"):
+    with pytest.raises(DataError, match="is not UTF-8 text"):
         read_rows(str(tmp_path / "rows.jsonl"), "x")
 
 
@@ -379,12 +408,10 @@ def test_written_answers_are_compared_without_what_does_not_count():
 
 def test_written_answers_are_scored():
     rows = [
-        Sample({}, f"k{i}", "red", ("q",), (), (), (), 0, w, {"exact_match": float(w == "red")})
+        TaskSample({}, f"k{i}", "red", ("q",), (), (), (), 0, w, {"exact_match": float(w == "red")})
         for i, w in enumerate(("red", "blue", "red"))
     ]
-    found = score(
-        TaskResult("x", "x", UNDER, {"exact_match": 2 / 3}, tuple(rows), {}), "written", "{p}"
-    )
+    found = score(TaskResult("x", "x", UNDER, {"exact_match": 2 / 3}, tuple(rows), {}), "written", "{p}")
 
     assert found.is_right.tolist() == [True, False, True]
     assert found.written == ("red", "blue", "red")
@@ -409,4 +436,4 @@ def test_a_row_with_nothing_to_write_is_refused(answer):
 )
 def test_a_known_test_in_other_words_is_refused(settings, says):
     with pytest.raises(ValueError, match=says):
-        KnownTask(**settings)
+        BenchmarkTask(**settings)

@@ -5,13 +5,14 @@ import json
 
 import pytest
 
-from scalelab.evals import CONVERSATIONS, JUDGES, MEASUREMENTS
-from scalelab.evals.measurements.base import FinishedRun
-from scalelab.evals.skilled import Skilled
+from scalelab.evals import CONVERSATIONS, JUDGES, MEASUREMENTS, TASKS
+from scalelab.evals.conversations.skill_conversations import SkillConversations
+from scalelab.evals.measurement import FinishedRun
 from scalelab.testing.conversations import check_conversations
 from scalelab.testing.judges import check_judge
 from scalelab.testing.measurements import check_measurement
 from scalelab.testing.stages import check_stage, tiny_assistant, tiny_base
+from scalelab.testing.tasks import check_task
 
 CHOICES = [
     {"question": f"{word} then", "choices": ["one", "two more"], "answer": i % 2}
@@ -19,19 +20,35 @@ CHOICES = [
 ]
 TASK = {"kind": "choice", "name": "choose", "rows": CHOICES}
 FIELDS = {
-    "perplexity": {"perplexity": [{"name": "held-out", "corpus": "validation",
-                                   "max_documents": 4}]},
+    "perplexity": {"perplexity": [{"name": "held-out", "corpus": "validation", "max_documents": 4}]},
     "tasks": {"tasks": [TASK | {"modes": ["full", "letter"]}], "limit": 4},
-    "pairwise": {"pairwise": {"baseline": "one", "data": "skills", "judge": "gold", "prompts": 6,
-                              "swapped": True}},
-    "contamination": {"contamination": [
-        {"name": "items", "rows": "ITEMS", "field": "text", "shards": 4, "permutations": 3,
-         "control": [1], "n": 5}]},
+    "pairwise": {
+        "pairwise": {"baseline": "one", "data": "skills", "judge": "gold", "prompts": 6, "swapped": True}
+    },
+    "contamination": {
+        "contamination": [
+            {
+                "name": "items",
+                "rows": "ITEMS",
+                "field": "text",
+                "shards": 4,
+                "permutations": 3,
+                "control": [1],
+                "n": 5,
+            }
+        ]
+    },
     "prediction": {"tasks": [TASK], "prediction": [{"sweep": "made", "task": "choose"}]},
-}  # fmt: skip
+}
 BY_LM_EVAL = ("tasks", "prediction")
-REWARD = {"kind": "reward", "name": "judge", "start": "base", "pairs": "PAIRS", "batch": 8,
-          "rates": {"lr": 1e-2}}  # fmt: skip
+REWARD = {
+    "kind": "reward",
+    "name": "judge",
+    "start": "base",
+    "pairs": "PAIRS",
+    "batch": 8,
+    "rates": {"lr": 1e-2},
+}
 SETTINGS = {
     "gold": {"flips": 0.3},
     "reward": {"model": "judge"},
@@ -65,10 +82,10 @@ def paths(models, tmp_path_factory):
 def test_a_judge_keeps_its_contract(kind, paths, monkeypatch):
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr(
-        "scalelab.evals.judges.person.asked_of_person", lambda prompt, a, b: float(a > b)
+        "scalelab.evals.preference.judges.person.read_person_verdict", lambda prompt, a, b: float(a > b)
     )
 
-    judge = check_judge({"kind": kind} | SETTINGS[kind], Skilled(), paths)
+    judge = check_judge({"kind": kind} | SETTINGS[kind], SkillConversations(), paths)
 
     assert judge.kind == kind
 
@@ -90,9 +107,7 @@ def test_a_measurement_keeps_its_contract(name, models, tmp_path):
 def test_a_base_model_is_measured_too(tmp_path, tiny_corpus):
     base = tiny_base(tmp_path / "base", tiny_corpus.digest)
 
-    rows = check_measurement(
-        "perplexity", FIELDS["perplexity"], models={"base": base}, folder=tmp_path
-    )
+    rows = check_measurement("perplexity", FIELDS["perplexity"], models={"base": base}, folder=tmp_path)
 
     assert rows[0].values["bits_per_byte"] > 0
 
@@ -116,3 +131,21 @@ def test_a_source_of_conversations_conforms(kind, tmp_path):
         "hub": {"name": str(tmp_path), "test": "test"},
     }
     check_conversations({"kind": kind, **settings[kind]})
+
+
+TASK_SETTINGS = {
+    "choice": TASK | {"modes": ["full", "letter"]},
+    "generation": {
+        "kind": "generation",
+        "name": "write",
+        "rows": [{"prompt": row["question"], "answer": "one"} for row in CHOICES],
+    },
+    "known": {"kind": "known", "name": "piqa"},
+}
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_a_task_keeps_its_contract(kind):
+    pytest.importorskip("lm_eval")
+
+    assert check_task(TASK_SETTINGS[kind]).kind == kind

@@ -13,15 +13,19 @@ import torch
 from scipy import stats
 
 from scalelab.data.base import DataConfig, TokenizerConfig
-from scalelab.data.shards import prepare
+from scalelab.data.corpus.shards import prepare
+from scalelab.data.corpus.token_files import TokenFile
 from scalelab.data.tokenizer import train
-from scalelab.data.tokens import TokenFile
 from scalelab.errors import DataError
-from scalelab.evals import contamination
-from scalelab.evals import overlap as overlapping
 from scalelab.evals.checkpoint import Checkpoint
-from scalelab.evals.contamination import order_test, positive_control
-from scalelab.evals.overlap import overlap
+from scalelab.evals.contamination import overlap as overlapping
+from scalelab.evals.contamination.order_test import (
+    ControlPoint,
+    PositiveControl,
+    order_test,
+    positive_control,
+)
+from scalelab.evals.contamination.overlap import overlap
 from scalelab.model import ARCHITECTURES
 
 WINDOW = 32
@@ -81,10 +85,7 @@ def test_p_is_uniform_on_items_that_were_never_seen(model):
 def test_items_that_were_learned_in_order_are_found(model):
     published = items(60, seed=5)
     row = torch.tensor([256, *(t for text in published for t in [*text.encode(), 10])])
-    known = replace(
-        model,
-        network=taught(copy.deepcopy(model.network), row, passes=100, learning_rate=5e-3),
-    )
+    known = replace(model, network=taught(copy.deepcopy(model.network), row, passes=100, learning_rate=5e-3))
 
     def p_of(checkpoint, order):
         return order_test(checkpoint, order, window=WINDOW, permutations=10, repeats=()).p
@@ -111,9 +112,7 @@ def test_differences_are_sums_over_windows_against_a_loop(model):
         expected.append(logprob([published[i] for i in members]) - mean)
     assert found.differences == pytest.approx(expected, abs=1e-4)
     assert found.shard_sizes == (3, 4)
-    assert found.z == pytest.approx(
-        np.mean(expected) / (np.std(expected, ddof=1) / np.sqrt(2)), rel=1e-3
-    )
+    assert found.z == pytest.approx(np.mean(expected) / (np.std(expected, ddof=1) / np.sqrt(2)), rel=1e-3)
     assert found.p == pytest.approx(stats.t.sf(found.z, 1))
 
 
@@ -138,20 +137,19 @@ def test_a_test_without_control_or_with_a_blind_one_says_so(model):
     alone = clean(model, 1)
     blind = clean(model, 2, repeats=(1,), learning_rate=1e-9)
 
-    assert "no positive control was run: a high p says nothing" in alone.summary()
+    assert "no positive control was run: a high p shows nothing" in alone.summary()
     assert blind.control.points[0].p == pytest.approx(blind.p, abs=1e-4)
     assert blind.control.repeats_needed is None
-    assert "is not there at the end: this test is blind here" in blind.summary()
+    assert "is not reached: the test has no power here" in blind.summary()
 
 
 @pytest.mark.parametrize(
-    ("p", "needed"),
-    [((0.04, 0.2, 0.03, 0.01), 4), ((0.2, 0.01, 0.06), None), ((0.04, 0.01), 1), ((), None)],
+    ("p", "needed"), [((0.04, 0.2, 0.03, 0.01), 4), ((0.2, 0.01, 0.06), None), ((0.04, 0.01), 1), ((), None)]
 )
 def test_repeats_count_from_where_p_stays_low(p, needed):
-    points = [contamination.ControlPoint(2**i, one, 0, 0, 1) for i, one in enumerate(p)]
+    points = [ControlPoint(2**i, one, 0, 0, 1) for i, one in enumerate(p)]
 
-    assert contamination.PositiveControl(tuple(points), 1e-3, 8).repeats_needed == needed
+    assert PositiveControl(tuple(points), 1e-3, 8).repeats_needed == needed
 
 
 def test_window_sizes_and_long_items_are_said(model):
@@ -163,8 +161,13 @@ def test_window_sizes_and_long_items_are_said(model):
     assert found.n_tokens == sum(tokens)
     assert found.items_per_window == pytest.approx(WINDOW / np.mean(tokens))
     assert found.n_longer == 1
-    for said in ("[measured]", "20 items in 5 shards of 4 to 4", "window 32 tokens",
-                 "1 items are longer than it", "cannot see"):  # fmt: skip
+    for said in (
+        "[measured]",
+        "20 items in 5 shards of 4 to 4",
+        "window 32 tokens",
+        "1 items are longer than it",
+        "cannot see",
+    ):
         assert said in found.summary()
     loaded = json.loads(json.dumps(found.to_dict()))
     assert (loaded["p"], loaded["n_shards"], loaded["permutations"]) == (found.p, 5, 4)
@@ -193,10 +196,10 @@ def test_hopeless_order_tests_are_refused(model):
         (lambda: clean(model, 0, window=65), "65 tokens does not fit", "choose 2 to 64"),
         (lambda: clean(model, 0, repeats=(4, 2)), "rise from 1", "(1, 2, 4, 8, 16)"),
         (lambda: clean(model, 0, repeats=(9,), learning_rate=1e30), "diverged", "smaller"),
-        (lambda: clean(flat, 0), "no shuffle changes anything", "a model that was trained"),
-        (lambda: order_test(model, ["a b"] * 40), "no shuffle changes", "items that differ"),
-        (lambda: order_test(model, []), "no items", "hold text or tokens"),
-        (lambda: order_test(model, ["a", " "] * 40), "40 of 80 items hold", "hold text or tokens"),
+        (lambda: clean(flat, 0), "shuffling has no effect", "a model that was trained"),
+        (lambda: order_test(model, ["a b"] * 40), "shuffling has no effect", "items that differ"),
+        (lambda: order_test(model, []), "no items", "contain text or tokens"),
+        (lambda: order_test(model, ["a", " "] * 40), "40 of 80 items are empty", "contain text or tokens"),
     ):
         with pytest.raises(DataError) as refused:
             ask()
@@ -284,9 +287,7 @@ def test_findings_name_the_first_document_whatever_the_blocks(tiny_corpus, monke
 
 
 def test_words_of_the_training_text_alone_match_nothing():
-    found = overlap(
-        ["ash bee", "bee cow"], ["zzz bee zzz cow", "bee cow", "bee cow"], n=2, unit="words"
-    )
+    found = overlap(["ash bee", "bee cow"], ["zzz bee zzz cow", "bee cow", "bee cow"], n=2, unit="words")
 
     assert found.n_found.tolist() == [0, 1]
     assert found.findings[0].document == 1
@@ -296,9 +297,7 @@ def test_equal_hashes_are_no_findings(tiny_corpus, monkeypatch):
     documents = documents_of(tiny_corpus)
     rows = mixed_rows([d[:140] for d in documents], seed=2)[::3]
     # A hash that knows two values makes nearly everything collide.
-    monkeypatch.setattr(
-        overlapping, "_scrambled", lambda tokens: (np.asarray(tokens) % 2).astype(np.uint64)
-    )
+    monkeypatch.setattr(overlapping, "_scrambled", lambda tokens: (np.asarray(tokens) % 2).astype(np.uint64))
     monkeypatch.setattr(overlapping, "_powers", lambda base, n: np.ones(n, np.uint64))
 
     found = overlap(rows, tiny_corpus)
@@ -319,12 +318,12 @@ def test_planted_words_are_found_at_the_right_items_alone():
 
     assert np.flatnonzero(found.n_found).tolist() == [7]
     assert found.n_found[7] == 3
-    assert found.findings == (overlapping.Finding(7, " ".join(planted[:13]), 3),)
+    assert found.findings == (overlapping.NgramMatch(7, " ".join(planted[:13]), 3),)
     assert found.share_of_items == 1 / 20
     assert found.share_of_grams == 3 / (20 * 18)
     assert found.share_of_short == 0
     assert found.n_training == 10 * 500 + 15 + 12
-    assert "shorter than 13 words, looked for whole: 0 of 1" in found.summary()
+    assert "shorter than 13 words, searched as a whole: 0 of 1" in found.summary()
 
 
 def test_words_and_tokens_agree_on_whole_documents_of_a_corpus(tiny_text, cache):
@@ -362,14 +361,14 @@ def test_texts_by_tokens_need_a_tokenizer_and_find_the_same(tiny_text, tiny_corp
 def test_hopeless_overlaps_are_refused(cache):
     synthetic = prepare(DataConfig(source={"kind": "synthetic", "documents": 200}))
     for ask, problem, fix in (
-        (lambda: overlap(["a"], ["b"], n=0), "0-grams", "1 or more"),
-        (lambda: overlap([], ["b"]), "no items", "hold text or tokens"),
-        (lambda: overlap(["a", "", ""], ["b"]), "2 of 3 items hold nothing", "hold text"),
-        (lambda: overlap(["a", " "], ["b"], unit="words"), "1 of 2 items hold nothing", "hold"),
+        (lambda: overlap(["a"], ["b"], n=0), "n is 0", "1 or more"),
+        (lambda: overlap([], ["b"]), "no items", "contain text or tokens"),
+        (lambda: overlap(["a", "", ""], ["b"]), "2 of 3 items are empty", "contain text"),
+        (lambda: overlap(["a", " "], ["b"], unit="words"), "1 of 2 items are empty", "contain"),
         (lambda: overlap([[1, 2]], ["b"], unit="words"), "tokens have no words", "as texts"),
-        (lambda: overlap(["a"], ["b"]), "no tokenizer", "tokenizer=..."),
-        (lambda: overlap(["a"], synthetic), "no tokenizer", "items as tokens"),
-        (lambda: overlap(["a"], synthetic, unit="words"), "is no text", "set of text"),
+        (lambda: overlap(["a"], ["b"]), "needs a tokenizer", "tokenizer=..."),
+        (lambda: overlap(["a"], synthetic), "needs a tokenizer", "items as tokens"),
+        (lambda: overlap(["a"], synthetic, unit="words"), "is not text", "set of text"),
     ):
         with pytest.raises(DataError) as refused:
             ask()

@@ -13,10 +13,10 @@ from scalelab.data.base import TokenizerConfig
 from scalelab.data.tokenizer import TextTokenizer, train
 from scalelab.errors import ConfigError, DataError
 from scalelab.evals.checkpoint import Checkpoint
-from scalelab.evals.choice import ChoiceTask, GenerationTask, evaluate
-from scalelab.evals.exported import export_checkpoint
-from scalelab.evals.harness import NamedTask, OwnTask, exported_model, our_model, run_tasks
-from scalelab.evals.known import KnownTask
+from scalelab.evals.export import export_checkpoint
+from scalelab.evals.tasks.benchmarks import BenchmarkTask
+from scalelab.evals.tasks.harness import CustomTask, NamedTask, exported_model, our_model, run_tasks
+from scalelab.evals.tasks.multiple_choice import ChoiceTask, GenerationTask, evaluate
 from scalelab.model.transformer.config import Transformer
 
 pytest.importorskip("datasets")
@@ -35,10 +35,7 @@ ROWS = tuple(
 TASK = ChoiceTask(name="verbs", rows=ROWS, modes=("full", "letter"))
 WRITE = GenerationTask(
     name="writes",
-    rows=(
-        {"prompt": "the model", "answer": "x"},
-        {"prompt": "what it was told", "answer": "y"},
-    ),
+    rows=({"prompt": "the model", "answer": "x"}, {"prompt": "what it was told", "answer": "y"}),
     n_new=8,
     stop=("ZZ",),
 )
@@ -54,9 +51,15 @@ def words(tiny_text):
 def checkpoint(path, tokenizer, *, seed=0, seq_len=96, **changes):
     """A model of random weights; the head of a fresh one is all zeros, and all equally likely."""
     config = Transformer(
-        n_layers=2, d_model=32, n_heads=2, n_kv_heads=1, head_size=16, d_ff=64,
-        vocab_size=tokenizer.vocab_size, **changes,
-    )  # fmt: skip
+        n_layers=2,
+        d_model=32,
+        n_heads=2,
+        n_kv_heads=1,
+        head_size=16,
+        d_ff=64,
+        vocab_size=tokenizer.vocab_size,
+        **changes,
+    )
     network = config.network()
     network.reset(seed)
     draw = torch.Generator().manual_seed(seed)
@@ -87,7 +90,7 @@ def directories(base, talker, tmp_path_factory):
     return out
 
 
-def by_hand(model, before, answer):
+def use_cpu_kernels(model, before, answer):
     """Nats of an answer, read after tokens: the definition, one row at a time."""
     row = [*before, *answer]
     return model.logprobs([row])[0][len(before) - 1 :].sum()
@@ -110,7 +113,7 @@ def test_a_likelihood_is_the_one_counted_by_hand(base, mode):
         for j, answer in enumerate(answers):
             whole = [base.tokenizer.end, *tokens(base, f"{prompt} {answer}")]
             assert whole[: len(head)] == head  # no merge crosses the boundary here
-            expected = by_hand(base, head, whole[len(head) :])
+            expected = use_cpu_kernels(base, head, whole[len(head) :])
             assert score.logprobs[i][j] == pytest.approx(expected, abs=1e-5)
             assert score.n_tokens[i][j] == len(whole) - len(head)
 
@@ -120,17 +123,20 @@ def test_scores_are_those_of_lm_evals_own_front_door(base):
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    from scalelab.evals.harness import _in_its_words
+    from scalelab.evals.tasks.harness import _to_lm_eval
 
     (own, _, _), (_, _, _) = TASK.own_tasks()
     results = run_tasks(base, [own], shots=2, seed=5)
     import datasets
 
     theirs = simple_evaluate(
-        model=our_model(base), tasks=[_in_its_words(own, datasets)], num_fewshot=2,
+        model=our_model(base),
+        tasks=[_to_lm_eval(own, datasets)],
+        num_fewshot=2,
         fewshot_random_seed=5,
-        task_manager=TaskManager(include_defaults=False), bootstrap_iters=0,
-    )  # fmt: skip
+        task_manager=TaskManager(include_defaults=False),
+        bootstrap_iters=0,
+    )
 
     for name in ("acc", "acc_norm", "acc_bytes"):
         assert results[0].metrics[name] == theirs["results"]["verbs.full"][f"{name},none"]
@@ -145,7 +151,7 @@ def test_what_is_read_before_the_text_is_a_choice_that_is_recorded(base, prefix)
 
     head = [base.tokenizer.end] if prefix == "end" else []
     head += tokens(base, ROWS[0]["question"])
-    expected = by_hand(base, head, tokens(base, " then"))
+    expected = use_cpu_kernels(base, head, tokens(base, " then"))
     assert score.logprobs[0][3] == pytest.approx(expected, abs=1e-5)
     assert score.conditions.prefix == ("<|endoftext|>" if prefix == "end" else "none")
 
@@ -155,7 +161,7 @@ def test_an_empty_prompt_is_read_as_the_end_of_a_document(base):
 
     ((nats, is_greedy),) = lm.loglikelihood([Asked(("", "the model"))], disable_tqdm=True)
 
-    expected = by_hand(base, [base.tokenizer.end], tokens(base, "the model"))
+    expected = use_cpu_kernels(base, [base.tokenizer.end], tokens(base, "the model"))
     assert nats == pytest.approx(expected, abs=1e-5)
     assert is_greedy is False
 
@@ -170,7 +176,7 @@ class Asked:
 def test_the_likeliest_answer_is_called_greedy(base):
     for row in ROWS:
         prompt = tokens(base, row["question"])
-        (best,) = base.go_on([[base.tokenizer.end, *prompt]], n_new=1)[0]
+        (best,) = base.generate_tokens([[base.tokenizer.end, *prompt]], n_new=1)[0]
         answer = base.tokenizer.decode([best])
         if tokens(base, row["question"] + answer) == [*prompt, best]:
             break
@@ -223,7 +229,7 @@ def test_a_whole_text_is_the_sum_of_its_windows(base):
     while start < len(all_of_it):
         end = min(start + base.seq_len, len(all_of_it))
         before = all_of_it[max(0, end - base.seq_len - 1) : start] or [base.tokenizer.end]
-        expected += by_hand(base, before, all_of_it[start:end])
+        expected += use_cpu_kernels(base, before, all_of_it[start:end])
         start = end
     assert nats == pytest.approx(expected, abs=1e-4)
 
@@ -233,7 +239,7 @@ def test_what_is_written_is_what_the_model_goes_on_with(base):
 
     for row, written in zip(WRITE.rows, score.written, strict=True):
         prompt = [base.tokenizer.end, *tokens(base, row["prompt"])]
-        expected = [t for t in base.go_on([prompt], n_new=8)[0] if t != base.tokenizer.end]
+        expected = [t for t in base.generate_tokens([prompt], n_new=8)[0] if t != base.tokenizer.end]
         assert written == base.tokenizer.decode(expected)
 
 
@@ -247,9 +253,7 @@ def test_writing_ends_at_a_stop(base):
 
 
 def close(score, other):
-    return all(
-        a == pytest.approx(b, abs=2e-4) for a, b in zip(score.logprobs, other.logprobs, strict=True)
-    )
+    return all(a == pytest.approx(b, abs=2e-4) for a, b in zip(score.logprobs, other.logprobs, strict=True))
 
 
 @pytest.mark.parametrize("shots", [0, 2])
@@ -285,7 +289,7 @@ def test_a_conversation_is_read_as_it_was_trained(talker):
 
     prompt = talker.chat.prompt([{"role": "user", "content": ROWS[0]["question"]}])
     answer = talker.chat.answer("and forgets")[:-1]
-    assert score.logprobs[0][1] == pytest.approx(by_hand(talker, prompt, answer), abs=1e-5)
+    assert score.logprobs[0][1] == pytest.approx(use_cpu_kernels(talker, prompt, answer), abs=1e-5)
     assert score.n_chars[0][1] == len("and forgets")
 
 
@@ -296,15 +300,15 @@ def test_a_marker_spelled_in_a_question_is_only_text_in_process(talker, director
     (score,) = evaluate(talker, [task], chat=True)
 
     prompt = talker.chat.prompt([{"role": "user", "content": row["question"]}])
-    expected = by_hand(talker, prompt, tokens(talker, " and"))
+    expected = use_cpu_kernels(talker, prompt, tokens(talker, " and"))
     assert score.logprobs[0][0] == pytest.approx(expected, abs=1e-5)
-    with pytest.raises(DataError, match="spells the special token"):
+    with pytest.raises(DataError, match="contains the special token"):
         evaluate(directories / "talker", [task], chat=True)
 
 
 def test_a_base_model_holds_no_conversation(base, directories):
     for model in (base, directories / "base"):
-        with pytest.raises(ConfigError, match="holds no conversations") as caught:
+        with pytest.raises(ConfigError, match="is a base model") as caught:
             evaluate(model, [TASK], chat=True)
         assert "SFT" in caught.value.fix
 
@@ -353,29 +357,37 @@ def test_transformers_writes_conversations_as_we_do(talker, directories):
 
 COPIES = {
     "hellaswag": (
-        {"ctx_a": "A man [header] sits.", "ctx_b": "he", "activity_label": "Sitting",
-         "endings": ["[step] stands up.", "sings  a song.", "reads.", "forgets."], "label": "2"},
+        {
+            "ctx_a": "A man [header] sits.",
+            "ctx_b": "he",
+            "activity_label": "Sitting",
+            "endings": ["[step] stands up.", "sings  a song.", "reads.", "forgets."],
+            "label": "2",
+        },
         "hellaswag/hellaswag.yaml",
     ),
-    "piqa": (
-        {"goal": "To read", "sol1": "open the book", "sol2": "close it", "label": 1},
-        "piqa/piqa.yaml",
-    ),
+    "piqa": ({"goal": "To read", "sol1": "open the book", "sol2": "close it", "label": 1}, "piqa/piqa.yaml"),
     "arc_easy": (
-        {"question": "What reads?", "answerKey": "3",
-         "choices": {"text": ["a stone", "a model", "a word"], "label": ["1", "2", "3"]}},
+        {
+            "question": "What reads?",
+            "answerKey": "3",
+            "choices": {"text": ["a stone", "a model", "a word"], "label": ["1", "2", "3"]},
+        },
         "arc/arc_easy.yaml",
     ),
     "arc_challenge": (
-        {"question": "What reads?", "answerKey": "B",
-         "choices": {"text": ["a stone", "a model"], "label": ["A", "B"]}},
+        {
+            "question": "What reads?",
+            "answerKey": "B",
+            "choices": {"text": ["a stone", "a model"], "label": ["A", "B"]},
+        },
         "arc/arc_challenge.yaml",
     ),
     "mmlu": (
         {"question": " What reads? ", "choices": ["a", "b", "the model", "d"], "answer": 2},
         "mmlu/default/mmlu_world_religions.yaml",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", COPIES)
@@ -391,7 +403,7 @@ def test_a_copy_is_asked_as_lm_eval_asks_the_original(base, name, tmp_path):
     files = {"test": str(tmp_path / "rows.jsonl"), "shots": str(tmp_path / "rows.jsonl")}
     subject = "world_religions" if name == "mmlu" else None
     shots = 2 if name == "mmlu" else 0
-    task = KnownTask(name=name, subject=subject, data_files=files, shots=shots)
+    task = BenchmarkTask(name=name, subject=subject, data_files=files, shots=shots)
     theirs = tmp_path / "theirs.yaml"
     source = Path(lm_eval.tasks.__file__).parent / yaml
     splits = {s: files["test"] for s in ("train", "validation", "test", "dev")}
@@ -401,9 +413,7 @@ def test_a_copy_is_asked_as_lm_eval_asks_the_original(base, name, tmp_path):
     )
 
     (result,) = run_tasks(base, [task.own_tasks()[0][0]])
-    loaded = lm_eval.tasks.TaskManager(include_path=None, include_defaults=False).load(
-        [str(theirs)]
-    )
+    loaded = lm_eval.tasks.TaskManager(include_path=None, include_defaults=False).load([str(theirs)])
     original = loaded["tasks"]["theirs"]
     original.set_config("num_fewshot", shots)
     original.set_fewshot_seed(0)
@@ -422,7 +432,7 @@ def test_a_copy_in_parquet_is_read(base, tmp_path):
     file = tmp_path / "piqa.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist([COPIES["piqa"][0]] * 2), file)
 
-    (score,) = evaluate(base, [KnownTask(name="piqa", data_files={"test": str(file)})])
+    (score,) = evaluate(base, [BenchmarkTask(name="piqa", data_files={"test": str(file)})])
 
     assert (score.task, score.accuracy.n, score.chance) == ("piqa.copy", 2, 0.5)
 
@@ -441,7 +451,7 @@ def test_a_copy_in_parquet_is_read(base, tmp_path):
 def test_a_copy_with_other_columns_is_refused(name, change, says, tmp_path):
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps(COPIES[name][0]) + "\n" + json.dumps(COPIES[name][0] | change))
-    task = KnownTask(
+    task = BenchmarkTask(
         name=name, subject="anatomy" if name == "mmlu" else None, data_files={"test": str(file)}
     )
 
@@ -452,9 +462,9 @@ def test_a_copy_with_other_columns_is_refused(name, change, says, tmp_path):
 
 
 def test_a_missing_parquet_file_is_refused(tmp_path):
-    task = KnownTask(name="piqa", data_files={"test": str(tmp_path / "none.parquet")})
+    task = BenchmarkTask(name="piqa", data_files={"test": str(tmp_path / "none.parquet")})
 
-    with pytest.raises(DataError, match="cannot read the rows"):
+    with pytest.raises(DataError, match=r"cannot read none\.parquet: No such file"):
         task.own_tasks()
 
 
@@ -493,7 +503,7 @@ def test_a_task_by_name_is_asked_with_its_own_shots(base, monkeypatch):
     made = dict.fromkeys(("train", "validation"), datasets.Dataset.from_list(rows))
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: made)
 
-    (score,) = evaluate(base, [KnownTask(name="piqa", shots=2)])
+    (score,) = evaluate(base, [BenchmarkTask(name="piqa", shots=2)])
     (result,) = run_tasks(base, [NamedTask("piqa", 2)])
 
     assert (score.task, score.conditions.shots, score.accuracy.n) == ("piqa", 2, 4)
@@ -518,11 +528,7 @@ def test_a_task_of_a_group_cannot_be_asked_for_twice(base, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ({"limit": 0}, "limit is 0 rows"),
-        ({"shots": -1}, "shots is -1"),
-    ],
+    ("settings", "says"), [({"limit": 0}, "limit is 0 rows"), ({"shots": -1}, "shots is -1")]
 )
 def test_numbers_that_make_no_sense_are_refused(base, settings, says):
     with pytest.raises(ConfigError, match=says):
@@ -607,15 +613,21 @@ def test_the_generator_of_the_process_is_left_alone(base):
 
 def test_a_task_of_rolling_texts_is_measured(base):
     rows = [{"text": "the model reads a token"}, {"text": "what it was told"}]
-    task = OwnTask(
-        "texts", rows, None,
-        {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "text",
-         "metric_list": [{"metric": "bits_per_byte"}]},
-    )  # fmt: skip
+    task = CustomTask(
+        "texts",
+        rows,
+        None,
+        {
+            "output_type": "loglikelihood_rolling",
+            "doc_to_text": "",
+            "doc_to_target": "text",
+            "metric_list": [{"metric": "bits_per_byte"}],
+        },
+    )
 
     (result,) = run_tasks(base, [task])
 
-    nats = [by_hand(base, [base.tokenizer.end], tokens(base, r["text"])) for r in rows]
+    nats = [use_cpu_kernels(base, [base.tokenizer.end], tokens(base, r["text"])) for r in rows]
     expected = -sum(nats) / sum(len(r["text"]) for r in rows) / np.log(2)
     assert result.metrics["bits_per_byte"] == pytest.approx(expected, rel=1e-6)
 

@@ -7,8 +7,8 @@ import pytest
 
 from scalelab.errors import ConfigError
 from scalelab.evals.bootstrap import check_replicates, interval
-from scalelab.evals.perplexity import _interval
-from scalelab.evals.scores import mean, share
+from scalelab.evals.loss.perplexity import _interval
+from scalelab.evals.tasks.scores import mean, share
 
 
 @pytest.mark.parametrize(

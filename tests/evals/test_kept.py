@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from scalelab.evals.measurements.base import Bench, Measured, Piece
-from scalelab.report.measuring import kept, read_kept
+from scalelab.evals.evaluation_runner import read_stored_rows, rows_of_item
+from scalelab.evals.measurement import MeasurementContext, MeasurementRow, WorkItem
 
 MADE = [
-    Measured("task", "facts", "sft", {"accuracy": 0.5, "n": 3, "low": None}, "facts: 50%", 0.25),
-    Measured("pairwise", "a over b", None, {}, "nothing"),
+    MeasurementRow("task", "facts", "sft", {"accuracy": 0.5, "n": 3, "low": None}, "facts: 50%", 0.25),
+    MeasurementRow("pairwise", "a over b", None, {}, "nothing"),
 ]
 
 
@@ -23,8 +23,8 @@ def measure(tmp_path):
         return MADE
 
     def run():
-        bench = Bench(None, {}, folder=tmp_path, tell=told.append)
-        rows = kept(bench, Piece(["what"], make))
+        context = MeasurementContext(None, {}, folder=tmp_path, report=told.append)
+        rows = rows_of_item(context, WorkItem(["what"], make))
         return rows, len(calls), told
 
     run.path = lambda: next(tmp_path.glob("*.json"))
@@ -66,7 +66,7 @@ def test_a_measurement_of_another_id_is_made_again(measure, tmp_path):
     other = path.with_name("0" * 16 + ".json")
     path.rename(other)
 
-    rows, damage = read_kept(other)
+    rows, damage = read_stored_rows(other)
 
     assert rows is None
     assert damage == f"it holds measurement {path.stem}"

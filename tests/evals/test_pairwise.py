@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from scalelab.errors import ConfigError, DataError
-from scalelab.evals.judgments import Judgments
-from scalelab.evals.pairwise import length_controlled, positions, verbosity, win_rate
+from scalelab.evals.preference.judgments import Judgments
+from scalelab.evals.preference.pairwise import length_controlled, positions, verbosity, win_rate
 
 
 def sigmoid(x):
@@ -57,10 +57,7 @@ def test_a_prompt_counts_once_however_many_pairs_it_has():
 def test_models_swapped_mirror_the_win_rate():
     pairs = judged()
     mirrored = replace(
-        pairs,
-        verdict=1 - pairs.verdict,
-        length=pairs.baseline_length,
-        baseline_length=pairs.length,
+        pairs, verdict=1 - pairs.verdict, length=pairs.baseline_length, baseline_length=pairs.length
     )
 
     for measure in (win_rate, length_controlled):
@@ -194,10 +191,7 @@ def test_the_interval_of_length_control_covers_the_truth():
 def test_the_unit_of_length_does_not_matter():
     pairs = judged(n=200)
     words = replace(
-        pairs,
-        length=pairs.length / 5,
-        baseline_length=pairs.baseline_length / 5,
-        length_unit="words",
+        pairs, length=pairs.length / 5, baseline_length=pairs.baseline_length / 5, length_unit="words"
     )
 
     one, other = (length_controlled(each) for each in (pairs, words))
@@ -237,7 +231,7 @@ def test_verdicts_that_length_separates_take_the_ridge_and_say_so(longer_wins):
     assert fit.share.interval is None
     # At equal lengths, 10, all verdicts are those of the short answers.
     assert 0 < fit.share.value < 0.5 if longer_wins else 0.5 < fit.share.value < 1
-    assert "length alone tells (all but) all verdicts apart" in fit.summary()
+    assert "length alone separates (almost) all verdicts" in fit.summary()
     assert "no interval: no finite fit" in fit.summary()
 
 
@@ -359,10 +353,7 @@ def test_verbosity_pairs_the_prompts_in_whatever_order_they_come():
 def test_verbosity_hands_on_the_reservations_of_its_fits():
     concise = judged(n=100)
     won = replace(
-        concise,
-        model="long",
-        verdict=np.ones(100),
-        length=concise.baseline_length + concise.length,
+        concise, model="long", verdict=np.ones(100), length=concise.baseline_length + concise.length
     )
 
     bias = verbosity(concise, won)
@@ -385,23 +376,34 @@ def test_verbosity_counts_the_replicates_without_a_finite_fit():
 
     count = int(warning.removeprefix("m: ").split()[0])
     assert count / 1000 == pytest.approx(0.36, abs=0.06)
-    assert warning.endswith("of 1000 replicates took the ridge")
+    assert warning.endswith("of 1000 replicates used the ridge")
 
 
 @pytest.mark.parametrize(
     ("change", "problem", "where", "fix"),
     [
         ({"baseline": "other"}, "two baselines: base and other", "prompt by prompt", "the same"),
-        ({"prompt": np.arange(1, 101)}, "2 prompt(s) answered by one of the two only, such as 0",
-         "prompt by prompt", "same prompts"),
-        ({"length_unit": "words"}, "two units of length: characters and words",
-         "prompt by prompt", "count both"),
-        ({}, "no longer than the concise ones", "tuned and tuned against base",
-         "concise answers first"),
-        ({"length": None, "baseline_length": None}, "no lengths of answers", "tuned against base",
-         "`baseline_length`"),
+        (
+            {"prompt": np.arange(1, 101)},
+            "2 prompt(s) answered by one of the two only, such as 0",
+            "prompt by prompt",
+            "same prompts",
+        ),
+        (
+            {"length_unit": "words"},
+            "two units of length: characters and words",
+            "prompt by prompt",
+            "count both",
+        ),
+        ({}, "no longer than the concise ones", "tuned and tuned against base", "concise answers first"),
+        (
+            {"length": None, "baseline_length": None},
+            "answer lengths are missing",
+            "tuned against base",
+            "`baseline_length`",
+        ),
     ],
-)  # fmt: skip
+)
 def test_verbosity_refuses_sets_that_do_not_pair(change, problem, where, fix):
     concise = judged(n=100)
 
@@ -423,7 +425,7 @@ def test_positions_by_hand():
     assert shares.first_both == pytest.approx(2 / 7)
     assert shares.second_both == pytest.approx(1 / 7)
     assert shares.half_tied == pytest.approx(2 / 7)
-    # First place took 1 0, 1 1, 0 0, 1 1, .5 .5, 1 .5, .5 1 of its two battles.
+    # First place took 1 0, 1 1, 0 0, 1 1, .5 .5, 1 .5, .5 1 of its two matches.
     assert shares.first_share.value == pytest.approx((1 + 2 + 0 + 2 + 1 + 1.5 + 1.5) / 14)
     assert "28.6% consistent" in shares.summary()
 
@@ -459,18 +461,23 @@ LENGTHS = {"length": np.array([5.0, 7.0]), "baseline_length": np.array([6.0, 6.0
     ("change", "problem", "fix"),
     [
         ({"prompt": np.zeros(2)}, "1 prompt(s)", "at least two prompts"),
-        ({"verdict": np.array([1.0, np.nan])}, "1 verdict(s) out of range; pair 1 has nan",
-         "what the judge did not answer"),
+        (
+            {"verdict": np.array([1.0, np.nan])},
+            "1 verdict(s) out of range; pair 1 has nan",
+            "pairs without a verdict",
+        ),
         ({"verdict": np.array([1.0, 2.0])}, "pair 1 has 2.0", "AlpacaEval's preference minus 1"),
-        ({"swapped": np.array([-1.0, 0.0])}, "1 swapped(s) out of range; pair 0 has -1.0",
-         "1: the model"),
+        ({"swapped": np.array([-1.0, 0.0])}, "1 swapped(s) out of range; pair 0 has -1.0", "1: the model"),
         ({"verdict": np.array([1.0])}, "shapes [(1,), (2,)]", "one value per pair"),
         ({"length": None}, "lengths of one side only", "both lengths, or neither"),
-        ({"length": np.array([5.0, -1.0])}, "1 length(s) out of range; pair 1 has -1.0",
-         "characters, 0 or more"),
+        (
+            {"length": np.array([5.0, -1.0])},
+            "1 length(s) out of range; pair 1 has -1.0",
+            "characters, 0 or more",
+        ),
         ({"baseline_length": np.array([np.nan, 1.0])}, "pair 0 has nan", "characters, 0 or more"),
     ],
-)  # fmt: skip
+)
 def test_pairs_that_cannot_be_read_are_refused(change, problem, fix):
     good = {"model": "m", "baseline": "b", "prompt": np.arange(2), "verdict": np.array([1.0, 0])}
 
@@ -485,13 +492,15 @@ def test_pairs_that_cannot_be_read_are_refused(change, problem, fix):
 @pytest.mark.parametrize(
     ("lengths", "problem", "fix"),
     [
-        ({}, "no lengths of answers", "in characters or words"),
-        (LENGTHS | {"length": np.array([9.0, 9.0])}, "differ by 3 characters in every pair",
-         "raw win rate"),
-        ({"length": np.array([950.0, 1000.0]), "baseline_length": np.zeros(2)},
-         "differ by 950 to 1000 characters: too alike", "baseline of a similar length"),
+        ({}, "answer lengths are missing", "in characters or words"),
+        (LENGTHS | {"length": np.array([9.0, 9.0])}, "differ by 3 characters in every pair", "raw win rate"),
+        (
+            {"length": np.array([950.0, 1000.0]), "baseline_length": np.zeros(2)},
+            "differ by 950 to 1000 characters: too similar",
+            "baseline of a similar length",
+        ),
     ],
-)  # fmt: skip
+)
 def test_length_control_refuses_what_it_cannot_see(lengths, problem, fix):
     with pytest.raises(DataError) as caught:
         length_controlled(plain([1, 0], **lengths))

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 
 from scalelab.config import parse_yaml
 from scalelab.data.base import DataConfig, TokenizerConfig
-from scalelab.data.shards import prepare
+from scalelab.data.corpus.shards import prepare
 from scalelab.data.tokenizer import train
 from scalelab.errors import ConfigError, DataError
 from scalelab.evals.checkpoint import Checkpoint
-from scalelab.evals.documents import PerplexitySet, corpus_texts, of_texts, read
-from scalelab.evals.perplexity import LEVEL, MIN_DOCUMENTS, drawn_sums, perplexity, windows
-from scalelab.evals.perplexity import _loss as loss_of
+from scalelab.evals.loss.document_sets import PerplexitySet, corpus_texts, from_texts, read_documents
+from scalelab.evals.loss.perplexity import LEVEL, MIN_DOCUMENTS, drawn_sums, perplexity, windows
+from scalelab.evals.loss.perplexity import _loss as loss_of
 from scalelab.model import ARCHITECTURES
 
 T = 16
@@ -33,9 +33,8 @@ def checkpoint(*, kind="bytes", shaken=0.3, seq_len=T, corpus=None, seed=0):
     """A tiny model; with shaken=0 its head is zero, so that every token costs ln(V)."""
     cutter = tokenizer(kind)
     config = ARCHITECTURES["transformer"](
-        n_layers=1, d_model=16, n_heads=2, n_kv_heads=2, head_size=8, d_ff=32,
-        vocab_size=cutter.vocab_size,
-    )  # fmt: skip
+        n_layers=1, d_model=16, n_heads=2, n_kv_heads=2, head_size=8, d_ff=32, vocab_size=cutter.vocab_size
+    )
     network = config.network()
     network.reset(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -46,7 +45,7 @@ def checkpoint(*, kind="bytes", shaken=0.3, seq_len=T, corpus=None, seed=0):
     return Checkpoint(Path("somewhere"), config, network, cutter, seq_len, "0" * 12, corpus)
 
 
-def by_hand(model, text, overlap):
+def use_cpu_kernels(model, text, overlap):
     """Cost of each token of a document, nats, one at a time; and how much was read before it."""
     end = model.tokenizer.end
     row = [end, *model.tokenizer.encode([text])[0].tolist(), end]
@@ -64,22 +63,20 @@ def by_hand(model, text, overlap):
 def test_sums_equal_a_loop_over_single_tokens(overlap):
     model = checkpoint()
 
-    found = perplexity(model, of_texts("four", TEXTS), overlap=overlap)
+    found = perplexity(model, from_texts("four", TEXTS), overlap=overlap)
 
-    expected = [sum(by_hand(model, text, overlap)[0]) for text in TEXTS]
+    expected = [sum(use_cpu_kernels(model, text, overlap)[0]) for text in TEXTS]
     assert found.nats == pytest.approx(expected, rel=1e-5)
     assert found.n_tokens.tolist() == [len(text.encode()) + 1 for text in TEXTS]
     assert found.n_bytes.tolist() == [len(text.encode()) for text in TEXTS]
-    assert found.whole.nats_per_token.value == pytest.approx(
-        sum(expected) / sum(found.n_tokens), rel=1e-5
-    )
+    assert found.whole.nats_per_token.value == pytest.approx(sum(expected) / sum(found.n_tokens), rel=1e-5)
 
 
 def test_how_many_are_scored_at_once_changes_nothing(monkeypatch):
-    model, documents = checkpoint(), of_texts("four", TEXTS)
+    model, documents = checkpoint(), from_texts("four", TEXTS)
     together = perplexity(model, documents)
 
-    monkeypatch.setattr("scalelab.evals.perplexity._BATCH", 20)
+    monkeypatch.setattr("scalelab.evals.loss.perplexity._BATCH", 20)
     apart = perplexity(model, documents)
 
     assert apart.nats == pytest.approx(together.nats, rel=1e-6)
@@ -90,10 +87,10 @@ def test_places_hold_the_costs_by_what_was_read_before():
     model = checkpoint()
     costs, before = (
         np.concatenate(every)
-        for every in zip(*(by_hand(model, text, 5) for text in TEXTS), strict=True)
+        for every in zip(*(use_cpu_kernels(model, text, 5) for text in TEXTS), strict=True)
     )
 
-    places = perplexity(model, of_texts("four", TEXTS), overlap=5).places
+    places = perplexity(model, from_texts("four", TEXTS), overlap=5).places
 
     assert [(p.first, p.last) for p in places] == [(1, 1), (2, 3), (4, 7), (8, 15), (16, 16)]
     for place in places:
@@ -118,7 +115,7 @@ def test_a_document_is_read_after_an_end_and_its_own_end_is_scored():
     model = checkpoint()
     end = model.tokenizer.end
 
-    found = perplexity(model, of_texts("one", ["ab"]))
+    found = perplexity(model, from_texts("one", ["ab"]))
 
     a, b = b"ab"
     logprobs = model.logprobs([[end, a, b, end]])[0]
@@ -130,11 +127,9 @@ def test_a_document_is_read_after_an_end_and_its_own_end_is_scored():
 def test_more_text_behind_a_token_does_not_change_its_cost():
     model, text = checkpoint(), TEXTS[2]
 
-    short, long = (
-        perplexity(model, of_texts("one", [t]), overlap=3).whole for t in (text, text + "more")
-    )
+    short, long = (perplexity(model, from_texts("one", [t]), overlap=3).whole for t in (text, text + "more"))
 
-    costs = by_hand(model, text + "more", 3)[0]
+    costs = use_cpu_kernels(model, text + "more", 3)[0]
     assert long.nats == pytest.approx(short.nats - short.nats_of_ends + sum(costs[-5:]), rel=1e-5)
 
 
@@ -142,7 +137,7 @@ def test_more_text_behind_a_token_does_not_change_its_cost():
 def test_an_untrained_model_costs_ln_v(kind):
     model = checkpoint(kind=kind, shaken=0)
 
-    whole = perplexity(model, of_texts("four", TEXTS)).whole
+    whole = perplexity(model, from_texts("four", TEXTS)).whole
 
     assert whole.nats_per_token.value == pytest.approx(math.log(model.tokenizer.vocab_size))
     assert whole.perplexity.value == pytest.approx(model.tokenizer.vocab_size)
@@ -151,10 +146,8 @@ def test_an_untrained_model_costs_ln_v(kind):
 def test_bits_per_byte_agree_between_tokenizers_where_nats_per_token_do_not():
     # Both give each text some probability: a uniform model over V tokens spends log2(V) bits
     # on each, so the ratio of bits per byte is that of tokens times that of log2(V).
-    texts = of_texts("four", TEXTS)
-    in_bytes, in_bpe = (
-        perplexity(checkpoint(kind=kind, shaken=0), texts).whole for kind in ("bytes", "bpe")
-    )
+    texts = from_texts("four", TEXTS)
+    in_bytes, in_bpe = (perplexity(checkpoint(kind=kind, shaken=0), texts).whole for kind in ("bytes", "bpe"))
 
     for whole, vocab in ((in_bytes, 257), (in_bpe, tokenizer("bpe").vocab_size)):
         bits = whole.n_tokens * math.log2(vocab)
@@ -199,7 +192,7 @@ def test_draws_are_sums_of_as_many_documents():
 
 
 def test_few_documents_have_no_interval_and_say_so():
-    found = perplexity(checkpoint(), of_texts("few", TEXTS))
+    found = perplexity(checkpoint(), from_texts("few", TEXTS))
 
     assert found.whole.bits_per_byte.interval is None
     assert f"no intervals: fewer than {MIN_DOCUMENTS} documents" in found.summary()
@@ -213,12 +206,10 @@ def test_domains_add_up_and_come_from_the_first_folder(tmp_path):
     source = {"kind": "text", "paths": [f"{tmp_path}/**/*.txt"]}
     model = checkpoint()
 
-    found = perplexity(model, read(PerplexitySet(name="mixed", source=source), model))
-    named = read(PerplexitySet(name="named", source=source, domain="prose"), model)
+    found = perplexity(model, read_documents(PerplexitySet(name="mixed", source=source), model))
+    named = read_documents(PerplexitySet(name="named", source=source, domain="prose"), model)
 
-    assert {k: v.n_documents for k, v in found.domains.items()} == {
-        "(no folder)": 1, "books": 1, "web": 2,
-    }  # fmt: skip
+    assert {k: v.n_documents for k, v in found.domains.items()} == {"(no folder)": 1, "books": 1, "web": 2}
     assert sum(loss.nats for loss in found.domains.values()) == pytest.approx(found.whole.nats)
     assert set(named.domains) == {"prose"}
     assert "web: 2 documents" in found.summary()
@@ -229,7 +220,7 @@ def test_fewer_documents_are_part_of_more_and_are_counted(tiny_text):
     model = checkpoint()
 
     sets = [
-        read(PerplexitySet(name="s", source=source, max_documents=n), model) for n in (5, 12, 99)
+        read_documents(PerplexitySet(name="s", source=source, max_documents=n), model) for n in (5, 12, 99)
     ]
 
     names = [[d.name for d in one.documents] for one in sets]
@@ -237,16 +228,16 @@ def test_fewer_documents_are_part_of_more_and_are_counted(tiny_text):
     assert set(names[0]) < set(names[1]) < set(names[2])
     assert names[1] == sorted(names[1])
     assert names[1] != names[2][:12]
-    assert [(s.n_there, s.n_planned) for s in sets] == [(40, 5), (40, 12), (40, 99)]
+    assert [(s.n_available, s.n_planned) for s in sets] == [(40, 5), (40, 12), (40, 99)]
     found = perplexity(model, sets[2])
-    assert "99 planned, 40 there, 40 used" in found.summary()
+    assert "99 planned, 40 available, 40 used" in found.summary()
 
 
 def test_validation_documents_are_the_held_out_texts(tiny_text, tiny_corpus):
     written = {path.read_text() for path in tiny_text.glob("*.txt")}
     model = checkpoint(corpus=tiny_corpus.digest, seq_len=64)
 
-    documents = read(PerplexitySet(name="held", corpus="validation"), model)
+    documents = read_documents(PerplexitySet(name="held", corpus="validation"), model)
     trained_on = set(corpus_texts(tiny_corpus, "train"))
 
     texts = {d.text for d in documents.documents}
@@ -273,7 +264,7 @@ def test_the_same_tokens_come_back_from_a_bpe_corpus(tiny_text, cache):
 
 
 def test_what_is_empty_is_left_out_and_counted():
-    documents = of_texts("some", ["", "b", "", "d"])
+    documents = from_texts("some", ["", "b", "", "d"])
 
     assert [d.text for d in documents.documents] == ["b", "d"]
     assert documents.skips == {"empty": {"count": 2, "examples": ["0", "2"]}}
@@ -283,7 +274,7 @@ def test_what_is_empty_is_left_out_and_counted():
 def test_a_result_is_json_and_says_what_may_be_compared():
     texts = [f"document number {i}" for i in range(MIN_DOCUMENTS)]
 
-    found = perplexity(checkpoint(), of_texts("ten", texts, domain="numbers"))
+    found = perplexity(checkpoint(), from_texts("ten", texts, domain="numbers"))
 
     loaded = json.loads(json.dumps(found.to_dict()))
     low, high = loaded["whole"]["bits_per_byte"]["interval"]
@@ -294,7 +285,7 @@ def test_a_result_is_json_and_says_what_may_be_compared():
     )
     assert "[measured]" in found.summary()
     assert "different tokenizers by bits per byte alone" in found.summary()
-    assert of_texts("x", ["a"]).digest != of_texts("x", ["b"]).digest
+    assert from_texts("x", ["a"]).digest != from_texts("x", ["b"]).digest
 
 
 def test_a_set_comes_back_from_its_yaml():
@@ -328,19 +319,19 @@ def test_refusals_say_what_to_do(tmp_path, cache):
     held = PerplexitySet(name="held", corpus="validation")
     synthetic = prepare(DataConfig(source={"kind": "synthetic", "documents": 200}))
     no_text = Checkpoint(Path("s"), model.config, model.network, None, T, "0" * 12)
-    one = of_texts("one", ["a"])
+    one = from_texts("one", ["a"])
 
     for ask, problem, fix in (
-        (lambda: of_texts("none", []), "holds no text", "documents that hold text"),
-        (lambda: of_texts("none", ["", ""]), "holds no text", "documents that hold text"),
-        (lambda: of_texts("half", ["\ud800"]), "surrogate", "mend or remove"),
-        (lambda: read(blank, model), "without text': 1", "documents that hold text"),
-        (lambda: read(held, model), "nobody wrote down", "`source`"),
-        (lambda: read(held, checkpoint(corpus=synthetic.digest)), "is no text", "source: ..."),
-        (lambda: perplexity(no_text, one), "no tokenizer of text", "trained on text"),
+        (lambda: from_texts("none", []), "holds no text", "documents that contain text"),
+        (lambda: from_texts("none", ["", ""]), "holds no text", "documents that contain text"),
+        (lambda: from_texts("half", ["\ud800"]), "surrogate", "correct or remove"),
+        (lambda: read_documents(blank, model), "without text': 1", "documents that contain text"),
+        (lambda: read_documents(held, model), "is not recorded", "`source`"),
+        (lambda: read_documents(held, checkpoint(corpus=synthetic.digest)), "is not text", "source: ..."),
+        (lambda: perplexity(no_text, one), "no text tokenizer", "trained on text"),
         (lambda: perplexity(model, one, overlap=T), "cannot share 16", "choose 0 to 15"),
         (lambda: perplexity(model, one, overlap=-1), "cannot share -1", "choose 0 to 15"),
-        (lambda: perplexity(model, one, replicates=99), "99 draws", "at least 1000"),
+        (lambda: perplexity(model, one, replicates=99), "99 replicates", "at least 1000"),
     ):
         with pytest.raises(DataError) as refused:
             ask()

@@ -5,11 +5,17 @@ import pytest
 from scipy.optimize import least_squares
 
 from scalelab.errors import ConfigError, DataError, FitError
-from scalelab.evals.modeltable import read_table
-from scalelab.evals.predict import Criteria, Target, hold_out, predict, predict_all
-from scalelab.evals.recipes import rank_recipes
-from scalelab.evals.twostep import coordinates, fit, refit
-from scalelab.laws.fitting import look, search
+from scalelab.evals.predict.model_table import read_table
+from scalelab.evals.predict.prediction import (
+    PredictabilityCriteria,
+    PredictionTarget,
+    hold_out,
+    predict,
+    predict_all,
+)
+from scalelab.evals.predict.recipes import rank_recipes
+from scalelab.evals.predict.two_step import coordinates, fit, refit
+from scalelab.laws.solver import evaluate, search
 
 CHANCE = 0.25
 LOSS = {"E": 0.6, "K": 0.5, "gamma": 0.18}
@@ -35,10 +41,17 @@ def ladder(n=9, *, noise=0.0, seed=0, task="t", accuracy=accuracy_at, **columns)
     seen = loss * (1 + noise / 4 * rng.standard_normal(n))
     score = np.clip(accuracy(loss) + noise * rng.standard_normal(n), 0, 1)
     return [
-        {"task": task, "flops": f, "n_params": p, "n_tokens": 20 * p, "task_loss": x,
-         "accuracy": a, **columns}
+        {
+            "task": task,
+            "flops": f,
+            "n_params": p,
+            "n_tokens": 20 * p,
+            "task_loss": x,
+            "accuracy": a,
+            **columns,
+        }
         for f, p, x, a in zip(flops, n_params, seen, score, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def grid():
@@ -48,8 +61,16 @@ def grid():
         for d in np.logspace(9, 11, 4):
             loss = SIZE["E"] + SIZE["A"] * (p / 1e8) ** -SIZE["alpha"]
             loss += SIZE["B"] * (d / 1e10) ** -SIZE["beta"]
-            rows.append({"task": "t", "flops": 6 * p * d, "n_params": p, "n_tokens": d,
-                         "task_loss": loss, "accuracy": accuracy_at(loss)})  # fmt: skip
+            rows.append(
+                {
+                    "task": "t",
+                    "flops": 6 * p * d,
+                    "n_params": p,
+                    "n_tokens": d,
+                    "task_loss": loss,
+                    "accuracy": accuracy_at(loss),
+                }
+            )
     return rows
 
 
@@ -88,8 +109,11 @@ def test_no_search_of_scipys_ends_lower():
         ours = np.sum(misses(theta[0]) ** 2)
         room = surface.high - surface.low
         for _ in range(10):
-            start = np.clip(theta[0] + 0.3 * room * rng.uniform(-1, 1, len(room)),
-                            surface.low + 1e-6 * room, surface.high - 1e-6 * room)  # fmt: skip
+            start = np.clip(
+                theta[0] + 0.3 * room * rng.uniform(-1, 1, len(room)),
+                surface.low + 1e-6 * room,
+                surface.high - 1e-6 * room,
+            )
             theirs = least_squares(misses, start, bounds=(surface.low, surface.high + 1e-12))
             assert ours <= 2 * theirs.cost * (1 + 1e-6) + 1e-12
 
@@ -109,27 +133,25 @@ def test_slopes_are_the_derivatives():
 
 
 def test_extrapolates_a_smooth_task_tenfold():
-    found = predict(ladder(noise=0.005), "t", Target(FAR), chance=CHANCE)
+    found = predict(ladder(noise=0.005), "t", PredictionTarget(FAR), chance=CHANCE)
 
     truth = float(accuracy_at(loss_at(FAR)))
     assert found.is_predictable, found.text
     assert found.accuracy == pytest.approx(truth, abs=0.02)
     assert found.loss == pytest.approx(float(loss_at(FAR)), rel=0.03)
     assert (found.status, found.reach) == ("extrapolated", pytest.approx(10))
-    assert found.mean_miss < found.carried_miss
+    assert found.mean_error < found.carried_error
 
 
 def test_between_the_models_a_prediction_is_fitted():
-    assert predict(ladder(), "t", Target(1e19), chance=CHANCE, replicates=4).status == "fitted"
-    beyond = Target(1e19, n_params=1e8, n_tokens=1e12)
+    assert predict(ladder(), "t", PredictionTarget(1e19), chance=CHANCE, replicates=4).status == "fitted"
+    beyond = PredictionTarget(1e19, n_params=1e8, n_tokens=1e12)
     found = predict(grid(), "t", beyond, chance=CHANCE, form="size", replicates=4)
     assert found.status == "extrapolated"
 
 
 def test_size_and_tokens_predict_an_overtrained_model():
-    found = predict(
-        grid(), "t", Target(6e20, 1e8, 1e12), chance=CHANCE, form="size", replicates=4
-    )  # fmt: skip
+    found = predict(grid(), "t", PredictionTarget(6e20, 1e8, 1e12), chance=CHANCE, form="size", replicates=4)
 
     expected = SIZE["E"] + SIZE["A"] + SIZE["B"] * 100 ** -SIZE["beta"]
     assert found.loss == pytest.approx(expected, rel=1e-3)
@@ -158,7 +180,7 @@ def test_a_replicate_keeps_the_best_of_its_searches():
     drawn = refit(chain, counts)
 
     start = np.tile(chain.theta2, (30, 1))
-    kept = look(chain.step2, drawn.theta2, counts).objective
+    kept = evaluate(chain.step2, drawn.theta2, counts).objective
     alone = search(chain.step2, start, lambda i, j: counts[i:j]).objective
     assert (kept <= alone * (1 + 1e-9) + 1e-12).all()
     assert (kept < alone * 0.99 - 1e-9).any()
@@ -167,7 +189,7 @@ def test_a_replicate_keeps_the_best_of_its_searches():
 def test_a_task_at_chance_is_flagged():
     rows = ladder(noise=0.01, accuracy=lambda loss: np.full(len(loss), CHANCE), n_items=1800)
 
-    found = predict(rows, "t", Target(FAR), chance=CHANCE, replicates=20)
+    found = predict(rows, "t", PredictionTarget(FAR), chance=CHANCE, replicates=20)
 
     assert not found.is_predictable
     assert any("above chance" in reason for reason in found.reasons)
@@ -180,7 +202,7 @@ def test_a_step_that_is_yet_to_come_is_flagged():
     late = lambda loss: np.where(np.asarray(loss) < leap, 0.9, CHANCE)  # noqa: E731
     rows = ladder(noise=0.004, accuracy=late)
 
-    found = predict(rows, "t", Target(FAR), chance=CHANCE, replicates=20)
+    found = predict(rows, "t", PredictionTarget(FAR), chance=CHANCE, replicates=20)
 
     assert float(late(loss_at(FAR))) == 0.9
     assert found.accuracy < 0.5  # the fit cannot know
@@ -192,20 +214,17 @@ def test_a_leap_that_larger_models_showed_is_flagged_by_the_hold_out():
     late = lambda loss: np.where(loss < loss_at(3e20), 0.9, CHANCE)  # noqa: E731
 
     found = predict(
-        ladder(noise=0.004, accuracy=late), "t", Target(FAR), chance=CHANCE, replicates=20
+        ladder(noise=0.004, accuracy=late), "t", PredictionTarget(FAR), chance=CHANCE, replicates=20
     )
 
-    assert any("held-out models were missed" in reason for reason in found.reasons)
+    assert any("the mean error on held-out models" in reason for reason in found.reasons)
 
 
 def test_accuracy_that_does_not_follow_the_loss_is_flagged():
     rng = np.random.default_rng(0)
-    rows = [
-        row | {"accuracy": float(a)}
-        for row, a in zip(ladder(), rng.uniform(0.4, 0.9, 9), strict=True)
-    ]
+    rows = [row | {"accuracy": float(a)} for row, a in zip(ladder(), rng.uniform(0.4, 0.9, 9), strict=True)]
 
-    reasons = " ".join(predict(rows, "t", Target(FAR), chance=CHANCE, replicates=20).reasons)
+    reasons = " ".join(predict(rows, "t", PredictionTarget(FAR), chance=CHANCE, replicates=20).reasons)
 
     assert "accuracy does not follow the loss" in reasons
     assert "of the variance of accuracy over" in reasons
@@ -214,26 +233,26 @@ def test_accuracy_that_does_not_follow_the_loss_is_flagged():
 def test_accuracy_that_never_moves_is_flagged():
     rows = [row | {"accuracy": 0.6} for row in ladder()]
 
-    found = predict(rows, "t", Target(FAR), chance=CHANCE, replicates=20)
+    found = predict(rows, "t", PredictionTarget(FAR), chance=CHANCE, replicates=20)
 
     assert any("accuracy does not follow the loss" in reason for reason in found.reasons)
     assert np.isnan(found.unexplained)
 
 
 def test_too_few_models_to_hold_any_out_is_a_reason():
-    found = predict(ladder(4), "t", Target(FAR), chance=CHANCE, replicates=50)
+    found = predict(ladder(4), "t", PredictionTarget(FAR), chance=CHANCE, replicates=50)
 
     assert found.held_out == ()
-    assert found.mean_miss is None
+    assert found.mean_error is None
     assert any("no larger model could be held out" in reason for reason in found.reasons)
 
 
 def test_criteria_are_the_users_own():
     rows = ladder(noise=0.01, seed=2)
-    strict = Criteria(points=0.01)
+    strict = PredictabilityCriteria(points=0.01)
 
-    assert predict(rows, "t", Target(FAR), chance=CHANCE, replicates=4).is_predictable
-    found = predict(rows, "t", Target(FAR), chance=CHANCE, criteria=strict, replicates=4)
+    assert predict(rows, "t", PredictionTarget(FAR), chance=CHANCE, replicates=4).is_predictable
+    found = predict(rows, "t", PredictionTarget(FAR), chance=CHANCE, criteria=strict, replicates=4)
     assert "more than 0.01" in " ".join(found.reasons)
 
 
@@ -241,7 +260,7 @@ def test_the_noise_of_few_items_asks_for_more_signal():
     """20 points above chance are enough on 1000 items, and not on 10."""
     weak = lambda loss: CHANCE + 0.4 * (accuracy_at(loss) - CHANCE)  # noqa: E731
     many, few = (
-        predict(ladder(accuracy=weak, n_items=n), "t", Target(FAR), chance=CHANCE, replicates=4)
+        predict(ladder(accuracy=weak, n_items=n), "t", PredictionTarget(FAR), chance=CHANCE, replicates=4)
         for n in (1000, 10)
     )
 
@@ -274,7 +293,7 @@ def test_held_out_models_are_predicted_from_smaller_ones_alone():
     assert clean[-1].predicted == dirty[-1].predicted
     assert all(h.flops > h.trained_to and h.reach == h.flops / h.trained_to for h in clean)
     assert clean[-1].carried == rows[-2]["accuracy"]
-    assert dirty[-1].miss == pytest.approx(100 * dirty[-1].predicted)
+    assert dirty[-1].error == pytest.approx(100 * dirty[-1].predicted)
 
 
 def test_models_of_equal_compute_are_held_out_together():
@@ -286,15 +305,22 @@ def test_models_of_equal_compute_are_held_out_together():
 
 
 def test_baseline_and_status_stand_beside_every_prediction():
-    text = predict(ladder(noise=0.01), "t", Target(FAR), chance=CHANCE, replicates=20).text
+    text = predict(ladder(noise=0.01), "t", PredictionTarget(FAR), chance=CHANCE, replicates=20).text
 
-    for part in ("carried forward", "measured", "extrapolated", "chance 0.250", "mean miss",
-                 "starts that agree", "10x the largest of 9 models"):  # fmt: skip
+    for part in (
+        "carried forward",
+        "measured",
+        "extrapolated",
+        "chance 0.250",
+        "mean error",
+        "starts that agree",
+        "10x the largest of 9 models",
+    ):
         assert part in text
 
 
 def test_replicates_with_too_few_models_are_counted():
-    found = predict(ladder(4), "t", Target(FAR), chance=CHANCE, replicates=200)
+    found = predict(ladder(4), "t", PredictionTarget(FAR), chance=CHANCE, replicates=200)
 
     assert 0 < found.failed < 100
     assert f"from {200 - found.failed} of 200 replicates" in found.text
@@ -303,11 +329,11 @@ def test_replicates_with_too_few_models_are_counted():
 def test_every_task_is_predicted_in_its_order():
     rows = ladder(task="b") + ladder(task="a")
 
-    found = predict_all(rows, Target(FAR), chance={"a": CHANCE, "b": CHANCE}, replicates=4)
+    found = predict_all(rows, PredictionTarget(FAR), chance={"a": CHANCE, "b": CHANCE}, replicates=4)
 
     assert [each.task for each in found] == ["b", "a"]
-    with pytest.raises(ConfigError, match="nobody says what a guess scores on a"):
-        predict_all(rows, Target(FAR), chance={"b": CHANCE})
+    with pytest.raises(ConfigError, match="the chance level of a"):
+        predict_all(rows, PredictionTarget(FAR), chance={"b": CHANCE})
 
 
 def recipe(name, shift, *, n=6):
@@ -377,10 +403,10 @@ def test_a_missing_metric_is_refused_and_never_filled_in(name, hole):
         rows[3][name] = hole
 
     with pytest.raises(DataError, match=f"{name} is missing") as caught:
-        predict(rows, "t", Target(FAR), chance=CHANCE)
+        predict(rows, "t", PredictionTarget(FAR), chance=CHANCE)
 
     assert caught.value.where == "row 3 of the table, task t"
-    assert "nothing is filled in" in caught.value.fix
+    assert "missing values are not imputed" in caught.value.fix
 
 
 @pytest.mark.parametrize(
@@ -401,54 +427,54 @@ def test_a_value_that_cannot_be_is_refused(change, says):
     rows[2] = rows[2] | change
 
     with pytest.raises(DataError, match=says):
-        predict(rows, "t", Target(FAR), chance=CHANCE)
+        predict(rows, "t", PredictionTarget(FAR), chance=CHANCE)
 
 
 def test_an_unknown_task_is_refused_with_the_closest():
     with pytest.raises(DataError, match="did you mean 'hellaswag'"):
-        predict(ladder(task="hellaswag"), "helaswag", Target(FAR), chance=CHANCE)
+        predict(ladder(task="hellaswag"), "helaswag", PredictionTarget(FAR), chance=CHANCE)
 
 
 def test_three_models_are_too_few():
     with pytest.raises(FitError, match="3 models cannot show") as caught:
-        predict(ladder(3), "t", Target(FAR), chance=CHANCE)
+        predict(ladder(3), "t", PredictionTarget(FAR), chance=CHANCE)
 
     assert "at least 4 models" in caught.value.fix
 
 
 def test_five_models_are_too_few_for_size_and_tokens():
     with pytest.raises(FitError, match="5 models cannot show"):
-        predict(ladder(5), "t", Target(FAR, 1e9, 1e11), chance=CHANCE, form="size")
+        predict(ladder(5), "t", PredictionTarget(FAR, 1e9, 1e11), chance=CHANCE, form="size")
 
 
 def test_models_of_one_compute_show_no_slope():
     rows = [row | {"flops": 1e18 * (1 + i / 100)} for i, row in enumerate(ladder())]
 
     with pytest.raises(FitError, match=r"flops spans only 1.08x"):
-        predict(rows, "t", Target(FAR), chance=CHANCE)
+        predict(rows, "t", PredictionTarget(FAR), chance=CHANCE)
 
 
 def test_two_amounts_of_compute_show_no_floor():
     rows = [row | {"flops": (1e18, 1e19)[i % 2]} for i, row in enumerate(ladder())]
 
     with pytest.raises(FitError, match="flops has 2 values"):
-        predict(rows, "t", Target(FAR), chance=CHANCE)
+        predict(rows, "t", PredictionTarget(FAR), chance=CHANCE)
 
 
 def test_models_of_several_recipes_are_refused():
     rows = recipe("a", 0.0) + recipe("b", 0.1)
 
     with pytest.raises(DataError, match="of 2 recipes"):
-        predict(rows, "t", Target(FAR), chance=CHANCE)
+        predict(rows, "t", PredictionTarget(FAR), chance=CHANCE)
 
 
 @pytest.mark.parametrize(
     ("target", "settings", "says"),
     [
-        (Target(FAR), {"form": "size"}, "does not say its n_params and n_tokens"),
-        (Target(-1.0), {}, "does not say its flops"),
-        (Target(FAR), {"chance": 1.0}, "chance is 1"),
-        (Target(FAR), {"chance": -0.1}, "chance is -0.1"),
+        (PredictionTarget(FAR), {"form": "size"}, "does not say its n_params and n_tokens"),
+        (PredictionTarget(-1.0), {}, "does not say its flops"),
+        (PredictionTarget(FAR), {"chance": 1.0}, "chance is 1"),
+        (PredictionTarget(FAR), {"chance": -0.1}, "chance is -0.1"),
     ],
 )
 def test_a_question_that_makes_no_sense_is_refused(target, settings, says):

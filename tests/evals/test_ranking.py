@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 
 from scalelab.errors import ConfigError, DataError
-from scalelab.evals.battles import Battles
-from scalelab.evals.elo import elo
-from scalelab.evals.ranking import bradley_terry
+from scalelab.evals.preference.elo import elo
+from scalelab.evals.preference.matches import Matches
+from scalelab.evals.preference.ranking import bradley_terry
 
 TRUE = np.linspace(-1, 1, 8)  # logits, mean 0
 
 
 def simulated(n=4000, strength=TRUE, ties=0.1, seed=0):
-    """Battles of random pairs that Bradley-Terry made; ties fall on all pairs alike."""
+    """Matches of random pairs that Bradley-Terry made; ties fall on all pairs alike."""
     rng = np.random.default_rng(seed)
     k = len(strength)
     first = rng.integers(k, size=n)
@@ -23,15 +23,13 @@ def simulated(n=4000, strength=TRUE, ties=0.1, seed=0):
     chance = 1 / (1 + np.exp(strength[second] - strength[first]))
     outcome = (rng.random(n) < chance).astype(float)
     outcome[rng.random(n) < ties] = 0.5
-    return Battles(tuple(f"m{i}" for i in range(k)), first, second, outcome)
+    return Matches(tuple(f"m{i}" for i in range(k)), first, second, outcome)
 
 
 def of(*records):
-    """Battles from (winner, loser, how often), ties as a fourth entry of .5."""
-    return Battles.of(
-        (one, other, outcome[0] if outcome else 1.0)
-        for one, other, n, *outcome in records
-        for _ in range(n)
+    """Matches from (winner, loser, how often), ties as a fourth entry of .5."""
+    return Matches.of(
+        (one, other, outcome[0] if outcome else 1.0) for one, other, n, *outcome in records for _ in range(n)
     )
 
 
@@ -63,51 +61,45 @@ def test_a_chain_of_pairs_adds_up():
 def lopsided():
     """Five models whose wins span four decades: full steps of Newton from zero run away here."""
     wins = np.array(
-        [
-            [0, 528, 0, 428, 0],
-            [0, 0, 0, 0, 2],
-            [0, 0, 0, 48, 12],
-            [0, 0, 3354, 0, 1],
-            [4, 5616, 2, 0, 0],
-        ]
+        [[0, 528, 0, 428, 0], [0, 0, 0, 0, 2], [0, 0, 0, 48, 12], [0, 0, 3354, 0, 1], [4, 5616, 2, 0, 0]]
     )
     winner, loser = (np.repeat(each.ravel(), wins.ravel()) for each in np.indices(wins.shape))
-    return Battles(("a", "b", "c", "d", "e"), winner, loser, np.ones(len(winner)))
+    return Matches(("a", "b", "c", "d", "e"), winner, loser, np.ones(len(winner)))
 
 
-@pytest.mark.parametrize("battles", [simulated(), lopsided()], ids=["even", "lopsided"])
-def test_expected_wins_equal_the_wins_that_were_seen(battles):
+@pytest.mark.parametrize("matches", [simulated(), lopsided()], ids=["even", "lopsided"])
+def test_expected_wins_equal_the_wins_that_were_seen(matches):
     """The condition that defines the estimate, model by model."""
-    ranking = bradley_terry(battles, replicates=0)
-    names = battles.names
+    ranking = bradley_terry(matches, replicates=0)
+    names = matches.names
     chance = np.array(
         [
             ranking.win_probability(names[i], names[j])
-            for i, j in zip(battles.first, battles.second, strict=True)
+            for i, j in zip(matches.first, matches.second, strict=True)
         ]
     )
 
-    left = battles.outcome - chance
-    surplus = np.bincount(battles.first, left) - np.bincount(battles.second, left)
+    left = matches.outcome - chance
+    surplus = np.bincount(matches.first, left) - np.bincount(matches.second, left)
 
     assert surplus == pytest.approx(np.zeros(len(names)), abs=1e-6)
 
 
 def test_agrees_with_evalica():
     evalica = pytest.importorskip("evalica")
-    battles = simulated()
+    matches = simulated()
     winner = {1.0: evalica.Winner.X, 0.0: evalica.Winner.Y, 0.5: evalica.Winner.Draw}
-    names = np.array(battles.names)
+    names = np.array(matches.names)
     theirs = evalica.bradley_terry(
-        names[battles.first].tolist(),
-        names[battles.second].tolist(),
-        [winner[each] for each in battles.outcome.tolist()],
+        names[matches.first].tolist(),
+        names[matches.second].tolist(),
+        [winner[each] for each in matches.outcome.tolist()],
         tolerance=1e-12,
         limit=10000,
     ).scores
-    logits = np.log(theirs.reindex(list(battles.names)).to_numpy())
+    logits = np.log(theirs.reindex(list(matches.names)).to_numpy())
 
-    ours = bradley_terry(battles, replicates=0).rating
+    ours = bradley_terry(matches, replicates=0).rating
 
     assert ours == pytest.approx(1000 + 400 / np.log(10) * (logits - logits.mean()), abs=1e-6)
 
@@ -115,43 +107,42 @@ def test_agrees_with_evalica():
 def test_recovers_the_strengths_that_made_the_battles():
     ranking = bradley_terry(simulated(n=40000, ties=0.0))
 
-    # 10000 battles a model: the standard error of a rating is near 4 points.
+    # 10000 matches a model: the standard error of a rating is near 4 points.
     assert ranking.rating == pytest.approx(1000 + 400 / np.log(10) * TRUE, abs=16)
     assert ranking.rank.tolist() == [8, 7, 6, 5, 4, 3, 2, 1]
 
 
 def test_names_in_another_order_change_nothing():
-    battles = simulated()
+    matches = simulated()
     order = np.random.default_rng(1).permutation(8)
     place = np.argsort(order)
-    shuffled = Battles(
-        tuple(np.array(battles.names)[order].tolist()),
-        place[battles.first],
-        place[battles.second],
-        battles.outcome,
+    shuffled = Matches(
+        tuple(np.array(matches.names)[order].tolist()),
+        place[matches.first],
+        place[matches.second],
+        matches.outcome,
     )
 
-    one, other = (bradley_terry(each, replicates=0) for each in (battles, shuffled))
+    one, other = (bradley_terry(each, replicates=0) for each in (matches, shuffled))
 
     assert ratings(other) == pytest.approx(ratings(one), abs=1e-6)
 
 
 def test_sides_swapped_change_nothing():
-    battles = simulated()
-    swapped = Battles(battles.names, battles.second, battles.first, 1 - battles.outcome)
+    matches = simulated()
+    swapped = Matches(matches.names, matches.second, matches.first, 1 - matches.outcome)
 
-    one, other = (bradley_terry(each, replicates=400) for each in (battles, swapped))
+    one, other = (bradley_terry(each, replicates=400) for each in (matches, swapped))
 
     assert other.rating == pytest.approx(one.rating, abs=1e-6)
     assert other.interval == pytest.approx(one.interval, abs=1e-6)
 
 
 def test_outcomes_reversed_flip_the_scale():
-    battles = simulated()
+    matches = simulated()
 
     one, other = (
-        bradley_terry(each, replicates=0)
-        for each in (battles, replace(battles, outcome=1 - battles.outcome))
+        bradley_terry(each, replicates=0) for each in (matches, replace(matches, outcome=1 - matches.outcome))
     )
 
     assert other.rating - 1000 == pytest.approx(1000 - one.rating, abs=1e-6)
@@ -163,8 +154,8 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     true = 1000 + 400 / np.log(10) * strength
     hits = []
     for seed in range(100):
-        battles = simulated(n=300, strength=strength, ties=0.0, seed=seed)
-        low, high = bradley_terry(battles, level=0.9, replicates=250, seed=seed).interval.T
+        matches = simulated(n=300, strength=strength, ties=0.0, seed=seed)
+        low, high = bradley_terry(matches, level=0.9, replicates=250, seed=seed).interval.T
         hits.append((low <= true) & (true <= high))
 
     assert 0.83 <= np.mean(hits) <= 0.96
@@ -182,18 +173,18 @@ def test_a_difference_is_tighter_than_two_ratings_suggest():
 
 def test_a_thousand_replicates_of_eight_models_take_well_under_a_second():
     """Of processor time; .04 s when alone on one core."""
-    battles = simulated()
+    matches = simulated()
     start = time.process_time()
 
-    bradley_terry(battles, replicates=1000)
+    bradley_terry(matches, replicates=1000)
 
     assert time.process_time() - start < 1.0
 
 
 def test_the_same_seed_gives_the_same_interval():
-    battles = simulated(n=500)
+    matches = simulated(n=500)
 
-    one, same, other = (bradley_terry(battles, seed=seed).interval for seed in (3, 3, 4))
+    one, same, other = (bradley_terry(matches, seed=seed).interval for seed in (3, 3, 4))
 
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
@@ -212,12 +203,12 @@ def test_a_model_that_won_everything_needs_a_prior_and_gets_no_interval():
     assert ranking.rank.tolist() == [1, 2, 3, 4]
     assert ranking.difference("a", "b")[1] is None
     assert ranking.replicates_with_prior == 0  # the others are finite in every replicate
-    assert "Rest on the prior, so no interval: a." in ranking.summary()
-    assert "Added: 0.5 of a tied battle" in ranking.summary()
+    assert "Depend on the prior, so no interval: a." in ranking.summary()
+    assert "Added: 0.5 of a tied match" in ranking.summary()
 
 
 def test_a_model_that_won_everything_does_not_shift_the_others():
-    """Its battles carry no news about them, and the prior is half a battle of 109."""
+    """Its matches carry no news about them, and the prior is half a match of 109."""
     alone = ratings(bradley_terry(of(*MIDDLE), replicates=0))
     joined = ratings(bradley_terry(of(("a", "b", 10), ("a", "c", 10), *MIDDLE), replicates=0))
 
@@ -234,9 +225,7 @@ def test_an_even_prior_has_a_closed_form_for_two_models():
 
 def test_a_group_that_lost_every_battle_with_another_is_not_finite():
     """Nobody won all or lost all, yet no point went from {c, d} to {a, b} (Ford 1957)."""
-    ranking = bradley_terry(
-        of(("a", "b", 5), ("b", "a", 4), ("c", "d", 3), ("d", "c", 3), ("b", "c", 2))
-    )
+    ranking = bradley_terry(of(("a", "b", 5), ("b", "a", 4), ("c", "d", 3), ("d", "c", 3), ("b", "c", 2)))
 
     assert not ranking.is_finite
     assert ranking.rests_on_prior == ("c", "d")
@@ -262,7 +251,7 @@ def test_groups_that_never_met_are_ranked_apart():
     for group in (0, 1):
         assert ranking.rating[ranking.component == group].mean() == pytest.approx(1000)
     assert "group 1 of 2, ranked on its own" in ranking.summary()
-    assert "ratings of two groups are not comparable" in ranking.summary()
+    assert "ratings of different groups are not comparable" in ranking.summary()
 
 
 def test_groups_are_fitted_as_if_alone():
@@ -305,7 +294,7 @@ def test_models_with_equal_records_share_a_rank():
 def test_the_summary_has_a_line_per_model_best_first():
     lines = bradley_terry(simulated()).summary().splitlines()
 
-    assert lines[0].startswith("Bradley-Terry, 4000 battles (10.2% ties")
+    assert lines[0].startswith("Bradley-Terry, 4000 matches (10.2% ties")
     assert [line.split()[1] for line in lines[2:]] == [f"m{i}" for i in range(7, -1, -1)]
 
 
@@ -318,22 +307,22 @@ def test_elo_of_one_battle_is_the_formula():
 
 
 def test_elo_in_the_order_given_is_a_plain_loop():
-    battles = simulated(n=200)
+    matches = simulated(n=200)
     expected = np.full(8, 1000.0)
-    for i, j, s in zip(battles.first, battles.second, battles.outcome, strict=True):
+    for i, j, s in zip(matches.first, matches.second, matches.outcome, strict=True):
         moved = 4 * (s - 1 / (1 + 10 ** ((expected[j] - expected[i]) / 400)))
         expected[i], expected[j] = expected[i] + moved, expected[j] - moved
 
-    assert elo(battles).as_given == pytest.approx(expected, abs=1e-8)
+    assert elo(matches).as_given == pytest.approx(expected, abs=1e-8)
 
 
 def test_elo_lands_on_bradley_terry_and_depends_on_order():
-    battles = simulated(n=8000, ties=0.0)
-    fitted = bradley_terry(battles, replicates=0).rating
+    matches = simulated(n=8000, ties=0.0)
+    fitted = bradley_terry(matches, replicates=0).rating
 
-    ranking = elo(battles, seed=1)
+    ranking = elo(matches, seed=1)
 
-    # The mean of 100 orders has a standard error near 1.5; the last battles weigh more than the
+    # The mean of 100 orders has a standard error near 1.5; the last matches weigh more than the
     # first, so a single order strays by its spread.
     assert ranking.rating == pytest.approx(fitted, abs=8)
     assert np.all(ranking.spread > 5)
@@ -350,9 +339,9 @@ def test_the_order_given_is_not_among_the_orders_averaged():
 
 
 def test_elo_orders_are_shuffled_by_the_seed():
-    battles = simulated(n=300)
+    matches = simulated(n=300)
 
-    one, same, other = (elo(battles, seed=seed).rating for seed in (1, 1, 2))
+    one, same, other = (elo(matches, seed=seed).rating for seed in (1, 1, 2))
 
     np.testing.assert_array_equal(one, same)
     assert not np.array_equal(one, other)
@@ -370,31 +359,37 @@ TWO = {
     ("change", "problem", "fix"),
     [
         ({"names": ("a",)}, "1 model(s); a ranking needs two", "second model"),
-        ({"names": ("a", "a")}, "'a' stands twice", "one name"),
-        ({"outcome": np.array([1.0, np.nan])}, "1 outcome(s) not between 0 and 1; row 1 has nan",
-         "leave out what was not judged"),
+        ({"names": ("a", "a")}, "'a' occurs twice", "one name"),
+        (
+            {"outcome": np.array([1.0, np.nan])},
+            "1 outcome(s) not between 0 and 1; row 1 has nan",
+            "leave out pairs without a verdict",
+        ),
         ({"outcome": np.array([2.0, 0.0])}, "row 0 has 2.0", ".5: a tie"),
-        ({"second": np.array([1, 1])}, "'b' fights itself in 1 battle(s)", "row 1"),
-        ({key: TWO[key][:0] for key in ("first", "second", "outcome")}, "nothing to compare",
-         "judge some pairs"),
+        ({"second": np.array([1, 1])}, "'b' plays against itself in 1 match(es)", "row 1"),
+        (
+            {key: TWO[key][:0] for key in ("first", "second", "outcome")},
+            "there are no matches",
+            "judge some pairs",
+        ),
         ({"outcome": np.array([1.0])}, "shapes [(1,), (2,)]", "one length"),
-        ({"first": np.array([0, 2])}, "run from 0 to 2", "count into the 2 names"),
-        ({"first": np.array([0.0, 1.0])}, "of float64", "count into the 2 names"),
-        ({"names": ("a", "b", "c")}, "'c' fought no battle", "drop its name"),
+        ({"first": np.array([0, 2])}, "range from 0 to 2", "use indices into the 2 names"),
+        ({"first": np.array([0.0, 1.0])}, "of float64", "use indices into the 2 names"),
+        ({"names": ("a", "b", "c")}, "'c' has no matches", "drop its name"),
     ],
-)  # fmt: skip
+)
 def test_battles_that_cannot_be_ranked_are_refused(change, problem, fix):
     with pytest.raises(DataError) as caught:
-        Battles(**TWO | change)
+        Matches(**TWO | change)
 
     assert problem in caught.value.problem
-    assert caught.value.where == "the battles to rank"
+    assert caught.value.where == "the matches to rank"
     assert fix in caught.value.fix
 
 
 def test_no_rows_are_refused():
     with pytest.raises(DataError, match="0 model"):
-        Battles.of([])
+        Matches.of([])
 
 
 @pytest.mark.parametrize(
@@ -406,7 +401,7 @@ def test_no_rows_are_refused():
 )
 def test_intervals_that_would_be_a_whim_are_refused(settings, problem, fix):
     with pytest.raises(ConfigError) as caught:
-        bradley_terry(Battles(**TWO), **settings)
+        bradley_terry(Matches(**TWO), **settings)
 
     assert problem in caught.value.problem
     assert "bootstrap" in caught.value.where
@@ -416,7 +411,7 @@ def test_intervals_that_would_be_a_whim_are_refused(settings, problem, fix):
 @pytest.mark.parametrize("settings", [{"k": 0.0}, {"k": np.inf}, {"orders": 1}])
 def test_elo_refuses_a_stake_or_orders_that_say_nothing(settings):
     with pytest.raises(ConfigError) as caught:
-        elo(Battles(**TWO), **settings)
+        elo(Matches(**TWO), **settings)
 
     assert f"{next(iter(settings))} = {next(iter(settings.values()))}" in caught.value.problem
     assert "online Elo" in caught.value.where

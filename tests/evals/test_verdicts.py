@@ -5,11 +5,11 @@ import json
 import pytest
 
 from scalelab.errors import DataError
-from scalelab.evals.conversations import Prompt
-from scalelab.evals.judges.base import Court
-from scalelab.evals.judges.gold import Gold
-from scalelab.evals.judges.person import Person
-from scalelab.evals.verdicts import KeptVerdicts
+from scalelab.evals.conversations.base import Prompt
+from scalelab.evals.preference.judgement_cache import CachedJudge
+from scalelab.evals.preference.judges.base import JudgeSession
+from scalelab.evals.preference.judges.gold import GoldJudge
+from scalelab.evals.preference.judges.person import PersonJudge
 
 PROMPTS = [Prompt(({"role": "user", "content": f"question {i}"},)) for i in range(6)]
 LONG, SHORT = ["a longer answer"] * 6, ["short"] * 6
@@ -33,7 +33,7 @@ class Sitter:
 
 
 def kept(path, sitter, at_once=1):
-    return KeptVerdicts(lambda: Court(sitter.decide, may_pass=True), path, at_once)
+    return CachedJudge(lambda: JudgeSession(sitter.decide, may_pass=True), path, at_once)
 
 
 def test_who_left_in_the_middle_is_asked_for_the_rest_only(tmp_path):
@@ -41,21 +41,21 @@ def test_who_left_in_the_middle_is_asked_for_the_rest_only(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         kept(tmp_path / "v.jsonl", early)(PROMPTS, LONG, SHORT)
 
-    court = kept(tmp_path / "v.jsonl", later)
-    verdicts = court(PROMPTS, LONG, SHORT)
+    session = kept(tmp_path / "v.jsonl", later)
+    verdicts = session(PROMPTS, LONG, SHORT)
 
     assert verdicts == [1.0, 1.0, 1.0, None, 1.0, 1.0]
     assert [place for place, _ in later.asked] == [4, 5]
-    assert (court.n, court.unreadable) == (6, 1)  # that one was passed over before
+    assert (session.n, session.unreadable) == (6, 1)  # that one was passed over before
 
 
 def test_the_answers_in_the_other_order_are_another_question(tmp_path):
     sitter = Sitter()
-    court = kept(tmp_path / "v.jsonl", sitter)
+    session = kept(tmp_path / "v.jsonl", sitter)
 
-    assert court(PROMPTS, LONG, SHORT)[0] == 1.0
-    assert court(PROMPTS, SHORT, LONG)[0] == 0.0
-    assert court(PROMPTS, LONG, SHORT)[0] == 1.0
+    assert session(PROMPTS, LONG, SHORT)[0] == 1.0
+    assert session(PROMPTS, SHORT, LONG)[0] == 0.0
+    assert session(PROMPTS, LONG, SHORT)[0] == 1.0
     assert len(sitter.asked) == 12
 
 
@@ -97,10 +97,10 @@ def test_a_damaged_line_is_skipped_counted_and_judged_again(tmp_path, damage):
     kept(path, sitter)(PROMPTS, LONG, SHORT)
     path.write_text(damage(path.read_text()))
 
-    court = kept(path, sitter)
+    session = kept(path, sitter)
 
-    assert court.n_bad == 1
-    assert court(PROMPTS, LONG, SHORT) == [1.0, 1.0, 1.0, None, 1.0, 1.0]
+    assert session.n_bad == 1
+    assert session(PROMPTS, LONG, SHORT) == [1.0, 1.0, 1.0, None, 1.0, 1.0]
     assert len(sitter.asked) == 7
 
 
@@ -111,10 +111,10 @@ def test_verdicts_from_before_the_checksums_stand(tmp_path):
     old = [{name: value for name, value in row.items() if name != "crc"} for row in rows]
     path.write_text("".join(json.dumps(row) + "\n" for row in old))
 
-    court = kept(path, sitter)
+    session = kept(path, sitter)
 
-    assert court(PROMPTS, LONG, SHORT) == [1.0, 1.0, 1.0, None, 1.0, 1.0]
-    assert (court.n_bad, len(sitter.asked)) == (0, 6)
+    assert session(PROMPTS, LONG, SHORT) == [1.0, 1.0, 1.0, None, 1.0, 1.0]
+    assert (session.n_bad, len(sitter.asked)) == (0, 6)
 
 
 def test_a_person_s_are_written_one_by_one(tmp_path):
@@ -124,20 +124,20 @@ def test_a_person_s_are_written_one_by_one(tmp_path):
         n_lines.append(len(path.read_text().splitlines()) if path.exists() else 0)
         return [1.0] * len(prompts)
 
-    KeptVerdicts(lambda: Court(decide), path, Person().at_once())(PROMPTS, LONG, SHORT)
+    CachedJudge(lambda: JudgeSession(decide), path, PersonJudge().at_once())(PROMPTS, LONG, SHORT)
     assert n_lines == [0, 1, 2, 3, 4, 5]
     assert [json.loads(line)["verdict"] for line in path.read_text().splitlines()] == [1.0] * 6
 
-    KeptVerdicts(lambda: Court(decide), path, Gold().at_once())(PROMPTS, SHORT, LONG)
+    CachedJudge(lambda: JudgeSession(decide), path, GoldJudge().at_once())(PROMPTS, SHORT, LONG)
     assert n_lines[6:] == [6]
 
 
 def test_who_cannot_be_read_is_refused_however_often_the_command_is_repeated(tmp_path):
-    def court():
-        return Court(lambda prompts, first, second, before: [None] * len(prompts))
+    def session():
+        return JudgeSession(lambda prompts, first, second, before: [None] * len(prompts))
 
     def judge(answer):
-        return KeptVerdicts(court, tmp_path / "v.jsonl", None)(PROMPTS, [answer] * 6, SHORT)
+        return CachedJudge(session, tmp_path / "v.jsonl", None)(PROMPTS, [answer] * 6, SHORT)
 
     for answer in ("one", "two", "three"):
         assert judge(answer) == [None] * 6  # 18 of 18 may be chance
@@ -146,8 +146,8 @@ def test_who_cannot_be_read_is_refused_however_often_the_command_is_repeated(tmp
 
 
 def test_what_the_judge_lacks_is_said_before_any_model_has_answered(tmp_path):
-    with pytest.raises(DataError, match="nobody sits at this terminal"):
-        KeptVerdicts(lambda: Person().court(None, {}, 0), tmp_path / "v.jsonl", 1)
+    with pytest.raises(DataError, match="needs an interactive terminal"):
+        CachedJudge(lambda: PersonJudge().open_session(None, {}, 0), tmp_path / "v.jsonl", 1)
 
 
 def test_nobody_is_called_where_all_is_kept(tmp_path):
@@ -156,5 +156,5 @@ def test_nobody_is_called_where_all_is_kept(tmp_path):
     def nobody():
         raise AssertionError("the judge was called")
 
-    court = KeptVerdicts(nobody, tmp_path / "v.jsonl", 1)
-    assert court(PROMPTS, LONG, SHORT) == [1.0, 1.0, 1.0, None, 1.0, 1.0]
+    session = CachedJudge(nobody, tmp_path / "v.jsonl", 1)
+    assert session(PROMPTS, LONG, SHORT) == [1.0, 1.0, 1.0, None, 1.0, 1.0]

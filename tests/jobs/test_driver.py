@@ -14,11 +14,11 @@ import observe
 import pytest
 
 from scalelab.errors import LaunchError
-from scalelab.jobs import drive as driver
-from scalelab.jobs.base import Capabilities, Devices, Ended, Resources
-from scalelab.jobs.drive import Limits, Listed, drive
-from scalelab.jobs.live import LiveView, Shown, Words
-from scalelab.jobs.local import LocalConfig
+from scalelab.jobs import driver as driver
+from scalelab.jobs.base import AvailableDevices, Capabilities, JobOutcome, JobResources
+from scalelab.jobs.driver import JobList, Limits, drive
+from scalelab.jobs.executors.local import LocalConfig
+from scalelab.jobs.view import JobDisplay, JobLabels, LiveView
 from scalelab.testing.executors import job
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +28,7 @@ class Scripted:
     """An executor whose jobs end as a function says that is called at each poll."""
 
     capabilities = Capabilities(gangs=True, timing=False)
-    devices = Devices(1, "a script", 1)
+    devices = AvailableDevices(1, "a script", 1)
 
     def __init__(self, state, slots=2, found=()):
         self.state, self.slots, self.found = state, slots, found
@@ -47,7 +47,7 @@ class Scripted:
     def poll(self):
         states = {name: self.state(self, each) for name, each in self.jobs.items()}
         for name, state in states.items():
-            if isinstance(state, Ended):
+            if isinstance(state, JobOutcome):
                 del self.jobs[name]
         return states
 
@@ -64,7 +64,7 @@ class Scripted:
 
 def done(executor, each):
     each.dir.result_path.write_text("{}")
-    return Ended(each, "done")
+    return JobOutcome(each, "done")
 
 
 @pytest.fixture
@@ -73,8 +73,8 @@ def run(monkeypatch):
     monkeypatch.setattr(driver, "POLL_S", 0.001)
 
     def run(source, executor, **limits):
-        with LiveView(Words()) as view:
-            source = Listed(source) if isinstance(source, list) else source
+        with LiveView(JobLabels()) as view:
+            source = JobList(source) if isinstance(source, list) else source
             return drive(source, executor, view, Limits(**limits))
 
     return run
@@ -100,17 +100,24 @@ def test_a_need_that_is_nobody_s_job_counts_as_done(run, tmp_path):
 
 
 def test_what_needs_a_lost_job_is_blocked_and_the_rest_is_done(run, tmp_path):
-    jobs = [needing(tmp_path, "a"), needing(tmp_path, "b", "a"), needing(tmp_path, "c", "b"),
-            needing(tmp_path, "d")]  # fmt: skip
+    jobs = [
+        needing(tmp_path, "a"),
+        needing(tmp_path, "b", "a"),
+        needing(tmp_path, "c", "b"),
+        needing(tmp_path, "d"),
+    ]
 
     def state(executor, each):
-        return Ended(each, "error", "a bug") if each.id == "a" else done(executor, each)
+        return JobOutcome(each, "error", "a bug") if each.id == "a" else done(executor, each)
 
     ended = run(jobs, Scripted(state)).ended
 
     assert {n: e.outcome for n, e in ended.items()} == {
-        "a": "error", "b": "blocked", "c": "blocked", "d": "done"
-    }  # fmt: skip
+        "a": "error",
+        "b": "blocked",
+        "c": "blocked",
+        "d": "done",
+    }
     assert ended["c"].reason == "it needs b, which is not there"
 
 
@@ -147,7 +154,7 @@ def test_tries_are_budgeted_by_progress(run, tmp_path):
         n = executor.submitted.count(each.id)
         if n < 5:
             each.dir.append("checkpoint", step=n)
-        return Ended(each, "killed", f"signal 9, try {n}")
+        return JobOutcome(each, "killed", f"signal 9, try {n}")
 
     executor = Scripted(state)
     (ended,) = run([job(tmp_path, "a")], executor, retries=2).ended.values()
@@ -182,7 +189,7 @@ def test_a_job_that_an_earlier_process_of_ours_submitted_is_found(run, tmp_path)
 
 def test_a_found_job_that_dies_is_tried_again(run, tmp_path):
     def state(executor, each):
-        return done(executor, each) if executor.submitted else Ended(each, "killed", "signal 9")
+        return done(executor, each) if executor.submitted else JobOutcome(each, "killed", "signal 9")
 
     executor = Scripted(state, found=("a",))
     outcomes = run([job(tmp_path, "a")], executor)
@@ -197,7 +204,7 @@ def test_jobs_that_need_one_another_are_blocked(run, tmp_path):
     ended = run(circle, Scripted(done)).ended
 
     assert {n: e.outcome for n, e in ended.items()} == {"a": "blocked", "b": "blocked", "c": "done"}
-    assert ended["a"].reason == "it needs b, in a circle"
+    assert ended["a"].reason == "it needs b, which is a cycle"
 
 
 def test_a_source_that_asks_again_for_what_runs_gets_it_once(run, tmp_path):
@@ -234,22 +241,41 @@ def test_time_in_a_queue_is_no_silence(run, tmp_path):
 
 def test_a_silent_job_is_ended_as_stalled(run, tmp_path):
     def state(executor, each):
-        return Ended(each, "killed", "signal 9") if executor.cancelled else "running"
+        return JobOutcome(each, "killed", "signal 9") if executor.cancelled else "running"
 
     executor = Scripted(state)
-    (ended,) = run(
-        [job(tmp_path, "a")], executor, heartbeat_timeout_s=0.1, retries=0
-    ).ended.values()
+    (ended,) = run([job(tmp_path, "a")], executor, heartbeat_timeout_s=0.1, retries=0).ended.values()
 
     assert executor.cancelled == [("a", True)]
     assert (ended.outcome, ended.reason[:18]) == ("stalled", "logged nothing for")
 
 
+@pytest.mark.parametrize("logged", [None, "start", "step"])
+def test_a_job_may_be_silent_for_longer_before_the_first_step_of_a_try(run, tmp_path, logged):
+    """Steps of an earlier try do not count."""
+    began = time.monotonic()
+    each = job(tmp_path, "a")
+    each.dir.append("step", step=3)
+
+    def state(executor, each):
+        if logged and not executor.cancelled and executor.submitted == ["a"]:
+            executor.submitted.append(logged)
+            each.dir.append(logged, step=4)
+        if executor.cancelled:
+            return JobOutcome(each, "killed", "signal 9")
+        return done(executor, each) if time.monotonic() > began + 0.5 else "running"
+
+    limits = {"heartbeat_timeout_s": 0.1, "first_step_timeout_s": 9.0, "retries": 0}
+    (ended,) = run([each], Scripted(state), **limits).ended.values()
+
+    assert ended.outcome == ("stalled" if logged == "step" else "done")
+
+
 def test_a_refusal_stops_the_others_or_not(run, tmp_path):
     def state(executor, each):
         if each.id == "a":
-            return Ended(each, "refused", "the disk is full", "/disk", "free some space")
-        return Ended(each, "interrupted") if executor.cancelled else "running"
+            return JobOutcome(each, "refused", "the disk is full", "/disk", "free some space")
+        return JobOutcome(each, "interrupted") if executor.cancelled else "running"
 
     executor = Scripted(state)
     with pytest.raises(LaunchError) as error:
@@ -274,7 +300,7 @@ def test_a_job_that_begins_while_ctrl_c_comes_is_asked_to_stop_too(run, tmp_path
 
     def state(executor, each):
         asked = (each.id, False) in executor.cancelled
-        return Ended(each, "interrupted") if asked else "running"
+        return JobOutcome(each, "interrupted") if asked else "running"
 
     outcomes = run([job(tmp_path, n) for n in "abc"], executor := Late(state))
 
@@ -288,7 +314,7 @@ def test_a_second_ctrl_c_ends_jobs_at_once(run, tmp_path):
         if len(executor.cancelled) < 2:
             signal.raise_signal(signal.SIGINT)
             return "running"
-        return Ended(each, "killed", "signal 9")
+        return JobOutcome(each, "killed", "signal 9")
 
     executor = Scripted(state)
     outcomes = run([job(tmp_path, "a")], executor)
@@ -297,8 +323,99 @@ def test_a_second_ctrl_c_ends_jobs_at_once(run, tmp_path):
     assert outcomes.ended["a"].outcome == "interrupted"
 
 
+class PretendedTime:
+    """A clock on which every turn of the driver takes a second."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        del seconds
+        self.now += 1.0
+
+
+def stopped_after(run, monkeypatch, folder, saves):
+    """The seconds after which a job that was asked to stop was killed, and its outcome.
+
+    `saves` is called with the job and the seconds since it was asked, until it is killed; True: it ends.
+    """
+    clock = PretendedTime()
+    monkeypatch.setattr(driver, "time", clock)
+    asked = []
+
+    def state(executor, each):
+        if not asked:
+            asked.append(clock.now)
+            signal.raise_signal(signal.SIGINT)
+        if (each.id, True) in executor.cancelled:
+            return JobOutcome(each, "killed", "signal 9")
+        if clock.now > asked[0] + 10_000:
+            raise AssertionError("it is never killed")
+        return JobOutcome(each, "interrupted") if saves(each, clock.now - asked[0]) else "running"
+
+    (ended,) = run([job(folder, "a")], Scripted(state)).ended.values()
+    return clock.now - asked[0], ended
+
+
+def grow(each, seconds):
+    """A checkpoint to which every turn adds a byte."""
+    each.dir.checkpoints.mkdir(exist_ok=True)
+    (each.dir.checkpoints / ".partial").write_bytes(b"x" * int(seconds))
+
+
+def test_a_job_that_does_not_stop_is_killed_after_a_minute(run, monkeypatch, tmp_path):
+    seconds, ended = stopped_after(run, monkeypatch, tmp_path, lambda each, seconds: False)
+
+    assert driver.GRACE_S < seconds < driver.GRACE_S + 5
+    assert ended.outcome == "interrupted"
+    assert "its save made no progress" in ended.reason
+
+
+def test_a_save_that_takes_minutes_is_waited_for_while_it_writes(run, monkeypatch, tmp_path):
+    def saves(each, seconds):
+        grow(each, seconds)
+        return seconds > 10 * driver.GRACE_S
+
+    seconds, ended = stopped_after(run, monkeypatch, tmp_path, saves)
+
+    assert seconds > 10 * driver.GRACE_S
+    assert (ended.outcome, ended.reason) == ("interrupted", None)
+
+
+def test_a_save_that_hangs_is_given_up_a_minute_after_its_last_byte(run, monkeypatch, tmp_path):
+    def saves(each, seconds):
+        grow(each, min(seconds, 100))
+
+    seconds, ended = stopped_after(run, monkeypatch, tmp_path, saves)
+
+    assert 100 + driver.GRACE_S <= seconds < 105 + driver.GRACE_S
+    assert "its save made no progress" in ended.reason
+
+
+def test_a_job_that_writes_without_end_is_given_up_in_the_end(run, monkeypatch, tmp_path):
+    seconds, _ = stopped_after(run, monkeypatch, tmp_path, grow)
+
+    assert driver.MOST_GRACE_S <= seconds < driver.MOST_GRACE_S + 5
+
+
+@pytest.mark.parametrize(("allow_s", "expected"), [(500.0, 510.0), (5.0, 60.0), ("long", 60.0)])
+def test_a_job_says_how_long_its_save_may_take(run, monkeypatch, tmp_path, allow_s, expected):
+    """While the disk is waited for nothing grows."""
+
+    def saves(each, seconds):
+        if seconds == 10:
+            each.dir.append("saving", step=3, allow_s=allow_s)
+
+    seconds, _ = stopped_after(run, monkeypatch, tmp_path, saves)
+
+    assert expected <= seconds < expected + 5
+
+
 def test_a_job_that_asks_a_person_is_done_in_this_process(run, tmp_path):
-    asks = replace(job(tmp_path, "a"), resources=Resources(terminal=True))
+    asks = replace(job(tmp_path, "a"), resources=JobResources(terminal=True))
     executor = Scripted(done)
     outcomes = run([asks], executor)
 
@@ -308,7 +425,7 @@ def test_a_job_that_asks_a_person_is_done_in_this_process(run, tmp_path):
 
 def test_ctrl_c_answers_what_a_person_is_asked(run, tmp_path):
     asks = job(tmp_path, "a", n_steps=10, step_s=100.0)
-    asks = replace(asks, resources=Resources(terminal=True))
+    asks = replace(asks, resources=JobResources(terminal=True))
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     outcomes = run([asks, job(tmp_path, "b")], executor := Scripted(done))
 
@@ -319,7 +436,7 @@ def test_ctrl_c_answers_what_a_person_is_asked(run, tmp_path):
 
 PARENT = """
 import sys
-from scalelab.jobs.local import LocalConfig
+from scalelab.jobs.executors.local import LocalConfig
 
 if __name__ == "__main__":
     executor = LocalConfig().start()
@@ -331,9 +448,12 @@ if __name__ == "__main__":
 def test_a_parent_that_is_killed_while_it_times_takes_the_timing_with_it(tmp_path):
     (tmp_path / "parent.py").write_text(PARENT)
     process = subprocess.Popen(
-        [sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True,
-        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        [sys.executable, str(tmp_path / "parent.py")],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     assert process.stdout.readline() == "ready\n"
     deadline = time.monotonic() + 60
     while len(observe.descendants(process.pid)) < 4:  # server, its helper, and the one that times
@@ -361,23 +481,23 @@ def test_the_death_of_the_fork_server_costs_no_job(tmp_path):
                 killed.append(forkserver._forkserver._forkserver_pid)
                 os.kill(killed[0], signal.SIGKILL)
 
-    with View(Words()) as view:
-        outcomes = drive(Listed(jobs), executor, view, Limits())
+    with View(JobLabels()) as view:
+        outcomes = drive(JobList(jobs), executor, view, Limits())
     executor.close()
 
     assert killed
     assert [e.outcome for e in outcomes.ended.values()] == ["done"] * 3
 
 
-class Steps(Words):
-    def shown(self, each):
-        return Shown(each.id, n_steps=100)
+class Steps(JobLabels):
+    def display(self, each):
+        return JobDisplay(each.id, n_steps=100)
 
 
 def test_the_time_left_is_that_of_the_last_minute(tmp_path, monkeypatch):
     """Fast for an hour, then a tenth of that: what is said follows within two minutes."""
     now = [0.0]
-    monkeypatch.setattr("scalelab.jobs.live.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("scalelab.jobs.view.time.monotonic", lambda: now[0])
     each = job(tmp_path, "a")
     with LiveView(Steps()) as view:
         view.added([each])
@@ -397,7 +517,7 @@ def test_the_time_left_is_that_of_the_last_minute(tmp_path, monkeypatch):
 def test_the_time_left_does_not_shrink_between_two_lines_of_a_journal(tmp_path, monkeypatch):
     """One line in 500 s: what is left is reckoned from lines, and silence makes it longer."""
     now = [0.0]
-    monkeypatch.setattr("scalelab.jobs.live.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("scalelab.jobs.view.time.monotonic", lambda: now[0])
     each, told = job(tmp_path, "a"), []
     with LiveView(Steps()) as view:
         view.added([each])
@@ -419,15 +539,17 @@ def test_the_time_left_does_not_shrink_between_two_lines_of_a_journal(tmp_path, 
 
 def test_a_process_that_is_not_the_job_s_is_refused(tmp_path):
     """Two processes of torchrun's on a job of one would both write."""
-    from scalelab.jobs.record import write_down
+    from scalelab.jobs.record import write_record
 
     each = job(tmp_path, "a")
-    write_down(each)
+    write_record(each)
     done = subprocess.run(
         [sys.executable, "-m", "scalelab.jobs.worker", str(each.dir.path)],
         env=os.environ | {"PYTHONPATH": str(ROOT), "RANK": "1", "WORLD_SIZE": "2"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
     assert done.returncode == 2
     assert "error: 2 processes were started, and the job needs 1" in done.stderr
@@ -441,24 +563,27 @@ def test_a_starter_that_is_a_rank_itself_does_not_hand_its_number_on(tmp_path, m
     monkeypatch.setenv("LOCAL_RANK", "3")
     each = job(tmp_path, "a")
     executor = LocalConfig().start()
-    with LiveView(Words()) as view:
-        outcomes = drive(Listed([each]), executor, view, Limits())
+    with LiveView(JobLabels()) as view:
+        outcomes = drive(JobList([each]), executor, view, Limits())
     executor.close()
 
     assert outcomes.ended["a"].outcome == "done"
 
 
 def test_a_held_job_is_told_in_three_parts(tmp_path):
-    from scalelab.jobs.record import write_down
+    from scalelab.jobs.record import write_record
     from scalelab.leases import claim
 
     each = job(tmp_path, "a")
-    write_down(each)
+    write_record(each)
     lease = claim(each.dir.path)
     done = subprocess.run(
         [sys.executable, "-m", "scalelab.jobs.worker", str(each.dir.path)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     lease.release()
 
     assert done.returncode == 2

@@ -7,22 +7,23 @@ import sys
 import time
 from multiprocessing import forkserver
 
-from scalelab.jobs.forks import fork_server, start
+from scalelab.jobs.executors.forkserver import fork_server, start
 
 WHAT_A_CHILD_FINDS = """
 import signal, sys
-from scalelab.jobs.forks import devices_here, fork_server
-from scalelab.launch.final import AMONG_MANY
+from scalelab.jobs.executors.forkserver import devices_here, fork_server
+from scalelab.launch.final_run import PARALLEL_TRAINING
 
 def child(report):
     report.send((
         signal.getsignal(signal.SIGINT) == signal.SIG_IGN,
-        [m for m in ("torch", "scalelab.train.parallel", "scalelab.train.sharded")
+        [m for m in ("torch", "scalelab.train.engines.parallel",
+                     "scalelab.train.checkpoints.sharded")
          if m not in sys.modules],
     ))
 
 if __name__ == "__main__":
-    context = fork_server(AMONG_MANY)
+    context = fork_server(PARALLEL_TRAINING)
     assert "torch" not in sys.modules
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=child, args=(theirs,))
@@ -36,11 +37,14 @@ def test_a_child_is_deaf_to_the_keyboard_and_has_all_that_it_needs(tmp_path):
     (tmp_path / "parent.py").write_text(WHAT_A_CHILD_FINDS)
     done = subprocess.run(
         [sys.executable, str(tmp_path / "parent.py")],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         # A job in the background is started deaf to Ctrl-C, and hands that on.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    )
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "True [] True"

@@ -2,16 +2,19 @@
 
 import pytest
 
+from scalelab.hardware.layout import Layout
 from scalelab.jobs import KINDS
-from scalelab.jobs.base import Job, Resources
-from scalelab.launch.base import LaunchConfig
-from scalelab.launch.settings import FinalSettings
+from scalelab.jobs.base import Job, JobResources
+from scalelab.jobs.settings import LaunchConfig
+from scalelab.launch.job_settings import FinalSettings
+from scalelab.launch.sweep_plan import PlannedJob
+from scalelab.launch.trunk_jobs import trunks_of
 from scalelab.posttrain.jobs import jobs_of
+from scalelab.sweep.base import Proposal
 from scalelab.testing.executors import job
 from scalelab.testing.jobs import check_kind
 from scalelab.testing.stages import planned_stages, tiny_base
-from scalelab.train.layout import Layout
-from scalelab.train.rundir import RunDir
+from scalelab.train.run_directory import RunDir
 
 SFT = {"kind": "sft", "name": "sft", "examples": 8, "batch": 4, "rates": {"lr": 1e-2}}
 
@@ -27,9 +30,24 @@ def made(tmp_path, tiny_spec, tiny_corpus, monkeypatch):
             spec = tiny_spec(n_steps=12)
             run_dir = RunDir(folder / spec.id)
             run_dir.create(spec)
-            return Job(spec.id, run_dir, kind, resources=Resources(), settings=settings)
+            return Job(spec.id, run_dir, kind, resources=JobResources(), settings=settings)
 
         return make, lambda done: done.dir.result().train_curve
+
+    def trunk(folder):
+        schedule = {"kind": "wsd", "trunk": True, "warmup_steps": 2, "cooldown": 0.3}
+        work = []
+        for n_steps in (12, 18):
+            spec = tiny_spec(n_steps=n_steps, schedule=schedule)
+            work.append(PlannedJob(Proposal(spec, None, 1e4, 1e4), RunDir(folder / "t" / spec.id), "planned"))
+            work[-1].run_dir.create(spec)
+        (found,) = trunks_of(work)
+        found.run_dir.create(found.spec)
+        return found.job()
+
+    def left(done):
+        checkpoints = sorted(done.dir.path.parent.glob("*/checkpoints/step-*/state.safetensors"))
+        return [(place.relative_to(done.dir.path.parent), place.read_bytes()) for place in checkpoints]
 
     def stage(folder):
         base = tmp_path / "base"
@@ -40,12 +58,10 @@ def made(tmp_path, tiny_spec, tiny_corpus, monkeypatch):
 
     return {
         "run": run("run", {}),
+        "trunk": (trunk, left),
         "final": run("final", FinalSettings.of(Layout(), LaunchConfig()).to_json()),
         "stage": (stage, lambda done: (done.dir.path / "model.safetensors").read_bytes()),
-        "probe": (
-            lambda folder: job(folder, "probe"),
-            lambda done: done.dir.result_path.read_text(),
-        ),
+        "probe": (lambda folder: job(folder, "probe"), lambda done: done.dir.result_path.read_text()),
     }
 
 

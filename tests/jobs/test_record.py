@@ -5,16 +5,24 @@ import json
 import pytest
 
 from scalelab.errors import LaunchError
-from scalelab.jobs.base import Job, Resources
-from scalelab.jobs.record import path_of, write_down, written_down
-from scalelab.launch.base import LaunchConfig
-from scalelab.launch.settings import FinalSettings
+from scalelab.hardware.layout import Layout
+from scalelab.jobs.base import Job, JobResources
+from scalelab.jobs.record import path_of, read_record, write_record
+from scalelab.jobs.settings import LaunchConfig
+from scalelab.launch.job_settings import FinalSettings
 from scalelab.sealed import SEAL
-from scalelab.train.layout import Layout
-from scalelab.train.rundir import RunDir
+from scalelab.train.process_timeouts import ProcessTimeouts
+from scalelab.train.run_directory import RunDir
 from scalelab.train.stability import Stability
 
-CONFIG = LaunchConfig(checkpoint_s=9.0, heartbeat_timeout_s=77.0, stability=Stability(patience=5))
+TIMEOUTS = ProcessTimeouts(start_s=5000, first_step_s=300)
+CONFIG = LaunchConfig(
+    checkpoint_s=9.0,
+    heartbeat_timeout_s=77.0,
+    stability=Stability(patience=5),
+    timeouts=TIMEOUTS,
+    gradient_sums="micro_batch",
+)
 LAYOUT = Layout(shard=2, recompute=True)
 
 
@@ -22,7 +30,7 @@ LAYOUT = Layout(shard=2, recompute=True)
 def run_dir(tmp_path):
     found = RunDir(tmp_path / "runs" / "fam" / "run00")
     settings = FinalSettings.of(LAYOUT, CONFIG).to_json()
-    write_down(Job("run00", found, "final", resources=Resources(2, 3), settings=settings), 3)
+    write_record(Job("run00", found, "final", resources=JobResources(2, 3), settings=settings), 3)
     return found
 
 
@@ -35,26 +43,50 @@ def told(error):
 
 
 def test_what_was_written_down_is_read(run_dir):
-    record = written_down(run_dir)
+    record = read_record(run_dir)
 
     assert (record.kind, record.processes, record.threads) == ("final", 2, 3)
     found = FinalSettings.read(record.settings, run_dir)
     assert found.layout == LAYOUT
     assert (found.checkpoint_s, found.stall_timeout_s) == (9.0, 77.0)
     assert found.stability == CONFIG.stability
+    assert found.timeouts == TIMEOUTS
+    assert found.gradient_sums == "micro_batch"
+
+
+def test_a_record_from_before_these_were_settings_has_the_defaults(run_dir):
+    settings = dict(read_record(run_dir).settings)
+    del settings["timeouts"], settings["gradient_sums"]
+
+    found = FinalSettings.read(settings, run_dir)
+    assert found.timeouts == ProcessTimeouts()
+    assert found.gradient_sums == "auto"
+
+
+def test_gradient_sums_that_are_unknown_are_refused(run_dir):
+    settings = {**read_record(run_dir).settings, "gradient_sums": "never"}
+    with pytest.raises(LaunchError, match="gradient_sums is 'never'") as error:
+        FinalSettings.read(settings, run_dir)
+    assert told(error.value)
+
+
+def test_the_driver_waits_longer_for_the_first_step_of_a_launched_run():
+    assert CONFIG.launched_limits.first_step_timeout_s == 5077.0
+    assert CONFIG.launched_limits.heartbeat_timeout_s == CONFIG.limits.heartbeat_timeout_s == 77.0
+    assert CONFIG.limits.first_step_timeout_s is None
 
 
 def test_no_damage_is_believed(run_dir, damages):
-    path, before = path_of(run_dir), written_down(run_dir)
+    path, before = path_of(run_dir), read_record(run_dir)
     for data in damages(path.read_bytes(), 200):
         path.write_bytes(data)
         try:
-            assert written_down(run_dir) == before
+            assert read_record(run_dir) == before
         except LaunchError as error:
             told(error)
     path.unlink()
     with pytest.raises(LaunchError, match="there is no job here") as error:
-        written_down(run_dir)
+        read_record(run_dir)
     assert told(error.value)
 
 
@@ -74,9 +106,12 @@ def test_wrong_types_in_settings_are_no_traceback(run_dir, wrong_types):
 
 @pytest.mark.parametrize(
     ("field", "value", "words"),
-    [("kind", "dance", "its kind is 'dance'"), ("processes", 0, "it names 0 processes"),
-     ("threads", 0, "processes of 0 threads")],
-)  # fmt: skip
+    [
+        ("kind", "dance", "its kind is 'dance'"),
+        ("processes", 0, "it names 0 processes"),
+        ("threads", 0, "processes of 0 threads"),
+    ],
+)
 def test_a_record_that_makes_no_sense_is_refused(run_dir, field, value, words):
     from scalelab.jobs.record import JOB, JobRecord
 
@@ -84,5 +119,5 @@ def test_a_record_that_makes_no_sense_is_refused(run_dir, field, value, words):
     del plain[SEAL], plain["schema"]
     JOB.write(path_of(run_dir), JobRecord(**plain | {field: value}))
     with pytest.raises(LaunchError, match=words) as error:
-        written_down(run_dir)
+        read_record(run_dir)
     assert told(error.value)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from scalelab.cli import main
-from scalelab.evals.evalfile import EvalFile
-from scalelab.track.manifest import SweepManifest
+from scalelab.cli.main import main
+from scalelab.evals.file import EvalFile
+from scalelab.records.sweep_manifest import SweepManifest
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
 """A deprecation that MLflow's own use of its packages sets off; it runs in this process here."""
@@ -44,18 +44,18 @@ def models(undisturbed, tmp_path_factory):
     import os
 
     from scalelab.evals.checkpoint import Checkpoint
-    from scalelab.posttrain.networks import merged, write_model
-    from scalelab.posttrain.starting import conversing
+    from scalelab.posttrain.add_chat_tokens import with_chat_tokens
+    from scalelab.posttrain.networks import merged_weights, write_model
 
     os.environ["SCALELAB_CACHE"] = undisturbed.environ["SCALELAB_CACHE"]
     found = []
     for path in sorted(undisturbed.runs.glob("journey/*/result.json"))[:2]:
         base = Checkpoint.load(path.parent)
-        grown = conversing(base, 0)
+        grown = with_chat_tokens(base, 0)
         out = tmp_path_factory.mktemp("model")
         # A context that a question fits in: rotary positions have no end of their own.
         longer = Checkpoint(out, grown.config, grown.network, grown.tokenizer, 128, "", base.corpus)
-        write_model(out, longer, merged(grown.network))
+        write_model(out, longer, merged_weights(grown.network))
         found.append(out)
     return found
 
@@ -95,12 +95,10 @@ def test_everything_that_is_asked_for_is_measured_and_once(here, tmp_path):
     assert code == 0, problems
     record = json.loads((tmp_path / "evals.json").read_text())
     kinds = [one["kind"] for one in record["measured"]]
-    assert {"perplexity", "pairwise", "positions", "ranking", "contamination", "aggregate"} <= set(
-        kinds
-    )
+    assert {"perplexity", "pairwise", "positions", "ranking", "contamination", "aggregate"} <= set(kinds)
     assert kinds.count("perplexity") == 4
     page = (tmp_path / "reports" / "measured" / "README.md").read_text()
-    assert "| Bits per byte [measured] | held-out | words |" in page
+    assert r"| Bits per byte \[measured\] | held-out | words |" in page
     assert "depends on 2 models: one, other" in page
     with sqlite3.connect(tmp_path / "runs" / "mlflow.db") as db:
         kept = db.execute(
@@ -146,10 +144,13 @@ def test_tasks_go_through_lm_eval_in_process_and_exported(here, tmp_path):
     found = json.loads((tmp_path / "evals.json").read_text())["measured"]
     names = [one["name"] for one in found if one["kind"] == "task"]
     assert names == [
-        "choose.full", "choose.letter", "say.written",
-        "choose.full as conversation", "choose.letter as conversation",
+        "choose.full",
+        "choose.letter",
+        "say.written",
+        "choose.full as conversation",
+        "choose.letter as conversation",
         "say.written as conversation",
-    ]  # fmt: skip
+    ]
     gaps = [one["values"] for one in found if one["kind"] == "exported"]
     assert len(gaps) == 6
     assert all(gap["accuracy_gap"] == 0 for gap in gaps)
@@ -164,15 +165,22 @@ def test_prediction_reads_every_finished_run(here, undisturbed, tmp_path):
     shutil.copytree(undisturbed.runs, tmp_path / "runs")
 
     code, _, problems = here(
-        "eval", "tasks.yaml", "--set", "prediction=[{sweep: journey, task: choose}]",
-        "--set", "exported=false", "--json", "evals.json",
-    )  # fmt: skip
+        "eval",
+        "tasks.yaml",
+        "--set",
+        "prediction=[{sweep: journey, task: choose}]",
+        "--set",
+        "exported=false",
+        "--json",
+        "evals.json",
+    )
 
     assert code == 0, problems
     (found,) = [
-        one for one in json.loads((tmp_path / "evals.json").read_text())["measured"]
+        one
+        for one in json.loads((tmp_path / "evals.json").read_text())["measured"]
         if one["kind"] == "prediction"
-    ]  # fmt: skip
+    ]
     assert "10x the largest of 9 models" in found["text"]
     assert "choose: not predictable" in found["text"]
     assert found["values"]["predictable"] == 0.0
@@ -187,9 +195,7 @@ def test_every_evaluation_we_ship_says_its_question(path):
     assert file.question.strip().endswith("?")
 
 
-def test_recipes_are_told_apart_beside_the_baseline_of_one_scale(
-    here, undisturbed, tmp_path, monkeypatch
-):
+def test_recipes_are_told_apart_beside_the_baseline_of_one_scale(here, undisturbed, tmp_path, monkeypatch):
     """Another sweep of other finished runs; what they score is made up, the rest is real."""
     from types import SimpleNamespace
 
@@ -205,20 +211,19 @@ def test_recipes_are_told_apart_beside_the_baseline_of_one_scale(
         accuracy = 0.5 + 0.02 * (len(asked) % 9) + better
         return [
             SimpleNamespace(
-                mode="full", chance=0.25, loss_per_token=SimpleNamespace(value=loss),
+                mode="full",
+                chance=0.25,
+                loss_per_token=SimpleNamespace(value=loss),
                 accuracy=SimpleNamespace(value=accuracy, n=100),
             )
-        ]  # fmt: skip
+        ]
 
-    monkeypatch.setattr("scalelab.evals.choice.evaluate", evaluate)
-    monkeypatch.setattr(
-        "scalelab.evals.measurements.tasks.TasksMeasurement._measure", lambda *args: []
-    )
+    monkeypatch.setattr("scalelab.evals.tasks.multiple_choice.evaluate", evaluate)
+    monkeypatch.setattr("scalelab.evals.tasks.measurement.TasksMeasurement._measure", lambda *args: [])
 
     code, said, problems = here(
-        "eval", "tasks.yaml", "--set",
-        "prediction=[{sweep: journey, task: choose, against: [rival]}]",
-    )  # fmt: skip
+        "eval", "tasks.yaml", "--set", "prediction=[{sweep: journey, task: choose, against: [rival]}]"
+    )
 
     assert code == 0, problems
     assert len(asked) == 18
@@ -239,12 +244,18 @@ def test_a_model_that_does_not_converse_is_left_out_of_pairs_and_said(here, undi
     base = next(undisturbed.runs.glob("journey/*/result.json")).parent
 
     code, said, problems = here(
-        "eval", "measured.yaml", "--set", f"models.raw={base}", "--set", "contamination=[]",
-        "--set", "perplexity=[]",
-    )  # fmt: skip
+        "eval",
+        "measured.yaml",
+        "--set",
+        f"models.raw={base}",
+        "--set",
+        "contamination=[]",
+        "--set",
+        "perplexity=[]",
+    )
 
     assert code == 0, problems
-    assert "raw does not converse, so it is held against nobody" in said
+    assert "raw is a base model and was skipped in pairwise comparison" in said
 
 
 @pytest.mark.parametrize(
@@ -259,7 +270,7 @@ def test_a_model_that_does_not_converse_is_left_out_of_pairs_and_said(here, undi
         ("contamination.0.field=txt", "the record has no text in the field 'txt'"),
         ("contamination.0.rows=none.jsonl", "none.jsonl"),
         ("tasks=[{kind: chioce}]", "unknown task 'chioce'; did you mean 'choice'?"),
-        ("pairwise.concise=be brief", "give both concise and verbose, or none"),
+        ("pairwise.concise=be brief", "give both concise and verbose, or neither"),
     ],
 )
 def test_a_mistake_is_answered_with_its_place_and_mend(here, change, problem):

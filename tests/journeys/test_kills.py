@@ -1,4 +1,4 @@
-"""Killed anywhere, at any time, the same command goes on: same last bit, nothing twice.
+"""Killed anywhere, at any time, the same command resumes: same last bit, nothing twice.
 
 The short form of analysis/kills.py: the process tree of a sweep, its command alone, its fork
 server and single workers are killed at random moments, and so are the preparation of data and a
@@ -90,7 +90,7 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(worlds, undisturbed):
     again = world("sweep", "journey.yaml", *few)
 
     assert process.returncode == 130, stderr
-    assert "the same command goes on from here" in stdout
+    assert "Interrupted. Run the same command to resume." in stdout
     assert "Traceback" not in stderr
     assert again.returncode == 0
     ours, theirs = run_results(journey(world)), run_results(journey(undisturbed))
@@ -113,4 +113,4 @@ def test_ctrl_c_while_the_corpus_is_prepared_is_no_traceback(worlds, tmp_path):
 
     assert process.returncode == 130
     assert "Traceback" not in stderr
-    assert "the same command goes on" in stderr
+    assert "Interrupted. Run the same command to resume." in stderr

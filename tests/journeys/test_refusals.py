@@ -1,7 +1,7 @@
 """What a person can get wrong from the outside, and the three lines that answer each.
 
-Every refusal is asked of the real command line: exit status 2, one problem with its value,
-one `where:`, one `fix:`, no traceback, and nothing half-written left behind.
+Every refusal is asked of the command line: exit status 2, one problem with its value, one `where:`,
+one `fix:`, no traceback, and nothing half-written left behind.
 """
 
 import contextlib
@@ -12,11 +12,24 @@ import sys
 import time
 
 import pytest
+from in_process import in_process
 
 COMMANDS = (
-    "sweep", "runs", "fit", "plan", "launch", "posttrain", "eval", "simulate", "ui", "sync", "run",
-    "data", "export",
-)  # fmt: skip
+    "sweep",
+    "runs",
+    "clean",
+    "fit",
+    "plan",
+    "launch",
+    "posttrain",
+    "eval",
+    "simulate",
+    "ui",
+    "sync",
+    "run",
+    "data",
+    "export",
+)
 HEAVY = {"torch", "mlflow", "optuna", "pandas", "matplotlib", "scipy", "numpy", "pydantic", "rich"}
 
 
@@ -28,10 +41,13 @@ def world(worlds, request):
 
 @pytest.fixture
 def refused(world):
-    """A function that runs a command, expects it to be refused, and returns what was said."""
+    """A function that runs a command, expects it to be refused, and returns what was said.
 
-    def ask(*argv):
-        done = world(*argv)
+    In a process of its own if `process`: where workers are started, or the process is looked at.
+    """
+
+    def ask(*argv, process=False):
+        done = world(*argv) if process else in_process(world, *argv)
         assert done.returncode == 2, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         shown = done.stderr[done.stderr.index("error: ") :]
@@ -65,7 +81,7 @@ def mounted(path, options):
         ("design.budgets=[2e10, 1e10]", "budgets must rise without repeats"),
         ("design.span=500", "can be built"),
         ("recipe.data.epochs=1", "tokens"),
-        ("recipe.evaluation.tokens=100000000", "100M validation tokens are asked for"),
+        ("recipe.evaluation.tokens=100000000", "needs 100M validation tokens"),
         ("recipe.data.source.paths=[nowhere/*.txt]", "nowhere"),
     ],
 )
@@ -74,9 +90,7 @@ def test_a_sweep_that_cannot_be(refused, world, change, problem):
     assert not world.runs.exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "content"), [("empty.txt", b""), ("garbage.txt", bytes(range(256)) * 64)]
-)
+@pytest.mark.parametrize(("name", "content"), [("empty.txt", b""), ("garbage.txt", bytes(range(256)) * 64)])
 def test_files_that_are_no_text(refused, world, name, content):
     (world.path / name).write_bytes(content)
 
@@ -84,7 +98,7 @@ def test_files_that_are_no_text(refused, world, name, content):
 
 
 def test_a_file_that_is_not_there(refused):
-    assert "No such file" in refused("sweep", "gone.yaml")
+    assert "No such file" in refused("sweep", "gone.yaml", process=True)
 
 
 def test_a_sweep_and_a_table_that_are_not_there(refused):
@@ -94,7 +108,7 @@ def test_a_sweep_and_a_table_that_are_not_there(refused):
 
 
 def test_nothing_to_fit(refused, world):
-    assert "which runs should be fitted?" in refused("fit")
+    assert "no source is given" in refused("fit")
 
 
 def test_two_sweeps_in_one_directory(refused, world):
@@ -104,7 +118,7 @@ def test_two_sweeps_in_one_directory(refused, world):
         deadline = time.monotonic() + 60
         while not list(world.runs.glob("journey/*/log.jsonl")) and time.monotonic() < deadline:
             time.sleep(0.05)
-        shown = refused("sweep", "journey.yaml")
+        shown = refused("sweep", "journey.yaml", process=True)
     finally:
         first.send_signal(signal.SIGINT)
         first.communicate(timeout=120)
@@ -123,13 +137,13 @@ def test_a_checkpoint_of_another_run(refused, world):
     (place / "meta.json").write_text(f'{{"spec": "{other.name}", "step": 1}}')
     (place / "state.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
 
-    shown = refused("sweep", "journey.yaml", "--set", "design.budgets=[4e9]")
+    shown = refused("sweep", "journey.yaml", "--set", "design.budgets=[4e9]", process=True)
     assert f"belongs to run {other.name}, not to {one.name}" in shown
 
 
 def test_a_disk_that_fills_up(refused, world):
     with mounted(world.runs, "size=96k"):
-        shown = refused("sweep", "journey.yaml", "--set", "design.budgets=[4e9]")
+        shown = refused("sweep", "journey.yaml", "--set", "design.budgets=[4e9]", process=True)
 
         assert "No space left on device" in shown
         assert "goes on from here" in shown
@@ -141,18 +155,18 @@ def test_a_disk_that_fills_up_under_the_corpus(refused, world):
     small = world.path / "small"
     with mounted(small, "size=16k"):
         world.environ["SCALELAB_CACHE"] = str(small)
-        assert "No space left on device" in refused("data", "journey.yaml")
+        assert "No space left on device" in refused("data", "journey.yaml", process=True)
 
 
 def test_a_disk_that_may_not_be_written(refused, world):
     with mounted(world.runs, "ro"):
-        shown = refused("sweep", "journey.yaml")
+        shown = refused("sweep", "journey.yaml", process=True)
     assert "Read-only file system" in shown
 
 
 def test_help_is_there_at_once_and_loads_nothing_heavy(world):
     done = world("--help")
-    code = "import scalelab.cli as c, sys; c.main(['--help'])"
+    code = "import scalelab.cli.main as c, sys; c.main(['--help'])"
     code = f"import sys\ntry:\n  exec({code!r})\nexcept SystemExit: print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=world.environ, check=True
@@ -166,4 +180,14 @@ def test_help_is_there_at_once_and_loads_nothing_heavy(world):
 
 def test_every_command_explains_itself(world):
     for command in COMMANDS:
-        assert world(command, "--help").stdout.startswith("usage: scalelab " + command)
+        assert in_process(world, command, "--help").stdout.startswith("usage: scalelab " + command)
+
+
+def test_a_setting_that_the_device_cannot_follow_is_refused_before_a_run_begins(refused, world, capfd):
+    shown = refused("sweep", "journey.yaml", "--set", "recipe.attention=flash3")
+
+    assert "attention is flash3, and FlashAttention-3 needs a GPU" in shown
+    assert "where: the device " in shown
+    assert "set `attention: auto`" in shown
+    assert capfd.readouterr().err == ""  # of the process that times
+    assert not [path for path in world.runs.glob("journey/*") if path.is_dir()]

@@ -5,9 +5,9 @@ import shutil
 import subprocess
 
 import pytest
+from listing_text import listing
 
-from scalelab.track.listing import listing
-from scalelab.train.rundir import RunDir
+from scalelab.train.run_directory import RunDir
 
 NO_FLOCK = """
 #include <errno.h>
@@ -38,9 +38,7 @@ def test_four_sweeps_started_together_train_three_runs_once_each(worlds, undistu
     assert [code for _, code in ended] == [0] * 4, ended
     homes = sorted(world.runs.glob("*/*/result.json"))
     starts = [
-        event["event"]
-        for log in world.runs.glob("*/*/log.jsonl")
-        for event in RunDir(log.parent).events()
+        event["event"] for log in world.runs.glob("*/*/log.jsonl") for event in RunDir(log.parent).events()
     ].count("start")
     assert len(homes) == starts == 3
     theirs = {path.parent.name: path for path in undisturbed.runs.glob("journey/*/result.json")}

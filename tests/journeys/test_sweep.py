@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 
 import pandas as pd
+from in_process import in_process
 
 
 def losses(world, sweep="journey"):
@@ -43,11 +44,11 @@ def test_a_sweep_trains_its_family_and_mirrors_it(undisturbed):
 
 def test_runs_lists_what_there_is(undisturbed, tmp_path):
     every = undisturbed("runs")
-    one = undisturbed("runs", "journey", "--out", str(tmp_path / "runs.csv"))
+    one = in_process(undisturbed, "runs", "journey", "--out", str(tmp_path / "runs.csv"))
     table = pd.read_csv(tmp_path / "runs.csv")
 
     assert "journey" in every.stdout
-    assert "9 finished" in every.stdout
+    assert ["journey", "9", "9"] in [line.split() for line in every.stdout.splitlines()]
     assert dict(zip(table["run"], table["loss"], strict=True)) == losses(undisturbed)
     assert all(run in one.stdout for run in losses(undisturbed))
 
@@ -68,8 +69,8 @@ def test_a_second_sweep_trains_only_what_is_new(undisturbed, worlds):
     shutil.copy(undisturbed.path / "journey.yaml", world.path)
 
     done = world("sweep", "journey.yaml", "--set", "name=second", "--set", "design.replicates=1")
-    table = world("runs", "second")
-    fit = world("fit", "second", "--replicates", "50")
+    table = in_process(world, "runs", "second")
+    fit = in_process(world, "fit", "second", "--replicates", "50")
 
     assert done.returncode == 0, done.stderr
     assert "9 done already; 2 to train" in done.stdout
@@ -86,21 +87,19 @@ def test_a_dry_run_shows_every_run_and_touches_nothing(worlds):
 
     assert done.returncode == 0, done.stderr
     assert "9 runs" in done.stdout
-    assert "time: about" in done.stdout
+    assert "Time: about" in done.stdout
     assert len(plan["runs"]) == 9
     assert all(run["seconds_estimated"] > 0 for run in plan["runs"])
     assert not world.runs.exists()
 
 
 def test_fit_answers_in_words_numbers_and_pictures(undisturbed):
-    done = undisturbed(
-        "fit", "journey", "--replicates", "100", "--json", "out.json", "--target", "1e12"
-    )
+    done = undisturbed("fit", "journey", "--replicates", "100", "--json", "out.json", "--target", "1e12")
     report = undisturbed.path / "reports/journey"
     fit = json.loads((undisturbed.path / "out.json").read_text())
 
     assert done.returncode == 0, done.stderr
-    assert "EXTRAPOLATED" in done.stdout
+    assert "Forecast (extrapolated)" in done.stdout
     assert fit["schema"] == 1
     assert fit["n_runs"] == 9
     assert fit["param_count"] == "matmul"
@@ -121,7 +120,9 @@ def test_fit_takes_a_strangers_table(worlds):
     (world.path / "table.csv").write_text("\n".join(rows))
 
     names = "n_params=N,n_tokens=D,loss=L"
-    done = world("fit", "table.csv", "--columns", names, "--replicates", "50", "--json", "fit.json")
+    done = in_process(
+        world, "fit", "table.csv", "--columns", names, "--replicates", "50", "--json", "fit.json"
+    )
     found = json.loads((world.path / "fit.json").read_text())["laws"]["chinchilla"]["params"]
 
     assert done.returncode == 0, done.stderr
@@ -146,7 +147,7 @@ def test_a_finished_run_leaves_the_house(undisturbed, tmp_path):
     from transformers import AutoModelForCausalLM
 
     run = next(iter(losses(undisturbed)))
-    done = undisturbed("export", f"runs/journey/{run}", str(tmp_path / "hf"))
+    done = in_process(undisturbed, "export", f"runs/journey/{run}", str(tmp_path / "hf"))
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
     text = torch.tensor([list(b"the model reads a token then")])
 

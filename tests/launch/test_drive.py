@@ -19,17 +19,17 @@ import pytest
 from scalelab import registry
 from scalelab.errors import LaunchError
 from scalelab.jobs import EXECUTORS
-from scalelab.jobs.base import Capabilities, Devices, Ended, ExecutorConfig
-from scalelab.jobs.gangs import refuse_gang
-from scalelab.jobs.record import write_down
-from scalelab.jobs.worker import Assignment, told
-from scalelab.launch.plan import PlannedWork
-from scalelab.launch.sweepfile import SweepFile
-from scalelab.launch.sweeping import the_only_driver, train_all
+from scalelab.jobs.base import AvailableDevices, Capabilities, ExecutorConfig, JobOutcome
+from scalelab.jobs.executors.process_group import refuse_gang
+from scalelab.jobs.record import write_record
+from scalelab.jobs.worker import Assignment, run_reported
+from scalelab.launch.sweep_plan import PlannedJob
+from scalelab.launch.sweep_run import sweep_lock, train_all
 from scalelab.leases import claim
 from scalelab.sweep.base import Proposal
+from scalelab.sweep.file import SweepFile
 from scalelab.train.loop import train
-from scalelab.train.rundir import RunDir
+from scalelab.train.run_directory import RunDir
 
 THIRD = "deferred"
 WEIRD = ["plain", "with space", "quo'te\"s; echo foo", "line\nbreak"]
@@ -45,7 +45,7 @@ def make(tmp_path, tiny_spec):
             spec = tiny_spec(seed=seed, **changes)
             run_dir = RunDir(tmp_path / folder / spec.id)
             run_dir.create(spec)
-            work.append(PlannedWork(Proposal(spec, 1e9, 1e4, 1e4), run_dir, "planned"))
+            work.append(PlannedJob(Proposal(spec, 1e9, 1e4, 1e4), run_dir, "planned"))
         return work
 
     return make
@@ -80,7 +80,7 @@ class DeferredConfig(ExecutorConfig):
 
 class Deferred:
     capabilities = Capabilities(gangs=False, timing=False, blocking=True)
-    devices = Devices(1, "one that waits", 1)
+    devices = AvailableDevices(1, "one that waits", 1)
 
     def __init__(self):
         self.trained, self._waiting, self._stopping = [], [], False
@@ -99,9 +99,9 @@ class Deferred:
         if self._waiting:
             job = self._waiting.pop(0)
             self.trained.append(job.id)
-            record = write_down(job)
-            said = told(Assignment(job.dir, record.settings, 0, 1, lambda: self._stopping), record)
-            states[job.id] = Ended(job, said.outcome, said.reason, said.where, said.fix)
+            record = write_record(job)
+            said = run_reported(Assignment(job.dir, record.settings, 0, 1, lambda: self._stopping), record)
+            states[job.id] = JobOutcome(job, said.outcome, said.reason, said.where, said.fix)
         return states
 
     def cancel(self, ids, *, now):
@@ -263,7 +263,7 @@ def test_waiting_for_another_process_can_be_interrupted(make, executor):
 def test_the_longest_go_first(make, local, tiny_spec):
     work = make(3)
     work = [
-        PlannedWork(w.proposal, w.run_dir, w.state, seconds)
+        PlannedJob(w.proposal, w.run_dir, w.state, seconds)
         for w, seconds in zip(work, (1.0, 3.0, 2.0), strict=True)
     ]
     run(work, local(slots=1))
@@ -365,8 +365,8 @@ def test_an_interrupt_saves_and_stops_and_the_same_call_goes_on(make, local):
 
 def test_one_sweep_directory_has_one_driver(tmp_path):
     with (
-        the_only_driver(tmp_path, "a"),
+        sweep_lock(tmp_path, "a"),
         pytest.raises(LaunchError, match="the sweep 'a' is being run by another process") as error,
     ):
-        the_only_driver(tmp_path, "a").__enter__()
+        sweep_lock(tmp_path, "a").__enter__()
     assert f"held by process {os.getpid()}" in str(error.value)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from scalelab.errors import RunError
-from scalelab.launch import homes
-from scalelab.launch.plan import place
+from scalelab.launch import shared_runs
+from scalelab.launch.sweep_plan import place
 from scalelab.sweep.base import Proposal
-from scalelab.train.rundir import RunDir
+from scalelab.train.run_directory import RunDir
 
 OLD = Path(__file__).parents[1] / "fixtures" / "unsealed" / "sweeps"
 
@@ -26,7 +26,7 @@ def old(tmp_path):
 def test_a_run_from_before_is_found_and_not_trained_again(old):
     root, spec = old
     for sweep in ("smoke", "another"):
-        (work,) = place((Proposal(spec, 1e9, 1e4, 1e4),), root, sweep, homes.settle)
+        (work,) = place((Proposal(spec, 1e9, 1e4, 1e4),), root, sweep, shared_runs.settle)
 
         assert work.state == "done"
         assert work.run_dir.path == root / "smoke" / "6930f60c79db"
@@ -36,7 +36,7 @@ def test_a_run_from_before_is_found_and_not_trained_again(old):
 def test_a_run_from_before_that_has_begun_goes_on_under_its_old_id(old):
     root, spec = old
     (root / "smoke" / "6930f60c79db" / "result.json").unlink()
-    (work,) = place((Proposal(spec, 1e9, 1e4, 1e4),), root, "smoke", homes.settle)
+    (work,) = place((Proposal(spec, 1e9, 1e4, 1e4),), root, "smoke", shared_runs.settle)
 
     assert work.state == "resumes"
     assert work.run_dir.run == "6930f60c79db"
@@ -48,10 +48,10 @@ def test_the_first_who_asks_decides_where_a_run_is_trained(tmp_path, tiny_spec):
     for sweep in ("a", "b"):
         (tmp_path / sweep).mkdir()
 
-    assert homes.find(spec, tmp_path, "b").path.parent.name == "b"  # only looked
-    assert homes.settle(spec, tmp_path, "a").path == tmp_path / "a" / spec.id
-    assert homes.settle(spec, tmp_path, "b").path == tmp_path / "a" / spec.id
-    assert homes.find(spec, tmp_path, "b").path == tmp_path / "a" / spec.id
+    assert shared_runs.find(spec, tmp_path, "b").path.parent.name == "b"  # only looked
+    assert shared_runs.settle(spec, tmp_path, "a").path == tmp_path / "a" / spec.id
+    assert shared_runs.settle(spec, tmp_path, "b").path == tmp_path / "a" / spec.id
+    assert shared_runs.find(spec, tmp_path, "b").path == tmp_path / "a" / spec.id
 
 
 def test_of_many_who_ask_at_once_all_get_the_same_answer(tmp_path, tiny_spec):
@@ -63,7 +63,7 @@ def test_of_many_who_ask_at_once_all_get_the_same_answer(tmp_path, tiny_spec):
 
         def ask(sweep, spec=spec, at_once=at_once, answers=answers):
             at_once.wait()
-            answers.append(homes.settle(spec, tmp_path, sweep).path)
+            answers.append(shared_runs.settle(spec, tmp_path, sweep).path)
 
         threads = [threading.Thread(target=ask, args=(sweep,)) for sweep in names]
         for thread in threads:
@@ -79,19 +79,19 @@ def test_a_home_that_was_deleted_is_followed_by_another(tmp_path, tiny_spec):
     spec = tiny_spec()
     for sweep in ("a", "b", "c"):
         (tmp_path / sweep).mkdir()
-    homes.settle(spec, tmp_path, "a")
+    shared_runs.settle(spec, tmp_path, "a")
     (tmp_path / "a").rmdir()
 
-    assert homes.settle(spec, tmp_path, "b").path == tmp_path / "b" / spec.id
-    assert homes.settle(spec, tmp_path, "c").path == tmp_path / "b" / spec.id
+    assert shared_runs.settle(spec, tmp_path, "b").path == tmp_path / "b" / spec.id
+    assert shared_runs.settle(spec, tmp_path, "c").path == tmp_path / "b" / spec.id
 
 
 def test_a_home_that_leads_out_is_refused(tmp_path, tiny_spec):
     spec = tiny_spec()
     (tmp_path / "a").mkdir()
-    homes.settle(spec, tmp_path, "a")
+    shared_runs.settle(spec, tmp_path, "a")
     (path,) = (tmp_path / ".homes").iterdir()
-    path.write_text(homes.HOME.text(homes.Home(spec.id, "../..")))
+    path.write_text(shared_runs.HOME.text(shared_runs.RunLocation(spec.id, "../..")))
 
     with pytest.raises(RunError, match=r"in the sweep '\.\./\.\.'"):
-        homes.settle(spec, tmp_path, "b")
+        shared_runs.settle(spec, tmp_path, "b")

@@ -14,22 +14,22 @@ import pytest
 from safetensors.torch import load_file
 
 from scalelab.errors import LaunchError
-from scalelab.jobs.base import Job, Resources
-from scalelab.jobs.drive import Listed, drive
-from scalelab.jobs.forks import fork_server
-from scalelab.jobs.live import LiveView, Words
-from scalelab.jobs.local import LocalConfig
-from scalelab.jobs.record import write_down
-from scalelab.launch.base import LaunchConfig
-from scalelab.launch.final import AMONG_MANY
-from scalelab.launch.settings import FinalSettings
+from scalelab.hardware.layout import Layout, parse_layout
+from scalelab.jobs.base import Job, JobResources
+from scalelab.jobs.driver import JobList, drive
+from scalelab.jobs.executors.forkserver import fork_server
+from scalelab.jobs.executors.local import LocalConfig
+from scalelab.jobs.record import write_record
+from scalelab.jobs.settings import LaunchConfig
+from scalelab.jobs.view import JobLabels, LiveView
+from scalelab.launch.final_run import PARALLEL_TRAINING
+from scalelab.launch.job_settings import FinalSettings
 from scalelab.sealed import Checksum, file_digest
-from scalelab.train.checkpoint import parse_file
-from scalelab.train.divide import refuse_layout
-from scalelab.train.layout import Layout
+from scalelab.train.checkpoints.sharded import META
+from scalelab.train.checkpoints.unsharded import parse_file
+from scalelab.train.engines.layout_checks import refuse_layout
 from scalelab.train.loop import train
-from scalelab.train.rundir import RunDir
-from scalelab.train.sharded import META
+from scalelab.train.run_directory import RunDir
 
 CONFIG = LaunchConfig(heartbeat_timeout_s=60, retries=2)
 SHORT = 20
@@ -54,7 +54,7 @@ def server():
         leftover.kill()
         leftover.join()
     forkserver._forkserver._stop()
-    fork_server(("scalelab.jobs.worker", *AMONG_MANY))
+    fork_server(("scalelab.jobs.worker", *PARALLEL_TRAINING))
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ class View(LiveView):
     """A live view that calls a function of the test's at every turn of the driver."""
 
     def __init__(self, do):
-        super().__init__(Words())
+        super().__init__(JobLabels())
         self.do = do
 
     def tick(self):
@@ -83,16 +83,16 @@ class View(LiveView):
 
 
 def job_of(run_dir, layout, config=CONFIG):
-    resources, settings = Resources(layout.devices, 1), FinalSettings.of(layout, config).to_json()
+    resources, settings = (JobResources(layout.devices, 1), FinalSettings.of(layout, config).to_json())
     return Job(run_dir.run, run_dir, "final", resources=resources, settings=settings)
 
 
 def launched(run_dir, layout, tick=lambda: None, config=CONFIG):
     """How the run ended."""
-    executor = LocalConfig().start(AMONG_MANY)
+    executor = LocalConfig().start(PARALLEL_TRAINING)
     try:
         with View(tick) as view:
-            source = Listed([job_of(run_dir, layout, config)])
+            source = JobList([job_of(run_dir, layout, config)])
             return drive(source, executor, view, config.limits).ended[run_dir.run]
     finally:
         executor.close()
@@ -141,9 +141,7 @@ def test_every_layout_gives_the_curve_of_one_process(run, straight, layout):
     assert result.loss == pytest.approx(alone.loss, rel=2e-4)
     assert result.loss_se == pytest.approx(alone.loss_se, rel=1e-2)
     weights = load_file(run_dir.weights_path)
-    assert {k: v.shape for k, v in weights.items()} == {
-        k: v.shape for k, v in straight["weights"].items()
-    }
+    assert {k: v.shape for k, v in weights.items()} == {k: v.shape for k, v in straight["weights"].items()}
     assert result.n_tokens == alone.n_tokens
     assert result.flops == alone.flops
 
@@ -236,9 +234,7 @@ def test_it_goes_on_under_another_layout(run, never_moved, later):
     assert result.layout == later.to_json()
     assert result.n_resumes == 1
     assert result.loss == pytest.approx(alone.loss, rel=2e-3)
-    assert [p[2] for p in result.train_curve] == pytest.approx(
-        [p[2] for p in alone.train_curve], rel=2e-3
-    )
+    assert [p[2] for p in result.train_curve] == pytest.approx([p[2] for p in alone.train_curve], rel=2e-3)
 
 
 def interrupt(run_dir, layout, step):
@@ -270,9 +266,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(run, never_moved, harm
         file.unlink()
     result = launch(run_dir, later)
 
-    assert events(run_dir, "checkpoint_passed_over")[0]["reason"].startswith(
-        f"{newest.name}: {file.name}"
-    )
+    assert events(run_dir, "checkpoint_passed_over")[0]["reason"].startswith(f"{newest.name}: {file.name}")
     assert events(run_dir, "resume")[-1]["step"] == int(before.name.removeprefix("sharded-"))
     assert result.loss == pytest.approx(alone.loss, rel=2e-3)
 
@@ -300,17 +294,26 @@ def test_a_checkpoint_of_another_run_is_refused_in_every_process(run):
 def test_torchrun_starts_the_same_processes(run):
     alone = train(run("alone", n_steps=SHORT))
     run_dir = run("torchrun", n_steps=SHORT)
-    write_down(job_of(run_dir, Layout(shard=2)))
+    write_record(job_of(run_dir, Layout(shard=2)))
     done = subprocess.run(
         [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-            "--max-restarts", "0", "-m", "scalelab.jobs.worker", str(run_dir.path),
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "--max-restarts",
+            "0",
+            "-m",
+            "scalelab.jobs.worker",
+            str(run_dir.path),
         ],
         capture_output=True,
         text=True,
         timeout=240,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
 
     assert done.returncode == 0, done.stderr
     assert run_dir.result().loss == pytest.approx(alone.loss, rel=2e-4)
@@ -350,8 +353,44 @@ def test_a_layout_that_cannot_carry_the_run_is_refused_by_its_numbers(run):
         assert "fix:" in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("asked", "layout", "words"),
+    [
+        (
+            {"cross_entropy": "chunked"},
+            Layout(tensor=2),
+            "cross_entropy is chunked, and the vocabulary is cut",
+        ),
+        (
+            {"cross_entropy": "chunked"},
+            Layout(pipeline=2, micro_batches=2),
+            "cross_entropy is chunked, and pipeline stages give plain logits",
+        ),
+        ({"cuda_graphs": "on"}, Layout(shard=2), "cuda_graphs is on, and 2 processes share the run"),
+    ],
+)
+def test_a_setting_that_a_layout_cannot_follow_is_refused_by_its_name(run, asked, layout, words):
+    spec = run("refused").spec()
+    refuse_layout(layout, spec)
+    with pytest.raises(LaunchError, match=words) as refusal:
+        refuse_layout(layout, spec.model_copy(update=asked))
+    assert f"`{next(iter(asked))}: auto`" in refusal.value.fix
+    refuse_layout(Layout(), spec.model_copy(update=asked))
+
+
 def test_too_few_gpus_are_refused(run, monkeypatch):
-    gpu = {"kind": "cuda", "name": "a GPU", "memory_bytes": 1 << 30}
-    monkeypatch.setattr("scalelab.jobs.local.devices_here", lambda context: [gpu])
+    gpu = {"kind": "cuda", "name": "a GPU", "memory_bytes": 1 << 30, "auto": "bf16"}
+    monkeypatch.setattr("scalelab.jobs.executors.local.devices_here", lambda context: [gpu])
     with pytest.raises(LaunchError, match="asks for 2 GPUs, 1 are here"):
         launch(run("gpus"), Layout(shard=2))
+
+
+@pytest.mark.parametrize("text", ["recompute=0", "offload=false", "recompute=2", "tensor=", "rows=2"])
+def test_a_layout_that_cannot_be_read_is_refused(text):
+    with pytest.raises(LaunchError, match="cannot read"):
+        parse_layout(text, Layout())
+
+
+def test_flags_of_a_layout_need_no_value():
+    assert parse_layout("recompute,tensor=2", Layout()) == Layout(tensor=2, recompute=True)
+    assert parse_layout("recompute=1", Layout()).recompute

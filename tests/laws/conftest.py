@@ -35,9 +35,7 @@ def valley_family(
     parts = []
     for C in budgets:
         offset = np.exp(rng.uniform(-drift, drift))
-        N = np.repeat(
-            optimal_size(C, **truth) * offset * np.geomspace(1 / factor, factor, sizes), seeds
-        )
+        N = np.repeat(optimal_size(C, **truth) * offset * np.geomspace(1 / factor, factor, sizes), seeds)
         D = C / (6 * N)
         L = truth["E"] + truth["A"] / N ** truth["alpha"] + truth["B"] / D ** truth["beta"]
         L = L * np.exp(noise * rng.standard_normal(N.size))
@@ -105,9 +103,7 @@ def hoffmann_245():
         pytest.skip("the public points are not beside the repository")
     with open(path, encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    N, C, L = (
-        np.array([float(r[k]) for r in rows]) for k in ("Model Size", "Training FLOP", "loss")
-    )
+    N, C, L = (np.array([float(r[k]) for r in rows]) for k in ("Model Size", "Training FLOP", "loss"))
     return Observations.of(N, C / (6 * N), L, C=C)
 
 
@@ -125,7 +121,5 @@ def olmo():
         pytest.skip("the public points are not beside the repository")
     with open(path, encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    N, D, cost, L = (
-        np.array([float(r[k]) for r in rows]) for k in ("N", "D", "flops_per_tok", "c4_ce_ma5")
-    )
+    N, D, cost, L = (np.array([float(r[k]) for r in rows]) for k in ("N", "D", "flops_per_tok", "c4_ce_ma5"))
     return Observations.of(N, D, L, C=cost * D)

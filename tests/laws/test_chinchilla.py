@@ -5,8 +5,8 @@ import pytest
 from scipy.optimize import minimize, minimize_scalar
 
 from scalelab.errors import FitError
-from scalelab.laws import fitting
-from scalelab.laws.chinchilla import Chinchilla, optimum
+from scalelab.laws import solver
+from scalelab.laws.forms.chinchilla import Chinchilla, optimum
 from scalelab.laws.observations import Observations
 
 
@@ -74,22 +74,22 @@ def test_an_unscaled_objective_with_default_tolerances_is_caught(published, redu
 
     ends = [minimize(unscaled, s, jac=True, method="L-BFGS-B") for s in surface.starts()[::3]]
     theta = np.array([end.x for end in ends])
-    _, solver = fitting.judge(surface, fitting.look(surface, theta))
+    _, search = solver.judge(surface, solver.evaluate(surface, theta))
 
     assert sum(end.success for end in ends) > len(ends) / 2
-    assert not solver.converged
-    assert solver.gradient_norm > 1e3 * published.solver.gradient_norm
+    assert not search.converged
+    assert search.gradient_norm > 1e3 * published.solver.gradient_norm
     if reduced is np.mean:
-        assert solver.agreement < 0.5
+        assert search.agreement < 0.5
 
 
 def test_a_start_is_never_a_fit(published):
     surface = published.surface
     starts = surface.starts()
 
-    _, solver = fitting.judge(surface, fitting.look(surface, starts))
+    _, search = solver.judge(surface, solver.evaluate(surface, starts))
 
-    assert not solver.converged
+    assert not search.converged
 
 
 def test_slope_is_the_derivative_of_the_value(published):
@@ -106,7 +106,7 @@ def test_bend_is_the_derivative_of_the_slope(published):
     surface, theta = published.surface, published.theta + 0.1
     pull = np.linspace(-1, 1, 240)
 
-    bend = surface.bend(theta[None], surface.at(theta[None])[1], pull[None])[0]
+    bend = surface.hessian(theta[None], surface.at(theta[None])[1], pull[None])[0]
 
     for k, h in enumerate(1e-6 * np.eye(5)):
         up, down = (surface.at(x[None])[1][0] for x in (theta + h, theta - h))
@@ -191,7 +191,7 @@ def test_a_large_table_ends_where_every_start_on_all_of_it_does(truth):
 
     fit = Chinchilla().fit(runs)
 
-    every = fitting.search(fit.surface, fit.surface.starts()[::6])
+    every = solver.search(fit.surface, fit.surface.starts()[::6])
     assert fit.scaled == pytest.approx(every.objective.min(), rel=1e-9)
     assert fit.solver.converged
     assert fit.solver.starts == len(fit.surface.starts())

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from scalelab.laws import chinchilla
-from scalelab.laws.conversion import (
+from scalelab.laws.forms import chinchilla
+from scalelab.laws.token_cost import TokenCost
+from scalelab.study.conversion import (
     frontier_compute,
     local_exponent,
     non_embedding_params,
     regressed_exponent,
     total_params,
 )
-from scalelab.laws.tokencost import TokenCost
 
 EPOCH = {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658}
 HOFFMANN = {"E": 1.6934, "A": 406.4, "B": 410.7, "alpha": 0.3392, "beta": 0.2849}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scalelab.errors import FitError
-from scalelab.laws.envelope import Envelope
+from scalelab.laws.isoflop.envelope import Envelope
 from scalelab.laws.observations import Observations
 
 
@@ -66,8 +66,7 @@ def test_ends_of_the_grid_and_lonely_curves_are_dropped_and_counted():
     # Two curves overlap from the second curve's first row to the last but one's last.
     C = fit.runs.C.reshape(12, 4)
     assert alone == pytest.approx(
-        1500 * np.log((C[1, 0] / C[0, 0]) * (C[-1, -1] / C[-2, -1])) / np.log(C.max() / C.min()),
-        abs=2,
+        1500 * np.log((C[1, 0] / C[0, 0]) * (C[-1, -1] / C[-2, -1])) / np.log(C.max() / C.min()), abs=2
     )
 
 
@@ -96,7 +95,7 @@ def test_several_curves_per_size_are_one_choice_more():
         run=np.char.add("again ", worse.run),
         group=np.char.add("again ", worse.group),
     )
-    fields = [name for name in vars(runs) if name != "columns"]
+    fields = [name for name in vars(runs) if name not in ("columns", "recipe")]
     both = Observations(
         **{k: np.concatenate([getattr(runs, k), getattr(worse, k)]) for k in fields},
         columns={k: np.concatenate([value, worse.columns[k]]) for k, value in runs.columns.items()},

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from scalelab.errors import FitError
-from scalelab.laws.frontier import Frontier, KaplanC, efficient
+from scalelab.laws.isoflop.frontier import FrontierLaw, KaplanC, efficient
 from scalelab.laws.observations import Observations
 
 GAMMA = 0.35 * 0.37 / 0.72
@@ -21,7 +21,7 @@ def of_compute(C, L):
 
 def test_finds_the_floor_and_the_exponent_of_a_surface(family):
     """On a Chinchilla surface L* is exactly E + K C^-gamma, gamma = alpha beta/(alpha+beta)."""
-    fit = Frontier().fit(family())
+    fit = FrontierLaw().fit(family())
 
     assert fit.params["E"] == pytest.approx(1.8, rel=1e-6)
     assert fit.params["gamma"] == pytest.approx(GAMMA, rel=1e-6)
@@ -30,7 +30,7 @@ def test_finds_the_floor_and_the_exponent_of_a_surface(family):
 
 
 def test_params_give_the_loss_in_flops(family):
-    fit = Frontier().fit(family(noise=0.002))
+    fit = FrontierLaw().fit(family(noise=0.002))
     p = fit.params
 
     assert fit.predict(C=1e23) == pytest.approx(p["E"] + p["K"] * 1e23 ** -p["gamma"], rel=1e-12)
@@ -49,7 +49,7 @@ def test_finds_the_published_power_of_compute():
 
 
 def test_replicates_scatter_around_the_fit(family):
-    fit = Frontier().fit(family(noise=0.002))
+    fit = FrontierLaw().fit(family(noise=0.002))
 
     drawn = fit.replicates(400, 0)
 
@@ -71,7 +71,7 @@ def test_without_budgets_it_follows_the_efficient_runs_and_says_so():
     C = np.geomspace(1e17, 1e21, 9)
     C, L = np.tile(C, 2), np.concatenate([1.7 + 90 * C**-0.1, 2 + 90 * C**-0.1])
 
-    fit = Frontier().fit(of_compute(C, L))
+    fit = FrontierLaw().fit(of_compute(C, L))
 
     assert fit.params == pytest.approx({"E": 1.7, "K": 90, "gamma": 0.1}, rel=1e-3)
     assert len(fit.C) == 9
@@ -85,7 +85,7 @@ def test_a_refused_budget_is_no_point_and_is_told(family):
     falling = runs.flops_planned == 3e18
     L = np.where(falling, 4 - 0.01 * np.arange(len(runs)), runs.L)
 
-    fit = Frontier().fit(replace(runs, L=L))
+    fit = FrontierLaw().fit(replace(runs, L=L))
 
     assert len(fit.C) == 4
     assert "1 budgets refused: no interior minimum" in fit.warnings
@@ -94,8 +94,8 @@ def test_a_refused_budget_is_no_point_and_is_told(family):
 
 def test_points_without_a_floor_break_the_law_that_claims_one():
     C = np.geomspace(1e17, 1e21, 6)
-    bent = Frontier().fit(of_compute(C, -0.5 + 4 * (C / 1e19) ** -0.1))
-    straight = Frontier().fit(of_compute(C, 5 - 0.1 * np.log(C / 1e17)))
+    bent = FrontierLaw().fit(of_compute(C, -0.5 + 4 * (C / 1e19) ** -0.1))
+    straight = FrontierLaw().fit(of_compute(C, 5 - 0.1 * np.log(C / 1e17)))
 
     assert any("show no floor: best E = -0.5" in fault for fault in bent.broken)
     assert any("edge of the search" in fault for fault in straight.broken)
@@ -110,7 +110,7 @@ def test_a_loss_that_rises_with_compute_breaks_the_power_law(family):
     assert any("does not fall with compute" in fault for fault in fit.broken)
 
 
-@pytest.mark.parametrize(("law", "n"), [(Frontier(), 3), (KaplanC(), 2)])
+@pytest.mark.parametrize(("law", "n"), [(FrontierLaw(), 3), (KaplanC(), 2)])
 def test_refuses_too_few_points(family, law, n):
     with pytest.raises(FitError, match=f"{n} minima of isoFLOP slices cannot show") as caught:
         law.fit(family(budgets=(1e18, 1e19, 1e20)[:n]))
@@ -118,7 +118,7 @@ def test_refuses_too_few_points(family, law, n):
     assert f"until {n + 1} have an interior minimum" in caught.value.fix
 
 
-@pytest.mark.parametrize("law", [Frontier(), KaplanC()])
+@pytest.mark.parametrize("law", [FrontierLaw(), KaplanC()])
 def test_refuses_compute_that_hardly_varies(law):
     C = np.linspace(1e18, 1.5e18, 8)
 

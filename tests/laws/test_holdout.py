@@ -3,16 +3,17 @@
 import numpy as np
 import pytest
 
-from scalelab.laws.chinchilla import Chinchilla
-from scalelab.laws.holdout import TOLERANCE, HoldOut, Trial, hold_out
-from scalelab.laws.isoflop import IsoFlop
+from scalelab.laws.base import Optimum
+from scalelab.laws.forms.chinchilla import Chinchilla
+from scalelab.laws.isoflop.law import IsoFlopLaw
 from scalelab.laws.observations import Observations
+from scalelab.study.holdout import TOLERANCE, HoldOut, HoldoutTrial, hold_out
 
-LAWS = {"isoflop": IsoFlop(), "chinchilla": Chinchilla()}
+LAWS = {"isoflop": IsoFlopLaw(), "chinchilla": Chinchilla()}
 
 
 def record(fold, error, law="chinchilla"):
-    return Trial(law, 1e18, fold * 1e18, 10, 5, error, None, None)
+    return HoldoutTrial(law, 1e18, fold * 1e18, 10, 5, error, None, None)
 
 
 def test_every_origin_is_asked_for_every_larger_budget(family):
@@ -81,3 +82,14 @@ def test_three_budgets_leave_one_test(family):
     test = hold_out(family(budgets=(1e18, 3e18, 1e19), noise=0.001), LAWS)
 
     assert {(t.origin, t.flops) for t in test.tests} == {(3e18, 1e19)}
+
+
+@pytest.mark.parametrize(("N", "L"), [(1e-200, 2.0), (np.inf, 2.0), (1e9, np.nan), (1e9, np.inf)])
+def test_an_optimum_that_cannot_be_written_down_is_no_test(family, monkeypatch, N, L):
+    """A size 1e-200 has an error of -100%, whose logarithm the verdict would take."""
+    kind = type(LAWS["chinchilla"].fit(family(noise=0.001)))
+    monkeypatch.setattr(kind, "optimum", lambda self, C: Optimum(C, N, 1e10, L))
+
+    test = hold_out(family(noise=0.001), {"chinchilla": LAWS["chinchilla"]})
+
+    assert "no optimum at the budget held out" in test

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scalelab.laws import influence as module
-from scalelab.laws.chinchilla import Chinchilla
-from scalelab.laws.designs import Gaussian, Heavy, IsoFlopDesign
-from scalelab.laws.influence import influence, told
-from scalelab.laws.kaplan_single import KaplanN
+from scalelab.laws.description import Influence
+from scalelab.laws.forms.chinchilla import Chinchilla
+from scalelab.laws.forms.kaplan_single import KaplanN
 from scalelab.laws.observations import Observations
-from scalelab.laws.simulate import simulate
+from scalelab.laws.uncertainty import influence as module
+from scalelab.laws.uncertainty.influence import influence, report_influence
+from scalelab.study.simulate.designs import GaussianNoise, HeavyTailNoise, SimulatedIsoFlop
+from scalelab.study.simulate.simulation import simulate
 
 POINTS = Path(__file__).parents[3] / "shared" / "data" / "hoffmann2022_fig4_points.csv"
 
@@ -26,9 +27,7 @@ def all_245():
         pytest.skip("the public points are not beside the repository")
     with open(POINTS, encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    N, C, L = (
-        np.array([float(r[k]) for r in rows]) for k in ("Model Size", "Training FLOP", "loss")
-    )
+    N, C, L = (np.array([float(r[k]) for r in rows]) for k in ("Model Size", "Training FLOP", "loss"))
     order = np.argsort(-L)
     return Chinchilla().fit(Observations.of(*(v[order] for v in (N, C / (6 * N), L)), C=C[order]))
 
@@ -57,9 +56,9 @@ def test_no_single_run_shows_what_the_five_do_together(all_245):
 
 
 def test_the_words_say_how_far_a_moves(all_245):
-    line = told(influence(all_245), all_245)[0]
+    line = report_influence(influence(all_245), all_245)[0]
 
-    assert "7 run(s) miss the law by more than 8 robust standard deviations" in line
+    assert "7 run(s) are off the law by more than 8 robust standard deviations" in line
     assert "a moves from 0.565 to 0.508" in line
     assert "row 1 (+" in line
 
@@ -86,12 +85,11 @@ def test_three_runs_that_hide_each_other_are_named(family, seed, factor):
     assert set(influence(fit)[0].runs) == {f"row {i}" for i in bad}
 
 
-@pytest.mark.parametrize(("noise", "outliers"), [(Gaussian(0.003), 0), (Heavy(0.003), 2)])
+@pytest.mark.parametrize(("noise", "outliers"), [(GaussianNoise(0.003), 0), (HeavyTailNoise(0.003), 2)])
 def test_clean_families_have_no_outliers_and_hardly_a_telling_run(noise, outliers):
     """5% of 15 families are one; four are beyond its chance. Heavy tails have true outliers."""
     fits = [
-        Chinchilla().fit(simulate("chinchilla", None, IsoFlopDesign(), noise, seed))
-        for seed in range(15)
+        Chinchilla().fit(simulate("chinchilla", None, SimulatedIsoFlop(), noise, seed)) for seed in range(15)
     ]
     found = [influence(fit) for fit in fits]
 
@@ -110,7 +108,7 @@ def test_a_run_that_turns_the_fit_alone_is_told(family):
 
     assert first.runs == ("row 6",)
     assert first.telling
-    assert "without row 6 alone a moves from" in told((first,), fit)[0]
+    assert "without row 6 alone a moves from" in report_influence((first,), fit)[0]
 
 
 def test_runs_that_share_luck_are_left_out_together(family):
@@ -124,7 +122,7 @@ def test_runs_that_share_luck_are_left_out_together(family):
 
 
 def test_one_newton_step_stands_for_a_refit(monkeypatch):
-    runs = simulate("chinchilla", None, IsoFlopDesign(sizes=60), Gaussian(0.003), 1)
+    runs = simulate("chinchilla", None, SimulatedIsoFlop(sizes=60), GaussianNoise(0.003), 1)
     fit = Chinchilla().fit(runs)
 
     exact = {one.runs: one.shifts["a"] for one in influence(fit, len(runs))}
@@ -137,7 +135,7 @@ def test_one_newton_step_stands_for_a_refit(monkeypatch):
 
 
 def test_many_runs_take_a_moment():
-    runs = simulate("chinchilla", None, IsoFlopDesign(sizes=2000), Gaussian(0.003), 1)
+    runs = simulate("chinchilla", None, SimulatedIsoFlop(sizes=2000), GaussianNoise(0.003), 1)
     fit = Chinchilla().fit(runs)
 
     began = time.process_time()
@@ -155,7 +153,7 @@ def test_a_law_that_allots_nothing_has_no_influence():
 def test_a_perfect_fit_names_nobody(family):
     fit = Chinchilla().fit(family())
 
-    assert told(influence(fit), fit) == ()
+    assert report_influence(influence(fit), fit) == ()
 
 
 def test_an_influence_is_json(all_245):
@@ -163,3 +161,10 @@ def test_an_influence_is_json(all_245):
 
     assert told_json["runs"][0] == "row 1"
     assert told_json["telling"] is True
+
+
+def test_a_shift_that_is_no_number_is_absent_from_the_record():
+    """Without the runs a constant may not be determined; NaN would stop `fit --json`."""
+    found = Influence(("a",), "run", {"a": float("nan"), "b": 0.5}, (), (), 0.0, False, True)
+
+    assert found.to_json()["shifts"] == {"a": None, "b": 0.5}

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from scalelab.laws.base import Replicates
-from scalelab.laws.forecast import CHOICE, NOISE, Forecast, SeedNoise
-from scalelab.laws.holdout import HoldOut, Trial
-from scalelab.laws.interval import percentile, resampled_counts, trusted
-from scalelab.laws.isoflop import IsoFlop
+from scalelab.laws.isoflop.law import IsoFlopLaw
 from scalelab.laws.observations import Observations
-from scalelab.laws.structural import Member, _miss, _refuted
+from scalelab.laws.uncertainty.bootstrap import percentile, trusted
+from scalelab.laws.uncertainty.model_uncertainty import CandidateFit, _miss, _refuted
+from scalelab.laws.uncertainty.resampling_units import resampling_units
+from scalelab.study.forecast import CHOICE, NOISE, Forecast, SeedNoise
+from scalelab.study.holdout import HoldOut, HoldoutTrial
 
 
 @pytest.mark.parametrize(
@@ -40,17 +41,18 @@ def test_replicates_that_failed_anywhere_count_as_failed(failed, missing, is_giv
 
 
 def test_runs_are_drawn_with_replacement():
-    """Of 50 runs in a budget each is missed with (1 - 1/50)^50 = .364; 400 draws of 50 runs leave
-    a standard error below .003.
+    """Of 50 runs in a budget 49 are drawn, so each is missed with (1 - 1/50)^49 = .372; 400 draws leave
+    a standard error below .003. The variance of a mean is then that of 50 runs, without the 1 / 50 that a
+    draw of all would lack.
     """
     N = np.geomspace(1e6, 1e8, 50)
     runs = Observations.of(N, 1e18 / 6 / N, np.full(50, 3.0), flops_planned=np.full(50, 1e18))
 
-    counts = resampled_counts(runs, 0)(0, 400)
+    counts = resampling_units(runs).counts(0)(0, 400)
 
-    assert np.all(counts.sum(axis=1) == 50)
-    assert np.mean(counts == 0) == pytest.approx((1 - 1 / 50) ** 50, abs=0.012)
-    assert counts.var() == pytest.approx(1 - 1 / 50, rel=0.05)  # binomial: n p (1 - p)
+    np.testing.assert_allclose(counts.sum(axis=1), 50)
+    assert np.mean(counts == 0) == pytest.approx((1 - 1 / 50) ** 49, abs=0.012)
+    assert counts.var() == pytest.approx(1, rel=0.05)  # (50 / 49)^2 of a binomial of 49
 
 
 # What the choice of law owes.
@@ -80,7 +82,7 @@ def test_a_law_that_misses_twice_as_far_as_the_best_is_refuted():
     fit = Guess([0.0])
 
     assert _refuted(fit, 0.0199, 0.01) is None
-    assert "misses the runs 2.0x as far" in _refuted(fit, 0.0201, 0.01)
+    assert "error on the runs is 2.0x that of the best surface" in _refuted(fit, 0.0201, 0.01)
     assert _refuted(SimpleNamespace(broken=("hangs at a bound",)), 0.01, 0.01) == "hangs at a bound"
 
 
@@ -88,9 +90,9 @@ def test_a_law_that_misses_twice_as_far_as_the_best_is_refuted():
 def forecast():
     """Noise says 2.0 to 2.4; laws that count say 1.9 and 2.1, a refuted one 9."""
     members = (
-        Member("one", "law", {"loss": 2.1}, None),
-        Member("two", "law", {"loss": 1.9}, None),
-        Member("three", "law", {"loss": 9.0}, "misses the runs"),
+        CandidateFit("one", "law", {"loss": 2.1}, None),
+        CandidateFit("two", "law", {"loss": 1.9}, None),
+        CandidateFit("three", "law", {"loss": 9.0}, "error on the runs"),
     )
     return Forecast(1e21, "one", {"loss": 2.1}, {"loss": [2.0, 2.4]}, members, 10.0)
 
@@ -140,7 +142,7 @@ def test_the_spread_of_a_minimum_is_that_of_a_parabolas_vertex():
         N = best * np.exp(w)
         parts.append((N, C / 6 / N, L, np.full(9, C)))
     N, D, L, planned = (np.concatenate(column) for column in zip(*parts, strict=True))
-    fit = IsoFlop().fit(Observations.of(N, D, L, flops_planned=planned))
+    fit = IsoFlopLaw().fit(Observations.of(N, D, L, flops_planned=planned))
 
     _, minima, _, _ = fit.drawn(20_000, 0)
 
@@ -158,8 +160,7 @@ def test_the_spread_of_a_minimum_is_that_of_a_parabolas_vertex():
 def test_the_error_to_expect_grows_with_the_logarithm_of_the_reach():
     """.03 at e and .04 at e^2: c = sqrt((.0009 + .0016) / (1 + 4)) a factor e."""
     trials = tuple(
-        Trial("law", 1.0, math.exp(k), 10, 5, error, None, None)
-        for k, error in ((1, 0.03), (2, 0.04))
+        HoldoutTrial("law", 1.0, math.exp(k), 10, 5, error, None, None) for k, error in ((1, 0.03), (2, 0.04))
     )
     tested = HoldOut("the rest", trials, {})
 

@@ -7,11 +7,11 @@ import pytest
 from scipy.interpolate import Akima1DInterpolator
 
 from scalelab.errors import FitError
-from scalelab.laws.isoflop import IsoFlop
+from scalelab.laws.isoflop.law import IsoFlopLaw
+from scalelab.laws.isoflop.slices import Slice
+from scalelab.laws.isoflop.trend import FloorLaw, PowerLaw
+from scalelab.laws.isoflop.valley import FitWindow
 from scalelab.laws.observations import Observations
-from scalelab.laws.slices import Slice
-from scalelab.laws.trend import FloorLaw, PowerLaw
-from scalelab.laws.valley import Window
 
 
 def one_slice(L, N=None, C=1e18, shape="parabola", weight=None):
@@ -35,7 +35,7 @@ def with_loss(runs, changes):
 
 def test_finds_the_minima_of_a_measured_family(measured):
     """N* found independently from the same 24 runs by parabolas over five points."""
-    fit = IsoFlop().fit(measured)
+    fit = IsoFlopLaw().fit(measured)
 
     assert [s.N for s in fit.minima] == pytest.approx([42e3, 76e3, 117e3, 189e3], rel=0.05)
     assert [s.L for s in fit.minima] == pytest.approx([4.203, 3.927, 3.634, 3.351], abs=0.005)
@@ -44,10 +44,7 @@ def test_finds_the_minima_of_a_measured_family(measured):
 
 @pytest.mark.parametrize(
     ("alpha", "beta", "errors"),
-    [
-        (0.34, 0.28, (-0.33, -1.30, -2.90, -5.10)),
-        (0.465, 0.155, (-1.67, -6.50, -13.91, -23.12)),
-    ],
+    [(0.34, 0.28, (-0.33, -1.30, -2.90, -5.10)), (0.465, 0.155, (-1.67, -6.50, -13.91, -23.12))],
 )
 def test_the_parabola_has_the_published_bias(alpha, beta, errors):
     """Czech et al. 2026: error of D* in percent, 15 sizes centred, +-2, 4, 8, 16x."""
@@ -63,7 +60,7 @@ def test_the_parabola_has_the_published_bias_off_centre():
     """The same, the grid centred at three times D*; at +-2x it does not reach N*."""
     for factor, error in zip((2, 4, 8, 16), (3.97, 3.47, 2.65, 1.51), strict=True):
         w = np.log(np.geomspace(1 / factor, factor, 15) / 3)
-        window = Window.around(1e8 * np.exp(w), 1e8 * np.exp(w[7]), 1e3)
+        window = FitWindow.around(1e8 * np.exp(w), 1e8 * np.exp(w[7]), 1e3)
 
         _, c1, c2 = window.coefficients(valley(w, 0.31, 0.31)[None])[0]
 
@@ -122,18 +119,18 @@ def test_shapes_say_how_many_sizes_they_need():
 
 def test_refuses_an_unknown_shape_and_an_empty_window():
     with pytest.raises(FitError, match="unknown shape of a valley 'quartic'"):
-        IsoFlop(shape="quartic")
+        IsoFlopLaw(shape="quartic")
     with pytest.raises(FitError, match="a window of 1 holds no sizes"):
-        IsoFlop(window=1)
+        IsoFlopLaw(window=1)
 
 
 def test_variants_are_the_other_shapes_and_windows():
-    assert IsoFlop().variants() == {
-        "cubic": IsoFlop(shape="cubic"),
-        "window 2.5x": IsoFlop(window=2.5),
-        "window 8x": IsoFlop(window=8.0),
+    assert IsoFlopLaw().variants() == {
+        "cubic": IsoFlopLaw(shape="cubic"),
+        "window 2.5x": IsoFlopLaw(window=2.5),
+        "window 8x": IsoFlopLaw(window=8.0),
     }
-    assert "cubic" not in IsoFlop(shape="cubic").variants()
+    assert "cubic" not in IsoFlopLaw(shape="cubic").variants()
 
 
 def test_the_other_shapes_stand_beside_the_parabola():
@@ -160,7 +157,7 @@ def test_shapes_that_disagree_are_told(family):
 
     assert any("moves N* by more than 10%" in warning for warning in large.warnings)
     assert any("moves N* more than noise explains" in warning for warning in small.warnings)
-    assert not any("moves N*" in warning for warning in IsoFlop().fit(family()).warnings)
+    assert not any("moves N*" in warning for warning in IsoFlopLaw().fit(family()).warnings)
 
 
 def test_a_curvature_that_could_be_zero_is_told_and_stays():
@@ -183,9 +180,9 @@ def test_a_curvature_that_could_be_zero_is_told_and_stays():
 @pytest.mark.parametrize("factor", [2, 1.1, 0.9])
 def test_one_ruined_run_barely_moves_a_minimum(family, factor):
     runs = family(noise=0.002)
-    clean = IsoFlop().fit(runs)
+    clean = IsoFlopLaw().fit(runs)
     for row in range(7, 14) if factor == 2 else range(8, 13):  # all but the ends of a slice
-        ruined = IsoFlop().fit(with_loss(runs, {row: factor}))
+        ruined = IsoFlopLaw().fit(with_loss(runs, {row: factor}))
 
         assert ruined.slices[1].ruined == (f"row {row}",)
         assert pytest.approx(clean.slices[1].N, rel=0.15) == ruined.slices[1].N
@@ -196,10 +193,10 @@ def test_one_ruined_run_barely_moves_a_minimum(family, factor):
 def test_a_ruined_run_is_named_with_its_miss_and_shapes_no_replicate(family):
     runs = family(noise=0.002)
 
-    fit = IsoFlop().fit(with_loss(runs, {10: 2}))
+    fit = IsoFlopLaw().fit(with_loss(runs, {10: 2}))
 
     (warning,) = (w for w in fit.warnings if "row 10" in w)
-    assert warning.startswith("run row 10 misses the valley of its slice by +99.")
+    assert warning.startswith("run row 10 is off the valley of its slice by +99.")
     assert fit.slices[1].to_json()["ruined"] == ["row 10"]
     assert fit.noise[0] < 0.02
     spread = np.nanstd(np.log(fit.drawn(300, 0)[1]), axis=0)
@@ -207,7 +204,7 @@ def test_a_ruined_run_is_named_with_its_miss_and_shapes_no_replicate(family):
 
 
 def test_two_runs_of_a_slice_can_be_ruined(family):
-    fit = IsoFlop().fit(with_loss(family(sizes=9, noise=0.001), {11: 2, 14: 1.5}))
+    fit = IsoFlopLaw().fit(with_loss(family(sizes=9, noise=0.001), {11: 2, 14: 1.5}))
 
     assert fit.slices[1].ruined == ("row 11", "row 14")
 
@@ -216,7 +213,7 @@ def test_four_sizes_cannot_tell_a_ruined_run(family):
     for row in range(4, 8):
         runs = with_loss(family(sizes=4, noise=0.001), {row: 1.3})
 
-        assert all(s.ruined == () for s in IsoFlop()._slices(runs))
+        assert all(s.ruined == () for s in IsoFlopLaw()._slices(runs))
 
 
 TRUTHS = {
@@ -233,7 +230,7 @@ def test_no_run_of_a_wide_clean_valley_is_called_ruined(family, factor, noise):
     for truth in TRUTHS.values():
         for sizes, drift in ((5, 0), (7, 1), (9, 0.5), (15, 0.3)):
             runs = family(sizes=sizes, factor=factor, noise=noise, drift=drift, truth=truth)
-            assert [s.ruined for s in IsoFlop()._slices(runs)] == [()] * 5
+            assert [s.ruined for s in IsoFlopLaw()._slices(runs)] == [()] * 5
 
 
 @pytest.mark.parametrize("sizes", [5, 9])
@@ -246,7 +243,7 @@ def test_no_run_of_a_valley_of_kaplans_form_is_called_ruined(factor, sizes):
 
     for seed in range(10):
         noisy = L * np.exp(0.001 * np.random.default_rng(seed).standard_normal(L.size))
-        found = IsoFlop()._slices(Observations.of(N, D, noisy, flops_planned=C.ravel()))
+        found = IsoFlopLaw()._slices(Observations.of(N, D, noisy, flops_planned=C.ravel()))
         assert [s.ruined for s in found] == [()] * 3
         assert found[1].refused is None
 
@@ -272,7 +269,7 @@ def test_minima_lie_at_the_compute_that_the_runs_spent(family):
     part = 1 / (1 + (1e8 / runs.N) ** 0.5)  # of the parameters, without embeddings
     other = Observations.of(runs.N * part, runs.D, runs.L, flops_planned=runs.flops_planned)
 
-    fit = IsoFlop().fit(other)
+    fit = IsoFlopLaw().fit(other)
 
     for s in fit.minima:
         assert pytest.approx(s.spent, rel=0.01) == 6 * s.N * s.D
@@ -287,26 +284,26 @@ def test_minima_lie_at_the_compute_that_the_runs_spent(family):
 
 
 def test_minima_lie_at_the_budget_where_runs_kept_to_it(family):
-    assert [s.spent for s in IsoFlop().fit(family()).minima] == [1e18, 3e18, 1e19, 3e19, 1e20]
+    assert [s.spent for s in IsoFlopLaw().fit(family()).minima] == [1e18, 3e18, 1e19, 3e19, 1e20]
 
 
 def test_the_window_keeps_far_sizes_from_the_parabola(family):
     wide = family(sizes=15, factor=16)
 
-    narrow, all_sizes = IsoFlop().fit(wide), IsoFlop(window=1e3).fit(wide)
+    narrow, all_sizes = IsoFlopLaw().fit(wide), IsoFlopLaw(window=1e3).fit(wide)
 
     assert narrow.slices[0].window.chosen.sum() == 7
     assert all_sizes.slices[0].window.chosen.sum() == 15
 
 
 def test_the_window_holds_five_sizes_where_the_grid_is_coarse(family):
-    fit = IsoFlop(window=2.0).fit(family(sizes=7, factor=27))
+    fit = IsoFlopLaw(window=2.0).fit(family(sizes=7, factor=27))
 
     assert [s.window.chosen.sum() for s in fit.slices] == [5] * 5
 
 
 def test_recovers_the_allocation_that_made_the_runs(family, truth):
-    fit = IsoFlop().fit(family())
+    fit = IsoFlopLaw().fit(family())
     C = 1e22
     N = (0.35 * 480 / (0.37 * 2100)) ** (1 / 0.72) * (C / 6) ** (0.37 / 0.72)
     L = 1.8 + 480 / N**0.35 + 2100 / (C / 6 / N) ** 0.37
@@ -322,7 +319,7 @@ def test_recovers_the_allocation_that_made_the_runs(family, truth):
 
 def test_tokens_follow_from_the_runs_own_flops(measured):
     """At a size that was run, D* is what that run would have seen of the whole budget."""
-    s = IsoFlop().fit(measured).slices[0]
+    s = IsoFlopLaw().fit(measured).slices[0]
     i = np.searchsorted(s.runs.N, s.N)
 
     below, above = (s.flops / (s.runs.C / s.runs.D)[k] for k in (i - 1, i))
@@ -373,7 +370,7 @@ def test_refuses_a_trend_through_one_minimum(family):
     L = np.where(falling, 4 - 0.01 * np.arange(len(runs)), runs.L)
 
     with pytest.raises(FitError, match="1 of 2 budgets have an interior minimum") as caught:
-        IsoFlop().fit(Observations.of(runs.N, runs.D, L, flops_planned=runs.flops_planned))
+        IsoFlopLaw().fit(Observations.of(runs.N, runs.D, L, flops_planned=runs.flops_planned))
 
     assert "3e18 FLOPs: the lowest loss is at the largest size" in str(caught.value)
     assert len(caught.value.evidence) == 2
@@ -383,7 +380,7 @@ def test_refuses_runs_without_budgets(family):
     runs = family()
 
     with pytest.raises(FitError, match=r"no run says which isoFLOP budget"):
-        IsoFlop().fit(Observations.of(runs.N, runs.D, runs.L))
+        IsoFlopLaw().fit(Observations.of(runs.N, runs.D, runs.L))
 
 
 def test_budgets_that_differ_in_the_last_digit_are_two(family):
@@ -391,21 +388,21 @@ def test_budgets_that_differ_in_the_last_digit_are_two(family):
     planned = runs.flops_planned.copy()
     planned[0] *= 1 + 1e-12
 
-    fit = IsoFlop().fit(Observations.of(runs.N, runs.D, runs.L, flops_planned=planned))
+    fit = IsoFlopLaw().fit(Observations.of(runs.N, runs.D, runs.L, flops_planned=planned))
 
     assert len(fit.slices) == 3
-    assert "1 of 3 budgets refused" in fit.warnings[0]
+    assert any("1 of 3 budgets refused" in warning for warning in fit.warnings)
 
 
 def test_two_minima_say_that_no_error_can_be_seen(family):
-    fit = IsoFlop().fit(family(budgets=(1e18, 1e19)))
+    fit = IsoFlopLaw().fit(family(budgets=(1e18, 1e19)))
 
     assert any("fits them exactly" in w for w in fit.warnings)
     assert fit.trends.floor is None
 
 
 def test_losses_that_fall_ever_faster_have_no_floor(measured):
-    fit = IsoFlop().fit(measured)
+    fit = IsoFlopLaw().fit(measured)
 
     assert fit.form == "power"
     assert any("show no floor" in w for w in fit.warnings)
@@ -417,9 +414,7 @@ def test_a_run_that_spent_another_budget_is_named(family):
     C = runs.C.copy()
     C[3] *= 1.2
 
-    fit = IsoFlop().fit(
-        Observations.of(runs.N, runs.D, runs.L, C=C, flops_planned=runs.flops_planned)
-    )
+    fit = IsoFlopLaw().fit(Observations.of(runs.N, runs.D, runs.L, C=C, flops_planned=runs.flops_planned))
 
     assert "a run spent 20% more or less than the budget (budgets 1e18)" in fit.warnings
 
@@ -448,7 +443,7 @@ def test_levels_stand_at_the_compute_that_was_asked_for():
 
 
 def test_noise_is_pooled_over_the_slices(family):
-    fit = IsoFlop().fit(family(noise=0.004))
+    fit = IsoFlopLaw().fit(family(noise=0.004))
 
     square = sum(np.sum(((s.runs.L - s.fitted) / s.L) ** 2) for s in fit.minima)
 

@@ -5,16 +5,11 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from scalelab.errors import FitError
-from scalelab.laws.kaplan import Kaplan
-from scalelab.laws.kaplan_single import KaplanD, KaplanN
-from scalelab.laws.kaplan_steps import (
-    KaplanSteps,
-    critical_batch,
-    minimum_compute,
-    minimum_steps,
-)
+from scalelab.laws.forms.kaplan import Kaplan
+from scalelab.laws.forms.kaplan_single import KaplanD, KaplanN
+from scalelab.laws.forms.kaplan_steps import KaplanSteps, critical_batch, minimum_compute, minimum_steps
 from scalelab.laws.observations import Observations
-from scalelab.laws.tokencost import TokenCost
+from scalelab.laws.token_cost import TokenCost
 
 SIX_N = TokenCost(6.0, 0.0, 0.0)
 
@@ -26,9 +21,7 @@ def ladder():
     law = KaplanSteps()
     L = law.loss(law.published, N=N, S=S, D=S * 2**19)
     L = L * np.exp(0.002 * np.random.default_rng(0).standard_normal(L.size))
-    return Observations.of(
-        N, S * 2**19, L, columns={"n_steps": S, "batch_tokens": np.full(S.size, 2**19)}
-    )
+    return Observations.of(N, S * 2**19, L, columns={"n_steps": S, "batch_tokens": np.full(S.size, 2**19)})
 
 
 def test_a_billion_parameters_reach_the_published_loss():
@@ -40,9 +33,7 @@ def test_a_billion_parameters_reach_the_published_loss():
 def test_the_joint_law_without_end_of_data_is_one_power_of_size():
     law = Kaplan()
 
-    assert law.loss(law.published, N=1e9, D=1e40) == pytest.approx(
-        (6.4e13 / 1e9) ** 0.076, rel=1e-6
-    )
+    assert law.loss(law.published, N=1e9, D=1e40) == pytest.approx((6.4e13 / 1e9) ** 0.076, rel=1e-6)
 
 
 def test_eight_times_the_size_asks_five_times_the_data():

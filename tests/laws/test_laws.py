@@ -42,6 +42,11 @@ def overtrained(t, N, D):
     return t["E"] + (t["A"] * M ** t["eta"] + t["B"] * M ** -t["eta"]) * C ** -t["eta"]
 
 
+def softmax(t, N, D):
+    k = t["k"]
+    return t["E"] + ((t["A"] / N ** t["alpha_N"]) ** (1 / k) + (t["B"] / D ** t["alpha_D"]) ** (1 / k)) ** k
+
+
 def repeated(t, N, D, U):
     """The optimal size for U tokens from eq. 4 of Hoffmann et al. 2022, exponents tied."""
     G = (t["A"] / t["B"]) ** (1 / (2 * t["alpha"]))
@@ -49,6 +54,28 @@ def repeated(t, N, D, U):
     size = V + V * t["R_N"] * (1 - np.exp(-(N / V - 1) / t["R_N"]))
     data = U + U * t["R_D"] * (1 - np.exp(-(D / U - 1) / t["R_D"]))
     return t["E"] + t["A"] / size ** t["alpha"] + t["B"] / data ** t["beta"]
+
+
+def response(t, N, D, lr, batch):
+    x = np.log(lr / (t["c_lr"] * N ** t["lr_N"] * D ** t["lr_D"]))
+    y = np.log(batch / (t["c_batch"] * N ** t["batch_N"] * D ** t["batch_D"]))
+    return chinchilla(t, N, D) * np.exp((t["k_lr"] * x * x + t["k_batch"] * y * y) / 2 + t["k_both"] * x * y)
+
+
+def bounded(t, N, D, U):
+    h = t["A"] / N ** t["alpha"] + t["B"] / D ** t["beta"] + t["K"] * N ** t["gamma"] / U ** t["delta"]
+    return t["E"] + (t["L0"] - t["E"]) * h / (1 + h)
+
+
+def farseer(t, N, D):
+    """The formula of the source: a power N^q has the constants s / q 1e9^-q and S - s / q."""
+
+    def bent(level, slope, q):
+        return t[slope] / t[q] * 1e9 ** -t[q] * N ** t[q] + t[level] - t[slope] / t[q]
+
+    return np.exp(bent("S", "s", "q")) + np.exp(bent("Q", "B", "beta")) * D ** -np.exp(
+        bent("R", "A", "alpha")
+    )
 
 
 def ladder(sizes=6, lengths=6):
@@ -68,6 +95,21 @@ def epochs():
     both, times = ladder(5, 4), np.array([1.0, 4.0, 16.0, 40.0])
     N, D = (np.repeat(both[k], len(times)) for k in "ND")
     return {"N": N, "D": D, "U": D / np.tile(times, both["D"].size)}
+
+
+def tuned(N, D):
+    """The best settings of RESPONSE."""
+    return {"N": N, "D": D, "lr": 1.5 * N**-0.6 * D**0.2, "batch": 0.6 * D**0.55}
+
+
+def settings():
+    """36 cells, each at 7 learning rates and 6 batches around the best, not centred on it."""
+    best = {k: np.repeat(v, 42) for k, v in tuned(**ladder()).items()}
+    lr, batch = np.meshgrid(np.geomspace(0.2, 4, 7), np.geomspace(0.15, 8, 6))
+    return best | {
+        "lr": best["lr"] * np.tile(lr.ravel(), 36),
+        "batch": best["batch"] * np.tile(batch.ravel(), 36),
+    }
 
 
 def slices(budgets=(1e18, 3e18, 1e19, 3e19, 1e20), sizes=7):
@@ -100,6 +142,44 @@ def ten_times_both(inputs):
 
 
 TRUTH = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
+BOUNDED = {
+    "E": 1.9,
+    "L0": 9.0,
+    "A": 50.0,
+    "alpha": 0.35,
+    "B": 450.0,
+    "beta": 0.4,
+    "K": 0.01,
+    "gamma": 1.0,
+    "delta": 1.0,
+}
+RESPONSE = {
+    "E": 1.8,
+    "A": 480.0,
+    "B": 2100.0,
+    "alpha": 0.35,
+    "beta": 0.37,
+    "c_lr": 1.5,
+    "lr_N": -0.6,
+    "lr_D": 0.2,
+    "c_batch": 0.6,
+    "batch_N": 0.0,
+    "batch_D": 0.55,
+    "k_lr": 0.02,
+    "k_batch": 0.014,
+    "k_both": -0.006,
+}
+FARSEER = {
+    "S": -0.6,
+    "s": -0.12,
+    "q": 0.1,
+    "Q": 4.5,
+    "B": -0.8,
+    "beta": -0.15,
+    "R": -1.2,
+    "A": -0.15,
+    "alpha": 0.1,
+}
 GAMMA = 0.35 * 0.37 / 0.72
 BEST = (0.35 * 480 / (0.37 * 2100)) ** (1 / 0.72)  # G of eq. 4
 SCALE = (480 * BEST**-0.35 + 2100 * BEST**0.37) * 6**GAMMA
@@ -190,22 +270,40 @@ CASES = {
         ladder(),
         varied=("N", "D"),
     ),
+    "softmax": case(
+        "softmax",
+        softmax,
+        {"E": 1.6, "A": 150.0, "B": 70.0, "alpha_N": 0.26, "alpha_D": 0.2, "k": 0.5},
+        ladder(),
+        varied=("N", "D"),
+    ),
+    "averaged": case(
+        "averaged",
+        softmax,
+        {"E": 1.6, "A": 150.0, "B": 70.0, "alpha_N": 0.26, "alpha_D": 0.2, "k": 0.5},
+        ladder(),
+        constants=False,
+        varied=("N", "D"),
+    ),
     "repeated": case(
         "repeated",
         repeated,
-        {
-            "E": 1.869,
-            "A": 520.8,
-            "B": 1487.7,
-            "alpha": 0.35266,
-            "beta": 0.35266,
-            "R_N": 5.31,
-            "R_D": 15.39,
-        },
+        {"E": 1.869, "A": 520.8, "B": 1487.7, "alpha": 0.35266, "beta": 0.35266, "R_N": 5.31, "R_D": 15.39},
         epochs(),
         along=lambda C, N: {"N": N, "D": C / 6 / N, "U": C / 6 / N},
         varied=("N", "D"),
     ),
+    "response": case(
+        "response",
+        response,
+        RESPONSE,
+        settings(),
+        far=lambda inputs: tuned(10 * inputs["N"].max(), 10 * inputs["D"].max()),
+        along=lambda C, N: tuned(N, C / 6 / N),
+        varied=("N", "D", "lr", "batch"),
+    ),
+    "bounded": case("bounded", bounded, BOUNDED, epochs(), allots=False, varied=("N", "D")),
+    "farseer": case("farseer", farseer, FARSEER, ladder(9, 9), allots=False, varied=("N", "D"), too_few=59),
 }
 
 
@@ -218,15 +316,7 @@ def of_compute(name, truth, **settings):
 CASES |= {
     "frontier": of_compute("frontier", {"E": 1.8, "K": SCALE, "gamma": GAMMA}, exact=1e-3),
     "kaplan_c": of_compute("kaplan_c", {"C_c": SCALE ** (1 / GAMMA), "alpha_C": GAMMA}, exact=5e-3),
-    "envelope": case(
-        "envelope",
-        chinchilla,
-        TRUTH,
-        curves(),
-        constants=False,
-        exact=0.05,
-        weighs=False,
-    ),
+    "envelope": case("envelope", chinchilla, TRUTH, curves(), constants=False, exact=0.05, weighs=False),
 }
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scalelab.laws.forms.overtrained import Overtrained
 from scalelab.laws.observations import Observations
-from scalelab.laws.overtrained import Overtrained
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -45,9 +45,7 @@ def test_reproduces_the_five_run_fit_on_c4():
     fit = Overtrained("squares").fit(five)
 
     assert len(five) == 5
-    assert fit.params == pytest.approx(
-        {"E": 1.5083, "A": 141.3, "B": 189.5, "eta": 0.1212}, rel=1e-3
-    )
+    assert fit.params == pytest.approx({"E": 1.5083, "A": 141.3, "B": 189.5, "eta": 0.1212}, rel=1e-3)
     assert fit.params == pytest.approx(Overtrained.published, rel=1e-6)
 
 
@@ -87,9 +85,7 @@ def test_its_best_ratio_is_the_same_at_every_budget():
     best = fit.optimum(np.array([1e18, 1e24]))
 
     assert fit.exponents == {"a": 0.5, "b": 0.5}
-    np.testing.assert_allclose(
-        best.D / best.N, (189.5155 / 141.2773) ** (0.5 / 0.1212361), rtol=1e-6
-    )
+    np.testing.assert_allclose(best.D / best.N, (189.5155 / 141.2773) ** (0.5 / 0.1212361), rtol=1e-6)
 
 
 def test_exponents_that_were_assumed_are_called_assumed():

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from scalelab.laws.designs import Gaussian, IsoFlopDesign
 from scalelab.laws.observations import Observations
-from scalelab.laws.quality import inspect, sift
-from scalelab.laws.simulate import simulate
+from scalelab.study.quality.control import inspect, quality_control
+from scalelab.study.simulate.designs import GaussianNoise, SimulatedIsoFlop
+from scalelab.study.simulate.simulation import simulate
 
 
 @pytest.fixture
@@ -19,12 +19,12 @@ def clean(family):
 
 def found(runs, code):
     """The one finding of that kind."""
-    (one,) = [f for f in sift(runs)[1] if f.code == code]
+    (one,) = [f for f in quality_control(runs)[1] if f.code == code]
     return one
 
 
 def codes(runs):
-    return [f.code for f in sift(runs)[1]]
+    return [f.code for f in quality_control(runs)[1]]
 
 
 def twice(runs, rows, **changes):
@@ -34,20 +34,20 @@ def twice(runs, rows, **changes):
     again = replace(again, run=names, group=names, **changes)
     parts = {
         name: np.concatenate([getattr(runs, name), getattr(again, name)])
-        for name in {*runs.__dataclass_fields__} - {"columns"}
+        for name in {*runs.__dataclass_fields__} - {"columns", "recipe"}
     }
     return Observations(**parts)
 
 
 def test_a_clean_family_has_nothing_to_tell(clean):
-    kept, findings = sift(clean)
+    kept, findings = quality_control(clean)
 
     assert len(kept) == len(clean)
     assert findings == ()
 
 
 def test_a_run_written_twice_counts_once(clean):
-    kept, findings = sift(twice(clean, [3, 8]))
+    kept, findings = quality_control(twice(clean, [3, 8]))
 
     assert len(kept) == len(clean)
     assert [f.runs for f in findings] == [("again 0",), ("again 1",)]
@@ -58,12 +58,25 @@ def test_a_run_written_twice_counts_once(clean):
 def test_the_same_point_and_seed_with_another_loss_stays_and_is_told(clean):
     doubled = twice(clean, [3], L=clean.L[[3]] + 0.01)
 
-    kept, _ = sift(doubled)
+    kept, _ = quality_control(doubled)
     told = found(doubled, "repeat")
 
     assert len(kept) == len(doubled)
     assert set(told.runs) == {"row 3", "again 0"}
     assert "by up to 0.01 nats" in told.reason
+
+
+def test_runs_of_another_batch_are_no_copies_where_a_law_reads_the_batch(clean):
+    again = twice(clean, [3, 8])
+    batch = np.append(np.full(len(clean), 2**19), [2**20, 2**20])
+    read = replace(again, columns={"batch_tokens": batch})
+    recorded = replace(read, recipe={"batch_tokens": batch})
+
+    assert list(read.own_columns) == ["batch_tokens"]
+    assert list(recorded.own_columns) == []
+    assert "duplicate" not in codes(read)
+    assert "duplicate" not in codes(read)
+    assert len(quality_control(read)[0]) == len(again)
 
 
 def test_other_seeds_are_no_repeats(clean):
@@ -75,7 +88,7 @@ def test_a_run_off_its_budget_is_left_out(clean, share, left_out):
     C = clean.C.copy()
     C[5] *= share
 
-    kept, findings = sift(replace(clean, C=C))
+    kept, findings = quality_control(replace(clean, C=C))
 
     assert len(clean) - len(kept) == left_out
     assert [f.runs for f in findings if f.code == "spent"] == [("row 5",)] * left_out
@@ -85,14 +98,14 @@ def test_a_run_off_its_budget_is_left_out(clean, share, left_out):
 def test_one_of_two_runs_off_its_budget_is_left_out():
     runs = Observations.of([1e6, 2e6], [1e8, 1e8], [3, 3], flops_planned=[6e14, 1e15])
 
-    assert list(sift(runs)[0].run) == ["row 0"]
+    assert list(quality_control(runs)[0].run) == ["row 0"]
 
 
 def test_another_way_of_counting_flops_leaves_out_nobody(clean):
     """A head that is counted: much in small models, little in large ones."""
     runs = replace(clean, C=clean.C * (1 + 2e7 / clean.N))
 
-    kept, _ = sift(runs)
+    kept, _ = quality_control(runs)
 
     assert len(kept) == len(runs)
     assert "counted otherwise than planned" in found(runs, "another count").reason
@@ -122,6 +135,10 @@ def test_several_token_counts_of_one_trunk_are_told():
 
     assert len(told.runs) == 6
     assert codes(Observations.of(N, D, L)) == []
+
+
+def test_a_group_that_names_the_whole_sweep_is_no_trunk(clean):
+    assert codes(replace(clean, group=np.full(len(clean), "isoflop-sweep"))) == []
 
 
 def test_loss_that_rises_with_tokens_is_told():
@@ -159,7 +176,7 @@ def test_edges_and_short_sides_name_the_lowest_run(family):
 
 
 def test_a_budget_off_its_centre_is_told(truth):
-    beside = IsoFlopDesign(offset=2.6, sizes=9, factor=6)
+    beside = SimulatedIsoFlop(offset=2.6, sizes=9, factor=6)
 
     told = found(simulate("chinchilla", truth, beside), "off centre")
 
@@ -194,7 +211,7 @@ def test_a_ruined_run_is_named_with_its_miss(clean):
 
 
 def test_ruined_runs_are_found_in_a_crowd():
-    runs = simulate("chinchilla", None, IsoFlopDesign((1e18, 1e19), sizes=300), Gaussian(0.002))
+    runs = simulate("chinchilla", None, SimulatedIsoFlop((1e18, 1e19), sizes=300), GaussianNoise(0.002))
     L = runs.L.copy()
     bad = np.array([7, 100, 101, 450])
     L[bad] *= 1.2
@@ -205,7 +222,7 @@ def test_ruined_runs_are_found_in_a_crowd():
 def test_findings_are_json(clean):
     (one, *_) = inspect(replace(clean, L=np.where(np.arange(len(clean)) == 20, 9.0, clean.L)))
 
-    assert set(one.to_json()) == {"code", "runs", "reason", "excluded"}
+    assert set(one.to_json()) == {"code", "runs", "reason", "excluded", "grave", "disqualifying"}
 
 
 def test_nothing_has_no_findings():
@@ -213,11 +230,11 @@ def test_nothing_has_no_findings():
 
 
 def test_a_hundred_thousand_runs_take_seconds():
-    design = IsoFlopDesign(tuple(np.geomspace(1e18, 1e21, 100)), sizes=1000)
-    runs = simulate("chinchilla", None, design, Gaussian(0.002))
+    design = SimulatedIsoFlop(tuple(np.geomspace(1e18, 1e21, 100)), sizes=1000)
+    runs = simulate("chinchilla", None, design, GaussianNoise(0.002))
 
     began = time.process_time()
-    kept, _ = sift(runs)
+    kept, _ = quality_control(runs)
 
     assert len(kept) == 100_000
     assert time.process_time() - began < 6  # .5 s when nothing else runs

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from scalelab.errors import FitError
-from scalelab.laws import fitting
+from scalelab.laws import solver
+from scalelab.laws.forms.repeated import Repeated, effective
 from scalelab.laws.observations import Observations
-from scalelab.laws.repeated import Repeated, effective
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -64,7 +64,7 @@ def test_without_repetition_it_is_the_chinchilla_law():
 def test_the_public_runs_fit_better_than_the_published_constants(muennighoff):
     fit = Repeated().fit(muennighoff)
 
-    published = fitting.look(fit.surface, fit.surface.theta(Repeated.published)[None])
+    published = solver.evaluate(fit.surface, fit.surface.theta(Repeated.published)[None])
     assert fit.solver.converged
     assert fit.solver.agreement > 0.9
     assert fit.scaled < 0.6 * published.objective[0]
@@ -84,8 +84,8 @@ def test_runs_that_overfit_are_counted(muennighoff):
     few = muennighoff.take(muennighoff.D / muennighoff.columns["n_tokens_unique"] <= 10)
     law = Repeated()
 
-    assert any("overfitting" in w for w in law.doubts(muennighoff, law.published))
-    assert not any("overfitting" in w for w in law.doubts(few, law.published))
+    assert any("overfitting" in w for w in law.caveats(muennighoff, law.published))
+    assert not any("overfitting" in w for w in law.caveats(few, law.published))
 
 
 def test_two_exponents_are_recovered_where_they_differ():

@@ -5,29 +5,27 @@ import pytest
 
 from scalelab.errors import ConfigError, DataError
 from scalelab.laws import LAWS
-from scalelab.laws.designs import (
+from scalelab.laws.formula import Formula
+from scalelab.laws.token_cost import TokenCost
+from scalelab.study.simulate.designs import (
     DESIGNS,
     NOISES,
-    Drift,
-    Gaussian,
-    GridDesign,
-    IsoFlopDesign,
-    LadderDesign,
-    OneSided,
-    Ruined,
-    Seed,
+    DriftNoise,
+    GaussianNoise,
+    OneSidedNoise,
+    OutlierNoise,
+    PerSeedNoise,
+    SimulatedGrid,
+    SimulatedIsoFlop,
+    SimulatedLadder,
 )
-from scalelab.laws.formula import Formula
-from scalelab.laws.simulate import Known, simulate, truth
-from scalelab.laws.tokencost import TokenCost
+from scalelab.study.simulate.simulation import KnownLaw, simulate, truth
 
 TRUTH = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
 ALLOTS = [
     name
     for name in LAWS
-    if issubclass(LAWS[name], Formula)
-    and {"N", "D"} <= set(LAWS[name].uses)
-    and "S" not in LAWS[name].uses
+    if issubclass(LAWS[name], Formula) and {"N", "D"} <= set(LAWS[name].uses) and "S" not in LAWS[name].uses
 ]
 
 
@@ -51,14 +49,12 @@ def test_the_truth_is_hoffmanns_closed_form(C):
 
 @pytest.mark.parametrize("name", ALLOTS)
 def test_the_truth_found_by_search_is_the_laws_own_optimum(name):
-    known = Known.of(name)
+    known = KnownLaw.of(name)
     for C in (1e18, 1e26):
         own = known.law.optimum(known.params, np.array(C), TokenCost(6.0, 0.0, 0.0))
 
         assert close(known.truth(C).N, own.N, 1e-5)
-        assert known.exponent(C) == pytest.approx(
-            float(known.law.exponents(known.params)["a"]), abs=1e-5
-        )
+        assert known.exponent(C) == pytest.approx(float(known.law.exponents(known.params)["a"]), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["kaplan_n", "kaplan_d"])
@@ -78,7 +74,7 @@ def test_without_noise_losses_are_the_laws(design):
 
 
 def test_slices_stand_around_the_truth_and_beside_it_when_asked():
-    design = IsoFlopDesign((1e18, 1e20), sizes=5, factor=3, offset=2, drift=0.1)
+    design = SimulatedIsoFlop((1e18, 1e20), sizes=5, factor=3, offset=2, drift=0.1)
 
     runs = simulate("chinchilla", TRUTH, design)
 
@@ -89,26 +85,24 @@ def test_slices_stand_around_the_truth_and_beside_it_when_asked():
 
 
 def test_a_ladder_keeps_its_ratios_and_has_no_budgets():
-    runs = simulate("chinchilla", None, LadderDesign((1e8, 1e9), (10, 20)))
+    runs = simulate("chinchilla", None, SimulatedLadder((1e8, 1e9), (10, 20)))
 
     assert sorted(set(np.round(runs.D / runs.N))) == [10, 20]
     assert runs.budgets.size == 0
 
 
 def test_seeds_share_a_point_and_differ_in_their_luck():
-    runs = simulate("chinchilla", None, GridDesign(seeds=400), Seed(0.02))
+    runs = simulate("chinchilla", None, SimulatedGrid(seeds=400), PerSeedNoise(0.02))
 
     spread = [np.std(runs.L[(runs.N == N)][:400]) for N in np.unique(runs.N)[:3]]
     assert np.unique(runs.seed).size == 400
     assert spread == pytest.approx([0.02] * 3, rel=0.15)
 
 
-@pytest.mark.parametrize(
-    ("noise", "sd"), [("gaussian", 0.01), ("heavy", 0.01), ("onesided", 0.01 * 0.603)]
-)
+@pytest.mark.parametrize(("noise", "sd"), [("gaussian", 0.01), ("heavy", 0.01), ("onesided", 0.01 * 0.603)])
 def test_noise_has_the_size_that_was_asked_for(noise, sd):
     """10,000 draws: 1% for a normal; t with 3 degrees has no fourth moment, so 20%."""
-    design = GridDesign((1e8,), (1e10,), seeds=10_000)
+    design = SimulatedGrid((1e8,), (1e10,), seeds=10_000)
     clean = simulate("chinchilla", None, design)
 
     miss = np.log(simulate("chinchilla", None, design, NOISES[noise](0.01)).L / clean.L)
@@ -117,10 +111,10 @@ def test_noise_has_the_size_that_was_asked_for(noise, sd):
 
 
 def test_one_sided_noise_only_raises_and_heavy_noise_has_tails():
-    design = GridDesign((1e8,), (1e10,), seeds=5000)
+    design = SimulatedGrid((1e8,), (1e10,), seeds=5000)
     clean = simulate("chinchilla", None, design).L[0]
 
-    above = simulate("chinchilla", None, design, OneSided(0.01)).L
+    above = simulate("chinchilla", None, design, OneSidedNoise(0.01)).L
     tails = np.log(simulate("chinchilla", None, design, NOISES["heavy"](0.01)).L / clean)
 
     assert above.min() >= clean
@@ -129,7 +123,7 @@ def test_one_sided_noise_only_raises_and_heavy_noise_has_tails():
 
 def test_a_share_of_the_runs_is_ruined():
     clean = simulate("chinchilla")
-    runs = simulate("chinchilla", noise=Ruined(0.1))
+    runs = simulate("chinchilla", noise=OutlierNoise(0.1))
 
     raised = runs.L / clean.L
     assert np.sum(raised > 1.05) == 4
@@ -137,29 +131,29 @@ def test_a_share_of_the_runs_is_ruined():
 
 
 def test_drift_tilts_the_loss_with_compute():
-    tilt = np.log(simulate("chinchilla", noise=Drift(0.01)).L / simulate("chinchilla").L)
+    tilt = np.log(simulate("chinchilla", noise=DriftNoise(0.01)).L / simulate("chinchilla").L)
     runs = simulate("chinchilla")
 
     assert np.polyfit(np.log10(runs.C), tilt, 1)[0] == pytest.approx(0.01)
 
 
 def test_the_same_seed_gives_the_same_runs_and_another_does_not():
-    one, same, other = (simulate("chinchilla", noise=Gaussian(0.01), seed=s).L for s in (1, 1, 2))
+    one, same, other = (simulate("chinchilla", noise=GaussianNoise(0.01), seed=s).L for s in (1, 1, 2))
 
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
 
 
 def test_compute_far_beyond_any_machine():
-    runs = simulate("chinchilla", None, IsoFlopDesign((1e26, 1e28, 1e30)), Gaussian(0.001))
+    runs = simulate("chinchilla", None, SimulatedIsoFlop((1e26, 1e28, 1e30)), GaussianNoise(0.001))
 
     assert np.isfinite(runs.L).all()
 
 
 def test_repeated_data_and_steps_are_inputs_too():
-    repeated = simulate(Known.of("repeated", epochs=8), design=GridDesign())
-    fresh = simulate(Known.of("repeated"), design=GridDesign())
-    stepped = simulate(Known.of("kaplan_steps", batch_tokens=1e6), design=GridDesign())
+    repeated = simulate(KnownLaw.of("repeated", epochs=8), design=SimulatedGrid())
+    fresh = simulate(KnownLaw.of("repeated"), design=SimulatedGrid())
+    stepped = simulate(KnownLaw.of("kaplan_steps", batch_tokens=1e6), design=SimulatedGrid())
 
     assert close(repeated.D / repeated.columns["n_tokens_unique"], 8)
     assert (repeated.L > fresh.L).all()
@@ -169,19 +163,19 @@ def test_repeated_data_and_steps_are_inputs_too():
 @pytest.mark.parametrize(
     ("ask", "problem"),
     [
-        (lambda: simulate("isoflop"), "IsoFlop is no formula of the loss"),
+        (lambda: simulate("isoflop"), "IsoFlopLaw is no formula of the loss"),
         (lambda: simulate("chinchilla", {"Alpha": 1}), "'Alpha' is no constant of Chinchilla"),
         (lambda: simulate("chinchilla", {"E": -1}), "E = -1"),
         (lambda: simulate("chinchilla", {"E": np.nan}), "E = nan"),
         (lambda: simulate("kaplan_steps"), "needs steps"),
-        (lambda: Known.of("chinchilla", epochs=0.5), "epochs = 0.5"),
-        (lambda: IsoFlopDesign(()), "budgets = "),
-        (lambda: IsoFlopDesign((1e18, -1)), "budgets = "),
-        (lambda: IsoFlopDesign(seeds=0), "seeds = 0"),
-        (lambda: IsoFlopDesign(factor=np.inf), "factor = inf"),
-        (lambda: Gaussian(-1), "a noise of size -1"),
-        (lambda: simulate("chinchilla", None, IsoFlopDesign(seeds=1_000_000)), "35000000 runs"),
-        (lambda: simulate("chinchilla", noise=Seed(100.0)), "L must be positive"),
+        (lambda: KnownLaw.of("chinchilla", epochs=0.5), "epochs = 0.5"),
+        (lambda: SimulatedIsoFlop(()), "budgets = "),
+        (lambda: SimulatedIsoFlop((1e18, -1)), "budgets = "),
+        (lambda: SimulatedIsoFlop(seeds=0), "seeds = 0"),
+        (lambda: SimulatedIsoFlop(factor=np.inf), "factor = inf"),
+        (lambda: GaussianNoise(-1), "a noise of size -1"),
+        (lambda: simulate("chinchilla", None, SimulatedIsoFlop(seeds=1_000_000)), "35,000,000 runs"),
+        (lambda: simulate("chinchilla", noise=PerSeedNoise(100.0)), "L must be positive"),
     ],
 )
 def test_what_cannot_be_simulated_is_refused(ask, problem):
@@ -194,3 +188,22 @@ def test_what_cannot_be_simulated_is_refused(ask, problem):
 def test_an_unknown_law_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match="did you mean 'chinchilla'"):
         simulate("chinchila")
+
+
+@pytest.mark.parametrize(
+    ("build", "problem"),
+    [
+        (lambda: SimulatedIsoFlop(sizes=10**9), "sizes = 1000000000"),
+        (lambda: SimulatedIsoFlop(sizes=7.5), "sizes = 7.5"),
+        (lambda: SimulatedLadder(seeds=10**12), "seeds = 1000000000000"),
+        (lambda: simulate("chinchilla", seed=-1), "seed = -1"),
+        (lambda: KnownLaw.of("chinchilla", batch_tokens=0.0), "batch_tokens = 0"),
+        (
+            lambda: simulate("chinchilla", design=SimulatedGrid(seeds=10**6)),
+            "36,000,000 runs, more than 1,000,000",
+        ),
+    ],
+)
+def test_what_cannot_be_simulated_is_refused_before_it_is_made(build, problem):
+    with pytest.raises(DataError, match=problem):
+        build()

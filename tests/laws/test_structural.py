@@ -3,26 +3,27 @@
 import numpy as np
 import pytest
 
-from scalelab.laws.chinchilla import Chinchilla
-from scalelab.laws.isoflop import IsoFlop
-from scalelab.laws.kaplan import Kaplan
+from scalelab.laws.base import Optimum
+from scalelab.laws.forms.chinchilla import Chinchilla
+from scalelab.laws.forms.kaplan import Kaplan
+from scalelab.laws.isoflop.law import IsoFlopLaw
 from scalelab.laws.observations import Observations
-from scalelab.laws.structural import Member, members, spread
+from scalelab.laws.uncertainty.model_uncertainty import CandidateFit, model_set, spread
 
-LAWS = {"isoflop": IsoFlop(), "chinchilla": Chinchilla(), "kaplan": Kaplan()}
+LAWS = {"isoflop": IsoFlopLaw(), "chinchilla": Chinchilla(), "kaplan": Kaplan()}
 
 
 @pytest.fixture(scope="module")
 def seen(family):
     runs = family(noise=0.001, seed=4)
     fits = {name: law.fit(runs) for name, law in LAWS.items()}
-    return fits, members(runs, LAWS, fits, 1e21)
+    return fits, model_set(runs, LAWS, fits, 1e21, 0.9)
 
 
 def test_laws_forms_choices_and_windows_are_all_there(seen):
     _, found = seen
 
-    assert {m.kind for m in found} == {"law", "form", "choice", "window"}
+    assert {m.kind for m in found} == {"law", "form", "choice", "bend", "window"}
     names = [m.name for m in found]
     assert len(names) == len(set(names))
     assert {"isoflop", "chinchilla", "kaplan", "chinchilla, least squares"} <= set(names)
@@ -39,6 +40,17 @@ def test_the_laws_say_what_their_fits_say(seen):
     assert said["a"] == fits["chinchilla"].exponents["a"]
 
 
+def test_what_gives_no_positive_number_is_no_member(family, monkeypatch):
+    """A number that cannot be written down would stop `fit --json`, and stand in no comparison."""
+    runs = family(noise=0.001, seed=4)
+    fits = {"chinchilla": LAWS["chinchilla"].fit(runs)}
+    kind = type(fits["chinchilla"])
+    monkeypatch.setattr(kind, "frontiers", lambda self, C: {"floored": np.nan, "straight": np.inf})
+    monkeypatch.setattr(kind, "optimum", lambda self, C: Optimum(C, 1e-200, 1e200, 2.0))
+
+    assert model_set(runs, {}, fits, 1e21, 0.9) == ()
+
+
 def test_a_form_that_the_runs_refute_does_not_count(seen):
     """True losses have a floor; Kaplan's form has none and misses them by far."""
     _, found = seen
@@ -46,7 +58,7 @@ def test_a_form_that_the_runs_refute_does_not_count(seen):
 
     low, high = spread(found, "loss")
 
-    assert "misses the runs" in kaplan.refuted
+    assert "error on the runs" in kaplan.refuted
     assert not low <= kaplan.values["loss"] <= high
 
 
@@ -57,7 +69,7 @@ def test_losses_of_kaplans_form_refute_the_other_one():
     runs = Observations.of(N, D, L)
     laws = {"chinchilla": Chinchilla(), "kaplan": Kaplan()}
 
-    found = members(runs, laws, {k: v.fit(runs) for k, v in laws.items()}, 1e21)
+    found = model_set(runs, laws, {k: v.fit(runs) for k, v in laws.items()}, 1e21, 0.9)
 
     assert next(m for m in found if m.name == "kaplan").refuted is None
     assert next(m for m in found if m.name == "chinchilla").refuted
@@ -65,9 +77,9 @@ def test_losses_of_kaplans_form_refute_the_other_one():
 
 def test_the_spread_is_over_what_counts():
     found = (
-        Member("one", "law", {"loss": 2.0}, None),
-        Member("two", "form", {"loss": 2.2}, None),
-        Member("three", "form", {"loss": 9.0}, "the minima show a floor"),
+        CandidateFit("one", "law", {"loss": 2.0}, None),
+        CandidateFit("two", "form", {"loss": 2.2}, None),
+        CandidateFit("three", "form", {"loss": 9.0}, "the minima show a floor"),
     )
 
     assert spread(found, "loss") == [2.0, 2.2]

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from scalelab.laws.chinchilla import Chinchilla, optimum
+from scalelab.laws.forms.chinchilla import Chinchilla, optimum
 from scalelab.laws.observations import Observations
-from scalelab.laws.tokencost import TokenCost
+from scalelab.laws.token_cost import TokenCost
 
 SIX_N = TokenCost(6.0, 0.0, 0.0)
 
@@ -17,8 +17,8 @@ def test_a_price_and_its_slope_by_hand():
     cost = TokenCost(6.0, 1000.0, 0.0)
 
     assert cost(1e4) == 1.6e5
-    assert cost.slope(1e4) == pytest.approx(0.6875)
-    assert SIX_N.slope(1e4) == 1
+    assert cost.log_slope(1e4) == pytest.approx(0.6875)
+    assert SIX_N.log_slope(1e4) == 1
 
 
 def test_what_the_runs_spent_is_found_again():
@@ -49,6 +49,4 @@ def test_the_optimum_of_published_constants_at_published_compute():
 
     found = float(best.N), float(best.D / best.N)
     assert found == pytest.approx((73.0e9, 18.4), rel=0.005)
-    assert Chinchilla().exponents(params) == pytest.approx(
-        {"a": 0.3658 / 0.7136, "b": 0.3478 / 0.7136}
-    )
+    assert Chinchilla().exponents(params) == pytest.approx({"a": 0.3658 / 0.7136, "b": 0.3478 / 0.7136})

@@ -20,7 +20,7 @@ FAMILIES = {
         {"head_size": 8, "n_layers": 2},
         {"head_size": 8, "n_layers": 1, "heads_per_kv_head": 2, "qk_norm": True},
         {"head_size": 4, "aspect_ratio": 4, "tied": True},
-    ],
+    ]
 }
 CASES = [(name, family) for name, families in FAMILIES.items() for family in families]
 
@@ -68,15 +68,15 @@ BROKEN = {
     "a look ahead": (TransformerNet, "forward", looks_ahead, "comes after"),
     "no seed": (transformer, "starting_values", unseeded, "one seed"),
     "segments ignored": (
-        TransformerNet, "forward", lambda self, x, y=None, segments_BT=None: FORWARD(self, x, y),
+        TransformerNet,
+        "forward",
+        lambda self, x, y=None, segments_BT=None: FORWARD(self, x, y),
         "sees another",
     ),
     "a part that lies": (Transformer, "joined", lambda self, name: {name: 3}, "not its rows"),
     "weights that are lost": (LlamaLayout, "ours", lambda self, theirs: {}, "other weights"),
-    "a refusal of one process": (
-        Transformer, "refusal", lambda self, layout: ("no", "no"), "one process",
-    ),
-}  # fmt: skip
+    "a refusal of one process": (Transformer, "refusal", lambda self, layout: ("no", "no"), "one process"),
+}
 
 
 def test_a_description_that_lacks_something_is_no_architecture():

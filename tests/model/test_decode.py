@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scalelab.model.decode import write
+from scalelab.model.generate import write
 from scalelab.model.transformer.config import Transformer
 
 END = 0
@@ -16,8 +16,7 @@ def network(request):
         "grouped": {"n_kv_heads": 2, "qk_norm": True},
         "tied": {"n_kv_heads": 4, "tied": True},
     }[request.param]
-    config = Transformer(n_layers=2, d_model=32, n_heads=4, head_size=8, d_ff=64, vocab_size=50,
-                         **extra)  # fmt: skip
+    config = Transformer(n_layers=2, d_model=32, n_heads=4, head_size=8, d_ff=64, vocab_size=50, **extra)
     network = config.network()
     network.reset(3)
     generator = torch.Generator().manual_seed(5)
@@ -70,8 +69,9 @@ def test_top_p_keeps_the_likeliest_and_no_more(network):
     n_kept = int((ordered.cumsum(0) - ordered < 0.5).sum())
     generator = torch.Generator().manual_seed(1)
 
-    written = write(network, [[5, 7]] * 4000, n_new=1, end=END, temperature=1.0, top_p=0.5,
-                    generator=generator)  # fmt: skip
+    written = write(
+        network, [[5, 7]] * 4000, n_new=1, end=END, temperature=1.0, top_p=0.5, generator=generator
+    )
 
     assert {row[0] for row in written.tokens} == set(place[:n_kept].tolist())
 
@@ -79,9 +79,7 @@ def test_top_p_keeps_the_likeliest_and_no_more(network):
 def test_the_same_generator_draws_the_same(network):
     def draw(seed):
         generator = torch.Generator().manual_seed(seed)
-        return write(
-            network, PROMPTS, n_new=6, end=END, temperature=1.0, generator=generator
-        ).tokens
+        return write(network, PROMPTS, n_new=6, end=END, temperature=1.0, generator=generator).tokens
 
     assert draw(1) == draw(1)
     assert draw(1) != draw(2)
@@ -103,7 +101,6 @@ def test_what_is_never_to_be_written_is_not(network):
     generator = torch.Generator().manual_seed(0)
     never = list(range(1, 40))
 
-    written = write(network, PROMPTS, n_new=20, end=END, temperature=2.0, generator=generator,
-                    never=never)  # fmt: skip
+    written = write(network, PROMPTS, n_new=20, end=END, temperature=2.0, generator=generator, never=never)
 
     assert not {t for row in written.tokens for t in row} & set(never)

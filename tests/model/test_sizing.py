@@ -34,6 +34,18 @@ def test_aspect_ratio_and_head_size_are_held():
         assert model.n_heads * 64 == model.d_model
 
 
+@pytest.mark.parametrize(
+    ("multiple", "head_size", "group", "step"), [(1, 64, 1, 64), (128, 64, 1, 128), (128, 48, 2, 384)]
+)
+def test_widths_are_multiples_of_whole_heads_and_of_width_multiple(multiple, head_size, group, step):
+    family = TransformerFamily(
+        head_size=head_size, heads_per_kv_head=group, width_multiple=multiple, n_layers=2
+    )
+    widths = [m.d_model for m, _ in zip(family.members(1000), range(3), strict=False)]
+
+    assert widths == [step, 2 * step, 3 * step]
+
+
 def test_members_grow():
     sizes = [m.size(1).n_params_total for m, _ in zip(LARGE.members(1000), range(30), strict=False)]
 
@@ -46,4 +58,4 @@ def test_a_size_that_cannot_be_built_is_refused_with_its_neighbours():
 
     assert "no model of 10k parameters (total) can be built" in str(error.value)
     assert "nearest members have" in str(error.value)
-    assert "make head_size smaller" in str(error.value)
+    assert "make head_size or width_multiple smaller" in str(error.value)

@@ -14,9 +14,7 @@ from scalelab.model.transformer.network import TransformerNet
 SHAPES = {
     "plain": dict(n_layers=2, d_model=64, n_heads=4, n_kv_heads=4, head_size=16, d_ff=176),
     "grouped": dict(n_layers=2, d_model=64, n_heads=4, n_kv_heads=2, head_size=16, d_ff=176),
-    "qk_norm": dict(
-        n_layers=1, d_model=48, n_heads=4, n_kv_heads=4, head_size=16, d_ff=128, qk_norm=True
-    ),
+    "qk_norm": dict(n_layers=1, d_model=48, n_heads=4, n_kv_heads=4, head_size=16, d_ff=128, qk_norm=True),
     "tied": dict(n_layers=3, d_model=32, n_heads=2, n_kv_heads=1, head_size=16, d_ff=96, tied=True),
     "deep": dict(n_layers=6, d_model=24, n_heads=3, n_kv_heads=3, head_size=8, d_ff=64),
 }
@@ -56,9 +54,7 @@ def test_counts_equal_the_sum_of_numel(config):
 
     assert size.n_params_total == sum(p.numel() for p in net.parameters())
     assert size.n_params_active == size.n_params_total
-    assert size.n_params_non_embedding == sum(
-        p.numel() for n, p in named.items() if n not in outside
-    )
+    assert size.n_params_non_embedding == sum(p.numel() for n, p in named.items() if n not in outside)
     head = named["embedding"].numel() if config.tied else 0
     assert size.n_params_matmul == sum(p.numel() for p in matmul) + head
 
@@ -75,9 +71,7 @@ def test_flops_equal_torchs_own_count_of_the_real_model(config):
 
 
 def test_flops_equal_a_count_by_hand():
-    config = Transformer(
-        n_layers=1, d_model=4, n_heads=1, n_kv_heads=1, head_size=4, d_ff=8, vocab_size=10
-    )
+    config = Transformer(n_layers=1, d_model=4, n_heads=1, n_kv_heads=1, head_size=4, d_ff=8, vocab_size=10)
 
     # Multiply-adds per token going forward: q, k, v, out 4 x (4*4); gate, up, down 3 x (4*8);
     # head 4*10; scores and mixing 2 x (4*6) at a context of 6. Two FLOPs each, three passes.
@@ -93,9 +87,7 @@ def test_untrained_loss_is_ln_vocabulary(config):
 def test_starting_values_depend_on_the_seed_alone(config):
     one, same, other = network(config, 3), network(config, 3), network(config, 4)
 
-    pairs = [
-        (a, b, c) for a, b, c in zip(*(n.parameters() for n in (one, same, other)), strict=True)
-    ]
+    pairs = [(a, b, c) for a, b, c in zip(*(n.parameters() for n in (one, same, other)), strict=True)]
     assert all(torch.equal(a, b) for a, b, _ in pairs)
     assert any(not torch.equal(a, c) for a, _, c in pairs)
 
@@ -128,7 +120,7 @@ def test_the_fast_cpu_path_computes_the_plain_expressions(config, monkeypatch):
     monkeypatch.setattr(home + "rms_norm", plain_norm)
     monkeypatch.setattr(home + "swiglu", plain_swiglu)
     monkeypatch.setattr("scalelab.model.transformer.unsharded.cross_entropy", F.cross_entropy)
-    monkeypatch.setattr(home + "by_hand", lambda x: False)
+    monkeypatch.setattr(home + "use_cpu_kernels", lambda x: False)
     plain_loss = plain(x, y)
     plain_loss.backward()
 
@@ -139,8 +131,8 @@ def test_the_fast_cpu_path_computes_the_plain_expressions(config, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore")  # torch's own, while it traces
 def test_the_path_of_other_devices_compiles_as_one_graph(config, monkeypatch):
-    monkeypatch.setattr(kernels, "by_hand", lambda x: False)
-    monkeypatch.setattr("scalelab.model.transformer.network.by_hand", lambda x: False)
+    monkeypatch.setattr(kernels, "use_cpu_kernels", lambda x: False)
+    monkeypatch.setattr("scalelab.model.transformer.network.use_cpu_kernels", lambda x: False)
     plain, compiled, (x, y) = shaken(config), shaken(config), tokens(config)
     plain(x, y).backward()
     torch._dynamo.reset()
@@ -160,9 +152,7 @@ def test_backward_passes_written_by_hand_are_the_derivatives():
     cos, sin = (t.double() for t in kernels.rotary_tables(5, 4, 100.0))
     mask = torch.full((5, 5), -math.inf, dtype=torch.float64).triu(1)
 
-    assert torch.autograd.gradcheck(
-        lambda qkv: kernels.short_attention(qkv, cos, sin, mask, 2), draw(10, 24)
-    )
+    assert torch.autograd.gradcheck(lambda qkv: kernels.short_attention(qkv, cos, sin, mask, 2), draw(10, 24))
     assert torch.autograd.gradcheck(kernels.swiglu, draw(6, 8))
 
 
@@ -171,10 +161,7 @@ def test_rotary_depends_on_distance_alone():
     q, k = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
 
     def score(i, j):
-        turned = (
-            kernels.rotary(q.expand(32, 8), cos, sin)[i],
-            kernels.rotary(k.expand(32, 8), cos, sin)[j],
-        )
+        turned = (kernels.rotary(q.expand(32, 8), cos, sin)[i], kernels.rotary(k.expand(32, 8), cos, sin)[j])
         return float(turned[0] @ turned[1])
 
     assert score(20, 13) == pytest.approx(score(9, 2), rel=1e-4)
@@ -224,8 +211,7 @@ def test_shapes_that_do_not_fit_together_are_refused():
 
 @pytest.mark.parametrize("heads", [{"n_kv_heads": 4}, {"n_kv_heads": 2, "qk_norm": True}])
 def test_segments_side_by_side_are_as_if_alone(heads):
-    own = Transformer(n_layers=2, d_model=32, n_heads=4, head_size=8, d_ff=64, vocab_size=50,
-                      **heads)  # fmt: skip
+    own = Transformer(n_layers=2, d_model=32, n_heads=4, head_size=8, d_ff=64, vocab_size=50, **heads)
     net = shaken(own)
     one, two = torch.tensor([[3, 4, 5]]), torch.tensor([[9, 8, 7, 6]])
     both = torch.cat((one, two), dim=1)

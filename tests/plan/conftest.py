@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scalelab.laws.designs import GridDesign, IsoFlopDesign, Seed
 from scalelab.laws.observations import Observations
-from scalelab.laws.simulate import simulate
-from scalelab.laws.study import study
+from scalelab.study.simulate.designs import PerSeedNoise, SimulatedGrid, SimulatedIsoFlop
+from scalelab.study.simulate.simulation import simulate
+from scalelab.study.study import study
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 
@@ -27,8 +27,8 @@ def sardana():
 
 @pytest.fixture(scope="session")
 def slices(truth):
-    """Five isoFLOP budgets, three seeds, .2% noise, asked for three times the largest."""
-    runs = simulate("chinchilla", truth, IsoFlopDesign(seeds=3), Seed(0.005), seed=5)
+    """Five isoFLOP budgets, three seeds, .2% noise, asked for three times the largest; isoFLOP forecasts."""
+    runs = simulate("chinchilla", truth, SimulatedIsoFlop(seeds=3), PerSeedNoise(0.005), seed=5)
     return study(
         runs,
         target_flops=3e20,
@@ -36,6 +36,15 @@ def slices(truth):
         kind="simulated",
         level=0.8,
         replicates=400,
+        laws=("isoflop", "chinchilla", "kaplan"),
+    )
+
+
+@pytest.fixture(scope="session")
+def usual(slices):
+    """The same runs by the laws that are fitted unless others are named: the average forecasts."""
+    return study(
+        slices.runs, target_flops=3e20, param_count="total", kind="simulated", level=0.8, replicates=400
     )
 
 
@@ -44,7 +53,7 @@ def exact():
     """A function: the study of noise-free runs of a Chinchilla law, the surface speaking."""
 
     def of(params, target=1e24, law="chinchilla", **settings):
-        design = GridDesign(tuple(np.geomspace(1e9, 3e11, 7)), tuple(np.geomspace(1e10, 3e13, 7)))
+        design = SimulatedGrid(tuple(np.geomspace(1e9, 3e11, 7)), tuple(np.geomspace(1e10, 3e13, 7)))
         runs = simulate("chinchilla", params, design)
         return study(
             runs,
@@ -72,12 +81,7 @@ def attending(truth):
     L = truth["E"] + truth["A"] / N ** truth["alpha"] + truth["B"] / D ** truth["beta"]
     runs = Observations.of(N, D, L, C=(6 * N + 4e4 * np.sqrt(N)) * D)
     return study(
-        runs,
-        target_flops=1e21,
-        param_count="total",
-        kind="simulated",
-        replicates=0,
-        laws=("chinchilla",),
+        runs, target_flops=1e21, param_count="total", kind="simulated", replicates=0, laws=("chinchilla",)
     )
 
 
@@ -89,9 +93,8 @@ def hoffmann():
         pytest.skip("the public points are not beside the repository")
     with open(path, encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    N, C, L = (
-        np.array([float(r[k]) for r in rows]) for k in ("Model Size", "Training FLOP", "loss")
-    )
+    N, C, L = (np.array([float(r[k]) for r in rows]) for k in ("Model Size", "Training FLOP", "loss"))
     kept = np.argsort(L)[:-5]
     runs = Observations.of(N[kept], (C / (6 * N))[kept], L[kept], C=C[kept])
-    return study(runs, target_flops=5.76e23, param_count="total", level=0.8, replicates=1000)
+    laws = ("isoflop", "chinchilla", "kaplan")
+    return study(runs, target_flops=5.76e23, param_count="total", level=0.8, replicates=1000, laws=laws)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from scalelab.errors import PlanError
-from scalelab.laws.interval import percentile
-from scalelab.laws.study import study
-from scalelab.plan.allocate import MULTIPLES, allocate, expected
+from scalelab.laws.uncertainty.bootstrap import percentile
+from scalelab.plan.choose.allocate import MULTIPLES, allocate, expected
+from scalelab.study.study import study
 
 
 @pytest.fixture(scope="module")
@@ -61,18 +61,37 @@ def test_the_waste_is_nothing_at_the_best_size_and_grows_away_from_it(plan):
 
 
 def test_isoflop_slices_alone_tell_the_waste_to_second_order(slices):
-    alone = study(
-        slices.runs, target_flops=3e20, param_count="total", replicates=0, laws=("isoflop",)
-    )
+    alone = study(slices.runs, target_flops=3e20, param_count="total", replicates=0, laws=("isoflop",))
 
     plan = allocate(alone)
 
     assert plan.valley.law == "isoflop"
     assert "curvature" in plan.to_json()["regret_how"]
     for k in (0.75, 1.25, 1.5, 2.0):
-        assert float(plan.valley.wasted(k)) == pytest.approx(
-            closed_waste(k, 0.35, 0.37), rel=0.1
-        ), k
+        assert float(plan.valley.wasted(k)) == pytest.approx(closed_waste(k, 0.35, 0.37), rel=0.1), k
+
+
+def test_the_average_forecasts_and_its_own_surface_tells_the_waste(usual):
+    found = allocate(usual)
+
+    assert (found.law, found.valley.law) == ("averaged", "averaged")
+    assert [row.law for row in found.laws] == ["averaged", "isoflop", "chinchilla", "kaplan"]
+    assert found.intervals["n_params"] == usual.forecast.intervals["n_params"]
+    low, high = found.near_optimal["n_params"]
+    assert low < found.n_params < high
+
+
+def test_what_is_quoted_of_another_size_is_the_calibrated_interval_moved_along(usual):
+    forecast = usual.forecast
+    N, D, loss = (forecast.values[key] for key in ("n_params", "n_tokens", "loss"))
+
+    found = expected(usual, n_params=1.5 * N, n_tokens=D / 1.5, flops=3e20)
+
+    ends = [end * found.loss / loss for end in forecast.calibrated["loss"]]
+    noise = found.statistical
+    assert forecast.stands_alone
+    assert found.loss > 1.001 * loss
+    assert found.quoted == pytest.approx([min(ends[0], noise[0]), max(ends[1], noise[1])])
 
 
 def test_isoflop_speaks_and_a_sound_surface_tells_the_waste(plan):
@@ -118,7 +137,7 @@ def test_every_law_has_its_row_and_the_speaker_is_first(plan, slices):
     assert rows["isoflop"].intervals == {
         key: slices.forecast.statistical[key] for key in rows["isoflop"].intervals
     }
-    assert "misses the runs" in rows["kaplan"].refuted
+    assert "error on the runs" in rows["kaplan"].refuted
     assert rows["chinchilla"].refuted is None
     said = [rows[name].n_params for name in ("isoflop", "chinchilla")]
     assert plan.disagreement["n_params"] == pytest.approx(max(said) / min(said))
@@ -155,11 +174,7 @@ def test_json_has_the_keys_of_a_plan_and_is_strict(plan):
 
 def test_a_law_of_the_loss_alone_has_no_size(slices):
     found = study(
-        slices.runs,
-        target_flops=3e20,
-        param_count="total",
-        replicates=0,
-        laws=("isoflop", "frontier"),
+        slices.runs, target_flops=3e20, param_count="total", replicates=0, laws=("isoflop", "frontier")
     )
 
     row = allocate(found).laws[1]
@@ -169,7 +184,7 @@ def test_a_law_of_the_loss_alone_has_no_size(slices):
 
 
 def test_refuses_a_bound_that_is_no_share(slices):
-    with pytest.raises(PlanError, match=r"1\.5 of the compute may be wasted"):
+    with pytest.raises(PlanError, match=r"the bound on wasted compute is 1\.5"):
         allocate(slices, near_bound=1.5)
 
 
@@ -233,3 +248,12 @@ def test_flops_that_are_not_6nd_move_the_tokens_of_other_sizes(attending):
         assert spent == pytest.approx(1e21, rel=1e-6), multiple.k
     at_two = next(m for m in plan.regret if m.k == 2)
     assert at_two.n_tokens > 0.51 * plan.n_tokens
+
+
+def test_json_names_what_the_quoted_interval_comes_from(usual):
+    told = json.loads(json.dumps(allocate(usual).to_json()))
+
+    assert told["quoted_from"] == list(usual.forecast.sources("n_params"))
+    assert told["quoted_from"]
+    assert told["calibrated"]["loss"] == usual.forecast.calibrated["loss"]
+    assert told["expected_error"] == usual.forecast.expected_error > 0

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from scalelab.plan.band import NEAREST, Band, RunCurve, band
+from scalelab.plan.forecast.band import NEAREST, LossBand, RunCurve, band
 
 
 def curves(n=6, seed=0, scatter=0.01, shares=(0.2, 0.4, 0.6, 0.8), loss=3.0, **settings):
@@ -13,9 +13,7 @@ def curves(n=6, seed=0, scatter=0.01, shares=(0.2, 0.4, 0.6, 0.8), loss=3.0, **s
     rng = np.random.default_rng(seed)
     found = []
     for i in range(n):
-        points = [
-            [s * 1000, s * 1e6, loss + 1 / s - 1 + scatter * rng.standard_normal()] for s in shares
-        ]
+        points = [[s * 1000, s * 1e6, loss + 1 / s - 1 + scatter * rng.standard_normal()] for s in shares]
         found.append(RunCurve(f"r{i}", 1e6, 1e7, 1000, loss, points))
     return found
 
@@ -94,12 +92,11 @@ def test_too_few_curves_or_no_interval_leave_no_band():
 
     assert "2 runs of the evidence have a loss curve" in wanted(curves(2) + silent)
     assert (
-        band(curves(), n_params=1.0, n_tokens=1.0, loss=2.0, interval=None)
-        == "the forecast has no interval"
+        band(curves(), n_params=1.0, n_tokens=1.0, loss=2.0, interval=None) == "the forecast has no interval"
     )
 
 
 def test_json_and_back():
     found = wanted(curves())
 
-    assert Band.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False))) == found
+    assert LossBand.from_json(json.loads(json.dumps(found.to_json(), allow_nan=False))) == found

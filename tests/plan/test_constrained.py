@@ -8,21 +8,21 @@ import pytest
 from scipy.optimize import brentq, minimize_scalar
 
 from scalelab.errors import PlanError
+from scalelab.laws.forms.repeated import Repeated
 from scalelab.laws.observations import Observations
-from scalelab.laws.repeated import Repeated
-from scalelab.laws.study import study
-from scalelab.plan.constrained import (
-    Prices,
-    at,
-    at_most,
+from scalelab.plan.choose.inference_cost import InferencePrices
+from scalelab.plan.choose.inference_demand import serve
+from scalelab.plan.choose.variants import (
+    evaluate,
     fixed_params,
     fixed_tokens,
     for_loss,
+    inference_optimal,
+    inference_optimal_within,
     limited_data,
-    served,
-    served_within,
+    size_limit,
 )
-from scalelab.plan.demand import serve
+from scalelab.study.study import study
 
 
 def loss_at(N, D, E=1.8, A=480.0, B=2100.0, alpha=0.35, beta=0.37):
@@ -55,11 +55,19 @@ def middle(values):
     return np.quantile(values, [0.1, 0.9]).tolist()
 
 
+def widened(study, found, losses):
+    """Ends of the replicates and of what the forecast quotes beside them, scaled by the ratio of the losses."""
+    best = float(study.fits[found.law].optimum(study.forecast.flops).L)
+    ends = [middle(losses)]
+    ends += [[end * found.loss / best for end in one] for one in study.forecast.sources("loss").values()]
+    return [min(low for low, _ in ends), max(high for _, high in ends)]
+
+
 # --- N, D or both given ---
 
 
 def test_any_size_and_length_has_the_loss_of_the_law(known):
-    found = at(known, n_params=7e9, n_tokens=2e12)
+    found = evaluate(known, n_params=7e9, n_tokens=2e12)
 
     assert found.loss == pytest.approx(loss_at(7e9, 2e12), rel=1e-6)
     assert found.flops == pytest.approx(6 * 7e9 * 2e12)
@@ -67,7 +75,7 @@ def test_any_size_and_length_has_the_loss_of_the_law(known):
 
 
 def test_beyond_the_runs_it_is_extrapolated(known):
-    assert at(known, n_params=1e12, n_tokens=2e13).kind == "extrapolated"
+    assert evaluate(known, n_params=1e12, n_tokens=2e13).kind == "extrapolated"
 
 
 @pytest.mark.parametrize("C", [1e22, 1e24])
@@ -103,16 +111,16 @@ def test_tokens_given_are_met_where_flops_are_not_6nd(attending):
 def test_memory_binds_only_below_the_best_size(known):
     N, _ = optimum(1e24)
 
-    small, large = (at_most(known, largest=x, flops=1e24) for x in (N / 2, N * 2))
+    small, large = (size_limit(known, largest=x, flops=1e24) for x in (N / 2, N * 2))
 
     assert small.n_params == N / 2
-    assert "at most" in small.words
+    assert "N is limited to" in small.words
     assert large.n_params == pytest.approx(N, rel=1e-6)
-    assert "fits" in large.words
+    assert "is within the limit" in large.words
 
 
 def test_the_interval_of_a_loss_is_that_of_the_replicates(uncertain, replicates):
-    found = at(uncertain, n_params=1e9, n_tokens=2e10)
+    found = evaluate(uncertain, n_params=1e9, n_tokens=2e10)
 
     losses = [loss_at(1e9, 2e10, **params) for params in replicates]
     assert found.intervals["loss"] == pytest.approx(middle(losses), rel=1e-12)
@@ -123,18 +131,18 @@ def test_the_interval_of_a_loss_is_that_of_the_replicates(uncertain, replicates)
 def test_ratios_beyond_the_runs_are_warned_of(uncertain):
     ratios = uncertain.runs.D / uncertain.runs.N
 
-    inside = at(uncertain, n_params=1e9, n_tokens=2e10)
-    outside = at(uncertain, n_params=1e9, n_tokens=1e9 * 2 * ratios.max())
+    inside = evaluate(uncertain, n_params=1e9, n_tokens=2e10)
+    outside = evaluate(uncertain, n_params=1e9, n_tokens=1e9 * 2 * ratios.max())
 
     assert inside.warnings == ()
-    assert "laws over-estimate what tokens bring" in outside.warnings[0]
+    assert "laws overestimate the value of tokens" in outside.warnings[0]
 
 
-def test_the_law_that_answers_says_how_it_differs_from_the_one_that_speaks(uncertain):
+def test_a_surface_reports_its_difference_from_the_primary_law(uncertain):
     found = fixed_params(uncertain, n_params=1e9, flops=3e20)
 
     assert found.law == "chinchilla"
-    assert any("isoflop, which speaks for the forecast" in said for said in found.assumptions)
+    assert any("isoflop, the primary law of the forecast" in text for text in found.assumptions)
 
 
 def test_laws_that_the_runs_refute_do_not_stand_beside(uncertain):
@@ -146,19 +154,17 @@ def test_laws_that_the_runs_refute_do_not_stand_beside(uncertain):
         laws=("chinchilla", "kaplan", "overtrained"),
     )
 
-    found = at(beside, n_params=1e9, n_tokens=2e10)
+    found = evaluate(beside, n_params=1e9, n_tokens=2e10)
 
     assert set(found.by_law) == {"overtrained"}
     assert found.by_law["overtrained"] == pytest.approx(found.loss, rel=0.01)
 
 
 def test_without_a_surface_nothing_is_said(uncertain):
-    alone = study(
-        uncertain.runs, target_flops=3e20, param_count="total", replicates=0, laws=("isoflop",)
-    )
+    alone = study(uncertain.runs, target_flops=3e20, param_count="total", replicates=0, laws=("isoflop",))
 
-    with pytest.raises(PlanError, match="no sound surface") as refused:
-        at(alone, n_params=1e9, n_tokens=1e10)
+    with pytest.raises(PlanError, match="no surface among") as refused:
+        evaluate(alone, n_params=1e9, n_tokens=1e10)
     assert "--law chinchilla" in refused.value.fix
 
 
@@ -170,7 +176,7 @@ def test_refuses_more_tokens_than_a_budget_can_read(known):
 @pytest.mark.parametrize("value", [0, -1, np.nan, np.inf])
 def test_refuses_a_size_that_is_none(known, value):
     with pytest.raises(PlanError, match="n_params is"):
-        at(known, n_params=value, n_tokens=1e9)
+        evaluate(known, n_params=value, n_tokens=1e9)
 
 
 # --- the inverse problem ---
@@ -212,18 +218,22 @@ def test_replicates_that_never_come_so_low_leave_no_interval(hoffmann):
     found = for_loss(hoffmann, loss=floor + 0.01)
 
     assert found.intervals["flops"] is None
-    assert any("of replicates reach this loss with no compute" in w for w in found.warnings)
+    assert any("of replicates do not reach this loss" in w for w in found.warnings)
     json.dumps(found.to_json(), allow_nan=False)
 
 
 @pytest.mark.parametrize(
     ("loss", "said"),
-    [(1.7, "not above the floor of 1.8"), (1.80001, "below all"), (400, "above all")],
+    [
+        (1.7, "not above the floor of the chinchilla law, 1.8"),
+        (1.8, "not above the floor of the chinchilla law, 1.8"),
+        (1e30, "above the losses"),
+    ],
 )
 def test_refuses_a_loss_that_no_compute_reaches(known, loss, said):
     with pytest.raises(PlanError, match=said) as refused:
         for_loss(known, loss=loss)
-    assert "ask for a loss between" in refused.value.fix
+    assert "choose a loss " in refused.value.fix
 
 
 # --- data that run out ---
@@ -301,7 +311,7 @@ def test_many_epochs_are_warned_of(known):
 
     assert few.figures["epochs"] < 4
     assert not any("epochs" in w for w in few.warnings)
-    assert any("beyond 4 repeats lose their worth" in w for w in many.warnings)
+    assert any("beyond 4 repeats lose value" in w for w in many.warnings)
 
 
 def test_one_percent_of_compute_buys_as_much_as_so_many_tokens(known):
@@ -323,11 +333,7 @@ def test_data_is_the_better_buy_below_the_break_even_price(known, share, better)
     price = share * figures["break_even_dollars_per_token"]
 
     found = limited_data(
-        known,
-        unique_tokens=1e11,
-        flops=1e24,
-        dollars_per_flop=per_flop,
-        dollars_per_token=price,
+        known, unique_tokens=1e11, flops=1e24, dollars_per_flop=per_flop, dollars_per_token=price
     )
 
     assert f"{better} is the better buy" in found.words
@@ -344,14 +350,12 @@ def test_its_intervals_are_those_of_a_search_in_every_replicate(uncertain, repli
     found = limited_data(uncertain, unique_tokens=U, flops=C)
 
     assert found.intervals["n_params"] == pytest.approx(middle(best), rel=2e-3)
-    assert found.intervals["loss"] == pytest.approx(middle(losses), rel=1e-6)
-    assert found.intervals["epochs"] == pytest.approx(
-        middle([C / 6 / n / U for n in best]), rel=2e-3
-    )
+    assert found.intervals["loss"] == pytest.approx(widened(uncertain, found, losses), rel=1e-6)
+    assert found.intervals["epochs"] == pytest.approx(middle([C / 6 / n / U for n in best]), rel=2e-3)
     assert found.intervals["n_params"][0] < found.n_params < found.intervals["n_params"][1]
 
 
-def test_a_fitted_law_of_repeats_speaks_for_them(known, truth):
+def test_a_fitted_law_of_repeats_is_used_for_them(known, truth):
     law = {**truth, "alpha": 0.36, "beta": 0.36, "R_N": 6.0, "R_D": 9.0}
     grid = np.meshgrid(np.geomspace(1e8, 1e10, 3), np.geomspace(1e9, 3e11, 3), [1.0, 6.0, 30.0])
     N, D, epochs = (v.ravel() for v in grid)
@@ -383,12 +387,10 @@ def test_refuses_no_unique_tokens(known):
     ("N", "demand", "n_params", "n_tokens", "saved"),
     [(30e9, 5e12, 16.41e9, 3.26e12, 0.163), (70e9, 1e13, 41.55e9, 7.92e12, 0.119)],
 )
-def test_reproduces_the_published_models_sized_for_use(
-    exact, sardana, N, demand, n_params, n_tokens, saved
-):
+def test_reproduces_the_published_models_sized_for_use(exact, sardana, N, demand, n_params, n_tokens, saved):
     D = (0.283 * 410.7 / (0.336 * 406.4 / N**0.336)) ** (1 / 0.283)
 
-    found = served(exact(sardana), demand=demand, flops=6 * N * D)
+    found = inference_optimal(exact(sardana), demand=demand, flops=6 * N * D)
 
     assert found.n_params == pytest.approx(n_params, rel=0.005)
     assert found.n_tokens == pytest.approx(n_tokens, rel=0.005)
@@ -400,7 +402,7 @@ def test_reproduces_the_published_models_sized_for_use(
 def test_for_6_flops_a_parameter_it_is_the_closed_condition(known):
     params = known.fits["chinchilla"].params
 
-    found, expected = served(known, demand=3e12, loss=2.0), serve(params, 2.0, 3e12)
+    found, expected = inference_optimal(known, demand=3e12, loss=2.0), serve(params, 2.0, 3e12)
 
     assert found.n_params == pytest.approx(expected.n_params, rel=1e-9)
     assert found.n_tokens == pytest.approx(expected.n_tokens, rel=1e-9)
@@ -410,14 +412,14 @@ def test_for_6_flops_a_parameter_it_is_the_closed_condition(known):
 def test_without_use_it_is_the_compute_optimal_model(known):
     N, D = optimum(1e24)
 
-    found = served(known, demand=0, flops=1e24)
+    found = inference_optimal(known, demand=0, flops=1e24)
 
     assert (found.n_params, found.n_tokens) == pytest.approx((N, D), rel=1e-5)
     assert found.figures["saved"] == pytest.approx(0, abs=1e-9)
 
 
 def test_no_other_model_of_that_loss_is_cheaper_where_flops_are_not_6nd(attending):
-    choice = served(attending, demand=1e11, loss=2.4)
+    choice = inference_optimal(attending, demand=1e11, loss=2.4)
 
     def total(ln_N):
         N = np.exp(ln_N)
@@ -431,17 +433,14 @@ def test_no_other_model_of_that_loss_is_cheaper_where_flops_are_not_6nd(attendin
 
 def test_dear_use_makes_a_smaller_model_and_saves_dollars(known):
     def sized(mfu):
-        prices = Prices.of(
-            dollars_per_device_hour=2.0,
-            peak_flops_per_s=989e12,
-            mfu_training=0.4,
-            mfu_inference=mfu,
+        prices = InferencePrices.of(
+            dollars_per_device_hour=2.0, peak_flops_per_s=989e12, mfu_training=0.4, mfu_inference=mfu
         )
-        return served(known, demand=1e13, flops=1e24, prices=prices)
+        return inference_optimal(known, demand=1e13, flops=1e24, prices=prices)
 
     alike, dear = sized(0.4), sized(0.1)
 
-    plain = served(known, demand=1e13, flops=1e24)
+    plain = inference_optimal(known, demand=1e13, flops=1e24)
     assert alike.n_params == pytest.approx(plain.n_params, rel=1e-9)
     assert dear.n_params < alike.n_params
     paid = 2.0 / 3600 / 989e12
@@ -452,17 +451,17 @@ def test_dear_use_makes_a_smaller_model_and_saves_dollars(known):
 
 
 def test_a_total_is_spent_whole_and_buys_the_loss_that_it_costs(known):
-    found = served_within(known, demand=1e13, total=1e24)
+    found = inference_optimal_within(known, demand=1e13, total=1e24)
 
     assert found.figures["total_flops"] == pytest.approx(1e24, rel=1e-6)
-    again = served(known, demand=1e13, loss=found.loss)
+    again = inference_optimal(known, demand=1e13, loss=found.loss)
     assert again.figures["total_flops"] == pytest.approx(1e24, rel=1e-6)
 
 
 def test_a_total_in_dollars_is_spent_whole(known):
-    prices = Prices(training=1.4e-18, inference=5.6e-18)
+    prices = InferencePrices(training=1.4e-18, inference=5.6e-18)
 
-    found = served_within(known, demand=1e13, total=1e6, prices=prices)
+    found = inference_optimal_within(known, demand=1e13, total=1e6, prices=prices)
 
     assert found.figures["total_dollars"] == pytest.approx(1e6, rel=1e-6)
 
@@ -470,7 +469,7 @@ def test_a_total_in_dollars_is_spent_whole(known):
 def test_without_use_a_total_is_a_training_budget(known):
     N, D = optimum(1e24)
 
-    found = served_within(known, demand=0, total=1e24)
+    found = inference_optimal_within(known, demand=0, total=1e24)
 
     assert (found.n_params, found.n_tokens) == pytest.approx((N, D), rel=1e-5)
 
@@ -478,9 +477,9 @@ def test_without_use_a_total_is_a_training_budget(known):
 def test_the_interval_of_a_total_without_use_is_that_of_the_optimum(uncertain):
     best = uncertain.replicates["chinchilla"].optimum(3e20)
 
-    found = served_within(uncertain, demand=0, total=3e20)
+    found = inference_optimal_within(uncertain, demand=0, total=3e20)
 
-    assert found.intervals["loss"] == pytest.approx(middle(best.L), rel=1e-7)
+    assert found.intervals["loss"] == pytest.approx(widened(uncertain, found, best.L), rel=1e-7)
     assert found.intervals["n_params"] == pytest.approx(middle(best.N), rel=1e-4)
 
 
@@ -488,9 +487,9 @@ def test_sized_for_use_in_every_replicate_it_has_these_intervals(uncertain, repl
     losses = [loss_at(*optimum(3e20, **params), **params) for params in replicates]
     each = [serve(params, loss, 1e10) for params, loss in zip(replicates, losses, strict=True)]
 
-    found = served(uncertain, demand=1e10, flops=3e20)
+    found = inference_optimal(uncertain, demand=1e10, flops=3e20)
 
-    assert found.intervals["loss"] == pytest.approx(middle(losses), rel=1e-9)
+    assert found.intervals["loss"] == pytest.approx(widened(uncertain, found, losses), rel=1e-9)
     for key in ("n_params", "n_tokens", "tokens_per_param"):
         ends = middle([getattr(one, key) for one in each])
         assert found.intervals[key] == pytest.approx(ends, rel=1e-6), key
@@ -503,38 +502,60 @@ def test_sized_for_use_in_every_replicate_it_has_these_intervals(uncertain, repl
         ({"demand": -1, "flops": 1e24}, "a demand of -1 tokens"),
         ({"demand": 1e12}, "both or neither"),
         ({"demand": 1e12, "flops": 1e24, "loss": 2.0}, "both or neither"),
-        ({"demand": 1e12, "loss": 1.75}, r"not above the floor of 1\.8"),
+        ({"demand": 1e12, "loss": 1.75}, r"not above the floor of the chinchilla law, 1\.8"),
     ],
 )
 def test_refuses_use_that_cannot_be(known, wanted, said):
     with pytest.raises(PlanError, match=said):
-        served(known, **wanted)
+        inference_optimal(known, **wanted)
 
 
 def test_refuses_a_total_that_trains_nothing(known):
-    with pytest.raises(PlanError, match="name a larger total"):
-        served_within(known, demand=1e9, total=1e3)
+    with pytest.raises(PlanError, match="give a larger total"):
+        inference_optimal_within(known, demand=1e9, total=1e3)
 
 
 def test_refuses_a_utilisation_above_one():
     with pytest.raises(PlanError, match="mfu_inference is 40"):
-        Prices.of(
-            dollars_per_device_hour=2,
-            peak_flops_per_s=1e15,
-            mfu_training=0.4,
-            mfu_inference=40,
+        InferencePrices.of(
+            dollars_per_device_hour=2, peak_flops_per_s=1e15, mfu_training=0.4, mfu_inference=40
         )
 
 
 def test_every_choice_is_strict_json(uncertain):
     choices = (
-        at(uncertain, n_params=1e9, n_tokens=2e10),
+        evaluate(uncertain, n_params=1e9, n_tokens=2e10),
         for_loss(uncertain, loss=2.4),
         limited_data(uncertain, unique_tokens=5e9, flops=3e20),
-        served(uncertain, demand=1e11, flops=3e20),
+        inference_optimal(uncertain, demand=1e11, flops=3e20),
     )
 
     for choice in choices:
         told = choice.to_json()
         assert json.loads(json.dumps(told, allow_nan=False)) == told
         assert told["tokens_per_param"] == pytest.approx(told["n_tokens"] / told["n_params"])
+
+
+def test_a_limit_at_the_target_is_quoted_as_widely_as_the_forecast(usual):
+    C, forecast = usual.forecast.flops, usual.forecast
+    free = size_limit(usual, largest=1e15, flops=C)
+    bound = size_limit(usual, largest=free.n_params / 3, flops=C)
+
+    for found in (free, bound):
+        ratio = found.loss / forecast.values["loss"]
+        for low, high in forecast.sources("loss").values():
+            assert found.intervals["loss"][0] <= low * ratio * (1 + 1e-9)
+            assert found.intervals["loss"][1] >= high * ratio * (1 - 1e-9)
+        assert found.quoted == ("loss",)
+        assert not any("noise of the runs alone" in note for note in found.assumptions)
+    assert bound.loss > free.loss
+    assert free.loss == pytest.approx(forecast.values["loss"])
+
+
+def test_intervals_of_noise_alone_are_named(usual):
+    there = evaluate(usual, n_params=1e9, n_tokens=1e11)
+    inverse = for_loss(usual, loss=2.3)
+
+    assert there.quoted == inverse.quoted == ()
+    assert any("the interval of loss;" in note for note in there.assumptions)
+    assert any("the interval of flops, n_params, n_tokens;" in note for note in inverse.assumptions)

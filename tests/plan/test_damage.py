@@ -8,12 +8,13 @@ from itertools import islice
 import pytest
 
 from scalelab.errors import PlanError, RunError, ScalelabError
-from scalelab.launch.final import ready
-from scalelab.plan.final import PLAN, Plan
-from scalelab.plan.frozen import FrozenForecast, _digest
-from scalelab.plan.ledger import OUTCOME, close, enter, entries, forecast_path, outcome_path
-from scalelab.report.outcome import outcome_text
-from scalelab.train.rundir import RESULT
+from scalelab.launch.final_run import ready
+from scalelab.plan.forecast.frozen import FrozenForecast, _digest
+from scalelab.plan.forecast.ledger import OUTCOME, close, enter, entries, forecast_path, outcome_path
+from scalelab.plan.plan import PLAN, Plan
+from scalelab.report.outcome.document import outcome_document
+from scalelab.report.render.terminal import render_terminal
+from scalelab.train.run_directory import RESULT
 
 
 @pytest.fixture
@@ -39,9 +40,7 @@ def new(old):
 def judged(new, unsealed, tmp_path):
     """A ledger with that forecast and its outcome: (its root, the entry)."""
     frozen = FrozenForecast.load(new / "forecast.json")
-    record = json.loads(
-        (unsealed / "sweeps" / "forecasts" / "14d075e3d7c2.outcome.json").read_text()
-    )
+    record = json.loads((unsealed / "sweeps" / "forecasts" / "14d075e3d7c2.outcome.json").read_text())
     names = ("status", "reason", "n_params", "n_tokens", "flops", "loss", "seconds", "ended")
     close(tmp_path / "runs", frozen, run=frozen.run, **{name: record[name] for name in names})
     (entry,) = entries(tmp_path / "runs")
@@ -143,12 +142,10 @@ def test_the_steps_of_a_run_are_those_that_were_forecast(request, age, tmp_path)
         ({"schedule__cooldown": 0.5}, "its cooldown_steps is"),
     ],
 )
-def test_the_run_of_an_old_plan_agrees_with_its_forecast_and_its_model(
-    old, tmp_path, changes, problem
-):
+def test_the_run_of_an_old_plan_agrees_with_its_forecast_and_its_model(old, tmp_path, changes, problem):
     edit(old / "plan.json", **changes)
 
-    with pytest.raises(PlanError, match="is not the one that was forecast") as error:
+    with pytest.raises(PlanError, match="is not the run of its forecast") as error:
         ready(old, tmp_path / "runs", "", None)
 
     assert told(error.value)
@@ -183,9 +180,17 @@ def test_wrong_types_in_a_plan_from_before_the_seals_are_no_traceback(old, tmp_p
     frozen = FrozenForecast.load(old / "forecast.json")
     result = RESULT.parse(json.dumps(_result()))
     outcome = close(
-        root, frozen, run="r", status="finished", reason=None, n_params=1, n_tokens=1, flops=1,
-        loss=1.7, seconds=1.0,
-    )  # fmt: skip
+        root,
+        frozen,
+        run="r",
+        status="finished",
+        reason=None,
+        n_params=1,
+        n_tokens=1,
+        flops=1,
+        loss=1.7,
+        seconds=1.0,
+    )
     record = json.loads(path.read_text())
     for name in ("choices", "laws", "regret", "near_optimal", "intervals", "statistical"):
         record[name] = type(record[name])()  # less to go through
@@ -199,7 +204,7 @@ def test_wrong_types_in_a_plan_from_before_the_seals_are_no_traceback(old, tmp_p
             refused += told(error)
         else:
             assert found.plan.spec.n_tokens == 3467264
-            outcome_text(found.plan, frozen, result, outcome)
+            render_terminal(outcome_document(found.plan, frozen, result, outcome))
     assert refused > 50
 
 
@@ -261,7 +266,7 @@ def test_the_outcome_of_another_run_is_refused(judged):
     OUTCOME.write(path, replace(before.outcome, run="0123456789ab"))
 
     (entry,) = entries(root)
-    assert "it is that of run 0123456789ab" in entry.problem.problem
+    assert "it is the outcome of run 0123456789ab" in entry.problem.problem
 
 
 @pytest.mark.parametrize("name", ["../../x", "a/b", ".hidden", "", "a b"])
@@ -323,17 +328,49 @@ def test_a_link_in_the_place_of_a_plan_is_replaced(old, tmp_path):
 def _result():
     """A result from before the seals, for a page about it."""
     numbers = dict.fromkeys(
-        ("n_params_total", "n_params_non_embedding", "n_params_matmul", "n_params_active",
-         "n_tokens", "n_tokens_planned", "n_tokens_unique", "n_steps", "batch_tokens",
-         "micro_batch_tokens", "seq_len", "threads", "n_resumes", "finished_ms", "seed"), 1
-    )  # fmt: skip
+        (
+            "n_params_total",
+            "n_params_non_embedding",
+            "n_params_matmul",
+            "n_params_active",
+            "n_tokens",
+            "n_tokens_planned",
+            "n_tokens_unique",
+            "n_steps",
+            "batch_tokens",
+            "micro_batch_tokens",
+            "seq_len",
+            "threads",
+            "n_resumes",
+            "finished_ms",
+            "seed",
+        ),
+        1,
+    )
     return {
-        "schema": 1, "run": "r", "status": "finished", "reason": None, **numbers,
-        "flops_per_token": 1.0, "flops": 1.0, "flops_6nd": 1.0, "loss": 1.7, "loss_se": None,
-        "bpb": None, "curve": [], "train_curve": [], "tokens_per_s": None, "mfu": None,
-        "train_s": 1.0, "eval_s": 0.0, "device": "cpu", "precision": "fp32", "tokenizer": "bytes",
-        "data_digest": "d", "versions": {},
-    }  # fmt: skip
+        "schema": 1,
+        "run": "r",
+        "status": "finished",
+        "reason": None,
+        **numbers,
+        "flops_per_token": 1.0,
+        "flops": 1.0,
+        "flops_6nd": 1.0,
+        "loss": 1.7,
+        "loss_se": None,
+        "bpb": None,
+        "curve": [],
+        "train_curve": [],
+        "tokens_per_s": None,
+        "mfu": None,
+        "train_s": 1.0,
+        "eval_s": 0.0,
+        "device": "cpu",
+        "precision": "fp32",
+        "tokenizer": "bytes",
+        "data_digest": "d",
+        "versions": {},
+    }
 
 
 def test_a_sealed_plan_is_of_this_format_alone(new):

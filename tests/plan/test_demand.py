@@ -5,8 +5,8 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from scalelab.errors import PlanError
-from scalelab.laws.chinchilla import Chinchilla
-from scalelab.plan.demand import serve
+from scalelab.laws.forms.chinchilla import Chinchilla
+from scalelab.plan.choose.inference_demand import serve
 
 SARDANA = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.336, "beta": 0.283}
 
@@ -20,10 +20,7 @@ def loss_of(N):
 
 @pytest.mark.parametrize(
     ("N", "D", "demand", "n_params", "n_tokens", "saved"),
-    [
-        (30e9, 1.556e12, 5e12, 16.41e9, 3.26e12, 0.163),
-        (70e9, 4.255e12, 1e13, 41.55e9, 7.92e12, 0.119),
-    ],
+    [(30e9, 1.556e12, 5e12, 16.41e9, 3.26e12, 0.163), (70e9, 4.255e12, 1e13, 41.55e9, 7.92e12, 0.119)],
 )
 def test_reproduces_the_published_cases(N, D, demand, n_params, n_tokens, saved):
     loss, optimal = loss_of(N)
@@ -55,9 +52,7 @@ def test_no_other_size_of_that_loss_is_cheaper():
         return 6 * N * D + 2 * N * demand
 
     lowest = (406.4 / (loss - 1.69)) ** (1 / 0.336)
-    found = minimize_scalar(
-        flops, bounds=(np.log(lowest * 1.001), np.log(lowest * 1e4)), method="bounded"
-    )
+    found = minimize_scalar(flops, bounds=(np.log(lowest * 1.001), np.log(lowest * 1e4)), method="bounded")
     assert best.flops == pytest.approx(found.fun, rel=1e-6)
 
 

@@ -7,17 +7,9 @@ from pathlib import Path
 import pytest
 
 from scalelab.errors import PlanError
-from scalelab.launch.sweepfile import SweepFile
-from scalelab.plan.final import (
-    PLAN,
-    Plan,
-    assumed_shape,
-    described,
-    final_model,
-    flops_per_token,
-    phases,
-)
-from scalelab.train.layout import Layout
+from scalelab.hardware.layout import Layout
+from scalelab.plan.plan import PLAN, Plan, assumed_shape, final_model, flops_per_token, phases
+from scalelab.sweep.file import SweepFile
 
 DEFAULT = Path(__file__).parents[2] / "sweeps" / "isoflop.yaml"
 
@@ -111,21 +103,16 @@ def test_the_rules_of_the_recipe_decide_rates_and_steps(built):
     assert final.spec.n_steps == round(6.4e12 / 700_416 / 2048) == 4462
     rates, base = final.spec.optimizer, 0.006 * 2**0.5  # twice the reference batch
     assert rates.lr_matrix == pytest.approx(base * 64 / 48)
-    assert (rates.lr_embedding, rates.lr_head, rates.lr_vector) == pytest.approx(
-        (10 * base, 6 * base, base)
-    )
+    assert (rates.lr_embedding, rates.lr_head, rates.lr_vector) == pytest.approx((10 * base, 6 * base, base))
     assert phases(final.spec) == {"warmup_steps": 446, "cooldown_steps": 4016}
 
 
-def test_every_count_is_told(built):
+def test_every_count_is_recorded(built):
     final = built(1e5)
-    told = "\n".join(described(final))
 
     for count in ("total", "non_embedding", "matmul"):
-        assert f"{final.size.count(count):,} {count}" in told
         assert final.to_json()[f"n_params_{count}"] == final.size.count(count)
-    assert "+4.4%" in told  # N as built against N as asked
-    assert f"{final.spec.n_steps:,} steps of {final.spec.batch_tokens:,} tokens" in told
+    assert final.n_params / final.planned["n_params"] == pytest.approx(1.044, abs=5e-4)
 
 
 @pytest.mark.parametrize(
@@ -154,9 +141,7 @@ def test_the_assumed_shape_of_a_known_size_is_llamas(n_params, layers, width):
 
 @pytest.mark.parametrize("n_params", [1e6, 1e7, 1e8, 1e9, 3e10, 4.05e11, 2e12])
 def test_an_assumed_shape_comes_within_a_tenth(n_params):
-    assert assumed_shape(n_params, "total").model.size(1).n_params_total == pytest.approx(
-        n_params, rel=0.11
-    )
+    assert assumed_shape(n_params, "total").model.size(1).n_params_total == pytest.approx(n_params, rel=0.11)
 
 
 def test_no_shape_is_assumed_for_a_toy():

@@ -8,9 +8,10 @@ import pytest
 
 from scalelab.errors import PlanError
 from scalelab.laws.observations import Observations
-from scalelab.laws.study import study
-from scalelab.plan.band import RunCurve
-from scalelab.plan.frozen import FrozenForecast, freeze, gate, runs_digest
+from scalelab.plan.forecast.band import RunCurve
+from scalelab.plan.forecast.frozen import FrozenForecast, freeze, runs_digest
+from scalelab.plan.forecast.gate import gate
+from scalelab.study.study import study
 
 
 def curves():
@@ -58,7 +59,7 @@ def test_the_band_ends_in_the_quoted_interval_and_not_in_the_noise_alone(hoffman
     values = hoffmann.forecast.values
     model = {"n_params": values["n_params"], "n_tokens": values["n_tokens"], "flops": 5.76e23}
 
-    found = frozen_of(hoffmann, **model, train_curves=curves())
+    found = frozen_of(hoffmann, **model, train_curves=curves(), override="the band is what is tested")
 
     assert found.quoted[0] < found.statistical[0]
     for end in (found.stop_band.at(1.0), found.stop_train_band.at(1.0)):
@@ -141,7 +142,7 @@ def test_another_forecast_is_never_replaced(frozen, slices, tmp_path):
     before = path.read_bytes()
 
     frozen.write(path)  # the same again
-    with pytest.raises(PlanError, match="another forecast stands there"):
+    with pytest.raises(PlanError, match="the file has another forecast"):
         frozen_of(slices, name="other").write(path)
 
     assert path.read_bytes() == before
@@ -191,9 +192,9 @@ def test_within_bounds_nothing_is_said():
     ("case", "said"),
     [
         ((101.0, "sound", False, None), "reaches 101x beyond the evidence"),
-        ((2.0, "sound", True, None), "the hold-out missed its loss by more than 1%"),
-        ((2.0, "sound", None, None), "no hold-out was made"),
-        ((2.0, "do not rely", False, None), "do not rely on it"),
+        ((2.0, "sound", True, None), "the error of the hold-out loss exceeds 1%"),
+        ((2.0, "sound", None, None), "there is no hold-out"),
+        ((2.0, "do not rely", False, "to see"), "do not rely on it; overridden: to see"),
     ],
 )
 def test_doubts_are_told_before_a_launch(case, said):
@@ -210,6 +211,11 @@ def test_refuses_past_a_thousandfold_reach_without_a_reason():
     assert "overridden: the boss wants it" in gate(1001.0, "sound", False, "the boss wants it")[0]
 
 
+def test_refuses_what_is_not_to_be_relied_on_without_a_reason():
+    with pytest.raises(PlanError, match="do not rely on it"):
+        gate(2.0, "do not rely", False, None)
+
+
 def test_refuses_an_override_without_a_reason():
     with pytest.raises(PlanError, match="an override without a reason"):
         gate(2.0, "sound", False, "  ")
@@ -217,12 +223,7 @@ def test_refuses_an_override_without_a_reason():
 
 def test_nothing_is_frozen_beyond_the_gate_but_with_the_reason_in_it(slices):
     far = study(
-        slices.runs,
-        target_flops=2e23,
-        param_count="total",
-        level=0.8,
-        replicates=50,
-        laws=("isoflop",),
+        slices.runs, target_flops=2e23, param_count="total", level=0.8, replicates=50, laws=("isoflop",)
     )
     N = far.forecast.values["n_params"]
     model = {"n_params": N, "n_tokens": 2e23 / 6 / N, "flops": 2e23}

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from scalelab.laws.observations import Observations
-from scalelab.laws.structural import Member
-from scalelab.plan.allocate import expected
-from scalelab.plan.band import RunCurve, band
-from scalelab.plan.frozen import freeze, runs_digest
-from scalelab.plan.ledger import close
+from scalelab.laws.uncertainty.model_uncertainty import CandidateFit
+from scalelab.plan.choose.allocate import expected
+from scalelab.plan.forecast.band import RunCurve, band
+from scalelab.plan.forecast.frozen import freeze, runs_digest
+from scalelab.plan.forecast.ledger import close
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +18,14 @@ def frozen(slices):
     """A forecast of 2.5, quoted as 2 to 3, of which noise alone makes 2.2 to 2.8."""
     values = slices.forecast.values
     made = freeze(
-        slices, name="t", n_params=values["n_params"], n_tokens=values["n_tokens"], flops=3e20,
-        code={"scalelab": "0.1.0", "commit": "abc"}, data_digest=None,
-    )  # fmt: skip
+        slices,
+        name="t",
+        n_params=values["n_params"],
+        n_tokens=values["n_tokens"],
+        flops=3e20,
+        code={"scalelab": "0.1.0", "commit": "abc"},
+        data_digest=None,
+    )
     return replace(made, loss=2.5, quoted=[2.0, 3.0], statistical=[2.2, 2.8])
 
 
@@ -45,22 +50,36 @@ def test_an_interval_holds_what_lies_between_its_ends(frozen, loss, quoted, stat
     ("loss", "state", "error"),
     [(2.75, "held", 0.1), (2.25, "held", -0.1), (3.25, "missed", 0.3), (1.5, "missed", -0.4)],
 )
-def test_an_error_is_what_was_measured_over_the_forecast_less_one(
-    frozen, tmp_path, loss, state, error
-):
+def test_an_error_is_what_was_measured_over_the_forecast_less_one(frozen, tmp_path, loss, state, error):
     outcome = close(
-        tmp_path, frozen, run="r", status="finished", reason=None, n_params=1e9, n_tokens=2e10,
-        flops=3e20, loss=loss, seconds=1.0,
-    )  # fmt: skip
+        tmp_path,
+        frozen,
+        run="r",
+        status="finished",
+        reason=None,
+        n_params=1e9,
+        n_tokens=2e10,
+        flops=3e20,
+        loss=loss,
+        seconds=1.0,
+    )
 
     assert (outcome.state, outcome.error) == (state, pytest.approx(error))
 
 
 def test_a_run_that_diverged_is_no_miss_whatever_its_last_loss(frozen, tmp_path):
     outcome = close(
-        tmp_path, frozen, run="r", status="diverged", reason="x", n_params=1e9, n_tokens=2e10,
-        flops=3e20, loss=2.5, seconds=1.0,
-    )  # fmt: skip
+        tmp_path,
+        frozen,
+        run="r",
+        status="diverged",
+        reason="x",
+        n_params=1e9,
+        n_tokens=2e10,
+        flops=3e20,
+        loss=2.5,
+        seconds=1.0,
+    )
 
     assert (outcome.state, outcome.held, outcome.held_statistical) == ("failed", None, None)
 
@@ -69,9 +88,14 @@ def test_the_reach_is_over_the_largest_compute_in_evidence(slices):
     """The largest of the five budgets is 1e20 FLOPs; 3e20 are planned."""
     values = slices.forecast.values
     made = freeze(
-        slices, name="t", n_params=values["n_params"], n_tokens=values["n_tokens"], flops=3e20,
-        code={}, data_digest=None,
-    )  # fmt: skip
+        slices,
+        name="t",
+        n_params=values["n_params"],
+        n_tokens=values["n_tokens"],
+        flops=3e20,
+        code={},
+        data_digest=None,
+    )
 
     assert slices.runs.C.max() == pytest.approx(1e20)
     assert made.reach == pytest.approx(3, rel=1e-6)
@@ -83,7 +107,7 @@ def test_what_is_quoted_of_an_unusual_size_is_moved_along_with_its_loss(slices):
     """
     forecast = slices.forecast
     N, D, loss = (forecast.values[key] for key in ("n_params", "n_tokens", "loss"))
-    told = [Member(str(k), "law", {"loss": k * loss}, None) for k in (0.97, 1.05)]
+    told = [CandidateFit(str(k), "law", {"loss": k * loss}, None) for k in (0.97, 1.05)]
     doubted = replace(slices, forecast=replace(forecast, members=(*forecast.members, *told)))
 
     found = expected(doubted, n_params=1.5 * N, n_tokens=D / 1.5, flops=3e20)

@@ -6,20 +6,19 @@ Heads are wider together (4 x 4) than the model (8), so that no width stands in 
                  two norms of 8                                    672 + 16 = 688 parameters
     beside       embedding and head 20 x 8 each, last norm 8       328
     in all       4 x 688 + 328                                     3080
-    a token      leaves 4 x 8 + 2 x 48 + 16 + 4 x 12 = 192 numbers in a block and 8 x 20 bytes
-                 of logits, and takes 6 x (4 x 672 + 160) + 12 x 4 x 16 x 16 = 29376 FLOPs
+    a token      leaves 4 x 8 + 2 x 48 + 16 + 4 x 12 = 192 numbers in a block and 20 logits, of
+                 2 + 4 + 4 bytes each in bf16 with what is made of them (4 + 4 in fp32), and takes
+                 6 x (4 x 672 + 160) + 12 x 4 x 16 x 16 = 29376 FLOPs
 """
 
 import pytest
 
+from scalelab.hardware.layout import Layout
 from scalelab.model.transformer.config import Transformer
-from scalelab.plan.layout import Devices, consider
-from scalelab.plan.memory import memory, stage_params, state_bytes, zero_bytes
-from scalelab.train.layout import Layout
+from scalelab.plan.cost.layout_estimate import Cluster, estimate_layout
+from scalelab.plan.cost.memory import memory, stage_params, state_bytes, zero_bytes
 
-MODEL = Transformer(
-    n_layers=4, d_model=8, n_heads=4, n_kv_heads=2, head_size=4, d_ff=12, vocab_size=20
-)
+MODEL = Transformer(n_layers=4, d_model=8, n_heads=4, n_kv_heads=2, head_size=4, d_ff=12, vocab_size=20)
 N_PARAMS, BLOCK, BESIDE = 3080, 688, 328
 FLOPS = 29376
 SEQ_LEN = 16
@@ -27,9 +26,8 @@ SEQ_LEN = 16
 
 def bytes_of(convention="ours", rows=1, flash=True, **layout):
     return memory(
-        MODEL, seq_len=SEQ_LEN, rows=rows, layout=Layout(**layout), convention_name=convention,
-        flash=flash,
-    )  # fmt: skip
+        MODEL, seq_len=SEQ_LEN, rows=rows, layout=Layout(**layout), convention_name=convention, flash=flash
+    )
 
 
 def state_of(found):
@@ -38,11 +36,10 @@ def state_of(found):
 
 def seconds_of(batch_rows=8, count=None, **layout):
     layout = Layout(**layout)
-    devices = Devices(
-        count or layout.devices, memory_bytes=1e9, flops_per_s=1e9, link_bytes_per_s=1e6,
-        per_node=8,
-    )  # fmt: skip
-    return consider(MODEL, devices, layout, seq_len=SEQ_LEN, batch_rows=batch_rows)
+    devices = Cluster(
+        count or layout.devices, memory_bytes=1e9, flops_per_s=1e9, link_bytes_per_s=1e6, per_node=8
+    )
+    return estimate_layout(MODEL, devices, layout, seq_len=SEQ_LEN, batch_rows=batch_rows)
 
 
 def test_the_model_is_as_the_header_counts_it():
@@ -50,7 +47,7 @@ def test_the_model_is_as_the_header_counts_it():
 
     assert size.n_params_total == N_PARAMS
     assert size.flops_per_token == FLOPS
-    assert MODEL.activation_bytes_per_token(2) == 2 * 4 * 192 + 160
+    assert MODEL.activation_bytes_per_token(2) == 2 * 4 * 192
 
 
 # Bytes.
@@ -67,9 +64,7 @@ def test_the_model_is_as_the_header_counts_it():
 def test_bytes_a_parameter_when_two_devices_hold_copies(convention, weights, gradients, optimizer):
     found = bytes_of(convention, replicate=2)
 
-    assert state_of(found) == (
-        weights * N_PARAMS, gradients * N_PARAMS, optimizer * N_PARAMS
-    )  # fmt: skip
+    assert state_of(found) == (weights * N_PARAMS, gradients * N_PARAMS, optimizer * N_PARAMS)
     assert state_bytes(N_PARAMS, convention) == 16 * N_PARAMS
 
 
@@ -128,11 +123,53 @@ def test_matrices_are_cut_over_tensor_and_norms_are_not():
     assert sum(state_of(found)) == 16 * (4 * block + beside)
     # Norms' inputs and outputs 4 x 8 are whole; 160 other numbers are cut.
     assert found.activations_bytes == SEQ_LEN * 4 * (32 + 160 / 2) * 2
-    assert found.logits_bytes == 8 * 20 / 2 * SEQ_LEN
+    assert found.logits_bytes == 10 * 20 / 2 * SEQ_LEN
 
 
-def test_logits_are_kept_twice_in_fp32():
-    assert bytes_of(rows=3).logits_bytes == 8 * 20 * 3 * SEQ_LEN
+def test_logits_are_there_in_the_working_precision_and_twice_in_fp32():
+    assert bytes_of(rows=3).logits_bytes == (2 + 4 + 4) * 20 * 3 * SEQ_LEN
+    assert bytes_of("fp32", rows=3).logits_bytes == (4 + 4) * 20 * 3 * SEQ_LEN
+
+
+@pytest.mark.parametrize(("convention", "logits", "number"), [("ours", 10, 2), ("fp32", 8, 4)])
+def test_a_loss_in_chunks_has_the_logits_of_one_chunk(monkeypatch, convention, logits, number):
+    """48 tokens in chunks of 5; gradients of 48 x 8 numbers, and of the head, 20 x 8, also summed in fp32."""
+    monkeypatch.setattr("scalelab.train.memory.chunk_rows", lambda n, vocabulary: 5)
+    plain = memory(
+        MODEL, seq_len=SEQ_LEN, rows=3, layout=Layout(replicate=2), convention_name=convention,
+        cross_entropy="plain", device_bytes=1.0,
+    )  # fmt: skip
+    found = memory(
+        MODEL, seq_len=SEQ_LEN, rows=3, layout=Layout(replicate=2), convention_name=convention,
+        cross_entropy="chunked",
+    )  # fmt: skip
+
+    assert plain.logits_bytes == logits * 20 * 48
+    assert found.logits_bytes == logits * 20 * 5 + number * 48 * 8 + (4 + number) * 20 * 8
+    assert found.activations_bytes == plain.activations_bytes
+
+
+@pytest.mark.parametrize(
+    ("layout", "logits"),
+    [
+        ({"replicate": 2}, 200 * 5 + 2 * 8 * 64 + 6 * 160),
+        ({"shard": 2}, 200 * 5 + 2 * 8 * 64 + 6 * 160),
+        ({"context": 2}, 200 * 5 + 2 * 8 * 64 / 2 + 6 * 160),
+        ({"tensor": 2}, 200 * 64 / 2),
+    ],
+)
+def test_by_itself_a_loss_is_in_chunks_on_a_small_device_unless_the_vocabulary_is_cut(
+    monkeypatch, layout, logits
+):
+    """4 x 16 = 64 tokens, whose plain logits take 10 x 20 bytes each."""
+    monkeypatch.setattr("scalelab.train.memory.chunk_rows", lambda n, vocabulary: 5)
+    plain, small = (
+        memory(MODEL, seq_len=SEQ_LEN, rows=4, layout=Layout(**layout), device_bytes=room).logits_bytes
+        for room in (16 * 200 * 64, 16 * 200 * 64 / 2 - 1)
+    )
+
+    assert plain == 200 * 64 / (layout.get("tensor", 1) * layout.get("context", 1))
+    assert small == logits
 
 
 def test_without_flash_scores_and_shares_of_every_head_are_kept():
@@ -150,7 +187,7 @@ def test_recomputation_keeps_each_blocks_input_and_one_block_whole():
 
 def test_a_device_is_filled_to_four_fifths():
     found = bytes_of("mixed")
-    total = 16 * N_PARAMS + SEQ_LEN * (4 * 192 * 2 + 160)
+    total = 16 * N_PARAMS + SEQ_LEN * (4 * 192 * 2 + 200)
 
     assert found.total_bytes == total
     assert found.fits(total / 0.8 + 1)
@@ -171,9 +208,7 @@ def test_recomputation_adds_the_forward_third():
     assert found.recompute_s == pytest.approx(8 * 16 * FLOPS / 2e9 / 3)
 
 
-@pytest.mark.parametrize(
-    ("stages", "micro", "share"), [(4, 8, 3 / 11), (2, 1, 1 / 2), (2, 8, 1 / 9)]
-)
+@pytest.mark.parametrize(("stages", "micro", "share"), [(4, 8, 3 / 11), (2, 1, 1 / 2), (2, 8, 1 / 9)])
 def test_a_bubble_is_the_turns_in_which_a_stage_has_nothing(stages, micro, share):
     """Of m + p - 1 turns p - 1: Narayanan et al. 2021, section 2.2."""
     layout = {"pipeline": stages, "micro_batches": micro}
@@ -214,7 +249,7 @@ def test_the_stage_with_the_head_is_the_slowest():
         # Two micro-batches: two sums of the gradient.
         ({"replicate": 2, "micro_batches": 2}, {"replicate": 2 * 2 * 4 * N_PARAMS / 2}),
     ],
-)  # fmt: skip
+)
 def test_bytes_that_a_device_sends_in_a_step(layout, sent):
     assert seconds_of(**layout).sent_bytes == pytest.approx(sent)
 
@@ -230,11 +265,10 @@ def test_sums_of_gradients_hide_behind_computing_and_sums_of_activations_do_not(
 
 def test_a_group_beyond_its_node_goes_over_the_network():
     """16 copies over nodes of 8: 15/16 of 2 x 4 bytes a parameter at 50 GB/s, hidden."""
-    devices = Devices(
-        16, memory_bytes=1e9, flops_per_s=1e18, link_bytes_per_s=1e3, per_node=8,
-        network_bytes_per_s=1e6,
-    )  # fmt: skip
+    devices = Cluster(
+        16, memory_bytes=1e9, flops_per_s=1e18, link_bytes_per_s=1e3, per_node=8, network_bytes_per_s=1e6
+    )
 
-    found = consider(MODEL, devices, Layout(replicate=16), seq_len=SEQ_LEN, batch_rows=16)
+    found = estimate_layout(MODEL, devices, Layout(replicate=16), seq_len=SEQ_LEN, batch_rows=16)
 
     assert found.wait_s == pytest.approx(15 / 16 * 2 * 4 * N_PARAMS / 1e6, rel=1e-6)

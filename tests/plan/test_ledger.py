@@ -6,15 +6,15 @@ from dataclasses import asdict, replace
 import pytest
 
 from scalelab.errors import PlanError
-from scalelab.plan.frozen import freeze
-from scalelab.plan.ledger import (
-    close,
-    enter,
-    entries,
-    forecast_path,
-    listing,
-    outcome_path,
-)
+from scalelab.plan.forecast.frozen import freeze
+from scalelab.plan.forecast.ledger import close, enter, entries, forecast_path, outcome_path
+from scalelab.report.listing.forecasts import forecasts_document
+from scalelab.report.render.terminal import render_terminal
+
+
+def listing(root, every, begun=()):
+    """What `scalelab runs --forecasts` prints on a wide terminal."""
+    return render_terminal(forecasts_document(root, every, begun), 200)
 
 
 @pytest.fixture
@@ -64,8 +64,7 @@ def test_a_forecast_is_entered_under_its_digest(frozen, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shift", "state", "held"),
-    [(0.0, "held", True), (+0.5, "missed", False), (-0.5, "missed", False)],
+    ("shift", "state", "held"), [(0.0, "held", True), (+0.5, "missed", False), (-0.5, "missed", False)]
 )
 def test_an_outcome_says_whether_the_interval_held(frozen, tmp_path, shift, state, held):
     outcome = ended(tmp_path, frozen, frozen.loss + shift)
@@ -75,9 +74,7 @@ def test_an_outcome_says_whether_the_interval_held(frozen, tmp_path, shift, stat
     assert [entry[1:] for entry in entries(tmp_path)] == [(frozen, outcome, None)]
 
 
-@pytest.mark.parametrize(
-    ("status", "loss"), [("diverged", None), ("failed", None), ("diverged", 9.0)]
-)
+@pytest.mark.parametrize(("status", "loss"), [("diverged", None), ("failed", None), ("diverged", 9.0)])
 def test_a_run_without_a_result_has_failed(frozen, tmp_path, status, loss):
     outcome = ended(tmp_path, frozen, loss, status, reason="loss is not finite")
 
@@ -94,9 +91,9 @@ def test_an_outcome_is_written_once(frozen, tmp_path):
     first = ended(tmp_path, frozen, 2.9)
 
     assert ended(tmp_path, frozen, 2.9, ended="2027-01-01T00:00:00+00:00") == first
-    with pytest.raises(PlanError, match="has come to its outcome already: run abc123") as refused:
+    with pytest.raises(PlanError, match="already has an outcome: run abc123") as refused:
         ended(tmp_path, frozen, frozen.loss)
-    assert "judged once" in refused.value.fix
+    assert "compared once" in refused.value.fix
     assert entries(tmp_path)[0].outcome == first
 
 
@@ -112,7 +109,7 @@ def test_the_listing_keeps_the_misses(slices, tmp_path):
     ended(tmp_path, bad, bad.loss * 1.1)
     ended(tmp_path, broken, None, "diverged", reason="loss is not finite\nat step 3")
 
-    text = listing(tmp_path, entries(tmp_path), launched={begun.digest})
+    text = listing(tmp_path, entries(tmp_path), {begun.digest})
 
     rows = [line.split() for line in text.splitlines()[1:6]]
     assert [(row[3], row[1]) for row in rows] == [
@@ -174,7 +171,7 @@ def test_an_outcome_of_another_forecast_is_refused(frozen, slices, tmp_path):
     outcome_path(tmp_path, other.digest).rename(outcome_path(tmp_path, frozen.digest))
 
     (problem,) = unreadable(tmp_path)
-    assert "it is that of the forecast" in problem.problem
+    assert "it is the outcome of forecast" in problem.problem
 
 
 def test_an_outcome_that_cannot_be_read_is_refused(frozen, tmp_path):
@@ -200,7 +197,7 @@ def test_the_run_of_a_forecast_alone_judges_it(frozen, tmp_path):
     named_run = replace(frozen, run="abc123")
 
     ended(tmp_path, named_run, 2.4)
-    with pytest.raises(PlanError, match="is of run abc123, and f00 has ended"):
+    with pytest.raises(PlanError, match="is for run abc123, and f00 has ended"):
         ended(tmp_path, named_run, 2.4, run="f00")
 
 

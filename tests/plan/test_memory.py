@@ -1,20 +1,23 @@
 """Memory by part: published totals, the network's own counts, the training loop's estimate."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from scalelab.errors import PlanError
+from scalelab.hardware.layout import Layout
 from scalelab.model.transformer.config import Transformer
 from scalelab.model.transformer.network import TransformerNet
-from scalelab.plan.memory import (
+from scalelab.plan.cost.memory import (
     CONVENTIONS,
+    holds_gradients,
     layers_of,
     memory,
     stage_params,
     state_bytes,
     zero_bytes,
 )
-from scalelab.train.layout import Layout
 from scalelab.train.memory import SHARE_OF_DEVICE
 from scalelab.train.memory import state_bytes as loop_state_bytes
 from scalelab.train.optimizers.adamw import AdamW
@@ -57,15 +60,14 @@ def test_a_shard_is_zero_3():
     assert kept == zero_bytes(n_params, 4, 3)
 
 
-@pytest.mark.parametrize(
-    ("precision", "name", "number"), [("bf16", "ours", 2), ("fp32", "fp32", 4)]
-)
+@pytest.mark.parametrize(("precision", "name", "number"), [("bf16", "ours", 2), ("fp32", "fp32", 4)])
 def test_one_device_is_what_the_training_loop_expects(precision, name, number):
     found, tokens = of(convention_name=name), 4 * SEQ_LEN
     state = loop_state_bytes(MODEL.size(SEQ_LEN).n_params_total, precision, ADAMW)
 
-    assert found.total_bytes == state + tokens * MODEL.activation_bytes_per_token(number)
-    assert found.logits_bytes == 8 * MODEL.vocab_size * tokens
+    logits = {4: 4 + 4, 2: 2 + 4 + 4}[number] * MODEL.vocab_size
+    assert found.total_bytes == state + tokens * (MODEL.activation_bytes_per_token(number) + logits)
+    assert found.logits_bytes == logits * tokens
     assert found.working_bytes == 0
 
 
@@ -89,7 +91,7 @@ def test_parameters_of_a_stage_are_those_of_its_network(tied, qk_norm, pipeline,
 
 def test_a_pipeline_holds_micro_batches_for_the_stages_after_it():
     few, many = (of(Layout(pipeline=3, micro_batches=m)) for m in (2, 12))
-    layer = (MODEL.activation_bytes_per_token(2) - 8 * MODEL.vocab_size) / 6
+    layer = MODEL.activation_bytes_per_token(2) / 6
 
     assert few.activations_bytes == pytest.approx(2 * 2 * layer * 4 * SEQ_LEN)
     assert many.activations_bytes == pytest.approx(3 * 2 * layer * 4 * SEQ_LEN)
@@ -103,6 +105,29 @@ def test_a_pipeline_keeps_its_gathered_weights_between_micro_batches():
 
     assert often.working_bytes > 6 * whole
     assert once.working_bytes < often.working_bytes
+
+
+@pytest.mark.parametrize(("name", "number"), [("ours", 2), ("fp32", 4)])
+def test_held_gradients_are_whole_and_in_fp32_beside_gathered_weights(name, number):
+    layout = Layout(shard=2, micro_batches=4)
+    each, held = (of(layout, convention_name=name, held=h) for h in (False, True))
+    whole, block = MODEL.size(SEQ_LEN).n_params_total, MODEL.blocks()
+
+    assert held.working_bytes == (number + 4) * whole + number * (block.params_cut + block.params_whole)
+    assert replace(held, working_bytes=each.working_bytes) == each
+
+
+def test_gradients_are_held_where_the_estimate_fits(tiny_spec):
+    spec, layout = tiny_spec(), Layout(shard=2, micro_batches=2)
+    needed = memory(
+        spec.model, seq_len=32, rows=2, layout=layout, convention_name="fp32", optimizer_bytes=8, held=True
+    )
+    just = needed.total_bytes / SHARE_OF_DEVICE
+
+    assert holds_gradients(spec, layout, "fp32", just * 1.001)
+    assert not holds_gradients(spec, layout, "fp32", just * 0.999)
+    assert holds_gradients(spec, layout, "bf16", just * 0.999)
+    assert not holds_gradients(spec, layout, "fp32", None)
 
 
 def test_recomputation_keeps_the_entry_of_each_block_and_one_block():

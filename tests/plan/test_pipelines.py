@@ -3,7 +3,7 @@
 import pytest
 
 from scalelab.errors import PlanError
-from scalelab.plan.pipelines import pipelines
+from scalelab.plan.cost.pipelines import pipelines
 
 
 def test_what_each_way_leaves():
@@ -34,8 +34,8 @@ def test_it_says_that_it_is_assumed():
     found = pipelines(1e21, sweep_flops=1e20, trials=10, trial_share=0.1)
 
     assert found.words == (
-        "of 1e21 FLOPs in all, tuning the big model with 10 trials of 0.1 of its length leaves "
-        "5e20 for the final run, the sweep of 1e20 leaves 9e20: 1.8 times as much [assumed]"
+        "of 1e21 FLOPs in total, tuning the large model with 10 trials of 10% of its length leaves "
+        "5e20 for the final run and the sweep of 1e20 leaves 9e20, 1.8x as much [assumed]"
     )
     assert found.to_json()["status"] == "assumed"
 

@@ -1,23 +1,30 @@
 """Money, time, energy and carbon in round numbers, and the dated figures that they rest on."""
 
 import pytest
+from cost_chain import cost
 
-from scalelab.accelerators import accelerator
-from scalelab.plan.budget import Mfu, from_devices, from_dollars
-from scalelab.plan.cost import CostPart, ProjectCost, cost, of_hours
-from scalelab.plan.rates import Rates
-from scalelab.plan.use import Prices, served
+from scalelab.hardware.accelerators import accelerator
+from scalelab.plan.choose.inference_cost import InferencePrices, inference_optimal
+from scalelab.plan.cost.budget import Mfu, from_devices, from_dollars
+from scalelab.plan.cost.price import CostPart, ProjectCost, of_hours
+from scalelab.plan.cost.rates import Rates
 
 
 def test_a_chain_of_round_numbers():
     """8 hours of one device of 1e15 FLOP/s at half its peak are 1.44e19 FLOPs."""
-    found = cost(
-        1.44e19, devices=4, peak_flops_per_s=1e15, mfu=0.5, dollars_per_device_hour=3.0,
-        device_kw=0.5, pue=1.2, co2_kg_per_kwh=0.25,
-    )  # fmt: skip
+    days, found = cost(
+        1.44e19,
+        devices=4,
+        peak_flops_per_s=1e15,
+        mfu=0.5,
+        dollars_per_device_hour=3.0,
+        device_kw=0.5,
+        pue=1.2,
+        co2_kg_per_kwh=0.25,
+    )
 
     assert found.device_hours == pytest.approx(8)
-    assert found.days == pytest.approx(2 / 24)  # four devices take two hours
+    assert days == pytest.approx(2 / 24)  # four devices take two hours
     assert found.dollars == pytest.approx(24)  # 8 h x $3: all devices are paid
     assert found.kwh == pytest.approx(4.8)  # 8 h x .5 kW x 1.2
     assert found.co2_kg == pytest.approx(1.2)  # 4.8 kWh x .25
@@ -25,12 +32,12 @@ def test_a_chain_of_round_numbers():
 
 
 def test_more_devices_take_less_time_and_the_same_money():
-    one, many = (
-        cost(1.44e19, devices=n, peak_flops_per_s=1e15, mfu=0.5, dollars_per_device_hour=3.0)
-        for n in (1, 16)
+    found = (
+        cost(1.44e19, devices=n, peak_flops_per_s=1e15, mfu=0.5, dollars_per_device_hour=3.0) for n in (1, 16)
     )
 
-    assert (one.days, many.days) == pytest.approx((8 / 24, 0.5 / 24))
+    (slow, one), (fast, many) = found
+    assert (slow, fast) == pytest.approx((8 / 24, 0.5 / 24))
     assert one.dollars == many.dollars == pytest.approx(24)
 
 
@@ -76,7 +83,7 @@ def test_dollars_over_price_are_hours():
 
 def test_a_flop_of_use_costs_more_where_less_of_the_peak_is_reached():
     """$3.6 an hour is $.001 a second: over 5e14 FLOP/s 2e-18, over 1e14 1e-17 dollars a FLOP."""
-    prices = Prices.of(
+    prices = InferencePrices.of(
         dollars_per_device_hour=3.6, peak_flops_per_s=1e15, mfu_training=0.5, mfu_inference=0.1
     )
 
@@ -86,10 +93,14 @@ def test_a_flop_of_use_costs_more_where_less_of_the_peak_is_reached():
 
 def test_use_may_have_devices_of_its_own():
     """$7.2 an hour over 2e15 x .1 FLOP/s."""
-    prices = Prices.of(
-        dollars_per_device_hour=3.6, peak_flops_per_s=1e15, mfu_training=0.5, mfu_inference=0.1,
-        inference_dollars_per_device_hour=7.2, inference_peak_flops_per_s=2e15,
-    )  # fmt: skip
+    prices = InferencePrices.of(
+        dollars_per_device_hour=3.6,
+        peak_flops_per_s=1e15,
+        mfu_training=0.5,
+        mfu_inference=0.1,
+        inference_dollars_per_device_hour=7.2,
+        inference_peak_flops_per_s=2e15,
+    )
 
     assert prices.training == pytest.approx(2e-18, abs=0)
     assert prices.inference == pytest.approx(1e-17, abs=0)
@@ -97,8 +108,8 @@ def test_use_may_have_devices_of_its_own():
 
 def test_dear_use_asks_for_the_model_of_as_many_more_tokens(known):
     """A FLOP of use at five times the price weighs as five times the tokens of use do."""
-    dear = served(known, demand=1e12, flops=1e22, prices=Prices(1e-18, 5e-18))
-    many = served(known, demand=5e12, flops=1e22)
+    dear = inference_optimal(known, demand=1e12, flops=1e22, prices=InferencePrices(1e-18, 5e-18))
+    many = inference_optimal(known, demand=5e12, flops=1e22)
 
     assert dear.n_params == pytest.approx(many.n_params, rel=1e-9)
     training = 6 * dear.n_params * dear.n_tokens
@@ -116,12 +127,10 @@ def test_dear_use_asks_for_the_model_of_as_many_more_tokens(known):
         ("b200", 2250, 180, 7.7, 1000),
         ("mi300x", 1307, 192, 5.3, 750),
         ("l40s", 362, 48, 0.864, 350),
-        ("v100", 125, 32, 0.9, 300),
+        ("v100", 15.7, 32, 0.9, 300),  # fp32: it has no bf16
     ],
 )
-def test_peaks_are_the_dense_ones_of_the_datasheets(
-    name, tflops, gigabytes, terabytes_per_s, watts
-):  # fmt: skip
+def test_peaks_are_the_dense_ones_of_the_datasheets(name, tflops, gigabytes, terabytes_per_s, watts):
     found = accelerator(name)
 
     assert found.peak_flops_per_s == pytest.approx(tflops * 1e12)

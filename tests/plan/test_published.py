@@ -51,8 +51,7 @@ def test_every_row_of_chinchillas_table_and_both_cases_of_use_are_there():
 
 
 @pytest.mark.parametrize(
-    ("name", "over"),
-    [("GPT-3", False), ("Gopher", False), ("PaLM", False), ("Llama 3 405B", True)],
+    ("name", "over"), [("GPT-3", False), ("Gopher", False), ("PaLM", False), ("Llama 3 405B", True)]
 )
 def test_history_lies_on_its_side_of_the_optimum(name, over):
     (model,) = (m for m in SCRIPT.HISTORY if m.name == name)

@@ -25,9 +25,7 @@ def installed(tmp_path_factory):
     place = tmp_path_factory.mktemp("plugins")
     copy = shutil.copytree(SOURCE, place / "source", ignore=shutil.ignore_patterns("test_*", "*c"))
     pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index")
-    subprocess.run(
-        [*pip, "--no-build-isolation", "--target", str(place / "site"), str(copy)], check=True
-    )
+    subprocess.run([*pip, "--no-build-isolation", "--target", str(place / "site"), str(copy)], check=True)
     return place / "site"
 
 

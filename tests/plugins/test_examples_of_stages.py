@@ -1,14 +1,15 @@
 """A stage, a judge and a measurement of another package: their contracts, and the command line."""
 
 import json
+import os
 import re
-import subprocess
-import sys
 
+import observe
 import pytest
 
-from scalelab.evals.skilled import Skilled
+from scalelab.evals.conversations.skill_conversations import SkillConversations
 from scalelab.testing.judges import check_judge
+from scalelab.testing.layouts import check_layout
 from scalelab.testing.measurements import check_measurement
 from scalelab.testing.stages import check_stage, tiny_assistant, tiny_base
 
@@ -33,15 +34,15 @@ SFT = {"kind": "sft", "name": "sft", "sizes": [8, 16], "batch": 8, "rates": {"lr
 
 
 @pytest.fixture
-def command(examples, tmp_path):
+def command(examples, tmp_path, cache):
     """The command line in a directory with a base model."""
     tiny_base(tmp_path / "base")
+    world = observe.World(tmp_path, cache)
+    world.environ["PYTHONPATH"] = os.environ["PYTHONPATH"]
+    world.forget_mlflow()  # the mirror takes longer than the rest, and is not looked at
 
     def run(*argv):
-        done = subprocess.run(
-            [sys.executable, "-m", "scalelab.cli", *argv], cwd=tmp_path, capture_output=True,
-            text=True, check=False,
-        )  # fmt: skip
+        done = world(*argv)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -73,7 +74,7 @@ def test_they_work_through_the_command_line(command, tmp_path):
     assert [one["model"] for one in found if one["kind"] == "repetition"] == ["base", "mean", "sft"]
     assert "mean win rate" in [one["name"] for one in found if one["kind"] == "aggregate"]
     page = (tmp_path / "reports" / "repeated" / "README.md").read_text()
-    assert "| Repeated n-grams [measured] | loops |" in page
+    assert r"| Repeated n-grams \[measured\] | loops |" in page
     assert "## Repetition" in page
     assert "measured: repetition" not in command("eval", "repeated.yaml")
 
@@ -84,5 +85,18 @@ def test_they_keep_their_contracts(examples, tmp_path):
     asked = {"repetition": [{"name": "loops", "prompts": ["a b"]}]}
 
     check_stage(stage, [SFT], base=tiny_base(tmp_path / "base"), root=tmp_path / "runs")
-    check_judge({"kind": "shorter"}, Skilled())
+    check_judge({"kind": "shorter"}, SkillConversations())
     check_measurement("repetition", asked, models=models, folder=tmp_path)
+
+
+@pytest.mark.usefixtures("examples")
+def test_a_layout_of_another_package_is_found_and_read(tmp_path):
+    from scalelab.evals.conversations.file_conversations import FileConversations
+
+    check_layout("question_answer")
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"question": "3+3?", "answer": "6", "id": 1}) + "\n")
+
+    (found,) = FileConversations(train=(str(path),)).training(None, 0)
+
+    assert [m["content"] for m in found] == ["3+3?", "6"]

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from scalelab.cli import main
+from scalelab.cli.main import main
 from scalelab.errors import ConfigError
 from scalelab.laws import LAWS
 from scalelab.testing.laws import LawCase, check_law
@@ -38,9 +38,7 @@ def table(examples, tmp_path, monkeypatch):
     def write(name="runs.csv", noise=0.002, **columns):
         runs = case().runs(noise=noise)
         every = {"n_params": runs.N, "n_tokens": runs.D, "loss": runs.L, **columns}
-        rows = "\n".join(
-            ",".join(map(repr, map(float, row))) for row in np.array([*every.values()]).T
-        )
+        rows = "\n".join(",".join(map(repr, map(float, row))) for row in np.array([*every.values()]).T)
         (tmp_path / name).write_text(",".join(every) + "\n" + rows + "\n")
         return name
 
@@ -94,14 +92,11 @@ def test_it_is_fitted_reported_and_drawn(table, tmp_path, capsys):
     assert found["holdout"]["mean_abs_rel_error"]["learning_rate"] < 0.01
     assert found["seed_noise"] is None  # another rate is no other seed
     told = capsys.readouterr().out
-    assert "learning_rate [fitted]: L = (E + A / N^alpha" in told
-    assert "twice or half of it costs" in told
+    assert "learning_rate (fitted): L = (E + A / N^alpha" in told
+    assert "twice or half of it" in told
     drawn = {path.name for path in (tmp_path / "report").glob("*.png")}
     assert {"learning_rate.rate_valley.png", "allocation.png", "residuals.png"} <= drawn
-    assert (
-        "What a learning rate beside the best one costs"
-        in (tmp_path / "report" / "README.md").read_text()
-    )
+    assert "What a learning rate beside the best one costs" in (tmp_path / "report" / "README.md").read_text()
 
 
 def test_a_figure_of_a_law_that_is_not_fitted_any_more_goes(table, tmp_path):

@@ -12,35 +12,47 @@ import pytest
 from scalelab.config import parse_yaml
 from scalelab.errors import RunError, ScalelabError
 from scalelab.evals.checkpoint import DESCRIPTION, MODEL, Checkpoint
+from scalelab.evals.conversations.skill_conversations import SkillConversations
 from scalelab.evals.reward_model import RewardModel
-from scalelab.evals.skilled import Skilled
-from scalelab.jobs.drive import Limits, Listed, drive
-from scalelab.jobs.inline import Inline
-from scalelab.jobs.live import LiveView, Words
-from scalelab.leases import Taken, claim
-from scalelab.posttrain import flow, judged, loop
-from scalelab.posttrain.base import Given, StageDir
-from scalelab.posttrain.flow import PosttrainFile, StageSpec, check_inputs, plan, read_spec
+from scalelab.jobs.driver import JobList, Limits, drive
+from scalelab.jobs.executors.inline import InlineExecutor
+from scalelab.jobs.view import JobLabels, LiveView
+from scalelab.leases import LeaseTaken, claim
+from scalelab.posttrain import heldout_eval, loop, pipeline
+from scalelab.posttrain.base import StageContext, StageDir
 from scalelab.posttrain.jobs import jobs_of
-from scalelab.posttrain.pairs import pairs_of
-from scalelab.posttrain.sft import Learning
-from scalelab.posttrain.worker import outcome_of
-from scalelab.report.posttrained import _answers
-from scalelab.train.rundir import RunDir
+from scalelab.posttrain.pairs import load_pairs
+from scalelab.posttrain.pipeline import PosttrainFile, StageSpec, check_inputs, plan_stages, read_spec
+from scalelab.posttrain.stages.sft import SftJob
+from scalelab.posttrain.worker import run_claimed_stage
+from scalelab.report.posttrain.results import _answers
+from scalelab.train.run_directory import RunDir
 
 UNSEALED = Path(__file__).parents[1] / "fixtures" / "unsealed" / "sweeps" / "taught"
-PAIRS = {"kind": "preferences", "name": "pairs", "first": "sft", "judge": "gold", "prompts": 60,
-         "batch": 20, "n_new": 8}  # fmt: skip
-REWARD = {"kind": "reward", "name": "rm", "start": "sft", "pairs": "pairs", "batch": 16,
-          "rates": {"lr": 1e-2}}  # fmt: skip
-GRADE = {"kind": "grade", "name": "grade.sft", "model": "sft", "prompts": 2,
-         "retention_tokens": 0}  # fmt: skip
+PAIRS = {
+    "kind": "preferences",
+    "name": "pairs",
+    "first": "sft",
+    "judge": "gold",
+    "prompts": 60,
+    "batch": 20,
+    "n_new": 8,
+}
+REWARD = {
+    "kind": "reward",
+    "name": "rm",
+    "start": "sft",
+    "pairs": "pairs",
+    "batch": 16,
+    "rates": {"lr": 1e-2},
+}
+GRADE = {"kind": "grade", "name": "grade.sft", "model": "sft", "prompts": 2, "retention_tokens": 0}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few_looks():
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(judged, "QUICK", 2)
+        patched.setattr(heldout_eval, "QUICK", 2)
         yield
 
 
@@ -63,8 +75,10 @@ def stages(finished, tmp_path):
 def pairs_read(stages):
     """The pairs as the stage that learns from them reads them."""
     stages["pairs"].check_outputs()
-    given = Given(None, Skilled(), 0, {n: s.path for n, s in stages.items()}, stages["rm"].path)
-    return pairs_of(given, "pairs", given.model("sft"), None).counts()
+    given = StageContext(
+        None, SkillConversations(), 0, {n: s.path for n, s in stages.items()}, stages["rm"].path
+    )
+    return load_pairs(given, "pairs", given.model("sft"), None).counts()
 
 
 READERS = {
@@ -164,7 +178,7 @@ def test_another_stage_than_was_planned_is_no_input(finished, stages):
 def test_another_base_than_was_planned_is_no_input(finished, base, tmp_path):
     copy = shutil.copytree(base, tmp_path / "base")
     spec = finished["sft"].spec
-    moved = {"base": flow.Source(path=str(copy), id=spec.given["base"].id)}
+    moved = {"base": pipeline.InputSource(path=str(copy), id=spec.given["base"].id)}
     spec = spec.model_copy(update={"given": moved})
     check_inputs(spec)
     record = MODEL.read(copy / DESCRIPTION)
@@ -180,9 +194,7 @@ def test_another_base_than_was_planned_is_no_input(finished, base, tmp_path):
 def _moved(spec, stages):
     """A spec whose inputs lie elsewhere."""
     given = {
-        name: source.model_copy(update={"path": str(stages[name].path)})
-        if name in stages
-        else source
+        name: source.model_copy(update={"path": str(stages[name].path)}) if name in stages else source
         for name, source in spec.given.items()
     }
     return spec.model_copy(update={"given": given})
@@ -190,9 +202,7 @@ def _moved(spec, stages):
 
 @pytest.mark.parametrize("name", ["model.json", "reward.json"])
 def test_descriptions_from_before_the_seals_are_read(stages, name):
-    stage, load = {
-        "model.json": ("sft", Checkpoint.load), "reward.json": ("rm", RewardModel.load)
-    }[name]  # fmt: skip
+    stage, load = {"model.json": ("sft", Checkpoint.load), "reward.json": ("rm", RewardModel.load)}[name]
     path = stages[stage].path / name
     record = json.loads(path.read_text())
     old = {k: v for k, v in record.items() if k not in {"files", "seal"}} | {"schema": 1}
@@ -259,21 +269,20 @@ def test_a_batch_of_pairs_that_was_damaged_is_collected_again(finished, done, sf
 
 @pytest.fixture
 def begun(base, sft, tmp_path):
-    """A stage that is planned and written down, with nobody at it."""
+    """A planned stage with its spec on disk that no process runs."""
     file = PosttrainFile.model_validate(
-        {"name": "t", "base": "given", "data": "skills", "grades": None,
-         "stages": [sft(examples=8, batch=4)]}
-    )  # fmt: skip
-    planned = plan(file, base, tmp_path)
-    flow.write_down(file, planned, {}, tmp_path)
+        {"name": "t", "base": "given", "data": "skills", "grades": None, "stages": [sft(examples=8, batch=4)]}
+    )
+    planned = plan_stages(file, base, tmp_path)
+    pipeline.write_manifest(file, planned, {}, tmp_path)
     return planned[0]
 
 
 def drive_here(stages):
     """How the stages ended, done in this process."""
     jobs, limits = jobs_of(stages), Limits(stop_on_refusal=False)
-    with LiveView(Words()) as view:
-        return drive(Listed(jobs), Inline(), view, limits).ended
+    with LiveView(JobLabels()) as view:
+        return drive(JobList(jobs), InlineExecutor(), view, limits).ended
 
 
 def test_a_stage_that_another_process_holds_is_waited_for(begun):
@@ -301,28 +310,26 @@ def test_a_stage_that_was_taken_over_writes_nothing_more(begun):
             take_over(begun.dir)
         return False
 
-    with pytest.raises(Taken):
-        outcome_of(begun.dir, taken_over_before_the_second_step)
+    with pytest.raises(LeaseTaken):
+        run_claimed_stage(begun.dir, taken_over_before_the_second_step)
 
     assert len(asked) == 2
     assert not list(begun.dir.path.glob("*.safetensors"))
 
 
-@pytest.mark.parametrize(("owner", "name"), [(loop._Doing, "_look"), (Learning, "finish")])
-def test_a_stage_that_was_taken_over_behind_its_last_step_leaves_no_result(
-    begun, monkeypatch, owner, name
-):
+@pytest.mark.parametrize(("owner", "name"), [(loop._StageLoop, "_evaluate"), (SftJob, "finish")])
+def test_a_stage_that_was_taken_over_behind_its_last_step_leaves_no_result(begun, monkeypatch, owner, name):
     before = getattr(owner, name)
 
     def then_taken_over(self, *words):
         done = before(self, *words)
-        if name == "finish" or self.progress.step == self.work.n_steps:
+        if name == "finish" or self.progress.step == self.job.n_steps:
             take_over(begun.dir)
         return done
 
     monkeypatch.setattr(owner, name, then_taken_over)
-    with pytest.raises(Taken):
-        outcome_of(begun.dir, lambda: False)
+    with pytest.raises(LeaseTaken):
+        run_claimed_stage(begun.dir, lambda: False)
 
     left = {path.name for path in begun.dir.path.iterdir()}
     assert "result.json" not in left
@@ -353,7 +360,7 @@ def taught(tmp_path, monkeypatch):
     (base / "model.safetensors").touch()
     sft = next(UNSEALED.glob("sft-*/spec.yaml"))
     known = parse_yaml(sft.read_text(), "spec.yaml").data["given"]["base"]["id"]
-    monkeypatch.setattr(flow, "contents", lambda path: known)
+    monkeypatch.setattr(pipeline, "contents", lambda path: known)
     file = PosttrainFile.parse(parse_yaml(manifest["config_yaml"], "posttrain.json"))
     return file, base, tmp_path, manifest
 
@@ -361,26 +368,26 @@ def taught(tmp_path, monkeypatch):
 def test_stages_from_before_the_second_schema_are_found(taught):
     file, base, root, manifest = taught
 
-    planned = plan(file, base, root)
+    planned = plan_stages(file, base, root)
 
     assert [str(p.dir.path.relative_to(root)) for p in planned] == [
         stage["dir"] for stage in manifest["stages"]
     ]
     for p in planned:
         assert p.dir.result().status == "finished"
-        assert read_spec(p.dir).first_id == p.id
-    flow.write_down(file, planned, {}, root)  # with seals now, under the same names
-    assert all(read_spec(p.dir).first_id == p.id for p in planned)
+        assert read_spec(p.dir).legacy_id == p.id
+    pipeline.write_manifest(file, planned, {}, root)  # with seals now, under the same names
+    assert all(read_spec(p.dir).legacy_id == p.id for p in planned)
 
 
-def test_what_is_done_anew_gets_an_id_of_the_second_schema(taught):
+def test_a_stage_that_runs_again_has_an_id_of_the_second_schema(taught):
     file, base, root, _ = taught
-    old = {p.name: p for p in plan(file, base, root)}
+    old = {p.name: p for p in plan_stages(file, base, root)}
     shutil.rmtree(old["judge"].dir.path)
     old["dpo"].dir.run_dir.result_path.unlink()  # begun: it can go on
     old["ppo"].dir.run_dir.result_path.unlink()  # begun, but what it needs is done anew
 
-    now = {p.name: p for p in plan(file, base, root)}
+    now = {p.name: p for p in plan_stages(file, base, root)}
 
     changed = {name for name in now if now[name].id != old[name].id}
     assert changed == {"judge", "ppo"}
@@ -402,10 +409,9 @@ def test_an_id_covers_what_differs_from_the_defaults(finished):
 def test_where_a_file_lies_decides_nothing_and_what_it_holds_does(base, tmp_path, sft):
     def planned(path, text):
         path.write_text(text)
-        dpo = {"kind": "dpo", "name": "dpo", "start": "sft", "pairs": str(path),
-               "rates": {"lr": 1e-3}}  # fmt: skip
+        dpo = {"kind": "dpo", "name": "dpo", "start": "sft", "pairs": str(path), "rates": {"lr": 1e-3}}
         file = {"name": "t", "base": "b", "data": "skills", "grades": None, "stages": [sft(), dpo]}
-        return plan(PosttrainFile.model_validate(file), base, tmp_path / "runs")[1].id
+        return plan_stages(PosttrainFile.model_validate(file), base, tmp_path / "runs")[1].id
 
     here = planned(tmp_path / "a.jsonl", "1")
     assert here == planned(tmp_path / "b.jsonl", "1")

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from scalelab.cli.work.export import export
 from scalelab.evals.checkpoint import Checkpoint
-from scalelab.evals.exported import export_checkpoint
-from scalelab.report.export_command import export
+from scalelab.evals.export import export_checkpoint
 
 TALK = [{"role": "user", "content": "please reverse name file"}]
 
@@ -43,7 +43,7 @@ def test_conversations_are_the_same_tokens_and_the_same_answers(assistant, their
     written = model.generate(torch.tensor([asked]), max_new_tokens=20, do_sample=False)
 
     assert asked == prompt
-    assert written[0, len(prompt) :].tolist() == ours.go_on([prompt], n_new=20)[0]
+    assert written[0, len(prompt) :].tolist() == ours.generate_tokens([prompt], n_new=20)[0]
 
 
 def test_it_comes_back_as_it_was(assistant, tmp_path):

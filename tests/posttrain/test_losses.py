@@ -102,9 +102,10 @@ def test_the_policy_loss_at_the_old_policy_is_minus_the_advantage():
     assert logps.grad[0].tolist() == pytest.approx([-1.0, 0.5])
 
 
-@pytest.mark.parametrize(("ratio", "advantage", "is_pushed"), [
-    (1.5, 1.0, False), (1.5, -1.0, True), (0.5, 1.0, True), (0.5, -1.0, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "is_pushed"),
+    [(1.5, 1.0, False), (1.5, -1.0, True), (0.5, 1.0, True), (0.5, -1.0, False)],
+)
 def test_a_ratio_beyond_the_clip_is_pushed_only_back(ratio, advantage, is_pushed):
     logps = torch.tensor([[math.log(ratio)]], requires_grad=True)
 
@@ -117,12 +118,10 @@ def test_a_ratio_beyond_the_clip_is_pushed_only_back(ratio, advantage, is_pushed
     assert (logps.grad.abs().item() > 0) == is_pushed
 
 
-def test_the_value_loss_takes_the_larger_miss():
+def test_the_value_loss_takes_the_larger_error():
     values, old, returns = torch.tensor([[2.0]]), torch.tensor([[0.0]]), torch.tensor([[2.0]])
 
-    assert losses.value(values, old, returns, torch.ones(1, 1), 0.2).item() == pytest.approx(
-        0.5 * 1.8**2
-    )
+    assert losses.value(values, old, returns, torch.ones(1, 1), 0.2).item() == pytest.approx(0.5 * 1.8**2)
 
 
 def test_kl_is_never_negative_and_right_on_average():

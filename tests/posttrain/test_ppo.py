@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from scalelab.evals.checkpoint import Checkpoint
-from scalelab.evals.conversations import Conversations, Prompt
-from scalelab.posttrain.base import Given
-from scalelab.posttrain.ppo import Ppo
-from scalelab.posttrain.starting import conversing
+from scalelab.evals.conversations.base import Conversations, Prompt
+from scalelab.posttrain.add_chat_tokens import with_chat_tokens
+from scalelab.posttrain.base import StageContext
+from scalelab.posttrain.stages.ppo import Ppo
 
 ASKED = ({"role": "user", "content": "?"},)
 WORTH = {"a": 1.0, "b": 0.5}
@@ -48,11 +48,11 @@ class Bandit(Conversations):
 @pytest.fixture(scope="module")
 def assistant(base, tmp_path_factory):
     """The base model with markers, on the disk as an SFT stage would leave it."""
-    from scalelab.posttrain.networks import merged, write_model
+    from scalelab.posttrain.networks import merged_weights, write_model
 
-    model = conversing(Checkpoint.load(base), 0)
+    model = with_chat_tokens(Checkpoint.load(base), 0)
     folder = tmp_path_factory.mktemp("assistant")
-    write_model(folder, model, merged(model.network))
+    write_model(folder, model, merged_weights(model.network))
     return folder
 
 
@@ -66,16 +66,24 @@ def shares(network, chat):
 
 def trained(assistant, tmp_path, **changes):
     settings = {
-        "name": "ppo", "start": "sft", "steps": 40, "batch": 256, "epochs": 2, "minibatches": 2,
-        "n_new": 1, "cut_off": 0.0, "rates": {"lr": 2e-2}, "critic_rates": {"lr": 2e-2},
-    }  # fmt: skip
+        "name": "ppo",
+        "start": "sft",
+        "steps": 40,
+        "batch": 256,
+        "epochs": 2,
+        "minibatches": 2,
+        "n_new": 1,
+        "cut_off": 0.0,
+        "rates": {"lr": 2e-2},
+        "critic_rates": {"lr": 2e-2},
+    }
     stage = Ppo.model_validate(settings | changes)
-    given = Given(stage, Bandit(), 0, {"sft": assistant}, tmp_path)
-    work = stage.work(given)
+    context = StageContext(stage, Bandit(), 0, {"sft": assistant}, tmp_path)
+    work = stage.create_job(context)
     return work, [work.step(k) for k in range(stage.steps)]
 
 
-def test_with_a_price_of_kl_the_policy_is_the_tilted_reference(assistant, tmp_path):
+def test_with_a_kl_penalty_the_policy_is_the_tilted_reference(assistant, tmp_path):
     price = 0.2
 
     work, steps = trained(assistant, tmp_path, kl=price)
@@ -98,21 +106,27 @@ def test_with_a_price_of_kl_the_policy_is_the_tilted_reference(assistant, tmp_pa
     assert steps[-1].numbers["gold"] > steps[0].numbers["gold"] + 0.3
 
 
-def test_without_it_all_weight_goes_to_the_best(assistant, tmp_path):
-    work, steps = trained(assistant, tmp_path, kl=0.0)
+@pytest.fixture(scope="module")
+def without_price(assistant, tmp_path_factory):
+    """The policy and the critic after 40 steps in which KL costs nothing, and those steps."""
+    return trained(assistant, tmp_path_factory.mktemp("without"), kl=0.0)
+
+
+def test_without_it_all_weight_goes_to_the_best(without_price):
+    work, steps = without_price
 
     chat = work.start.chat
     assert shares(work.network, chat)[chat.tokenizer.encode(["a"])[0][0]] > 0.9
     assert steps[-1].numbers["entropy"] < steps[0].numbers["entropy"] / 2
 
 
-def test_the_critic_learns_what_a_prompt_is_worth(assistant, tmp_path):
-    work, _ = trained(assistant, tmp_path, kl=0.0, steps=25)
+def test_the_critic_learns_what_a_prompt_is_worth(without_price):
+    work, _ = without_price
 
     tokens = torch.tensor([work.start.chat.prompt(ASKED)])
     with torch.no_grad():
         value = work.critic_net(tokens)[0, -1].item()
-    assert value == pytest.approx(work.course[-1][2], abs=0.15)
+    assert value == pytest.approx(work.curve[-1][2], abs=0.15)
 
 
 def test_an_answer_that_was_cut_off_loses_what_it_says(assistant, tmp_path):

@@ -6,23 +6,30 @@ import numpy as np
 import pytest
 
 from scalelab.errors import DataError
-from scalelab.evals.conversations import Prompt
-from scalelab.evals.judges.base import Court
-from scalelab.evals.judges.gold import Gold
-from scalelab.evals.judges.model import read_letter
-from scalelab.evals.judges.person import Person, asked_of_person
+from scalelab.evals.conversations.base import Prompt
+from scalelab.evals.conversations.skill_conversations import SkillConversations
+from scalelab.evals.preference.judges.base import JudgeSession
+from scalelab.evals.preference.judges.gold import GoldJudge
+from scalelab.evals.preference.judges.model import read_letter
+from scalelab.evals.preference.judges.person import PersonJudge, read_person_verdict
 from scalelab.evals.reward_model import RewardModel
-from scalelab.evals.skilled import Skilled
 from scalelab.files import append
-from scalelab.posttrain.base import Given
-from scalelab.posttrain.best_of import best_of
-from scalelab.posttrain.pairs import pairs_of
-from scalelab.posttrain.preferences import PAIRS, read_rows, whole_batches
-from scalelab.posttrain.reward import calibration
+from scalelab.posttrain.base import StageContext
+from scalelab.posttrain.pairs import load_pairs
+from scalelab.posttrain.stages.best_of import best_of
+from scalelab.posttrain.stages.preferences import PAIRS, complete_batches, read_pairs
+from scalelab.posttrain.stages.reward import calibration
 from scalelab.sealed import line
 
-PAIR_STAGE = {"kind": "preferences", "name": "pairs", "first": "sft", "judge": "gold",
-              "prompts": 60, "batch": 16, "n_new": 16}  # fmt: skip
+PAIR_STAGE = {
+    "kind": "preferences",
+    "name": "pairs",
+    "first": "sft",
+    "judge": "gold",
+    "prompts": 60,
+    "batch": 16,
+    "n_new": 16,
+}
 
 
 def pairs_file(path, n=80, **changes):
@@ -43,11 +50,11 @@ def assistant(done, sft):
 def test_every_comparison_is_kept_and_counted(done, sft):
     stages = done(sft(), PAIR_STAGE)
 
-    rows = read_rows(stages["pairs"].dir.path / PAIRS)
+    rows = read_pairs(stages["pairs"].dir.path / PAIRS)
     metrics = stages["pairs"].dir.result().metrics
     assert len(rows) == metrics["comparisons"] == 60
     assert metrics["decided"] + metrics["ties"] + metrics["unreadable"] == 60
-    conversations = Skilled()
+    conversations = SkillConversations()
     prompts = conversations.prompts(60, 0, "pairs")
     for row, prompt in zip(rows, prompts, strict=True):
         assert row["prompt"] == list(prompt.messages)
@@ -56,38 +63,46 @@ def test_every_comparison_is_kept_and_counted(done, sft):
 
 
 def test_the_flips_of_a_judge_are_as_many_as_asked():
-    prompts = Skilled().prompts(2000, 0, "x")
+    prompts = SkillConversations().prompts(2000, 0, "x")
     right, wrong = [p.reference for p in prompts], ["nonsense"] * 2000
 
-    court = Gold(flips=0.25).court(Skilled(), {}, seed=0)
-    verdicts = court(prompts, right, wrong, 0)
+    session = GoldJudge(flips=0.25).open_session(SkillConversations(), {}, seed=0)
+    verdicts = session(prompts, right, wrong, 0)
 
     assert np.mean(np.array(verdicts) == 0) == pytest.approx(0.25, abs=0.03)
-    assert court.n == 2000
-    assert Gold(flips=0.25).court(Skilled(), {}, 0)(prompts, right, wrong, 0) == verdicts
+    assert session.n == 2000
+    assert (
+        GoldJudge(flips=0.25).open_session(SkillConversations(), {}, 0)(prompts, right, wrong, 0) == verdicts
+    )
 
 
 def pair_rows(n_steps=3, of=2):
     """Rows of a stage, as it wrote them before the checksums."""
-    row = {"prompt": [], "chosen": "a", "rejected": "b", "first_is_chosen": True, "verdict": 1.0,
-           "others": [], "tokens": [1, 1], "written": [[1], [2]], "ended": [True, False],
-           "tokenizers": ["a", "a"], "same_in_both_orders": None}  # fmt: skip
-    return [
-        {"step": k, "of": of, "judge_flops": float(i)} | row
-        for k in range(n_steps)
-        for i in range(of)
-    ]
+    row = {
+        "prompt": [],
+        "chosen": "a",
+        "rejected": "b",
+        "first_is_chosen": True,
+        "verdict": 1.0,
+        "others": [],
+        "tokens": [1, 1],
+        "written": [[1], [2]],
+        "ended": [True, False],
+        "tokenizers": ["a", "a"],
+        "same_in_both_orders": None,
+    }
+    return [{"step": k, "of": of, "judge_flops": float(i)} | row for k in range(n_steps) for i in range(of)]
 
 
 def test_of_a_torn_file_of_pairs_the_whole_batches_stand(tmp_path):
     rows, path = pair_rows(), tmp_path / PAIRS
     path.write_text("".join(json.dumps(row) + "\n" for row in rows)[:-9])
 
-    assert whole_batches(path) == ({0: rows[:2], 1: rows[2:4]}, 0)
+    assert complete_batches(path) == ({0: rows[:2], 1: rows[2:4]}, 0)
 
     again = [row | {"i": i, "verdict": 0.0} for i, row in enumerate(rows[4:])]
     append(path, "".join(map(line, again)))
-    batches, n_bad = whole_batches(path)
+    batches, n_bad = complete_batches(path)
     assert n_bad == 1
     assert [row["verdict"] for row in batches[2]] == [0.0, 0.0]  # what was made again stands
 
@@ -97,11 +112,11 @@ def test_a_damaged_line_of_pairs_takes_its_batch_with_it(tmp_path):
     path = tmp_path / PAIRS
     path.write_text("".join(map(line, rows)).replace('"verdict":1.0', '"verdict":0.0', 1))
 
-    batches, n_bad = whole_batches(path)
+    batches, n_bad = complete_batches(path)
 
     assert (sorted(batches), n_bad) == ([1, 2], 1)
     with pytest.raises(DataError, match="damaged lines: 1"):
-        read_rows(path)
+        read_pairs(path)
 
 
 def test_other_judges_of_the_same_answers_say_how_far_they_agree(done, sft):
@@ -116,20 +131,28 @@ def test_other_judges_of_the_same_answers_say_how_far_they_agree(done, sft):
 
 @pytest.mark.parametrize(
     ("reply", "verdict"),
-    [("A", 1.0), (" b.", 0.0), ("(A)", 1.0), ("Tie", 0.5), ("A is better", 1.0),
-     ("I like both of them", None), ("", None), ("Answer", None)],
-)  # fmt: skip
+    [
+        ("A", 1.0),
+        (" b.", 0.0),
+        ("(A)", 1.0),
+        ("Tie", 0.5),
+        ("A is better", 1.0),
+        ("I like both of them", None),
+        ("", None),
+        ("Answer", None),
+    ],
+)
 def test_letters_are_read_and_nothing_is_guessed(reply, verdict):
     assert read_letter(reply) == verdict
 
 
 def test_a_judge_that_cannot_be_read_is_refused():
-    court = Court(lambda prompts, one, two, before: [None] * len(prompts))
+    session = JudgeSession(lambda prompts, one, two, before: [None] * len(prompts))
     prompt = [Prompt(({"role": "user", "content": "?"},))] * 10
-    court(prompt, ["a"] * 10, ["b"] * 10, 0)
+    session(prompt, ["a"] * 10, ["b"] * 10, 0)
 
     with pytest.raises(DataError) as refused:
-        court(prompt, ["a"] * 10, ["b"] * 10, 10)
+        session(prompt, ["a"] * 10, ["b"] * 10, 10)
 
     assert "20 of the judge's 20 verdicts cannot be read" in str(refused.value)
     assert "fix:" in str(refused.value)
@@ -148,15 +171,15 @@ def test_a_model_is_a_judge_and_its_off_format_replies_are_refused(done, sft):
 
 
 def test_a_person_needs_a_terminal():
-    with pytest.raises(DataError, match="nobody sits at this terminal"):
-        Person().court(Skilled(), {}, 0)
+    with pytest.raises(DataError, match="needs an interactive terminal"):
+        PersonJudge().open_session(SkillConversations(), {}, 0)
 
 
 def test_a_person_is_asked_until_the_answer_can_be_read(monkeypatch, capsys):
     said = iter(["?", "first", " B "])
     monkeypatch.setattr("builtins.input", lambda prompt: next(said))
 
-    assert asked_of_person(Prompt(({"role": "user", "content": "q"},)), "x", "y") == 0.0
+    assert read_person_verdict(Prompt(({"role": "user", "content": "q"},)), "x", "y") == 0.0
     assert capsys.readouterr().out.count("type a, b, = or s") == 2
 
 
@@ -168,10 +191,12 @@ def test_a_person_sees_the_answers_in_drawn_order(monkeypatch):
         seen.append(one)
         return 1.0 if one == "good" else 0.0
 
-    monkeypatch.setattr("scalelab.evals.judges.person.asked_of_person", choose)
-    prompts = Skilled().prompts(40, 0, "x")
+    monkeypatch.setattr("scalelab.evals.preference.judges.person.read_person_verdict", choose)
+    prompts = SkillConversations().prompts(40, 0, "x")
 
-    verdicts = Person().court(Skilled(), {}, 0)(prompts, ["good"] * 40, ["bad"] * 40, 0)
+    verdicts = PersonJudge().open_session(SkillConversations(), {}, 0)(
+        prompts, ["good"] * 40, ["bad"] * 40, 0
+    )
 
     assert verdicts == [1.0] * 40
     assert 8 < seen.count("good") < 32
@@ -180,8 +205,18 @@ def test_a_person_sees_the_answers_in_drawn_order(monkeypatch):
 def test_a_reward_model_learns_what_is_preferred(done, sft, tmp_path):
     source = pairs_file(tmp_path / "p.jsonl", n=200)
 
-    stages = done(sft(), {"kind": "reward", "name": "rm", "start": "sft", "pairs": source,
-                          "epochs": 4, "batch": 16, "rates": {"lr": 1e-2}})  # fmt: skip
+    stages = done(
+        sft(),
+        {
+            "kind": "reward",
+            "name": "rm",
+            "start": "sft",
+            "pairs": source,
+            "epochs": 4,
+            "batch": 16,
+            "rates": {"lr": 1e-2},
+        },
+    )
 
     result = stages["rm"].dir.result()
     assert result.metrics["held_out.accuracy"] > 0.9
@@ -208,8 +243,18 @@ def test_calibration_of_margins_that_come_true():
 def test_dpo_raises_the_margin_and_shows_what_becomes_of_the_chosen(done, sft, tmp_path):
     source = pairs_file(tmp_path / "p.jsonl")
 
-    stages = done(sft(), {"kind": "dpo", "name": "dpo", "start": "sft", "pairs": source,
-                          "min_steps": 30, "batch": 16, "rates": {"lr": 3e-3}})  # fmt: skip
+    stages = done(
+        sft(),
+        {
+            "kind": "dpo",
+            "name": "dpo",
+            "start": "sft",
+            "pairs": source,
+            "min_steps": 30,
+            "batch": 16,
+            "rates": {"lr": 3e-3},
+        },
+    )
 
     events = [e for e in stages["dpo"].dir.run_dir.events() if e["event"] == "step"]
     assert events[0]["loss"] == pytest.approx(np.log(2), abs=1e-3)
@@ -222,40 +267,47 @@ def test_dpo_raises_the_margin_and_shows_what_becomes_of_the_chosen(done, sft, t
 
 def test_an_sft_term_holds_the_chosen_up(done, sft, tmp_path):
     source = pairs_file(tmp_path / "p.jsonl")
-    stage = {"kind": "dpo", "start": "sft", "pairs": source, "min_steps": 30, "batch": 16,
-             "rates": {"lr": 3e-3}}  # fmt: skip
+    stage = {
+        "kind": "dpo",
+        "start": "sft",
+        "pairs": source,
+        "min_steps": 30,
+        "batch": 16,
+        "rates": {"lr": 3e-3},
+    }
 
     stages = done(sft(), stage | {"name": "bare"}, stage | {"name": "held", "sft_weight": 1.0})
 
-    bare, held = (
-        stages[n].dir.result().metrics["held_out.logp_chosen_change"] for n in ("bare", "held")
-    )
+    bare, held = (stages[n].dir.result().metrics["held_out.logp_chosen_change"] for n in ("bare", "held"))
     assert held > bare
 
 
 def given(assistant, out, **paths):
-    return Given(None, Skilled(), 0, {"sft": assistant, **paths}, out)
+    return StageContext(None, SkillConversations(), 0, {"sft": assistant, **paths}, out)
 
 
 def refusal(assistant, tmp_path, source, n=None):
     start = given(assistant, tmp_path).model("sft")
     with pytest.raises(DataError) as refused:
-        pairs_of(given(assistant, tmp_path), source, start, n)
+        load_pairs(given(assistant, tmp_path), source, start, n)
     return str(refused.value)
 
 
 @pytest.mark.parametrize(
     ("changes", "n", "what"),
     [
-        ({"n": 0}, None, "there is no decided pair, and 0 undecided"),
-        ({"verdict": 0.5}, None, "there is no decided pair, and 80 undecided"),
-        ({"chosen": "a", "rejected": "a"}, None, "they are of one class"),
-        ({"prompt": "x" * 200}, None, "80 of 80 pairs are longer than the context"),
+        ({"n": 0}, None, "no pair is decided; 0 are undecided"),
+        ({"verdict": 0.5}, None, "no pair is decided; 80 are undecided"),
+        ({"chosen": "a", "rejected": "a"}, None, "the two answers are identical in all 80 pairs"),
+        ({"prompt": "x" * 200}, None, "80 of 80 pairs exceed the context"),
         ({"prompt": 4}, None, "no messages"),
-        ({}, 500, "500 pairs are asked for, and"),
+        ({"verdict": "tie"}, None, "the verdict is 'tie', not a number from 0 to 1"),
+        ({"verdict": []}, None, "the verdict is []"),
+        ({"verdict": 7}, None, "the verdict is 7"),
+        ({}, 500, "the stage needs 500 training pairs"),
     ],
 )
-def test_pairs_that_teach_nothing_are_refused(assistant, tmp_path, changes, n, what):
+def test_pairs_that_cannot_be_trained_on_are_refused(assistant, tmp_path, changes, n, what):
     changes = dict(changes)
     source = pairs_file(tmp_path / "p.jsonl", n=changes.pop("n", 80), **changes)
 
@@ -272,8 +324,66 @@ def test_a_pair_without_its_parts_is_named_with_its_line(assistant, tmp_path):
 
     said = refusal(assistant, tmp_path, str(path))
 
-    assert "the pair has no 'chosen'" in said
+    assert "the record has no 'chosen' and no 'rejected'" in said
     assert f"where: {path}:2" in said
+
+
+def loaded(assistant, tmp_path, rows, **settings):
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return load_pairs(
+        given(assistant, tmp_path), str(path), given(assistant, tmp_path).model("sft"), None, **settings
+    )
+
+
+def test_pairs_that_are_too_long_are_dropped_or_cut_and_counted(assistant, tmp_path):
+    """The context has 128 tokens of one byte."""
+    rows = [{"prompt": f"q{i}", "chosen": f"a{i}", "rejected": f"b{i}"} for i in range(40)]
+    rows += [
+        {"prompt": "q", "chosen": "a" * 200, "rejected": "b"},
+        {"prompt": "p" * 200, "chosen": "a", "rejected": "b"},
+    ]
+    rows += [{"prompt": "q", "chosen": "a" * 200, "rejected": "a" * 201}]
+
+    dropped = loaded(assistant, tmp_path, rows, too_long="drop")
+    cut = loaded(assistant, tmp_path, rows, too_long="truncate")
+
+    assert {k: dropped.counts()[f"pairs_{k}"] for k in ("dropped", "truncated")} == {
+        "dropped": 3,
+        "truncated": 0,
+    }
+    assert {k: cut.counts()[f"pairs_{k}"] for k in ("dropped", "truncated")} == {"dropped": 2, "truncated": 1}
+    (long,) = (p for p in (*cut.train, *cut.held_out) if len(p.chosen) > 100)
+    assert len(long.prompt) + len(long.chosen) == 129
+    assert "pairs_dropped" not in loaded(assistant, tmp_path, rows[:40]).counts()
+    for too_long in ("drop", "truncate"):
+        with pytest.raises(DataError, match="none of 1 pairs has an answer within the context"):
+            loaded(assistant, tmp_path, rows[41:42], too_long=too_long)
+
+
+def test_rated_answers_to_one_prompt_are_paired_and_the_rest_counted(assistant, tmp_path):
+    rows = [
+        {"prompt": f"q{i}", "completion": f"{j}{label}", "label": label}
+        for i in range(40)
+        for j, label in enumerate([True, False, True, True, False])
+    ]
+
+    pairs = loaded(assistant, tmp_path, rows)
+
+    every = [*pairs.train, *pairs.held_out]
+    assert len(every) == 80
+    assert {p.answers for p in every} == {("0True", "1False"), ("2True", "4False")}
+    assert pairs.counts()["answers_unpaired"] == 40
+    with pytest.raises(DataError, match="3 rated answers have no counterpart"):
+        loaded(assistant, tmp_path, [row for row in rows[:5] if row["label"]])
+
+
+@pytest.mark.parametrize("name", ["p.json", "p.CSV", "p.jsonl.bz2", "some/p.jsonl.xz"])
+def test_a_file_of_any_kind_is_a_file_and_no_stage(name):
+    from scalelab.evals.inputs import ANSWER_PAIRS, Input
+
+    assert Input.stage_or_file(name, ANSWER_PAIRS).is_path
+    assert not Input.stage_or_file("pairs.v2", ANSWER_PAIRS).is_path
 
 
 def test_no_prompt_is_on_both_sides(assistant, tmp_path):
@@ -282,7 +392,7 @@ def test_no_prompt_is_on_both_sides(assistant, tmp_path):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     start = given(assistant, tmp_path).model("sft")
 
-    pairs = pairs_of(given(assistant, tmp_path), str(path), start, None)
+    pairs = load_pairs(given(assistant, tmp_path), str(path), start, None)
 
     sides = [{p.messages[0]["content"] for p in side} for side in (pairs.train, pairs.held_out)]
     assert not sides[0] & sides[1]

@@ -18,19 +18,19 @@ pytest.importorskip("trl")
 from scalelab.config import plugin
 from scalelab.errors import DataError, LaunchError, RunError
 from scalelab.evals.checkpoint import Checkpoint
+from scalelab.evals.conversations.skill_conversations import SkillConversations
 from scalelab.evals.reward_model import RewardModel
-from scalelab.evals.skilled import Skilled
-from scalelab.posttrain import STAGES, judged, losses
-from scalelab.posttrain.base import Given, Stopped
-from scalelab.posttrain.by_trl import IGNORED, newest, quiet, seal_checkpoint
-from scalelab.posttrain.dpo import Dpo, answer_logps
+from scalelab.posttrain import STAGES, heldout_eval, losses
+from scalelab.posttrain.add_chat_tokens import with_chat_tokens
+from scalelab.posttrain.base import StageContext, StopRequested
 from scalelab.posttrain.networks import write_model
-from scalelab.posttrain.offline_trl import DpoByTrl, RewardByTrl, SftByTrl
-from scalelab.posttrain.online_trl import GroupsByTrl, Grpo, Rloo
-from scalelab.posttrain.pairs import both_sides
-from scalelab.posttrain.reward import Reward, last_values
-from scalelab.posttrain.sft import Sft, laid
-from scalelab.posttrain.starting import conversing
+from scalelab.posttrain.pairs import full_sequences
+from scalelab.posttrain.stages.dpo import Dpo, DpoJob, answer_logps
+from scalelab.posttrain.stages.reward import Reward, RewardJob, end_scores
+from scalelab.posttrain.stages.sft import Sft, SftJob, collate
+from scalelab.posttrain.trl.base import IGNORE_INDEX, newest_checkpoint, quiet, seal_checkpoint
+from scalelab.posttrain.trl.offline import TrlDpoJob, TrlRewardJob, TrlSftJob
+from scalelab.posttrain.trl.online import Grpo, Rloo, TrlGroupJob
 
 RATES = {"lr": 1e-2}
 SPELLED = "say <|assistant|> and <|endoftext|> and <|pad|>"
@@ -38,13 +38,13 @@ SPELLED = "say <|assistant|> and <|endoftext|> and <|pad|>"
 
 @pytest.fixture(autouse=True)
 def few_looks(monkeypatch):
-    monkeypatch.setattr(judged, "QUICK", 4)
+    monkeypatch.setattr(heldout_eval, "QUICK", 4)
 
 
 @pytest.fixture(scope="session")
 def assistant(base, tmp_path_factory):
     """A model's directory: untrained, with tokens for turns."""
-    model = conversing(Checkpoint.load(base), 0)
+    model = with_chat_tokens(Checkpoint.load(base), 0)
     folder = tmp_path_factory.mktemp("assistant")
     weights = {n: p.detach().clone() for n, p in model.network.named_parameters()}
     write_model(folder, model, weights)
@@ -89,7 +89,7 @@ def given(assistant, tmp_path):
 
         source = TypeAdapter(plugin(CONVERSATIONS)).validate_python(data or {"kind": "skills"})
         (tmp_path / "stage").mkdir(exist_ok=True)
-        return Given(stage, source, 0, {"base": assistant}, tmp_path / "stage", **more)
+        return StageContext(stage, source, 0, {"base": assistant}, tmp_path / "stage", **more)
 
     return make
 
@@ -106,7 +106,7 @@ def trl_loss(trainer, batch):
 
 
 def real_rows(batch):
-    """Tokens of each row without padding, which stands behind them."""
+    """Tokens of each row without the padding after them."""
     lengths = batch["attention_mask"].sum(1).tolist()
     return [tuple(r[:n].tolist()) for r, n in zip(batch["input_ids"], lengths, strict=True)]
 
@@ -117,15 +117,15 @@ def real_rows(batch):
 @pytest.mark.parametrize("packing", [False, True])
 def test_sft_batches_are_our_tokens_and_our_masks(given, conversations, packing):
     stage = Sft(name="s", rates=RATES, batch=4, packing=packing)
-    work = SftByTrl(stage, given(stage, conversations))
+    work = TrlSftJob(stage, given(stage, conversations), SftJob)
     own, chat = work.own, work.start.chat
 
     batch = batch_of(work.trainer())
 
     rows = [own.rows[i] for i in own.order[0]]
-    tokens, counts, _ = laid(rows, chat.pad, torch.device("cpu"))
+    tokens, counts, _ = collate(rows, chat.pad, torch.device("cpu"))
     assert torch.equal(batch["input_ids"], tokens)
-    assert torch.equal(batch["labels"], torch.where(counts > 0, tokens, IGNORED))
+    assert torch.equal(batch["labels"], torch.where(counts > 0, tokens, IGNORE_INDEX))
     assert int((batch["labels"] == chat.end).sum()) == 5  # one for each answer
     assert int((batch["input_ids"] == chat.end).sum()) == 5
     assert len(rows) < 4 if packing else len(rows) == 4
@@ -134,13 +134,13 @@ def test_sft_batches_are_our_tokens_and_our_masks(given, conversations, packing)
 @pytest.mark.parametrize("packing", [False, True])
 def test_sft_loss_is_trls(given, conversations, packing):
     stage = Sft(name="s", rates=RATES, batch=4, packing=packing)
-    work = SftByTrl(stage, given(stage, conversations))
+    work = TrlSftJob(stage, given(stage, conversations), SftJob)
     own, trainer = work.own, work.trainer()
 
     theirs = trl_loss(trainer, batch_of(trainer))
 
     rows = [own.rows[i] for i in own.order[0]]
-    tokens, counts, segments = laid(rows, work.start.chat.pad, torch.device("cpu"))
+    tokens, counts, segments = collate(rows, work.start.chat.pad, torch.device("cpu"))
     logits = own.network(tokens[:, :-1], segments_BT=segments)
     ours = losses.sft(losses.token_logps(logits, tokens[:, 1:]), counts[:, 1:])
     assert theirs == pytest.approx(float(ours.detach()), abs=1e-6)
@@ -148,7 +148,7 @@ def test_sft_loss_is_trls(given, conversations, packing):
 
 def test_reward_batches_and_loss_are_trls(given, pairs):
     stage = Reward(name="r", start="base", pairs=pairs, rates=RATES, batch=24)
-    work = RewardByTrl(stage, given(stage))
+    work = TrlRewardJob(stage, given(stage), RewardJob)
     own, trainer = work.own, work.trainer()
     torch.manual_seed(0)
     score = torch.randn(own.net.score.shape)
@@ -159,19 +159,17 @@ def test_reward_batches_and_loss_are_trls(given, pairs):
     batch = batch_of(trainer)
     theirs = trl_loss(trainer, batch)
 
-    mine = both_sides([own.pairs.train[i] for i in own.order[0]])
+    mine = full_sequences([own.pairs.train[i] for i in own.order[0]])
     assert real_rows(batch) == mine
-    chosen, rejected = last_values(own.net, mine, own.start.device).chunk(2)
+    chosen, rejected = end_scores(own.net, mine, own.start.device).chunk(2)
     assert theirs == pytest.approx(float(losses.reward(chosen, rejected).detach()), abs=1e-6)
     assert abs(theirs - np.log(2)) > 1e-3
 
 
 @pytest.mark.parametrize("sft_weight", [0.0, 0.3])
 def test_dpo_batches_and_loss_are_trls(given, pairs, sft_weight):
-    stage = Dpo(
-        name="d", start="base", pairs=pairs, rates=RATES, batch=24, beta=0.7, sft_weight=sft_weight
-    )
-    work = DpoByTrl(stage, given(stage))
+    stage = Dpo(name="d", start="base", pairs=pairs, rates=RATES, batch=24, beta=0.7, sft_weight=sft_weight)
+    work = TrlDpoJob(stage, given(stage), DpoJob)
     own, trainer = work.own, work.trainer()
     torch.manual_seed(0)
     with torch.no_grad():  # the policy leaves its reference, or the loss would be log 2
@@ -182,11 +180,12 @@ def test_dpo_batches_and_loss_are_trls(given, pairs, sft_weight):
     theirs = trl_loss(trainer, batch)
 
     mine = [own.pairs.train[i] for i in own.order[0]]
-    answers = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORED)
-    assert real_rows(batch) == both_sides(mine)
-    assert [tuple(r[r != IGNORED].tolist()) for r in answers] == [
-        *(p.chosen for p in mine), *(p.rejected for p in mine)
-    ]  # fmt: skip
+    answers = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORE_INDEX)
+    assert real_rows(batch) == full_sequences(mine)
+    assert [tuple(r[r != IGNORE_INDEX].tolist()) for r in answers] == [
+        *(p.chosen for p in mine),
+        *(p.rejected for p in mine),
+    ]
     sums, n_chosen = answer_logps(own.network, mine, own.start)
     chosen, rejected = sums.chunk(2)
     reference = own.reference[own.order[0]].float()
@@ -198,7 +197,7 @@ def test_dpo_batches_and_loss_are_trls(given, pairs, sft_weight):
 
 def test_text_that_spells_a_marker_stays_text(given, conversations):
     stage = Sft(name="s", rates=RATES, batch=4)
-    work = SftByTrl(stage, given(stage, conversations))
+    work = TrlSftJob(stage, given(stage, conversations), SftJob)
     trainer, chat = work.trainer(), work.start.chat
 
     row = next(r for r in batch_of(trainer)["input_ids"] if "brief" in chat.tokenizer.decode(r))
@@ -271,7 +270,7 @@ def test_both_backends_come_to_the_same(done, assistant, pairs, kind, capfd):
 
 def test_reward_scores_survive_the_way_back(given, pairs):
     stage = Reward(name="r", start="base", pairs=pairs, rates=RATES, batch=8)
-    work = RewardByTrl(stage, given(stage))
+    work = TrlRewardJob(stage, given(stage), RewardJob)
     trainer = work.trainer()
     with torch.no_grad():
         for parameter in trainer.model.parameters():
@@ -282,11 +281,11 @@ def test_reward_scores_survive_the_way_back(given, pairs):
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
         ).logits[:, 0]
 
-    work.take(trainer.model)
-    RewardModel(work.own.net, work.start.chat, work.start.seq_len).write(work.given.out)
+    work.load_weights(trainer.model)
+    RewardModel(work.own.net, work.start.chat, work.start.seq_len).write(work.context.out)
 
-    rows = both_sides([work.own.pairs.train[i] for i in work.own.order[0]])
-    ours = RewardModel.load(work.given.out).score(rows)
+    rows = full_sequences([work.own.pairs.train[i] for i in work.own.order[0]])
+    ours = RewardModel.load(work.context.out).score(rows)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
     assert float(theirs.std()) > 0
 
@@ -336,28 +335,28 @@ def flipped(path):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda p: (p / "sealed.json").unlink(), "its save was not completed"),
+        (lambda p: (p / "sealed.json").unlink(), "the save was not completed"),
         (lambda p: flipped(p / "optimizer.pt"), "optimizer.pt is not what was written"),
         (lambda p: flipped(p / "sealed.json"), "sealed.json cannot be read"),
         (lambda p: (p / "sealed.json").write_text("null"), "it holds null"),
         (lambda p: (p / "trainer_state.json").write_text(""), "trainer_state.json is not what"),
         (lambda p: (p / "optimizer.pt").unlink(), "optimizer.pt is missing"),
-        (lambda p: (p / "scaler.pt").write_text("x"), "scaler.pt was not saved with it"),
-        (lambda p: (p / "new").symlink_to(p / "optimizer.pt"), "a symbolic link stands in it"),
-        (lambda p: seal_checkpoint(p, "s-2"), "it is that of stage s-2 at step 12"),
+        (lambda p: (p / "scaler.pt").write_text("x"), "scaler.pt is not part of it"),
+        (lambda p: (p / "new").symlink_to(p / "optimizer.pt"), "it contains a symbolic link"),
+        (lambda p: seal_checkpoint(p, "s-2"), "it belongs to stage s-2 at step 12"),
     ],
 )
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage, reason):
     older, newer = saved(tmp_path, 5), saved(tmp_path, 12)
     (tmp_path / "checkpoint-20").mkdir()  # a killed save
     (tmp_path / "checkpoint-x").mkdir()
-    assert newest(tmp_path, "s-1")[0] == newer
+    assert newest_checkpoint(tmp_path, "s-1")[0] == newer
 
     damage(newer)
 
-    place, passed_over = newest(tmp_path, "s-1")
+    place, passed_over = newest_checkpoint(tmp_path, "s-1")
     assert place == older
-    assert passed_over[0].startswith("checkpoint-20: it carries no seal")
+    assert passed_over[0].startswith("checkpoint-20: it has no seal")
     assert passed_over[1].startswith("checkpoint-12: ")
     assert reason in passed_over[1]
 
@@ -380,11 +379,11 @@ def test_no_code_in_a_checkpoint_is_run(given, tmp_path):
     asked, events, mark = iter([True]), [], tmp_path / "it ran"
 
     def work(**more):
-        return SftByTrl(stage, given(stage, **more))
+        return TrlSftJob(stage, given(stage, **more), SftJob)
 
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRequested):
         work(stop=lambda: next(asked)).step(0)
-    place = newest(tmp_path / "stage" / "trl", "stage")[0]
+    place = newest_checkpoint(tmp_path / "stage" / "trl", "stage")[0]
     pickles = [p for p in place.iterdir() if p.suffix in {".pt", ".pth", ".bin"}]
     assert {p.name for p in pickles} == READ_BY_TRANSFORMERS | {"training_args.bin"}
     torch.load(_pickled(tmp_path / "x.pt", Payload(tmp_path / "y")), weights_only=False)
@@ -419,30 +418,29 @@ def _pickled(path, value):
 def test_a_stage_killed_behind_its_last_step_makes_none_again(given, assistant, pairs):
     stage = Dpo.model_validate(kinds(pairs)["dpo"] | {"name": "d", "rates": RATES})
     asked = iter([False] * 7 + [True])
-    work = DpoByTrl(stage, given(stage, stop=lambda: next(asked)))
+    work = TrlDpoJob(stage, given(stage, stop=lambda: next(asked)), DpoJob)
     cost = work.step(0)  # asked to stop as it ends: it has saved, and is done
 
-    after = DpoByTrl(stage, given(stage, stop=lambda: pytest.fail("a step was made")))
+    after = TrlDpoJob(stage, given(stage, stop=lambda: pytest.fail("a step was made")), DpoJob)
     assert after.step(0) == cost
 
-    assert newest(work.folder, "stage")[0].name == "checkpoint-8"
+    assert newest_checkpoint(work.folder, "stage")[0].name == "checkpoint-8"
     mine, its = (w.own.network.parameters() for w in (work, after))
     assert all(torch.equal(a, b) for a, b in zip(mine, its, strict=True))
 
 
 def test_what_was_trained_is_not_lost_before_it_is_written(given):
     stage = Rloo(name="r", start="base", steps=2, batch=4, group=2, n_new=4, rates=RATES)
-    work = GroupsByTrl(stage, given(stage))
+    work = TrlGroupJob(stage, given(stage))
     work.step(0)
 
-    after = GroupsByTrl(stage, given(stage))
+    after = TrlGroupJob(stage, given(stage))
     after.restore(work.tensors())
-    record = after.finish(after.given.out)
+    record = after.finish(after.context.out)
 
-    assert record.tables["course"] == work.finish(work.given.out).tables["course"]
+    assert record.tables["course"] == work.finish(work.context.out).tables["course"]
     assert all(
-        torch.equal(a, b)
-        for a, b in zip(work.network.parameters(), after.network.parameters(), strict=True)
+        torch.equal(a, b) for a, b in zip(work.network.parameters(), after.network.parameters(), strict=True)
     )
 
 
@@ -458,9 +456,7 @@ def test_a_stage_that_diverges_says_so(done, assistant, pairs):
 @pytest.mark.parametrize("kind", ["sft", "dpo"])
 def test_low_rank_changes_are_put_into_the_weights(done, assistant, pairs, kind):
     pytest.importorskip("peft")
-    stage = kinds(pairs)[kind] | {
-        "name": "s", "backend": "trl", "rates": RATES, "lora": {"rank": 2}
-    }  # fmt: skip
+    stage = kinds(pairs)[kind] | {"name": "s", "backend": "trl", "rates": RATES, "lora": {"rank": 2}}
 
     one = done(stage, base=assistant)["s"]
 
@@ -476,8 +472,17 @@ def test_low_rank_changes_are_put_into_the_weights(done, assistant, pairs, kind)
 
 @pytest.mark.parametrize("kind", ["rloo", "grpo"])
 def test_groups_learn_from_gold_and_record_the_way(done, assistant, kind, capfd):
-    stage = {"kind": kind, "name": "s", "start": "base", "steps": 4, "batch": 8, "group": 4,
-             "n_new": 8, "kl": 0.1, "rates": RATES}  # fmt: skip
+    stage = {
+        "kind": kind,
+        "name": "s",
+        "start": "base",
+        "steps": 4,
+        "batch": 8,
+        "group": 4,
+        "n_new": 8,
+        "kl": 0.1,
+        "rates": RATES,
+    }
 
     one = done(stage, base=assistant)["s"]
 
@@ -495,9 +500,7 @@ def test_groups_learn_from_gold_and_record_the_way(done, assistant, kind, capfd)
     passes = {"write": 1, "policy": 4 if kind == "rloo" else 3, "reference": 1, "reward": 0}
     looks = result.flops_by["looks"]
     assert looks > 0
-    assert result.flops_by == {k: pytest.approx(n * write) for k, n in passes.items()} | {
-        "looks": looks
-    }
+    assert result.flops_by == {k: pytest.approx(n * write) for k, n in passes.items()} | {"looks": looks}
     assert result.flops == pytest.approx(sum(result.flops_by.values()))
     assert result.n_tokens == steps[3]["n_tokens"] > 4 * 8
     before, after = (weights_of(p, kind) for p in (assistant, one.dir.path))
@@ -506,8 +509,18 @@ def test_groups_learn_from_gold_and_record_the_way(done, assistant, kind, capfd)
 
 def test_the_reward_of_a_model_and_gold_stand_side_by_side(done, assistant, pairs):
     reward = kinds(pairs)["reward"] | {"name": "rm", "rates": RATES}
-    stage = {"kind": "rloo", "name": "s", "start": "base", "reward": "rm", "steps": 2, "batch": 4,
-             "group": 2, "n_new": 4, "kl": 0, "rates": RATES}  # fmt: skip
+    stage = {
+        "kind": "rloo",
+        "name": "s",
+        "start": "base",
+        "reward": "rm",
+        "steps": 2,
+        "batch": 4,
+        "group": 2,
+        "n_new": 4,
+        "kl": 0,
+        "rates": RATES,
+    }
 
     course = done(reward, stage, base=assistant)["s"].dir.result().tables["course"]
 
@@ -517,7 +530,7 @@ def test_the_reward_of_a_model_and_gold_stand_side_by_side(done, assistant, pair
 
 def test_kl_is_of_a_whole_answer_as_ppo_has_it(given):
     stage = Rloo(name="r", start="base", steps=2, batch=4, group=2, n_new=8, kl=0.5, rates=RATES)
-    work = GroupsByTrl(stage, given(stage))
+    work = TrlGroupJob(stage, given(stage))
     trainer = work.trainer()
     trainer.model.train()
     with torch.no_grad():
@@ -527,22 +540,22 @@ def test_kl_is_of_a_whole_answer_as_ppo_has_it(given):
         batch = trainer._prepare_inputs(batch_of(trainer))
     logs = {k: v[0] for k, v in trainer._metrics["train"].items()}
 
-    work.take(trainer.model)
+    work.load_weights(trainer.model)
     kl, chat = [], work.start.chat
     for row in range(4):
         prompt = batch["prompt_ids"][row][batch["prompt_mask"][row] > 0].tolist()
         answer = batch["completion_ids"][row][batch["completion_mask"][row] > 0].tolist()
         assert chat.tokenizer.decode(prompt).startswith("<|user|>")
         assert not set(answer) & set(chat.never_written)
-        models = (work.judged.of(work.network), work.start)
+        models = (work.heldout.as_checkpoint(work.network), work.start)
         now, before = (m.logprobs([prompt + answer])[0][len(prompt) - 1 :] for m in models)
         kl.append((now - before).sum())
-    assert work._said(logs)["kl"] == pytest.approx(np.mean(kl), rel=1e-4)
+    assert work._journal_numbers(logs)["kl"] == pytest.approx(np.mean(kl), rel=1e-4)
 
 
 def test_markers_and_padding_are_never_written(given):
     stage = Rloo(name="r", start="base", steps=1, batch=8, group=4, n_new=8, rates=RATES)
-    work = GroupsByTrl(stage, given(stage))
+    work = TrlGroupJob(stage, given(stage))
     trainer, never = work.trainer(), list(work.start.chat.never_written)
     with torch.no_grad():  # a model that would write little else
         trainer.model.lm_head.weight[never] = 50 * torch.randn(len(never), 16)
@@ -556,21 +569,24 @@ def test_markers_and_padding_are_never_written(given):
 
 @pytest.mark.parametrize("kind", [Rloo, Grpo])
 def test_what_is_asked_for_reaches_trl(given, kind):
-    stage = kind(name="s", start="base", steps=3, batch=6, group=3, n_new=5, kl=0.2,
-                 temperature=0.7, rates=RATES)  # fmt: skip
+    stage = kind(
+        name="s", start="base", steps=3, batch=6, group=3, n_new=5, kl=0.2, temperature=0.7, rates=RATES
+    )
 
-    trainer = GroupsByTrl(stage, given(stage)).trainer()
+    trainer = TrlGroupJob(stage, given(stage)).trainer()
 
     assert (trainer.beta, trainer.temperature, trainer.max_completion_length) == (0.2, 0.7, 5)
     batch = trainer.get_train_dataloader()
     assert [[row["place"] for row in rows] for rows in batch] == [
-        [0, 0, 0, 1, 1, 1], [2, 2, 2, 3, 3, 3], [4, 4, 4, 5, 5, 5]
-    ]  # fmt: skip
+        [0, 0, 0, 1, 1, 1],
+        [2, 2, 2, 3, 3, 3],
+        [4, 4, 4, 5, 5, 5],
+    ]
 
 
 def test_scores_are_gold_less_what_being_cut_off_costs(given):
     stage = Grpo(name="g", start="base", steps=1, batch=2, group=2, cut_off=0.25, rates=RATES)
-    work = GroupsByTrl(stage, given(stage))
+    work = TrlGroupJob(stage, given(stage))
     chat, prompt = work.start.chat, work.prompts[0]
     right = chat.answer(prompt.reference)
     noted = {}
@@ -582,24 +598,32 @@ def test_scores_are_gold_less_what_being_cut_off_costs(given):
         log_metric=noted.__setitem__,
     )
 
-    gold = Skilled().gold(prompt, prompt.reference)
+    gold = SkillConversations().gold(prompt, prompt.reference)
     assert (whole, cut) == (pytest.approx(gold), pytest.approx(gold - 0.25))
     assert noted["gold"] == pytest.approx(gold)
     assert noted["ended"] == 0.5
 
 
 def test_conversations_without_gold_are_refused(done, assistant, conversations):
-    stage = {"kind": "grpo", "name": "s", "start": "base", "steps": 1, "batch": 4, "group": 2,
-             "n_new": 4, "rates": RATES}  # fmt: skip
+    stage = {
+        "kind": "grpo",
+        "name": "s",
+        "start": "base",
+        "steps": 1,
+        "batch": 4,
+        "group": 2,
+        "n_new": 4,
+        "rates": RATES,
+    }
 
-    with pytest.raises(DataError, match=r"no gold measure.*\n  where: stage s(.|\n)*reward: NAME"):
+    with pytest.raises(DataError, match=r"no gold score.*\n  where: stage s(.|\n)*set reward to the name"):
         done(stage, base=assistant, data=conversations)
 
 
 def test_a_batch_is_made_of_whole_groups(done):
     stage = {"kind": "rloo", "name": "s", "start": "base", "batch": 6, "group": 4, "rates": RATES}
 
-    with pytest.raises(ValueError, match="batch 6 is not made of whole groups of 4"):
+    with pytest.raises(ValueError, match="batch 6 is not a multiple of group 4"):
         done(stage)
 
 
@@ -607,19 +631,18 @@ def test_a_batch_is_made_of_whole_groups(done):
 
 
 @pytest.mark.parametrize(
-    ("package", "change"),
-    [("trl", {}), ("transformers", {}), ("peft", {"lora": {"rank": 2}})],
+    ("package", "change"), [("trl", {}), ("transformers", {}), ("peft", {"lora": {"rank": 2}})]
 )
 def test_a_missing_package_is_named_with_what_to_install(given, monkeypatch, package, change):
     stage = Sft(name="s", rates=RATES, examples=4, backend="trl", **change)
     monkeypatch.setitem(sys.modules, package, None)
 
     with pytest.raises(LaunchError) as error:
-        stage.work(given(stage))
+        stage.create_job(given(stage))
 
     problem, where, fix = str(error.value).splitlines()
     assert package in problem
-    assert where == "  where: stage s, which is done by TRL"
+    assert where == "  where: stage s, which uses TRL"
     assert "pip install -e '.[post]'" in fix
 
 

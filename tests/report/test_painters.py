@@ -9,9 +9,9 @@ import pytest
 
 from scalelab.errors import FitError
 from scalelab.laws.observations import Observations
-from scalelab.laws.study import study
-from scalelab.report.page import write_report
-from scalelab.report.painters import Painters
+from scalelab.report.fit.page import write_report
+from scalelab.report.plots.render_workers import RenderWorkers
+from scalelab.study.study import study
 
 
 def valleys():
@@ -36,26 +36,26 @@ def test_they_draw_what_one_process_draws(seen, tmp_path):
     alone, together = tmp_path / "alone", tmp_path / "together"
     write_report(seen, alone, name="small", provenance={})
 
-    with Painters() as painters:
-        write_report(seen, together, name="small", provenance={}, painters=painters)
+    with RenderWorkers() as painters:
+        write_report(seen, together, name="small", provenance={}, workers=painters)
 
-    assert len(drawn(alone)) == 14
+    assert len(drawn(alone)) == 16
     assert drawn(together) == drawn(alone)
 
 
 def test_a_figure_whose_painter_was_killed_is_drawn_all_the_same(seen, tmp_path):
-    with Painters() as painters:
+    with RenderWorkers() as painters:
         for child in multiprocessing.active_children():
             os.kill(child.pid, signal.SIGKILL)
             child.join()
-        write_report(seen, tmp_path, name="small", provenance={}, painters=painters)
+        write_report(seen, tmp_path, name="small", provenance={}, workers=painters)
 
-    assert len(drawn(tmp_path)) == 14
+    assert len(drawn(tmp_path)) == 16
 
 
 def test_a_refused_fit_leaves_no_painter_behind():
     two = valleys().take(np.arange(2))
-    with pytest.raises(FitError), Painters():
+    with pytest.raises(FitError), RenderWorkers():
         study(two, target_flops=None, param_count="total", replicates=0)
 
     for child in multiprocessing.active_children():
@@ -66,5 +66,5 @@ def test_a_refused_fit_leaves_no_painter_behind():
 def test_an_error_of_drawing_is_told_here(seen, tmp_path):
     (tmp_path / "valleys.png").mkdir()
 
-    with pytest.raises(Exception, match=r"valleys\.png"), Painters() as painters:
-        write_report(seen, tmp_path, name="small", provenance={}, painters=painters)
+    with pytest.raises(Exception, match=r"valleys\.png"), RenderWorkers() as painters:
+        write_report(seen, tmp_path, name="small", provenance={}, workers=painters)

@@ -3,22 +3,28 @@
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from scalelab.laws.conventions import Row
 from scalelab.laws.observations import Observations
-from scalelab.laws.study import study
-from scalelab.report import captions, doubts, numbers, page, paint
-from scalelab.report.page import FIGURES, write_report
+from scalelab.markup import escape_markdown
+from scalelab.report.fit import captions, diagnostics, page, plot_data
+from scalelab.report.fit.document import fit_document
+from scalelab.report.fit.page import FIGURES, figure_data, write_report
+from scalelab.report.plots import figure_file
+from scalelab.report.render.terminal import render_terminal
+from scalelab.study.conventions import ConventionRow
+from scalelab.study.study import study
+from scalelab.testing.figures import check_figure
 
 CONVENTIONS = (
-    Row("total", "exact", "isoflop", 0.51, 0.49, [0.49, 0.53], None),
-    Row("non_embedding", "exact", "isoflop", 0.61, 0.39, [0.58, 0.64], None),
-    Row("total", "exact", "kaplan", 0.7, 0.3, None, "the search did not converge"),
-    Row("non_embedding", "exact", "kaplan", None, None, None, "too few runs"),
+    ConventionRow("total", "exact", "isoflop", 0.51, 0.49, [0.49, 0.53], None),
+    ConventionRow("non_embedding", "exact", "isoflop", 0.61, 0.39, [0.58, 0.64], None),
+    ConventionRow("total", "exact", "kaplan", 0.7, 0.3, None, "the search did not converge"),
+    ConventionRow("non_embedding", "exact", "kaplan", None, None, None, "too few runs"),
 )
 
 
@@ -39,7 +45,9 @@ def valley_runs(seeds=2, budgets=(1e18, 3e18, 1e19, 3e19), noise=0.002, spoil=No
 
 
 def look(runs, **settings):
-    settings = {"target_flops": None, "param_count": "total", "replicates": 300, **settings}
+    """A study in which isoFLOP forecasts, unless other laws are named."""
+    laws = ("isoflop", "chinchilla", "kaplan")
+    settings = {"target_flops": None, "param_count": "total", "replicates": 300, "laws": laws, **settings}
     return study(runs, **settings)
 
 
@@ -60,7 +68,7 @@ def spoilt():
 
 @pytest.fixture(scope="module")
 def along(seen):
-    return numbers.along_compute(seen)
+    return plot_data.along_compute(seen)
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +79,11 @@ def report(seen, tmp_path_factory):
 
 def write(found, out):
     provenance = {"commit": "abc1234", "data_digest": "d1|d2"}
-    return write_report(
-        found, out, name="first", provenance=provenance, conventions=CONVENTIONS, draws=True
-    )
+    return write_report(found, out, name="first", provenance=provenance, conventions=CONVENTIONS, draws=True)
 
 
 def test_valleys_pass_through_their_minima(seen):
-    for valley in numbers.valleys(seen).valleys:
+    for valley in plot_data.valleys(seen).valleys:
         n_params, loss = valley.minimum
         at = np.interp(np.log(n_params), np.log(valley.curve_n_params), valley.curve_loss)
         assert at == pytest.approx(loss, abs=1e-3)
@@ -88,14 +94,14 @@ def test_valleys_pass_through_their_minima(seen):
 
 
 def test_valleys_carry_the_minima_by_other_shapes(seen):
-    drawn = numbers.valleys(seen).valleys
+    drawn = plot_data.valleys(seen).valleys
 
     for valley, s in zip(drawn, seen.fits["isoflop"].slices, strict=True):
         assert valley.others == {k: s.cross_check[k] for k in ("cubic", "akima")}
 
 
 def test_a_ruined_run_is_crossed_out(spoilt, tmp_path):
-    drawn = numbers.valleys(spoilt)
+    drawn = plot_data.valleys(spoilt)
     (valley,) = [v for v in drawn.valleys if v.ruined.any()]
 
     write_report(spoilt, tmp_path, name="spoilt", provenance={})
@@ -108,11 +114,11 @@ def test_a_ruined_run_is_crossed_out(spoilt, tmp_path):
 
 def test_a_study_without_ruined_runs_crosses_out_none(report, seen):
     assert 'id="ruined"' not in (report[0] / "valleys.svg").read_text()
-    assert "Crossed-out" not in captions.valleys(seen, numbers.valleys(seen))
+    assert "Crossed-out" not in captions.valleys(seen, plot_data.valleys(seen))
 
 
 def test_the_allocation_reaches_from_the_first_budget_to_the_forecast(seen, along):
-    drawn = numbers.allocation(seen, along)
+    drawn = plot_data.allocation(seen, along)
 
     curve = drawn.n_params["isoflop"]
     assert (curve.flops[0], curve.flops[-1]) == pytest.approx((1e18, 3e20))
@@ -125,10 +131,8 @@ def test_the_allocation_reaches_from_the_first_budget_to_the_forecast(seen, alon
 
 
 def test_the_target_shows_what_is_quoted_and_every_member_that_counts(seen, along):
-    target = numbers.frontier(seen, along).target
-    counting = [
-        m.values["loss"] for m in seen.forecast.members if m.refuted is None and "loss" in m.values
-    ]
+    target = plot_data.frontier(seen, along).target
+    counting = [m.values["loss"] for m in seen.forecast.members if m.refuted is None and "loss" in m.values]
 
     assert target.value == seen.forecast.values["loss"]
     assert target.quoted == seen.forecast.intervals["loss"]
@@ -140,7 +144,7 @@ def test_a_line_changes_its_dash_where_the_evidence_ends(seen, along):
 
 
 def test_the_frontier_holds_every_form(seen, along):
-    drawn = numbers.frontier(seen, along)
+    drawn = plot_data.frontier(seen, along)
 
     assert set(drawn.curves) == {"isoflop", "isoflop, power form", "chinchilla", "kaplan"}
     assert drawn.curves["isoflop"].value[-1] == pytest.approx(drawn.target.value)
@@ -148,17 +152,15 @@ def test_the_frontier_holds_every_form(seen, along):
 
 
 def test_what_the_runs_refute_is_marked(seen, along):
-    drawn = numbers.frontier(seen, along)
+    drawn = plot_data.frontier(seen, along)
     refuted = {m.name for m in seen.forecast.members if m.refuted}
 
-    assert {name for name, curve in drawn.curves.items() if not curve.counts} == refuted & set(
-        drawn.curves
-    )
+    assert {name for name, curve in drawn.curves.items() if not curve.counts} == refuted & set(drawn.curves)
     assert "isoflop, power form" in refuted
 
 
 def test_the_surface_is_the_laws_own(seen, along):
-    drawn = numbers.surface(seen, along)
+    drawn = plot_data.surface(seen, along)
 
     assert drawn.law == "chinchilla"
     assert drawn.loss.shape == (len(drawn.n_tokens), len(drawn.n_params))
@@ -168,8 +170,31 @@ def test_the_surface_is_the_laws_own(seen, along):
     assert drawn.n_tokens[-1] > drawn.path_n_tokens[-1]
 
 
+def test_the_map_says_which_runs_its_law_was_fitted_to(seen, along):
+    used = look(valley_runs(), laws=("averaged",), replicates=0)
+    drawn = plot_data.surface(used, plot_data.along_compute(used))
+    fit, whole = used.fits["averaged"], plot_data.surface(seen, along)
+
+    assert (drawn.n_fitted, drawn.n_runs) == (len(fit.runs), len(used.runs))
+    assert drawn.n_fitted < drawn.n_runs
+    assert np.array_equal(drawn.fitted, fit.runs.C.min() <= used.runs.C)
+    text = captions.surface(used, drawn)
+    assert f"fitted to {drawn.n_fitted} of the {drawn.n_runs} runs" in text
+    assert "Hollow: runs that it was not fitted to." in text
+    check_figure("surface", drawn)
+    assert "fitted to all runs" in captions.surface(seen, whole)
+    assert "Hollow" not in captions.surface(seen, whole)
+
+
+def test_far_multiples_of_compute_are_written_as_everywhere(seen):
+    data = diagnostics.tests(seen)
+    far = replace(data, laws=[replace(data.laws[0], trusted=5040.0)])
+
+    assert "5,040x" in captions.holdout(seen, far)
+
+
 def test_the_misses_are_the_laws_own(seen):
-    (chinchilla, kaplan) = doubts.residuals(seen).laws
+    (chinchilla, kaplan) = diagnostics.residuals(seen).laws
 
     expected = seen.fits["chinchilla"].expected(seen.runs) / seen.runs.L - 1
     assert np.array_equal(chinchilla.miss, expected)
@@ -178,18 +203,18 @@ def test_the_misses_are_the_laws_own(seen):
 
 
 def test_a_run_that_stands_out_is_named(spoilt):
-    chinchilla = doubts.residuals(spoilt).laws[0]
+    chinchilla = diagnostics.residuals(spoilt).laws[0]
 
     assert next(iter(chinchilla.worst.values())) == spoilt.runs.run[23]
-    assert f"`{spoilt.runs.run[23]}`" in captions.residuals(spoilt, doubts.residuals(spoilt))
+    assert f"`{spoilt.runs.run[23]}`" in captions.residuals(spoilt, diagnostics.residuals(spoilt))
 
 
 def test_ordinary_noise_makes_no_run_stand_out(seen):
-    assert not doubts.residuals(seen).laws[0].worst
+    assert not diagnostics.residuals(seen).laws[0].worst
 
 
 def test_the_hold_outs_are_the_studys_own(seen):
-    drawn = doubts.tests(seen)
+    drawn = diagnostics.tests(seen)
 
     assert sum(len(t.error) for t in drawn.laws) == len(seen.holdout.tests)
     for tested in drawn.laws:
@@ -199,7 +224,7 @@ def test_the_hold_outs_are_the_studys_own(seen):
 
 
 def test_the_choice_holds_every_member_under_its_law(seen):
-    drawn = doubts.choice(seen)
+    drawn = diagnostics.choice(seen)
     members = [m for mine in drawn.groups.values() for m in mine]
 
     assert sorted(m.name for m in members) == sorted(m.name for m in seen.forecast.members)
@@ -244,9 +269,8 @@ def test_simulated_losses_are_called_so_and_never_measured(spoilt, tmp_path):
     write(spoilt, tmp_path)
 
     text = (tmp_path / "README.md").read_text()
-    captions_only = text.split("## In words")[0]
-    assert "simulated" in captions_only
-    assert "measured" not in captions_only
+    assert "simulated" in text
+    assert "measured" not in text
     for title in FIGURES:
         assert "measured" not in words(tmp_path / f"{title}.svg"), title
 
@@ -270,7 +294,7 @@ def placed(seen, monkeypatch):
             drawn.append((text.get_text(), Text.get_window_extent(text, renderer)))
 
     def place(title, found=seen):
-        figure = paint.FIGURES[title](page.figure_data(found, CONVENTIONS)[title])
+        figure = figure_file.FIGURES[title](page.figure_data(found, CONVENTIONS)[title])
         monkeypatch.setattr(Text, "draw", put)
         drawn.clear()
         figure.canvas.draw()
@@ -312,24 +336,23 @@ def test_the_page_holds_verdict_words_and_provenance(report, seen):
     out, _ = report
     text = (out / "README.md").read_text()
 
-    assert text.startswith(f"# Scaling study: first\n\n**Verdict: {seen.verdict.grade}.**")
-    assert all(f"- {reason}\n" in text for reason in seen.verdict.reasons)
-    assert seen.summary() in text
+    assert text.startswith(f"# Scaling study: first\n\n**Verdict: {seen.verdict.grade}**")
+    assert all(f"- {escape_markdown(reason)}\n" in text for reason in seen.verdict.reasons)
     assert "| commit | abc1234 |" in text
     assert "d1\\|d2" in text
     assert "- `r7`: diverged at step 12" in text
     assert all(f"({title}.png)" in text and f"({title}.svg)" in text for title in FIGURES)
     assert all(f"`{run}`" in text for run in seen.runs.run)
-    assert all(finding.reason in text for finding in seen.findings)
-    assert "How the count moves the exponent" in text
+    assert all(escape_markdown(finding.reason) in text for finding in seen.findings)
+    assert "Conventions (fitted)" in text
 
 
 def test_the_page_quotes_the_interval_and_its_larger_doubt(report, seen):
     text = (report[0] / "README.md").read_text()
     low, high = seen.forecast.intervals["loss"]
-    (row,) = [line for line in text.splitlines() if line.startswith("| L* |")]
+    (row,) = [line for line in text.splitlines() if line.startswith(r"| L\* |")]
 
-    assert f"{low:.3f} to {high:.3f}" in row
+    assert rf"\[{low:.3f}, {high:.3f}\]" in row
     assert seen.forecast.dominates["loss"] in row
 
 
@@ -337,7 +360,9 @@ def test_the_numbers_are_the_studys_own(report, seen):
     out, _ = report
 
     assert json.loads((out / "fit.json").read_text()) == seen.to_json()
-    assert (out / "summary.txt").read_text() == seen.summary() + "\n"
+    assert (out / "summary.txt").read_text() == render_terminal(
+        fit_document(seen, "first", conventions=CONVENTIONS), 100
+    ) + "\n"
 
 
 def test_the_draws_are_tidy(report, seen):
@@ -405,7 +430,7 @@ def test_a_refused_slice_is_drawn_and_says_so(tmp_path):
     found = look(runs.take(~cut), laws=["isoflop"])
     write_report(found, tmp_path, name="edge", provenance={})
 
-    assert [v.refused is not None for v in numbers.valleys(found).valleys][-1]
+    assert [v.refused is not None for v in plot_data.valleys(found).valleys][-1]
     assert "refused" in words(tmp_path / "valleys.svg")
 
 
@@ -420,17 +445,17 @@ def test_a_page_of_very_many_runs_names_the_first_of_them(tmp_path):
 
 
 def test_thinning_keeps_what_it_must_and_says_how_many_it_hides():
-    kept = numbers.thinned(100_000, np.array([12_345]), most=1000)
+    kept = plot_data.thinned(100_000, np.array([12_345]), most=1000)
 
     assert len(kept) == 1001
     assert 12_345 in kept
     assert (kept[0], kept[-1]) == (0, 99_999)
-    assert np.array_equal(numbers.thinned(10), np.arange(10))
+    assert np.array_equal(plot_data.thinned(10), np.arange(10))
 
 
 def test_a_thinned_figure_says_so(seen, monkeypatch):
-    monkeypatch.setattr(numbers, "MOST", 40)
-    drawn = numbers.frontier(seen, numbers.along_compute(seen))
+    monkeypatch.setattr(plot_data, "MOST", 40)
+    drawn = plot_data.frontier(seen, plot_data.along_compute(seen))
 
     assert drawn.hidden == len(seen.runs) - 40
     assert "16 runs more are used but not drawn" in captions.frontier(seen, drawn)
@@ -448,3 +473,27 @@ def test_an_svg_of_many_marks_holds_them_as_a_picture(tmp_path):
         svg = (tmp_path / f"{title}.svg").read_text()
         assert "<image" in svg, title
         assert len(svg) < 600_000, title
+
+
+@pytest.mark.parametrize("title", FIGURES)
+def test_a_figure_keeps_its_contract(title, seen):
+    check_figure(title, figure_data(seen, CONVENTIONS)[title])
+
+
+def test_the_usual_laws_report_the_calibrated_interval_beside_its_parts():
+    usual = look(valley_runs(seeds=3), laws=("averaged", "isoflop", "chinchilla", "kaplan"), level=0.8)
+    text = render_terminal(fit_document(usual, "usual"), 160)
+
+    assert "by averaged" in text
+    assert "calibrated" in text
+    assert "Expect an error of L* of about" in text
+    assert "weight" in text  # each setting with its weight
+    assert "E_1" not in text  # the constants of the settings have no table
+
+
+def test_a_level_that_was_not_calibrated_says_so():
+    usual = look(valley_runs(seeds=3), laws=("averaged", "isoflop"), level=0.98, replicates=1000)
+    text = render_terminal(fit_document(usual, "usual"), 160)
+
+    assert usual.forecast.calibrated == {}
+    assert "Calibrated intervals exist from 50% to 95% only" in " ".join(text.split())

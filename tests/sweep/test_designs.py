@@ -5,12 +5,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from scalelab.launch.sweepfile import SweepFile
 from scalelab.sweep import DESIGNS
+from scalelab.sweep.file import SweepFile
 from scalelab.testing.designs import check_design
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
-MAKE = {"isoflop": {"budgets": [3e11, 1e12], "sizes_per_budget": 5, "replicates": 1}}
+MAKE = {
+    "isoflop": {"budgets": [3e11, 1e12], "sizes_per_budget": 5, "replicates": 1},
+    "ladder": {"sizes": [6e4, 2e5], "tokens_per_param": [10, 20], "seeds": 2},
+    "single": {"n_params": 3e5, "n_tokens": 1e6, "seed": 3},
+}
 
 
 def test_every_design_can_be_made_here():

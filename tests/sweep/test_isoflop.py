@@ -6,7 +6,7 @@ import pytest
 
 from scalelab.config import parse_yaml
 from scalelab.errors import ConfigError
-from scalelab.launch.sweepfile import SweepFile
+from scalelab.sweep.file import SweepFile
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 BASE = """
@@ -55,9 +55,7 @@ def test_every_run_spends_its_budget_to_within_half_a_step(proposals):
 
 def test_each_budget_has_its_sizes_and_they_span_what_was_asked(proposals):
     for budget in (3e11, 1e12, 3e12):
-        sizes = [
-            p.spec.model.size(64).n_params_matmul for p in proposals if p.flops_planned == budget
-        ]
+        sizes = [p.spec.model.size(64).n_params_matmul for p in proposals if p.flops_planned == budget]
 
         assert len(set(sizes)) == 6
         assert sizes == sorted(sizes)
@@ -159,9 +157,7 @@ def test_what_cannot_be_built_is_refused_when_asked(change, problem):
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_sweep_we_ship_says_its_question_and_can_be_built(path):
     file = SweepFile.load(path)
-    vocab = (
-        257 if file.recipe.data.tokenizer.kind == "bytes" else file.recipe.data.tokenizer.vocab_size
-    )
+    vocab = 257 if file.recipe.data.tokenizer.kind == "bytes" else file.recipe.data.tokenizer.vocab_size
 
     proposals = file.design.ask(file.recipe, vocab_size=vocab, data_digest="d" * 12)
 
@@ -179,3 +175,23 @@ def test_the_large_sweep_covers_the_sizes_and_budgets_that_it_promises():
     assert (min(file.design.budgets), max(file.design.budgets)) == (1e17, 1e19)
     assert min(sizes) < 2e7
     assert max(sizes) > 8e8
+    models = [p.spec.model for p in proposals]
+    assert {model.head_size for model in models} == {128}
+    assert {n % 128 for model in models for n in (model.d_model, model.d_ff)} == {0}
+    assert sum(p.flops for p in proposals) == pytest.approx(1.1e20, rel=0.05)
+
+
+def test_a_design_that_asks_one_by_one_is_refused_with_trunks(monkeypatch):
+    monkeypatch.setattr("scalelab.sweep.isoflop.IsoFlopDesign.takes_trunks", False)
+
+    with pytest.raises(ConfigError, match="asks for its runs one by one, so they cannot share trunks"):
+        sweep("recipe.schedule={kind: wsd, trunk: true}")
+
+
+def test_budgets_that_come_out_as_one_run_are_refused():
+    with pytest.raises(
+        ConfigError, match=r"budgets 3e\+11 and 3.000001e\+11 come out as the same run"
+    ) as caught:
+        ask(sweep("design.budgets=[3e11, 3.000001e11, 3e12]"))
+
+    assert caught.value.where == "design.budgets"

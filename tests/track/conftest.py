@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from scalelab.track.manifest import PlannedRun, SweepManifest
-from scalelab.train.rundir import RunDir
+from scalelab.records.sweep_manifest import PlannedRun, SweepManifest
+from scalelab.train.run_directory import RunDir
 from scalelab.train.spec import RunResult
 
 HERE = Path(__file__).parent
@@ -46,10 +46,17 @@ class Family:
         for i in range(n):
             run = f"{prefix}{len(self.planned):02d}"
             base = PlannedRun(
-                run=run, dir=f"{self.sweep}/{run}", flops_planned=1e12, n_params_planned=1e5,
-                n_params=100_000 + i, n_tokens_planned=1.6e6, n_tokens=1_600_000, n_steps=60,
-                flops=1e12, seed=0,
-            )  # fmt: skip
+                run=run,
+                dir=f"{self.sweep}/{run}",
+                flops_planned=1e12,
+                n_params_planned=1e5,
+                n_params=100_000 + i,
+                n_tokens_planned=1.6e6,
+                n_tokens=1_600_000,
+                n_steps=60,
+                flops=1e12,
+                seed=0,
+            )
             self.planned.append(replace(base, **changes))
             if "dir" not in changes:
                 self.dir(run).path.mkdir(parents=True)
@@ -58,10 +65,16 @@ class Family:
 
     def write(self, **changes):
         manifest = SweepManifest(
-            sweep=self.sweep, digest="abc", param_count="total", question="What is best?",
-            prediction="the middle", target_flops=1e14, config_yaml="name: fam\n",
-            created_ms=T0 - 1000, runs=tuple(self.planned),
-        )  # fmt: skip
+            sweep=self.sweep,
+            digest="abc",
+            param_count="total",
+            question="What is best?",
+            prediction="the middle",
+            target_flops=1e14,
+            config_yaml="name: fam\n",
+            created_ms=T0 - 1000,
+            runs=tuple(self.planned),
+        )
         replace(manifest, **changes).write(self.root)
         return [planned.run for planned in self.planned]
 
@@ -93,17 +106,42 @@ class Family:
     def result(self, run, status="finished", reason=None, t=1000, **changes):
         loss = 3.0 if status == "finished" else None
         values = {
-            "run": run, "status": status, "reason": reason, "seed": 0, "n_params_total": 100_000,
-            "n_params_non_embedding": 60_000, "n_params_matmul": 80_000,
-            "n_params_active": 100_000, "flops_per_token": 625_000.0, "flops": 1.0e12,
-            "flops_6nd": 9.6e11, "n_tokens": 1_600_000, "n_tokens_planned": 1_600_000,
-            "n_tokens_unique": 1_600_000, "n_steps": 60, "batch_tokens": 256,
-            "micro_batch_tokens": 256, "seq_len": 32, "loss": loss, "loss_se": 0.01,
-            "bpb": loss and 1.5, "curve": [], "train_curve": [], "tokens_per_s": 1e5, "mfu": None,
-            "train_s": 16.0, "eval_s": 1.0, "device": "cpu", "precision": "fp32", "threads": 1,
-            "n_resumes": 0, "tokenizer": "bytes", "data_digest": "d1", "versions": {},
+            "run": run,
+            "status": status,
+            "reason": reason,
+            "seed": 0,
+            "n_params_total": 100_000,
+            "n_params_non_embedding": 60_000,
+            "n_params_matmul": 80_000,
+            "n_params_active": 100_000,
+            "flops_per_token": 625_000.0,
+            "flops": 1.0e12,
+            "flops_6nd": 9.6e11,
+            "n_tokens": 1_600_000,
+            "n_tokens_planned": 1_600_000,
+            "n_tokens_unique": 1_600_000,
+            "n_steps": 60,
+            "batch_tokens": 256,
+            "micro_batch_tokens": 256,
+            "seq_len": 32,
+            "loss": loss,
+            "loss_se": 0.01,
+            "bpb": loss and 1.5,
+            "curve": [],
+            "train_curve": [],
+            "tokens_per_s": 1e5,
+            "mfu": None,
+            "train_s": 16.0,
+            "eval_s": 1.0,
+            "device": "cpu",
+            "precision": "fp32",
+            "threads": 1,
+            "n_resumes": 0,
+            "tokenizer": "bytes",
+            "data_digest": "d1",
+            "versions": {},
             "finished_ms": T0 + t,
-        }  # fmt: skip
+        }
         return RunResult(**(values | changes))
 
     def expected(self):
@@ -120,12 +158,9 @@ class Family:
                         found.add((name, event["t"], event["step"], event[key]))
             if run_dir.result_path.exists():
                 r = json.loads(run_dir.result_path.read_text())
-                names = [
-                    "loss", "bpb", "loss_se", "flops", "flops_6nd", "flops_per_token", "n_tokens",
-                    "n_params_total", "n_params_non_embedding", "n_params_matmul",
-                    "n_params_active", "n_tokens_unique", "train_s", "eval_s",
-                ]  # fmt: skip
-                values = {name: r[name] for name in names} | {"mean_tokens_per_s": 1e5}
+                values = {name: r[name] for name in ("loss", "bpb", "flops", "n_tokens")}
+                values |= {f"system/{name}": r[name] for name in ("train_s", "eval_s")}
+                values |= {"system/mean_tokens_per_s": 1e5}
                 found |= {
                     (name, r["finished_ms"], r["n_steps"], float(value))
                     for name, value in values.items()
@@ -144,7 +179,7 @@ class Database:
 
     def ask(self, sql, *values):
         # Not mode=ro: whoever reads first after a writer was killed has to roll its journal back.
-        with sqlite3.connect(f"file:{self.path}?mode=rw", uri=True, timeout=20) as db:
+        with sqlite3.connect(f"{self.path.as_uri()}?mode=rw", uri=True, timeout=20) as db:
             return db.execute(sql, values).fetchall()
 
     def runs(self):
@@ -165,9 +200,7 @@ class Database:
         for key, (run, _, _) in self.runs().items():
             if key in sweeps or key.startswith("fit:"):
                 continue
-            found = self.ask(
-                "select key, timestamp, step, value from metrics where run_uuid = ?", run
-            )
+            found = self.ask("select key, timestamp, step, value from metrics where run_uuid = ?", run)
             rows[key] = set(found)
             assert len(rows[key]) == len({row[:3:2] for row in found}) == len(found), "doubled rows"
         return rows
@@ -181,7 +214,7 @@ class Database:
 def template(tmp_path_factory):
     """An empty MLflow database: making one takes seconds, so it is made once and copied."""
     path = tmp_path_factory.mktemp("template")
-    code = "from scalelab.track.access import open_store; import sys, pathlib;"
+    code = "from scalelab.tracking.store_access import open_store; import sys, pathlib;"
     code += "open_store(pathlib.Path(sys.argv[1]))"
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, timeout=120)
     return path / "mlflow.db"
@@ -226,7 +259,7 @@ def start(root):
 
     def begin(*words, sweep="fam", environ=None, **pipes):
         process = subprocess.Popen(
-            [sys.executable, "-m", "scalelab.track.sync", str(root), sweep, *words],
+            [sys.executable, "-m", "scalelab.tracking.sync", str(root), sweep, *words],
             stdin=subprocess.PIPE,
             env=os.environ | (environ or {}),
             text=True,

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from scalelab.errors import TrackError
-from scalelab.track.manifest import SweepManifest, list_sweeps, manifest_path
+from scalelab.records.sweep_manifest import SweepManifest, list_sweeps, manifest_path
 
 
 @pytest.fixture

@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from listing_text import listing
 
 from scalelab.errors import RunError, TrackError
 from scalelab.leases import claim
-from scalelab.track.listing import listing
-from scalelab.track.mirror import log_evaluation
-from scalelab.track.stages import (
+from scalelab.records.stage_manifest import (
     STAGE_RESULT,
     PlannedStage,
     StageManifest,
@@ -20,8 +19,9 @@ from scalelab.track.stages import (
     stage_state,
     stages_path,
 )
-from scalelab.track.sync import Syncer, catch_up, sync
-from scalelab.train.rundir import RunDir
+from scalelab.tracking.report_mirror import log_evaluation
+from scalelab.tracking.sync import Syncer, catch_up, sync
+from scalelab.train.run_directory import RunDir
 
 UNSEALED = Path(__file__).parents[1] / "fixtures" / "unsealed" / "sweeps" / "taught"
 T0 = 1_700_000_000_000
@@ -39,10 +39,15 @@ class Chain:
             for i, (stage, kind) in enumerate(KINDS.items(), start=10)
         )
         self.manifest = StageManifest(
-            name=name, digest="abc", question="Does it help? ", prediction="a little",
-            config_yaml=f"name: {name}\n", base={"run": "fam/run00", "n_params": 100_000},
-            created_ms=T0 - 1000, stages=stages,
-        )  # fmt: skip
+            name=name,
+            digest="abc",
+            question="Does it help? ",
+            prediction="a little",
+            config_yaml=f"name: {name}\n",
+            base={"run": "fam/run00", "n_params": 100_000},
+            created_ms=T0 - 1000,
+            stages=stages,
+        )
         self.manifest.write(root)
         for stage in KINDS:
             self.dir(stage).path.mkdir(parents=True)
@@ -64,9 +69,17 @@ class Chain:
             self.log(stage, "start", t, attempt=0)
         for step in steps:
             self.log(
-                stage, "step", t + step, step=step, loss=5 / (step + 1), n_tokens=100 * step,
-                kl=0.1 * step, is_warm=True, phase="train", grad_norm=None,
-            )  # fmt: skip
+                stage,
+                "step",
+                t + step,
+                step=step,
+                loss=5 / (step + 1),
+                n_tokens=100 * step,
+                kl=0.1 * step,
+                is_warm=True,
+                phase="train",
+                grad_norm=None,
+            )
             if step % 10 == 0:
                 self.log(stage, "eval", t + step, step=step, loss=6 / (step + 1), accuracy=0.5)
 
@@ -74,12 +87,21 @@ class Chain:
         self.log(stage, "end", t, status=status, reason=reason)
         planned = self.planned(stage)
         record = {
-            "schema": 1, "stage": stage, "kind": planned.kind, "id": planned.id,
-            "status": status, "reason": reason,
+            "schema": 1,
+            "stage": stage,
+            "kind": planned.kind,
+            "id": planned.id,
+            "status": status,
+            "reason": reason,
             "metrics": {"loss": 1.25, "accuracy": 0.75, "win": None, "margin": 0.5, "kl": 9},
-            **TOTALS, "flops_by": {"train": 3e12}, "memory_bytes": {"weights": 4}, "device": "cpu",
-            "n_resumes": 0, "versions": {}, "finished_ms": T0 + t,
-        }  # fmt: skip
+            **TOTALS,
+            "flops_by": {"train": 3e12},
+            "memory_bytes": {"weights": 4},
+            "device": "cpu",
+            "n_resumes": 0,
+            "versions": {},
+            "finished_ms": T0 + t,
+        }
         self.dir(stage).result_path.write_text(json.dumps(record | changes))
 
     def expected(self):
@@ -466,9 +488,7 @@ def test_a_stage_whose_lease_is_held_is_running_and_so_is_the_whole(mixed, db):
     assert states(db) == told
 
 
-def test_a_syncer_follows_a_stage_that_grows_and_a_store_made_anew(
-    root, db, family_in, template, until
-):
+def test_a_syncer_follows_a_stage_that_grows_and_a_store_made_anew(root, db, family_in, template, until):
     """The name is a sweep's too: one process mirrors both."""
     chain, family = Chain(root, "fam"), family_in(root)[0]
     family.plan(1)
@@ -532,34 +552,40 @@ def test_the_listing_says_how_every_stage_stands(tmp_path):
     lines = words(listing(tmp_path, "chat"))
 
     assert lines == [
-        "chat: Does it help?",
-        "base model: run fam/run00, n_params 100000",
+        "Post-training chat",
+        "Does it help?",
+        "",
+        "base model run fam/run00, n_params 100000",
+        "",
         "1 finished, 1 diverged, 1 interrupted, 1 unreadable",
         "",
-        "stage kind state tokens FLOPs seconds metrics dir",
-        "sft-2000 sft finished 40k 3e12 75.5 loss 1.25, accuracy 0.75, margin 0.5"
-        " chat/sft-2000-00000000000a",
-        "pairs preferences diverged 40k 3e12 75.5 the loss is not a number at step 5"
-        " chat/pairs-00000000000b",
-        "dpo-beta dpo interrupted step 11 chat/dpo-beta-00000000000c",
-        "ppo ppo unreadable result.json cannot be read as a stage result: it carries no seal"
-        " chat/ppo-00000000000d",
+        "stage kind state tokens FLOPs time id",
+        "sft-2000 sft finished 40k 3e12 76 s 00000000000a",
+        "pairs preferences diverged 40k 3e12 76 s 00000000000b",
+        "dpo-beta dpo interrupted 00000000000c",
+        "ppo ppo unreadable 00000000000d",
+        "FLOPs are computed. Directory of a stage: chat/STAGE-ID.",
+        "",
+        "- sft-2000: loss 1.25, accuracy 0.75, margin 0.5",
+        "- pairs: the loss is not a number at step 5",
+        "- dpo-beta: step 11",
+        "- ppo: result.json cannot be read as a stage result: it carries no seal",
     ]
 
 
 def test_the_listing_of_all_shows_post_trainings_beside_sweeps(tmp_path, family_in):
     make_mixed(Chain(tmp_path))
-    assert listing(tmp_path, None).splitlines()[-1] == "every stage of one: scalelab runs NAME"
+    assert listing(tmp_path, None).splitlines()[-1] == "Show every stage of one: scalelab runs NAME"
     family_in(tmp_path)[0].plan(2)
 
     assert words(listing(tmp_path, None)) == [
-        "sweep runs state",
-        "fam 2 2 planned",
+        "sweep runs planned",
+        "fam 2 2",
         "",
-        "post-training stages state",
-        "chat 4 1 finished, 1 diverged, 1 interrupted, 1 planned",
+        "post-training stages finished diverged interrupted planned",
+        "chat 4 1 1 1 1",
         "",
-        "every run or stage of one: scalelab runs NAME",
+        "Show every run or stage of one: scalelab runs NAME",
     ]
 
 
@@ -569,5 +595,5 @@ def test_a_name_of_both_kinds_is_listed_as_both(tmp_path, family_in):
 
     text = listing(tmp_path, "fam")
 
-    assert text.startswith("fam: What is best?\n")
-    assert "\n\nfam: Does it help?\nbase model: " in text
+    assert text.startswith("Sweep fam\nWhat is best?\n")
+    assert "\n\nPost-training fam\nDoes it help?\n\n  base model" in text

@@ -14,21 +14,22 @@ import pytest
 
 from scalelab.errors import TrackError
 from scalelab.leases import hold
-from scalelab.track import sync as sync_module
-from scalelab.track.sync import Syncer, sync
+from scalelab.tracking import sync as sync_module
+from scalelab.tracking.sync import Syncer, sync
 
 WITHOUT_MLFLOW = """
 import sys, pathlib
 sys.modules["mlflow"] = None
 from scalelab.errors import TrackError
-from scalelab.track.listing import listing
-from scalelab.track.mirror import log_fit
-from scalelab.track.sync import Syncer, sync
-from scalelab.track.evidence import evidence
-from scalelab.track.table import run_table
-from scalelab.track.ui import ui
+from scalelab.records.listing import list_runs
+from scalelab.tracking.report_mirror import log_fit
+from scalelab.tracking.sync import Syncer, sync
+from scalelab.records.evidence import evidence
+from scalelab.records.run_table import run_table
+from scalelab.tracking.ui import ui
 root = pathlib.Path(sys.argv[1])
-print(len(evidence(run_table(root, "fam"), "total")[0]), "1 finished" in listing(root, "fam"))
+states = [run.state for run in list_runs(root, "fam").runs]
+print(len(evidence(run_table(root, "fam"), "total")[0]), states.count("finished") == 1)
 print(Syncer.start(root, "fam").finish())
 fit = {"laws": {}, "n_runs": 1, "param_count": "total"}
 mirror_fit = lambda: log_fit(root, "fam", root, fit)
@@ -40,7 +41,7 @@ for act in (lambda: sync(root, "fam"), mirror_fit, lambda: ui(root, 1)):
 """
 ORPHAN = """
 import sys, pathlib, time
-from scalelab.track.sync import Syncer
+from scalelab.tracking.sync import Syncer
 handle = Syncer.start(pathlib.Path(sys.argv[1]), "fam")
 print(handle._process.pid, flush=True)
 time.sleep(600)
@@ -147,7 +148,7 @@ def test_a_store_that_cannot_be_written_is_told_in_three_lines(family, db, once,
     assert "attempt to write a readonly database" in error[0]
     assert error[1:] == [
         f"  where: {uri}",
-        "  fix:   nothing is lost: see to the store, then run `scalelab sync`",
+        "  fix:   nothing is lost: repair the store, then run `scalelab sync`",
     ]
     assert once() == (0, "")
     assert db.metrics() == family.expected()
@@ -184,12 +185,14 @@ def test_a_server_that_accepts_and_never_answers(family, once):
 
 def test_a_pass_waits_for_another_writer_and_says_so(family, monkeypatch):
     monkeypatch.setattr(sync_module, "SYNC_PATIENCE_S", 0.2)
+    monkeypatch.setattr(sync_module, "WRITER_PATIENCE_S", 0.2)
     family.plan(1)
     with (
         hold(family.root / ".sync", "taken", "wait"),
-        pytest.raises(TrackError, match="another process is writing to the mirror"),
+        pytest.raises(TrackError, match="another process is writing to the mirror: process") as error,
     ):
         sync(family.root, "fam")
+    assert error.value.fix == "wait for it to end, then run `scalelab sync`"
 
     assert sync(family.root, "fam") == "fam: up to date"
 

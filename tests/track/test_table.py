@@ -1,14 +1,20 @@
 """The run table from run directories in every state, and what of it is evidence."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
+from listing_text import listing, notes
 
 from scalelab.errors import DataError, RunError, TrackError
 from scalelab.leases import claim
-from scalelab.track.evidence import evidence
-from scalelab.track.listing import listing
-from scalelab.track.table import COLUMNS, every_run, run_table
-from scalelab.track.tablefile import read_table, write_table
+from scalelab.records.evidence import evidence
+from scalelab.records.external_table import read_table, write_table
+from scalelab.records.listing import list_runs
+from scalelab.records.run_table import COLUMNS, every_run, run_table
+from scalelab.report.document import Document
+from scalelab.report.listing.runs import sweep_blocks
+from scalelab.report.render.terminal import render_terminal
 
 STATES = ["finished", "diverged", "failed", "interrupted", "interrupted", "running", "planned"]
 
@@ -86,13 +92,21 @@ def test_a_result_that_cannot_be_read_is_not_passed_over(states):
         run_table(states.root, "fam")
     with pytest.raises(RunError, match=r"result\.json cannot be read"):
         every_run(states.root, None)
-    notes = {line[:5]: line for line in listing(states.root, "fam").splitlines()}
-    assert notes["run00"].split()[1] == "unreadable"
-    assert "result.json cannot be read as a run result: it carries no seal" in notes["run00"]
-    assert notes["run01"].split()[1] == "diverged"
-    assert "1 diverged, 1 failed, 2 interrupted, 1 running, 1 planned, 1 unreadable" in listing(
-        states.root, None
-    )
+    text = listing(states.root, "fam")
+    assert "1 diverged, 1 failed, 2 interrupted, 1 running, 1 planned, 1 unreadable" in text
+    assert ["run00", "unreadable"] in [line.split()[:2] for line in text.splitlines()]
+    assert "result.json cannot be read as a run result: it carries no seal" in notes(text)["run00"]
+    head, fam = (line.split() for line in listing(states.root, None).splitlines()[:2])
+    assert dict(zip(head, fam, strict=True)) == {
+        "sweep": "fam",
+        "runs": "7",
+        "diverged": "1",
+        "failed": "1",
+        "interrupted": "2",
+        "running": "1",
+        "planned": "1",
+        "unreadable": "1",
+    }
 
 
 def test_a_log_that_cannot_be_read_is_shown_and_the_others_are_listed(states):
@@ -100,10 +114,10 @@ def test_a_log_that_cannot_be_read_is_shown_and_the_others_are_listed(states):
     log.unlink()
     log.mkdir()
 
-    notes = {line[:5]: line for line in listing(states.root, "fam").splitlines()}
-    assert notes["run03"].split()[1] == "unreadable"
-    assert notes["run03"].endswith("log.jsonl cannot be read: Is a directory")
-    with pytest.raises(RunError, match="Is a directory"):
+    text = listing(states.root, "fam")
+    assert ["run03", "unreadable"] in [line.split()[:2] for line in text.splitlines()]
+    assert notes(text)["run03"].endswith("log.jsonl cannot be read: it is a directory, not a regular file")
+    with pytest.raises(RunError, match="it is a directory"):
         run_table(states.root, "fam")
 
 
@@ -113,9 +127,9 @@ def test_the_listing_notes_the_lines_of_a_log_that_were_skipped(states):
     with open(states.dir("run00").log_path, "a") as log:
         log.write("\x00\x00\n")
 
-    notes = {line[:5]: line for line in listing(states.root, "fam").splitlines()}
-    assert notes["run03"].endswith("step 11 of 60; skipped 2 damaged lines of its log")
-    assert notes["run00"].endswith("skipped 1 damaged line of its log")
+    found = notes(listing(states.root, "fam"))
+    assert found["run03"] == "step 11 of 60; skipped 2 damaged lines of its log"
+    assert found["run00"] == "skipped 1 damaged line of its log"
     assert list(run_table(states.root, "fam")["status"]) == STATES
 
 
@@ -127,8 +141,9 @@ def test_a_manifest_that_cannot_be_read_does_not_hide_the_other_sweeps(states, f
 
     lines = listing(states.root, None).splitlines()
     assert lines[1].split()[:2] == ["fam", "7"]
-    assert lines[2].split()[:3] == ["second", "?", "unreadable:"]
-    assert "the seal does not match" in lines[2]
+    assert lines[2].split() == ["second", "?"]
+    assert any(line.startswith("  - second is unreadable: ") for line in lines)
+    assert "the seal does not match" in "\n".join(lines)
     with pytest.raises(TrackError, match="the seal does not match"):
         listing(states.root, "second")
 
@@ -147,7 +162,7 @@ def test_all_sweeps_together_and_none(states, tmp_path):
 
 
 def test_evidence_is_what_finished_and_the_rest_is_named(states):
-    used, excluded, count, kind = evidence(run_table(states.root, "fam"), "non_embedding")
+    used, excluded, count, kind, *_ = evidence(run_table(states.root, "fam"), "non_embedding")
 
     assert (count, kind) == ("non_embedding", "measured")
     assert list(used["run"]) == ["run00"]
@@ -210,7 +225,7 @@ def test_our_own_table_written_and_read_back_is_the_same_evidence(states, tmp_pa
     table = run_table(states.root, "fam")
     write_table(table, tmp_path / "runs.csv")
 
-    own, back = evidence(table, "matmul"), evidence(read_table(tmp_path / "runs.csv"), "matmul")
+    own, back = evidence(table, "matmul"), evidence(read_table(tmp_path / "runs.csv").table, "matmul")
 
     assert back.excluded == own.excluded
     assert list(back.table["n_params"]) == list(own.table["n_params"]) == [80_000]
@@ -229,7 +244,7 @@ def test_a_written_table_reads_back(states, tmp_path, suffix, read):
 
 
 def test_a_table_needs_a_name_that_says_its_format(states, tmp_path):
-    with pytest.raises(TrackError, match=r"cannot tell the format of out\.xlsx"):
+    with pytest.raises(TrackError, match=r"unknown format of out\.xlsx"):
         write_table(run_table(states.root, "fam"), tmp_path / "out.xlsx")
 
     assert not list(tmp_path.glob("*out*"))
@@ -238,27 +253,46 @@ def test_a_table_needs_a_name_that_says_its_format(states, tmp_path):
 def test_the_listing_says_how_every_run_stands(states):
     text = listing(states.root, "fam")
 
-    assert text.startswith("fam: What is best?\n1 finished, 1 diverged, 1 failed, 2 interrupted")
-    notes = {line[:5]: line for line in text.splitlines() if line.startswith("run0")}
-    assert notes["run00"].split()[1:8] == [
-        "finished",
-        "1e12",
-        "100k",
-        "1.6M",
-        "0",
-        "3.0000",
-        "1.5000",
-    ]
-    assert notes["run01"].endswith("the loss is not a number")
-    assert notes["run05"].endswith("step 11 of 60")
+    assert text.startswith("Sweep fam\nWhat is best?\n\n1 finished, 1 diverged, 1 failed, 2 interrupted")
+    rows = {line.split()[0]: line.split() for line in text.splitlines() if line.startswith("  run0")}
+    assert rows["run00"][1:8] == ["finished", "1e12", "100k", "1.6M", "0", "3.0000", "1.5000"]
+    found = notes(text)
+    assert found["run01"] == "the loss is not a number"
+    assert found["run05"] == "step 11 of 60"
     assert "nan" not in text
-    assert text.endswith("N counts total parameters; loss in nats per token, measured")
+    assert "N: total parameters" in text
+
+
+def test_a_listing_fits_80_columns_as_a_table(states):
+    lines = listing(states.root, "fam", 80).splitlines()
+
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines if line.startswith("  run0")] == [f"run0{i}" for i in range(7)]
+
+
+def test_a_narrow_terminal_keeps_the_runs_and_their_loss_in_a_table(states):
+    lines = listing(states.root, "fam", 60).splitlines()
+
+    assert max(map(len, lines)) <= 60
+    rows = [line.split() for line in lines]
+    assert ["run00", "finished", "1e12", "100k", "1.6M", "3.0000", "1.5000"] in rows
+    assert "  (no room for: tokens/s, seed)" in lines
+
+
+def test_escape_sequences_of_a_run_do_not_reach_the_terminal(states):
+    found = list_runs(states.root, "fam")
+    planned = replace(found.runs[1].planned, run="\x1b[31mrun")
+    bad = replace(found.runs[1], planned=planned, reason="\x1b]0;title\x07 and \x1b[2J\x9b31m")
+
+    text = render_terminal(Document("fam", sweep_blocks(replace(found, runs=[bad]))), 80)
+
+    assert not {c for c in text if c != "\n" and not c.isprintable()}
 
 
 def test_the_listing_of_all_sweeps_counts_and_says_where_to_look(states, family_in, tmp_path):
     second, _ = family_in(states.root, "second")
     second.plan(1, dir="fam/run00")
 
-    assert listing(states.root, None).splitlines()[2].split() == ["second", "1", "1", "finished"]
+    assert listing(states.root, None).splitlines()[2].split() == ["second", "1", "1"]
     assert "trained by the sweep fam" in listing(states.root, "second")
-    assert "no sweeps in" in listing(tmp_path / "nowhere", None)
+    assert "There are no sweeps in" in listing(tmp_path / "nowhere", None)

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from scalelab.data.stream import Stream
+from scalelab.data.corpus.stream import Stream
+from scalelab.hardware.device import Device
+from scalelab.hardware.layout import Layout
 from scalelab.model.transformer.network import TransformerNet
 from scalelab.train import loop
-from scalelab.train.checkpoint import Progress
-from scalelab.train.device import Device
+from scalelab.train.checkpoints.unsharded import Progress
 from scalelab.train.evaluate import summary
-from scalelab.train.layout import Layout
-from scalelab.train.loop import Diverged, Launched, train
-from scalelab.train.rundir import RunDir
+from scalelab.train.loop import Diverged, LaunchOptions, train
+from scalelab.train.run_directory import RunDir
 from scalelab.train.spec import RunSpec
 from scalelab.train.stability import Stability
 
@@ -45,24 +45,30 @@ def ended(tmp_path_factory, tiny_text, tiny_corpus):
         {
             "data": {
                 "source": {"kind": "text", "paths": [f"{tiny_text}/*.txt"]},
-                "tokenizer": {"kind": "bytes"}, "validation": 0.2, "epochs": 50,
+                "tokenizer": {"kind": "bytes"},
+                "validation": 0.2,
+                "epochs": 50,
             },
             "data_digest": tiny_corpus.digest,
             "seq_len": 32,
             "model": {
-                "kind": "transformer", "n_layers": 2, "d_model": 16, "n_heads": 2,
-                "n_kv_heads": 2, "head_size": 8, "d_ff": 48, "vocab_size": 257,
+                "kind": "transformer",
+                "n_layers": 2,
+                "d_model": 16,
+                "n_heads": 2,
+                "n_kv_heads": 2,
+                "head_size": 8,
+                "d_ff": 48,
+                "vocab_size": 257,
             },
-            "optimizer": {
-                "lr_matrix": 3e-3, "lr_embedding": 3e-2, "lr_head": 3e-2, "lr_vector": 3e-3,
-            },
+            "optimizer": {"lr_matrix": 3e-3, "lr_embedding": 3e-2, "lr_head": 3e-2, "lr_vector": 3e-3},
             "schedule": {"kind": "wsd", "warmup": 0.1, "cooldown": 0.5},
             "batch_tokens": 256,
             "n_steps": 60,
             "evaluation": {"tokens": 4096, "curve_points": 2, "curve_tokens": 1024},
             "precision": "fp32",
         }
-    )  # fmt: skip
+    )
     run_dir = RunDir(tmp_path_factory.mktemp("runs") / spec.id)
     run_dir.create(spec)
     with pytest.MonkeyPatch.context() as patch:
@@ -159,7 +165,7 @@ def test_mfu_counts_every_device_of_a_launched_run(ended, monkeypatch):
     monkeypatch.setattr(loop, "find_device", lambda: Fast("cpu", "fast", None))
     run = loop._Run.__new__(loop._Run)
     run.device, run.size = Fast("cpu", "fast", None), run_dir.spec().model.size(32)
-    run.launched = Launched(Layout(replicate=4), Stability())
+    run.launched = LaunchOptions(Layout(replicate=4), Stability())
 
     assert run._mfu(1e6) == pytest.approx(1e6 * PER_TOKEN / (4 * PEAK))
 
@@ -170,11 +176,11 @@ def test_a_run_has_diverged_a_nat_above_an_untrained_model(ended, above, diverge
     run_dir, _, _ = ended
     run = loop._Run.__new__(loop._Run)
     run.spec, run.launched, run.device = run_dir.spec(), None, Device("cpu", "cpu", None)
-    run.engine = SimpleNamespace(is_first=False)
+    run.engine, run.branches = SimpleNamespace(is_first=False), None
     run.progress = Progress(step=30, loss_sum=2 * (math.log(257) + above), loss_steps=2)
 
     with pytest.raises(Diverged) if diverges else nullcontext():
-        run._log(1.0, 1e3)
+        run._log(1.0, 1e3, [])
 
 
 def test_a_standard_error_is_the_spread_of_windows_over_the_root_of_their_number():

@@ -12,14 +12,14 @@ from safetensors.torch import load_file, save_file
 from scalelab.errors import RunError
 from scalelab.files import machine
 from scalelab.sealed import file_digest
-from scalelab.train import checkpoint
-from scalelab.train.checkpoint import Progress
+from scalelab.train.checkpoints import unsharded
+from scalelab.train.checkpoints.unsharded import Progress
 
 sys.path.insert(0, str(Path(__file__).parent))
 from damage import HARMS, copy, harm, rename_in
 
 RUN = "0123456789ab"
-FILES = ("meta.json", checkpoint.STATE)
+FILES = ("meta.json", unsharded.STATE)
 
 
 def progress(step):
@@ -40,7 +40,7 @@ def two(tmp_path_factory):
     """Two checkpoints, of steps 20 and 40."""
     folder = tmp_path_factory.mktemp("run") / "checkpoints"
     for step in (20, 40):
-        checkpoint.save(folder, RUN, progress(step), state(step))
+        unsharded.save(folder, RUN, progress(step), state(step))
     return folder
 
 
@@ -52,8 +52,8 @@ def assert_is(found, step):
 
 
 def test_the_newest_checkpoint_comes_back(two):
-    assert_is(checkpoint.newest(two, RUN), 40)
-    assert checkpoint.newest(two, RUN)[2] == []
+    assert_is(unsharded.newest(two, RUN), 40)
+    assert unsharded.newest(two, RUN)[2] == []
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -62,7 +62,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(two, tmp_path, file, h
     folder = copy(two, tmp_path / "checkpoints")
     harm(folder / "step-00000040" / file, how)
 
-    found = checkpoint.newest(folder, RUN)
+    found = unsharded.newest(folder, RUN)
 
     assert_is(found, 20)
     assert len(found[2]) == 1
@@ -71,17 +71,17 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(two, tmp_path, file, h
 
 def test_a_renamed_tensor_gives_way_to_the_one_before(two, tmp_path):
     folder = copy(two, tmp_path / "checkpoints")
-    rename_in(folder / "step-00000040" / checkpoint.STATE, "embedding", "embeddinG")
+    rename_in(folder / "step-00000040" / unsharded.STATE, "embedding", "embeddinG")
 
-    assert_is(checkpoint.newest(folder, RUN), 20)
+    assert_is(unsharded.newest(folder, RUN), 20)
 
 
 def test_without_a_checkpoint_that_holds_there_is_none(two, tmp_path):
     folder = copy(two, tmp_path / "checkpoints")
     for place in folder.iterdir():
-        harm(place / checkpoint.STATE, "truncated")
+        harm(place / unsharded.STATE, "truncated")
 
-    found, tensors, passed_over = checkpoint.newest(folder, RUN)
+    found, tensors, passed_over = unsharded.newest(folder, RUN)
 
     assert found is None
     assert tensors == {}
@@ -90,21 +90,21 @@ def test_without_a_checkpoint_that_holds_there_is_none(two, tmp_path):
 
 def test_a_checkpoint_of_another_run_is_an_error_whatever_its_tensors(two, tmp_path):
     folder = copy(two, tmp_path / "checkpoints")
-    harm(folder / "step-00000040" / checkpoint.STATE, "truncated")
+    harm(folder / "step-00000040" / unsharded.STATE, "truncated")
 
     with pytest.raises(RunError, match=f"belongs to run {RUN}, not to ba9876543210") as error:
-        checkpoint.newest(folder, "ba9876543210")
+        unsharded.newest(folder, "ba9876543210")
     assert "fix:" in str(error.value)
 
 
 def test_damaged_checkpoints_do_not_push_out_those_that_follow_from_before_them(two, tmp_path):
     folder = copy(two, tmp_path / "checkpoints")
     for place in folder.iterdir():
-        harm(place / checkpoint.STATE, "truncated")
+        harm(place / unsharded.STATE, "truncated")
 
-    checkpoint.save(folder, RUN, progress(10), state(10))
+    unsharded.save(folder, RUN, progress(10), state(10))
 
-    assert_is(checkpoint.newest(folder, RUN), 10)
+    assert_is(unsharded.newest(folder, RUN), 10)
     assert [place.name for place in folder.iterdir()] == ["step-00000010"]
 
 
@@ -112,9 +112,9 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_save(two, tmp_path):
     folder = copy(two, tmp_path / "checkpoints")
     left = folder / f".step-00000033.{machine()}.999999999.partial"
     left.mkdir()
-    (left / checkpoint.STATE).write_bytes(b"half")
+    (left / unsharded.STATE).write_bytes(b"half")
 
-    checkpoint.save(folder, RUN, progress(60), state(60))
+    unsharded.save(folder, RUN, progress(60), state(60))
 
     assert sorted(p.name for p in folder.iterdir()) == ["step-00000040", "step-00000060"]
 
@@ -124,7 +124,7 @@ def test_other_names_are_no_checkpoints(two, tmp_path):
     copy(two / "step-00000020", folder / "step-00000050.bak")
     (folder / "step-notes").write_text("mine")
 
-    assert_is(checkpoint.newest(folder, RUN), 40)
+    assert_is(unsharded.newest(folder, RUN), 40)
 
 
 def test_a_checkpoint_from_before_the_seals_is_used(two, tmp_path):
@@ -132,7 +132,7 @@ def test_a_checkpoint_from_before_the_seals_is_used(two, tmp_path):
     old = {"spec": RUN, **vars(progress(40))}
     (folder / "step-00000040" / "meta.json").write_text(json.dumps(old, indent=1))
 
-    assert_is(checkpoint.newest(folder, RUN), 40)
+    assert_is(unsharded.newest(folder, RUN), 40)
 
 
 def test_the_file_is_what_safetensors_writes_and_the_digest_is_the_files(tmp_path):
@@ -150,7 +150,7 @@ def test_the_file_is_what_safetensors_writes_and_the_digest_is_the_files(tmp_pat
     }
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
 
-    digest = checkpoint.save_weights(ours, tensors)
+    digest = unsharded.save_weights(ours, tensors)
     save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, theirs)
 
     assert digest == file_digest(ours)

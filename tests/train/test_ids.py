@@ -11,7 +11,7 @@ from pydantic import Field
 from scalelab.config import Config, Count, changed, digest_without, parse_yaml
 from scalelab.errors import RunError
 from scalelab.train.optimizers.adamw import AdamW
-from scalelab.train.rundir import RunDir
+from scalelab.train.run_directory import RunDir
 from scalelab.train.schedule import WSD
 from scalelab.train.spec import EvalSpec, RunSpec
 
@@ -59,9 +59,7 @@ Later.model_rebuild()
 
 def test_what_equals_a_default_is_not_covered_and_the_kind_always_is():
     assert changed(Outer(size=3)) == {"size": 3}
-    assert changed(Outer(size=3, inner=Inner(depth=4))) == {
-        "size": 3, "inner": {"kind": "inner", "depth": 4},
-    }  # fmt: skip
+    assert changed(Outer(size=3, inner=Inner(depth=4))) == {"size": 3, "inner": {"kind": "inner", "depth": 4}}
     assert changed(Outer(size=3, extra=0.5)) == {"size": 3, "extra": 0.5}
 
 
@@ -89,18 +87,22 @@ def test_a_later_field_that_is_set_has_no_old_digest():
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 1}, {"n_steps": 61}, {"schedule": "cosine"}, {"precision": "bf16"},
-     {"data_digest": "0123456789ab"}, {"evaluation": {"tokens": 2048}}],
-)  # fmt: skip
+    [
+        {"seed": 1},
+        {"n_steps": 61},
+        {"schedule": "cosine"},
+        {"precision": "bf16"},
+        {"data_digest": "0123456789ab"},
+        {"evaluation": {"tokens": 2048}},
+    ],
+)
 def test_whatever_decides_a_run_changes_its_id(tiny_spec, change):
     assert tiny_spec(**change).id != tiny_spec().id
 
 
 def test_an_id_is_the_same_on_every_machine_and_day(tiny_spec):
     """Raise spec.ID_SCHEMA, and this id with it, where a default or the formula has to change."""
-    spec = RunSpec.parse(
-        parse_yaml((OLD / "smoke" / "6930f60c79db" / "spec.yaml").read_text(), "x")
-    )
+    spec = RunSpec.parse(parse_yaml((OLD / "smoke" / "6930f60c79db" / "spec.yaml").read_text(), "x"))
 
     said = SMOKE.replace("\n", "").encode()
     assert spec.ids == (hashlib.sha256(said).hexdigest()[:12], "6930f60c79db")
@@ -122,13 +124,23 @@ def test_defaults_are_what_they_were_when_ids_left_them_out():
     """
     assert EvalSpec().model_dump() == {"tokens": 524288, "curve_points": 8, "curve_tokens": 65536}
     assert WSD().model_dump() == {
-        "kind": "wsd", "warmup": 0.1, "cooldown": 0.2, "shape": "linear",
-    }  # fmt: skip
+        "kind": "wsd",
+        "warmup": 0.1,
+        "cooldown": 0.2,
+        "shape": "linear",
+        "trunk": False,
+        "warmup_steps": None,
+    }
     rates = dict.fromkeys(("lr_matrix", "lr_embedding", "lr_head", "lr_vector"), 1.0)
     assert AdamW(**rates).model_dump() == rates | {
-        "kind": "adamw", "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1,
-        "grad_clip": 1.0, "own_groups": (),
-    }  # fmt: skip
+        "kind": "adamw",
+        "beta1": 0.9,
+        "beta2": 0.95,
+        "eps": 1e-8,
+        "weight_decay": 0.1,
+        "grad_clip": 1.0,
+        "own_groups": (),
+    }
 
 
 @pytest.fixture
@@ -166,16 +178,16 @@ def test_checkpoints_of_a_run_from_before_are_gone_on_from(old):
     import torch
     from safetensors.torch import save_file
 
-    from scalelab.train import checkpoint
+    from scalelab.train.checkpoints import unsharded
 
     root, _ = old
     folder = root / "smoke" / "6930f60c79db" / "checkpoints"
     place_ = folder / "step-00000007"
     place_.mkdir(parents=True)
-    record = {"spec": "6930f60c79db", **vars(checkpoint.Progress(step=7))}
+    record = {"spec": "6930f60c79db", **vars(unsharded.Progress(step=7))}
     (place_ / "meta.json").write_text(json.dumps(record))
     save_file({"a": torch.ones(3)}, place_ / "state.safetensors")
 
-    progress, tensors, passed_over = checkpoint.newest(folder, "6930f60c79db")
+    progress, tensors, passed_over = unsharded.newest(folder, "6930f60c79db")
     assert (progress.step, passed_over) == (7, [])
     assert tensors["a"].tolist() == [1.0, 1.0, 1.0]

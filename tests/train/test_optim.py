@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from scalelab.model.transformer.config import Transformer
 from scalelab.model.transformer.network import TransformerNet
@@ -13,10 +14,10 @@ from scalelab.train.optimizers.flat import FlatOptimizer
 SPEC = AdamW(lr_matrix=1e-2, lr_embedding=3e-2, lr_head=2e-2, lr_vector=5e-3, weight_decay=0.3)
 
 
-def network():
+def network(n_layers=2):
     net = TransformerNet(
         Transformer(
-            n_layers=2, d_model=16, n_heads=2, n_kv_heads=2, head_size=8, d_ff=32, vocab_size=50
+            n_layers=n_layers, d_model=16, n_heads=2, n_kv_heads=2, head_size=8, d_ff=32, vocab_size=50
         )
     )
     net.reset(0)
@@ -57,6 +58,33 @@ def test_equals_torchs_adamw_with_clipping_and_groups():
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-6), name
 
 
+class Kernels(TorchDispatchMode):
+    """The names of all operations, in order."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        self.names.append(function.__name__.partition(".")[0])
+        return function(*arguments, **(options or {}))
+
+
+def test_an_update_is_one_fused_kernel_a_group_however_deep_the_network():
+    found = []
+    for n_layers in (1, 5):
+        net = network(n_layers)
+        flat = FlatOptimizer(net, net.kinds(), SPEC, torch.bfloat16)
+        net(*batch(0)).backward()
+        flat.gather()
+        with Kernels() as kernels:
+            flat.step(1.0)
+        found.append(kernels.names)
+
+    assert found[0] == found[1]
+    assert found[0].count("_fused_adamw_") == len(SPEC.groups())
+
+
 def test_equals_torchs_fused_class_to_the_last_bit():
     """On buffers laid out alike; so a checkpoint of either could be gone on from."""
     ours = network()
@@ -69,12 +97,17 @@ def test_equals_torchs_fused_class_to_the_last_bit():
         copies[kind] = torch.nn.Parameter(torch.cat(named).clone())
     adamw = torch.optim.AdamW(
         [
-            {"params": [copies[kind]], "lr": getattr(SPEC, f"lr_{kind}") * 0.5,
-             "weight_decay": 0.0 if kind == "vector" else SPEC.weight_decay}
+            {
+                "params": [copies[kind]],
+                "lr": getattr(SPEC, f"lr_{kind}") * 0.5,
+                "weight_decay": 0.0 if kind == "vector" else SPEC.weight_decay,
+            }
             for kind in used
         ],
-        betas=(SPEC.beta1, SPEC.beta2), eps=SPEC.eps, fused=True,
-    )  # fmt: skip
+        betas=(SPEC.beta1, SPEC.beta2),
+        eps=SPEC.eps,
+        fused=True,
+    )
 
     for step in range(5):
         ours(*batch(step)).backward()

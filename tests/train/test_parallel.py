@@ -8,8 +8,8 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from scalelab.train.device import find_device
-from scalelab.train.single import Single
+from scalelab.hardware.device import find_device
+from scalelab.train.engines.single import SingleEngine
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that other processes find the body too
 from parallel_body import LAYOUTS, body
@@ -18,7 +18,7 @@ from parallel_body import LAYOUTS, body
 @pytest.mark.parametrize(("precision", "near"), [("fp32", 1e-5), ("bf16", 4e-3)])
 def test_every_layout_makes_the_single_process_s_step(tiny_spec, precision, near):
     spec = tiny_spec(precision=precision)
-    alone = Single(spec, find_device(), precision, 8)
+    alone = SingleEngine(spec, find_device(), precision, 8)
     tokens = torch.randint(257, (3, 8, 33), generator=torch.Generator().manual_seed(0))
     expected = []
     for batch in tokens[:2]:

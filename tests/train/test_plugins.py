@@ -7,13 +7,13 @@ import torch
 
 from scalelab.config import parse_yaml
 from scalelab.errors import ConfigError
-from scalelab.posttrain.ppo import Ppo
-from scalelab.registry import Target
+from scalelab.posttrain.stages.ppo import Ppo
+from scalelab.registry import PluginTarget
 from scalelab.testing import optimizers, rules, schedules
 from scalelab.train import OPTIMIZERS, RULES, SCHEDULES
 from scalelab.train.optimizers.adamw import AdamW
 from scalelab.train.optimizers.base import ParamGroup, grouped
-from scalelab.train.rules import BatchRule, Power
+from scalelab.train.rules import BatchRule, PowerRule
 from scalelab.train.schedule import WSD, Cosine
 
 OPTIMIZER_CASES = {
@@ -22,13 +22,33 @@ OPTIMIZER_CASES = {
         {"lr": 0.02, "beta1": 0.8, "beta2": 0.99, "weight_decay": 0.3, "grad_clip": None},
         {"lr": 0.02, "groups": [{"match": "*/first", "lr": 0.5, "weight_decay": 0.0}]},
     ],
+    "muon": [
+        {"lr": 0.02},
+        {"lr": 0.02, "momentum": 0.8, "weight_decay": 0.3, "grad_clip": None},
+        {"lr": 0.02, "hold_norm": True},
+    ],
 }
 RULE_CASES = {
-    "power": [{"coefficient": 1.79, "n_params": -0.713, "n_tokens": 0.307},
-              {"coefficient": 3, "width": -1, "depth": -0.5, "batch_tokens": 0.5, "n_steps": -0.1},
-              {"coefficient": 0.3118, "flops": -0.125, "least": 1e-4, "most": 1e-2}],
+    "power": [
+        {"coefficient": 1.79, "n_params": -0.713, "n_tokens": 0.307},
+        {"coefficient": 3, "width": -1, "depth": -0.5, "batch_tokens": 0.5, "n_steps": -0.1},
+        {"coefficient": 0.3118, "flops": -0.125, "least": 1e-4, "most": 1e-2},
+    ],
     "batch": [{}, {"coefficient": 5.8, "exponent": 0.4}],
-}  # fmt: skip
+    "constant": [{"value": 0.3}],
+    "width": [{"base": 0.02, "width_ref": 64}, {"base": 0.02, "width_ref": 64, "exponent": 0.5}],
+    "horizon": [{"base": 0.02, "tokens_ref": 1e6}],
+    "steplaw_lr": [{}, {"times": 0.5}],
+    "steplaw_batch": [{}],
+    "deepseek_lr": [{}],
+    "deepseek_batch": [{}, {"times": 2}],
+    "delphi_lr": [{}],
+    "delphi_beta2": [{}],
+    "adamc_lr": [{}],
+    "decay_timescale": [{}],
+    "decay_width": [{"base": 0.1, "width_ref": 64, "variant": v} for v in ("linear", "sqrt")],
+    "half_life": [{"tokens": 1e7}],
+}
 SCHEDULE_CASES = {
     "wsd": [{}, {"warmup": 0.0, "cooldown": 1.0}, {"shape": "sqrt"}, {"warmup": 1, "cooldown": 0}],
     "cosine": [{}, {"warmup": 0.0, "final": 0.1}],
@@ -58,6 +78,8 @@ def test_rule_conforms(name, settings):
 def test_rules_of_the_batch_conform():
     rules.check_rule_of_batch("batch", {})
     rules.check_rule_of_batch("power", {"coefficient": 0.58, "n_tokens": 0.571})
+    rules.check_rule_of_batch("steplaw_batch", {})
+    rules.check_rule_of_batch("deepseek_batch", {})
 
 
 @pytest.mark.parametrize(("name", "settings"), cases(SCHEDULE_CASES))
@@ -112,7 +134,7 @@ def test_a_broken_optimizer_is_noticed(fault, monkeypatch):
 
 
 def test_broken_rules_and_schedules_are_noticed(monkeypatch):
-    monkeypatch.setattr(Power, "at", lambda self, scale: float("inf"))
+    monkeypatch.setattr(PowerRule, "at", lambda self, scale: float("inf"))
     with pytest.raises(AssertionError, match="inf for"):
         rules.check_rule("power", {"coefficient": 1})
     monkeypatch.setattr(WSD, "factor", lambda self, step, n: min(1.0, step / 100))
@@ -135,7 +157,7 @@ class Rowwise(AdamW):
 
 
 def test_an_optimizer_may_depend_on_the_shapes_of_weights(monkeypatch):
-    monkeypatch.setitem(OPTIMIZERS._own, "rowwise", Target(f"{__name__}:Rowwise", "scalelab"))
+    monkeypatch.setitem(OPTIMIZERS._own, "rowwise", PluginTarget(f"{__name__}:Rowwise", "scalelab"))
     rate = 0.02
     settings = {f"lr_{role}": rate for role in ("matrix", "embedding", "head", "vector")}
 
@@ -156,18 +178,22 @@ def test_the_first_group_that_matches_has_a_weight():
 def test_weights_of_own_groups_have_their_rates():
     """A rate of .5 x .02 at the reference batch, and half of that at twice the width."""
     recipe = AdamW.recipe(
-        lr=0.02, batch_ref=1024, weight_decay=0.3,
+        lr=0.02,
+        batch_ref=1024,
+        weight_decay=0.3,
         groups=({"match": "*/first", "lr": 0.5, "width_exponent": 1.0, "weight_decay": 0.0},),
-    )  # fmt: skip
+    )
     spec = recipe.at(optimizers.SCALE)
     wide = recipe.at(rules.SCALES[0].with_batch(1024))
 
     ((group, names), *others) = grouped(spec.groups(), optimizers.ROLES)
     assert (names, group.lr, group.weight_decay) == (["first"], 0.01, 0.0)
     assert [(group.match, names) for group, names in others] == [
-        ("matrix/*", ["second"]), ("embedding/*", ["embedding"]), ("head/*", ["head"]),
+        ("matrix/*", ["second"]),
+        ("embedding/*", ["embedding"]),
+        ("head/*", ["head"]),
         ("vector/*", ["gain"]),
-    ]  # fmt: skip
+    ]
     assert wide.own_groups[0].lr == pytest.approx(0.01 * 64 / 8)
     assert "first 0.01" in spec.words()
 

@@ -9,14 +9,24 @@ from scalelab.config import parse_yaml
 from scalelab.errors import ConfigError
 from scalelab.model.transformer.config import Transformer
 from scalelab.train.optimizers.adamw import AdamWRecipe
-from scalelab.train.recipe import Recipe
+from scalelab.train.recipe import Recipe, RunRequest
 from scalelab.train.rules import BatchRule, Scale, whole_batch
 
 RULE = AdamWRecipe(
-    lr=0.004, width_ref=64, width_exponent=1.0, batch_ref=1024, batch_exponent=0.5,
-    embedding_lr=10, head_lr=6, vector_lr=3, beta1=0.8, beta2=0.97, eps=1e-7, weight_decay=0.2,
+    lr=0.004,
+    width_ref=64,
+    width_exponent=1.0,
+    batch_ref=1024,
+    batch_exponent=0.5,
+    embedding_lr=10,
+    head_lr=6,
+    vector_lr=3,
+    beta1=0.8,
+    beta2=0.97,
+    eps=1e-7,
+    weight_decay=0.2,
     grad_clip=0.5,
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -35,16 +45,19 @@ def recipe():
 
 
 def scale(width, batch_tokens, n_tokens=1e6):
-    return Scale(
-        n_params=1e4, n_tokens=n_tokens, width=width, depth=2, flops=6e10, batch=batch_tokens
-    )
+    return Scale(n_params=1e4, n_tokens=n_tokens, width=width, depth=2, flops=6e10, batch=batch_tokens)
 
 
 def model_of_width(width):
     return Transformer(
-        n_layers=2, d_model=width, n_heads=width // 8, n_kv_heads=width // 8, head_size=8,
-        d_ff=3 * width, vocab_size=300,
-    )  # fmt: skip
+        n_layers=2,
+        d_model=width,
+        n_heads=width // 8,
+        n_kv_heads=width // 8,
+        head_size=8,
+        d_ff=3 * width,
+        vocab_size=300,
+    )
 
 
 def test_at_the_reference_width_and_batch_every_kind_has_its_multiple_of_lr():
@@ -61,9 +74,7 @@ def test_a_model_four_times_as_wide_has_a_quarter_of_the_matrix_rate_and_the_sam
     rates = RULE.at(scale(256, 1024))
 
     assert rates.lr_matrix == pytest.approx(0.001)  # .004 x 64 / 256
-    assert (rates.lr_embedding, rates.lr_head, rates.lr_vector) == pytest.approx(
-        (0.04, 0.024, 0.012)
-    )
+    assert (rates.lr_embedding, rates.lr_head, rates.lr_vector) == pytest.approx((0.04, 0.024, 0.012))
 
 
 def test_a_batch_four_times_as_large_doubles_every_rate():
@@ -242,3 +253,54 @@ def test_a_run_of_just_min_steps_is_allowed_and_one_step_less_is_refused(recipe)
 
     with pytest.raises(ConfigError, match="has 19 steps, fewer than min_steps 20"):
         recipe.spec(model_of_width(64), 1216, data_digest="d", seed=0)
+
+
+def trunk_recipe(recipe, **schedule):
+    schedule = {"kind": "wsd", "trunk": True, "cooldown": 0.3, "shape": "sqrt", **schedule}
+    return Recipe.model_validate(recipe.model_dump() | {"schedule": schedule})
+
+
+def test_branches_of_a_size_share_all_but_their_length(recipe):
+    """At 10,000 and 160,000 tokens the batch is that of 40,000: .5 sqrt(40,000) = 100, so 128."""
+    asked = [RunRequest(model_of_width(32), tokens, seed) for tokens in (1e4, 1.6e5, 4e4) for seed in (0, 1)]
+    asked.append(RunRequest(model_of_width(64), 1e6, 0))
+    specs = trunk_recipe(recipe).specs(asked, data_digest="d" * 12)
+
+    assert [s.batch_tokens for s in specs] == [128] * 6 + [512]
+    assert [s.n_steps for s in specs] == [78, 78, 1250, 1250, 312, 312, 1953]
+    assert {s.schedule.warmup_steps for s in specs[:6]} == {8}  # a tenth of 78
+    assert len({s.optimizer for s in specs[:6]}) == 1
+    trunks = [s.trunk_id for s in specs]
+    assert trunks[0] == trunks[2] == trunks[4] != trunks[1] == trunks[3] == trunks[5]
+    assert len(set(trunks)) == 3
+    assert len({s.id for s in specs}) == 7
+    for spec in specs[:6:2]:
+        assert specs[2].trunk(70) == spec.trunk(70)
+
+
+def test_whatever_decides_a_trunk_changes_the_ids_of_its_branches(recipe):
+    asked = [RunRequest(model_of_width(32), tokens, 0) for tokens in (4e4, 8e4)]
+    first = trunk_recipe(recipe).specs(asked, data_digest="d" * 12)
+    longer = trunk_recipe(recipe, warmup=0.2).specs(asked, data_digest="d" * 12)
+    sooner = trunk_recipe(recipe, cooldown=0.4).specs(asked, data_digest="d" * 12)
+
+    assert {s.trunk_id for s in first}.isdisjoint(s.trunk_id for s in longer)
+    assert {s.id for s in first}.isdisjoint(s.id for s in longer)
+    assert [s.trunk_id for s in sooner] == [s.trunk_id for s in first]
+    assert {s.id for s in first}.isdisjoint(s.id for s in sooner)
+
+
+def test_a_run_by_itself_and_a_recipe_without_trunks_share_nothing(recipe):
+    alone = trunk_recipe(recipe).spec(model_of_width(32), 4e4, data_digest="d" * 12, seed=0)
+    asked = [RunRequest(model_of_width(32), tokens, 0) for tokens in (4e4, 8e4)]
+    separate = trunk_recipe(recipe, trunk=False).specs(asked, data_digest="d" * 12)
+
+    assert alone == separate[0]
+    assert (alone.trunk_id, alone.branch_step, alone.schedule.warmup_steps) == (None, None, None)
+
+
+def test_a_branch_that_is_too_short_is_refused_with_its_numbers(recipe):
+    asked = [RunRequest(model_of_width(32), tokens, 0) for tokens in (1e3, 1.6e5)]
+
+    with pytest.raises(ConfigError, match="1k tokens has 16 steps, fewer than min_steps 20"):
+        trunk_recipe(recipe).specs(asked, data_digest="d" * 12)

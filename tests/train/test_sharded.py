@@ -16,13 +16,13 @@ import torch
 from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 
 from scalelab.errors import RunError
+from scalelab.hardware.device import find_device
 from scalelab.sealed import Checksum, Damaged, file_digest
-from scalelab.train import shard_files
-from scalelab.train.checkpoint import Progress, parse_file
-from scalelab.train.device import find_device
-from scalelab.train.shard_files import INDEX, INDEX_FILE, StoredTensor, TensorIndex, TensorsOnly
-from scalelab.train.sharded import META, Saver, ShardedMeta, leave
-from scalelab.train.single import Single
+from scalelab.train.checkpoints import shard_files
+from scalelab.train.checkpoints.shard_files import INDEX, INDEX_FILE, StoredTensor, TensorIndex, TensorsOnly
+from scalelab.train.checkpoints.sharded import META, Saver, ShardedMeta, leave
+from scalelab.train.checkpoints.unsharded import Progress, parse_file
+from scalelab.train.engines.single import SingleEngine
 
 sys.path.insert(0, str(Path(__file__).parent))
 from damage import HARMS, copy, harm, rename_in
@@ -39,7 +39,7 @@ def progress(step):
 
 @pytest.fixture
 def engine(tiny_spec):
-    yield Single(tiny_spec(), find_device(), "fp32", 8)
+    yield SingleEngine(tiny_spec(), find_device(), "fp32", 8)
     leave()
 
 
@@ -102,9 +102,7 @@ def test_a_checkpoint_is_three_kinds_of_files_all_under_a_digest(folder):
     meta = parse_file(META, place / "meta.json")
 
     assert names == set(FILES)
-    assert meta.files == {
-        name: file_digest(place / name, Checksum) for name in names - {"meta.json"}
-    }
+    assert meta.files == {name: file_digest(place / name, Checksum) for name in names - {"meta.json"}}
     assert (meta.run, meta.updates) == (RUN, 37)
 
 
@@ -231,9 +229,7 @@ def made_old(place, content):
 
 
 @pytest.mark.parametrize("is_crafted", [False, True])
-def test_a_checkpoint_with_a_pickled_index_gives_way_to_the_one_before(
-    folder, engine, mark, is_crafted
-):
+def test_a_checkpoint_with_a_pickled_index_gives_way_to_the_one_before(folder, engine, mark, is_crafted):
     made_old(folder / NEWEST, Command(mark) if is_crafted else Metadata({}))
 
     found, passed_over = restored(folder, engine)
@@ -265,9 +261,7 @@ def resealed(place, change):
 def with_first(index, **changes):
     """An index with a change of its first tensor, or of that one's first chunk."""
     name, tensor = next(iter(index.tensors.items()))
-    chunk = vars(tensor.chunks[0]) | {
-        k: v for k, v in changes.items() if k not in ("dtype", "size")
-    }
+    chunk = vars(tensor.chunks[0]) | {k: v for k, v in changes.items() if k not in ("dtype", "size")}
     known = {k: v for k, v in changes.items() if k in ("dtype", "size")}
     stored = vars(tensor) | {"chunks": (shard_files.Chunk(**chunk),)} | known
     return TensorIndex(index.tensors | {name: StoredTensor(**stored)})
@@ -284,10 +278,7 @@ def crafted_payload(place, mark):
                 name: StoredTensor(
                     tensor.dtype,
                     tensor.size,
-                    tuple(
-                        shard_files.Chunk(c.offsets, c.sizes, PAYLOAD, 0, length)
-                        for c in tensor.chunks
-                    ),
+                    tuple(shard_files.Chunk(c.offsets, c.sizes, PAYLOAD, 0, length) for c in tensor.chunks),
                 )
                 for name, tensor in index.tensors.items()
             }

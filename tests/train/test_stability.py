@@ -4,24 +4,18 @@ import math
 
 import pytest
 
-from scalelab.train import loop, single
-from scalelab.train.layout import Layout
-from scalelab.train.loop import Launched, train
-from scalelab.train.rundir import RunDir
-from scalelab.train.stability import ENOUGH, Stability, Stragglers, Watch
+from scalelab.hardware.layout import Layout
+from scalelab.train import loop
+from scalelab.train.engines import single
+from scalelab.train.loop import LaunchOptions, train
+from scalelab.train.stability import ENOUGH, Stability, StabilityMonitor, StragglerMonitor
 
-ONE = Launched(Layout(), Stability(), checkpoint_s=0.05)
+ONE = LaunchOptions(Layout(), Stability(), checkpoint_s=0.05)
 
 
 @pytest.fixture
-def run(tmp_path, tiny_spec):
-    def make(where="runs", **changes):
-        spec = tiny_spec(**changes)
-        run_dir = RunDir(tmp_path / where / spec.id)
-        run_dir.create(spec)
-        return run_dir
-
-    return make
+def run(tmp_path, tiny_run):
+    return lambda where="runs", **changes: tiny_run(tmp_path / where, **changes)
 
 
 def events(run_dir, kind):
@@ -35,19 +29,19 @@ def quiet(watch, n=2 * ENOUGH):
 
 
 def test_a_run_without_trouble_is_left_alone():
-    quiet(Watch(Stability()), 500)
+    quiet(StabilityMonitor(Stability()), 500)
 
 
 @pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (3.0, math.inf), (math.inf, math.nan)])
 def test_a_batch_that_gives_no_number_is_skipped_and_three_of_them_go_back(loss, norm):
-    watch = Watch(Stability())
+    watch = StabilityMonitor(Stability())
     quiet(watch)
 
     assert [watch.judge(loss, norm) for _ in range(3)] == ["skip", "skip", "back"]
 
 
 def test_a_spike_of_three_steps_goes_back_and_one_high_batch_does_not():
-    watch = Watch(Stability())
+    watch = StabilityMonitor(Stability())
     quiet(watch)
     assert watch.judge(4.5, 1.0) == "go"
     quiet(watch, 5)
@@ -55,18 +49,18 @@ def test_a_spike_of_three_steps_goes_back_and_one_high_batch_does_not():
 
 
 def test_what_is_high_is_measured_against_the_runs_own_noise():
-    noisy = Watch(Stability())
+    noisy = StabilityMonitor(Stability())
     for i in range(100):
         assert noisy.judge(3 + 0.5 * math.sin(i), 1.0) == "go"
     assert all(noisy.judge(4.5, 1.0) == "go" for _ in range(10))
 
 
 def test_nothing_is_judged_before_there_is_enough_to_judge_by():
-    watch = Watch(Stability())
+    watch = StabilityMonitor(Stability())
     assert all(watch.judge(9 - i, 1.0) == "go" for i in range(8))
 
 
-class Troubled(single.Single):
+class Troubled(single.SingleEngine):
     """An engine that gives no number, or a leap, at batches that it is told of."""
 
     trouble = {}
@@ -81,7 +75,7 @@ class Troubled(single.Single):
 
 @pytest.fixture
 def troubled(monkeypatch):
-    monkeypatch.setattr(loop, "Single", Troubled)
+    monkeypatch.setattr(loop, "SingleEngine", Troubled)
     monkeypatch.setattr(Troubled, "trouble", {})
     monkeypatch.setattr(Troubled, "seen", [])
     return Troubled
@@ -112,18 +106,14 @@ def test_a_launched_run_goes_back_past_bad_batches_and_says_so(run, troubled):
     assert back["to"] <= 40
     assert back["rate"] == 1.0
     assert not set(keys[40:43]) & set(troubled.seen[-(60 - back["to"]) :])
-    assert [i["what"] for i in result.interventions] == [
-        "batch_skipped",
-        "batch_skipped",
-        "went_back",
-    ]
+    assert [i["what"] for i in result.interventions] == ["batch_skipped", "batch_skipped", "went_back"]
 
 
 def test_trouble_without_end_is_divergence_and_not_a_loop(run, troubled, monkeypatch):
     monkeypatch.setattr(
         troubled,
         "gradient",
-        lambda self, batch: single.Single.gradient(self, batch) + after_half(self, math.nan),
+        lambda self, batch: single.SingleEngine.gradient(self, batch) + after_half(self, math.nan),
     )
     result = train(run("harmed"), launched=ONE)
 
@@ -149,8 +139,8 @@ def batches(run_dir, engine):
 
 
 def test_a_process_that_is_slow_three_times_in_a_row_is_named_once():
-    stragglers = Stragglers()
-    told = [stragglers.told([1.0, 1.1, slow, 0.9]) for slow in (2, 2, 1, 2, 2, 2.4, 2)]
+    stragglers = StragglerMonitor()
+    told = [stragglers.observe([1.0, 1.1, slow, 0.9]) for slow in (2, 2, 1, 2, 2, 2.4, 2)]
 
     assert [list(names) for names in told] == [[], [], [], [], [], [2], []]
     assert told[5][2] == pytest.approx(2.4 / 1.05)

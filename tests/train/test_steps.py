@@ -7,17 +7,24 @@ import pytest
 import torch
 from torch import nn
 
-from scalelab.posttrain.networks import Trainee
-from scalelab.train.device import Device
+from scalelab.hardware.device import Device
+from scalelab.posttrain.networks import TrainableModel
+from scalelab.train.engines.single import SingleEngine
 from scalelab.train.optimizers.adamw import AdamW, AdamWUniform
 from scalelab.train.optimizers.flat import FlatOptimizer
-from scalelab.train.single import Single
 
 KINDS = ("matrix", "embedding", "head", "vector")
 SPEC = AdamW(
-    lr_matrix=0.1, lr_embedding=0.2, lr_head=0.3, lr_vector=0.4, beta1=0.5, beta2=0.75, eps=0.1,
-    weight_decay=0.5, grad_clip=None,
-)  # fmt: skip
+    lr_matrix=0.1,
+    lr_embedding=0.2,
+    lr_head=0.3,
+    lr_vector=0.4,
+    beta1=0.5,
+    beta2=0.75,
+    eps=0.1,
+    weight_decay=0.5,
+    grad_clip=None,
+)
 
 
 class Four(nn.Module):
@@ -35,9 +42,7 @@ def optimizer():
 
     def make(working=torch.float32, **changes):
         net = Four()
-        flat = FlatOptimizer(
-            net, {k: k for k in KINDS}, SPEC.model_copy(update=changes), working
-        )  # fmt: skip
+        flat = FlatOptimizer(net, {k: k for k in KINDS}, SPEC.model_copy(update=changes), working)
         return flat, net
 
     return make
@@ -89,9 +94,7 @@ def test_the_second_moment_is_not_held_at_its_largest(optimizer):
 
 def test_a_gradient_over_the_clip_is_cut_to_it_and_one_below_is_left(optimizer):
     """Four gradients of 3 have the norm 6; of .3, .6. Clipped at 1 they become .5 and stay .3."""
-    large, small = (
-        updated(*optimizer(grad_clip=1.0), gradients=(g,), factors=(1.0,)) for g in (3.0, 0.3)
-    )
+    large, small = (updated(*optimizer(grad_clip=1.0), gradients=(g,), factors=(1.0,)) for g in (3.0, 0.3))
 
     # 1e-6 beside the norm and single precision leave five digits.
     assert large["vector"] == pytest.approx(1 - 0.4 * 0.5 / (0.5 + 0.1), rel=1e-5)
@@ -140,7 +143,7 @@ def test_micro_batches_of_any_size_make_the_gradient_of_the_whole_batch(tiny_spe
     spec, device = tiny_spec(), Device("cpu", "cpu", None)
     generator = torch.Generator().manual_seed(0)
     batch = torch.randint(257, (8, 33), generator=generator)
-    whole, parts = (Single(spec, device, "fp32", n) for n in (8, rows))
+    whole, parts = (SingleEngine(spec, device, "fp32", n) for n in (8, rows))
     for engine in (whole, parts):  # a head of zeros passes no gradient on
         with torch.no_grad():
             engine.network.head.normal_(std=0.1, generator=generator.manual_seed(1))
@@ -157,7 +160,7 @@ def test_post_training_rises_over_its_warmup_and_falls_linearly_to_zero():
     """10 updates with a warmup of .2: 1/2, 1, then 8/8, 7/8, ... 1/8 of the rate."""
     rates = AdamWUniform(lr=0.1, beta2=0.5, weight_decay=0.0, grad_clip=None)
     net = Four()
-    trainee = Trainee(net, {k: "matrix" for k in KINDS}, rates, n_steps=10, warmup=0.2)
+    trainee = TrainableModel(net, {k: "matrix" for k in KINDS}, rates, n_steps=10, warmup=0.2)
     places = [1.0]
 
     for k in range(10):

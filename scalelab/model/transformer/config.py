@@ -11,10 +11,11 @@ Source: Touvron et al. 2023, arXiv:2302.13971; Qwen3 report 2025, arXiv:2505.093
 Not here: the weights (network.py).
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import ClassVar, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from scalelab.config import Count, Positive, Switch
 from scalelab.model.base import Architecture, Blocks, Family, ModelSize
@@ -28,7 +29,7 @@ class TransformerFamily(Family):
     the ladder, because a shape that drifts with size bends the law.
     """
 
-    closer: ClassVar[str] = "make head_size smaller"
+    closer: ClassVar[str] = "make head_size or width_multiple smaller"
     kind: Literal["transformer"] = "transformer"
     head_size: Count = 64
     aspect_ratio: Positive | None = None
@@ -41,6 +42,9 @@ class TransformerFamily(Family):
     """d_ff / d_model before rounding."""
     ff_multiple: Count = 16
     """d_ff is rounded up to a multiple of this."""
+    width_multiple: Count = Field(1, json_schema_extra={"since": 2})
+    """d_model is a multiple of this, and of a whole group of heads. 128 fills the tiles of a GPU's matrix
+    products; the larger it is, the further apart the sizes lie."""
     tied: Switch = False
     qk_norm: Switch = False
     rope_theta: Positive = 10000.0
@@ -53,7 +57,7 @@ class TransformerFamily(Family):
 
     def members(self, vocab_size: int) -> Iterator["Transformer"]:
         """The family from its smallest member up, without end, one for each width."""
-        width_step = self.head_size * self.heads_per_kv_head
+        width_step = math.lcm(self.head_size * self.heads_per_kv_head, self.width_multiple)
         width = 0
         while True:
             width += width_step
@@ -84,6 +88,7 @@ class Transformer(Architecture):
         "huggingface": "scalelab.model.transformer.huggingface:LlamaLayout",
         "generate": "scalelab.model.transformer.generate:KeyValueCache",
     }
+    has_chunked_loss: ClassVar[bool] = True
 
     kind: Literal["transformer"] = "transformer"
     n_layers: Count
@@ -104,9 +109,7 @@ class Transformer(Architecture):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.n_heads % self.n_kv_heads:
-            raise ValueError(
-                f"{self.n_heads} heads cannot share {self.n_kv_heads} key-value heads evenly"
-            )
+            raise ValueError(f"{self.n_heads} heads cannot share {self.n_kv_heads} key-value heads evenly")
         if self.head_size % 2:
             raise ValueError(f"rotary positions need an even head_size, not {self.head_size}")
         return self

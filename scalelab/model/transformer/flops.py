@@ -14,8 +14,13 @@ Not here: device peaks (accelerators.py), measured throughput (train/loop.py).
 """
 
 
-def training_flops_per_token(
-    n_params_matmul: int, n_layers: int, d_attn: int, seq_len: int
-) -> float:
-    """FLOPs to train on one token, forward and backward."""
+def training_flops_per_token(n_params_matmul: int, n_layers: int, d_attn: int, seq_len: int) -> float:
+    """FLOPs to train on one token, forward and backward.
+
+    Args:
+        n_params_matmul: Parameters in matrix products.
+        n_layers: Number of blocks.
+        d_attn: Width of attention, all heads together.
+        seq_len: Context length, tokens.
+    """
     return 6.0 * n_params_matmul + 12.0 * n_layers * d_attn * seq_len

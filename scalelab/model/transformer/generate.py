@@ -5,7 +5,7 @@ left, so that they end at the same place; what pads them is seen by nobody, and 
 are relative, so a row's tokens do not depend on its neighbours.
 
 Shapes: B rows, T new positions, V vocabulary, H heads, K key-value heads, E head size.
-Not here: which token is written (model/decode.py), training (network.py).
+Not here: which token is written (model/generate.py), training (network.py).
 """
 
 from collections.abc import Sequence

@@ -32,9 +32,7 @@ class LlamaLayout(HuggingFace):
             "hidden_act": record["hidden_act"] if record["hidden_act"] != "silu" else None,
             "attention_bias": record.get("attention_bias") or None,
             "mlp_bias": record.get("mlp_bias") or None,
-            "rope_type": rope.get("rope_type")
-            if rope.get("rope_type", "default") != "default"
-            else None,
+            "rope_type": rope.get("rope_type") if rope.get("rope_type", "default") != "default" else None,
             "rope_scaling": record.get("rope_scaling"),
             "sliding window": record.get("use_sliding_window") or None,
         }
@@ -92,8 +90,9 @@ class LlamaLayout(HuggingFace):
         if not config.tied:
             theirs["lm_head.weight"] = ours["head"]
         for i in range(config.n_layers):
-            block = {k.removeprefix(f"blocks.{i}."): v for k, v in ours.items()
-                     if k.startswith(f"blocks.{i}.")}  # fmt: skip
+            block = {
+                k.removeprefix(f"blocks.{i}."): v for k, v in ours.items() if k.startswith(f"blocks.{i}.")
+            }
             q, k, v = block["qkv"].split((H * E, K * E, K * E))
             gate, up = block["gate_up"].chunk(2)
             layer = {
@@ -115,10 +114,7 @@ class LlamaLayout(HuggingFace):
     def ours(self, theirs: Mapping[str, Tensor], *, headless: bool = False) -> dict[str, Tensor]:
         """See HuggingFace."""
         config = self.config
-        ours = {
-            "embedding": theirs["model.embed_tokens.weight"],
-            "norm": theirs["model.norm.weight"],
-        }
+        ours = {"embedding": theirs["model.embed_tokens.weight"], "norm": theirs["model.norm.weight"]}
         if not (config.tied or headless):
             ours["head"] = theirs["lm_head.weight"]
         for i in range(config.n_layers):
@@ -139,9 +135,5 @@ class LlamaLayout(HuggingFace):
         return {name: tensor.float().contiguous() for name, tensor in ours.items()}
 
 
-_JOINED = (
-    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj",
-)  # fmt: skip
-_LAYER = (
-    *_JOINED, "self_attn.o_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm",
-)  # fmt: skip
+_JOINED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")
+_LAYER = (*_JOINED, "self_attn.o_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm")

@@ -28,18 +28,23 @@ from scalelab.model.base import Kind
 from scalelab.model.kernels import (
     CPU_ATTENTION_MAX_SEQ_LEN,
     attention,
-    by_hand,
+    flash3_attention,
     own_mask,
     rms_norm,
     rotary,
     rotary_tables,
     short_attention,
     swiglu,
+    use_cpu_kernels,
 )
-from scalelab.model.sharding import Stage
+from scalelab.model.linear_loss import linear_cross_entropy
+from scalelab.model.network import AttentionKernel
+from scalelab.model.sharding import NetworkStage
 from scalelab.model.transformer.config import Transformer
 from scalelab.model.transformer.unsharded import UNSHARDED, Changed, Unsharded
 
+FLASH3_HEADS = (8, 256)
+"""FlashAttention-3 has kernels for heads of a multiple of the first size, up to the second."""
 ADAPTABLE = ("qkv", "out", "gate_up", "down")
 
 
@@ -51,6 +56,7 @@ class Block(nn.Module):
         c, e = config, config.head_size
         self.config = config
         self.cut: Unsharded = UNSHARDED
+        self.attention_kernel: AttentionKernel = "sdpa"
         self.norm_attention = nn.Parameter(torch.ones(c.d_model))
         self.qkv = nn.Parameter(torch.empty((c.n_heads + 2 * c.n_kv_heads) * e, c.d_model))
         self.out = nn.Parameter(torch.empty(c.d_model, c.n_heads * e))
@@ -75,7 +81,7 @@ class Block(nn.Module):
         c, (cos_TE, sin_TE, *mask) = self.config, tables
         H, K, E = c.n_heads, c.n_kv_heads, c.head_size
         qkv = linear(x_RC, self.cut.weight(self.qkv))
-        if mask and mask[0].dim() == 2 and H == K and not c.qk_norm:
+        if mask and mask[0].dim() == 2 and H == K and not c.qk_norm and use_cpu_kernels(x_RC):
             return short_attention(qkv, cos_TE, sin_TE, mask[0], batch)
         heads = qkv.view(batch, -1, H + 2 * K, E).transpose(1, 2)
         q, k, v = heads.split((H, K, K), dim=1)
@@ -83,13 +89,16 @@ class Block(nn.Module):
             q = rms_norm(q, self.cut.gain_of_heads(self.norm_q), c.norm_eps)
             k = rms_norm(k, self.cut.gain_of_heads(self.norm_k), c.norm_eps)
         q, k = rotary(q, cos_TE, sin_TE), rotary(k, cos_TE, sin_TE)
-        if K != H:
-            k, v = (t.repeat_interleave(H // K, dim=1) for t in (k, v))
-        mixed = attention(q, k, v, mask[0] if mask else None)
+        if self.attention_kernel == "flash3" and not mask:
+            mixed = flash3_attention(q, k, v)
+        else:
+            if K != H:
+                k, v = (t.repeat_interleave(H // K, dim=1) for t in (k, v))
+            mixed = attention(q, k, v, mask[0] if mask else None)
         return mixed.transpose(1, 2).reshape(len(x_RC), H * E)
 
 
-class TransformerNet(Stage):
+class TransformerNet(NetworkStage):
     """The model, or one stage of it: tokens in, logits or loss out.
 
     Args:
@@ -138,30 +147,69 @@ class TransformerNet(Stage):
 
         In a stage that is not the last: the residual stream, shape (B, T, C).
         """
+        return self._run(x, self._tables_for(x, segments_BT), targets_BT)
+
+    def _run(self, x: Tensor, tables: tuple[Tensor, ...], targets_BT: Tensor | None) -> Tensor:
         B, T = x.shape[:2]
-        x = self._through(x, segments_BT)
-        if not self.is_last:
-            return x.view(B, T, -1)
-        x = rms_norm(x, self.cut.weight(self.norm), self.config.norm_eps)
+        x = self._through(x, tables)
+        return self._head_of(x, B, targets_BT) if self.is_last else x.view(B, T, -1)
+
+    def _head_of(self, x_RC: Tensor, batch: int, targets_BT: Tensor | None) -> Tensor:
+        """Logits of shape (B, T, V), or their mean loss."""
+        x = rms_norm(x_RC, self.cut.weight(self.norm), self.config.norm_eps)
         head = self.embedding if self.config.tied else self.head
+        if targets_BT is not None and self.loss_rows is not None and self.cut.has_whole_head:
+            return linear_cross_entropy(x, self.cut.weight(head), targets_BT.reshape(-1), self.loss_rows)
         logits = linear(self.cut.enter(x), self.cut.weight(head))
         if targets_BT is None:
-            return self.cut.whole_logits(logits, self.config.vocab_size).view(B, T, -1)
+            whole = self.cut.whole_logits(logits, self.config.vocab_size)
+            return whole.view(batch, -1, self.config.vocab_size)
         return self.cut.loss(logits, targets_BT.reshape(-1), self.config.vocab_size)
+
+    @property
+    def follows(self) -> frozenset[str]:
+        """See Network.
+
+        Heads of some sizes have no kernel in FlashAttention-3. In a pipeline a stage gives logits, and a
+        vocabulary that is cut has its own loss, so neither computes it in chunks.
+        """
+        step, most = FLASH3_HEADS
+        has_flash3 = self.config.head_size % step == 0 and self.config.head_size <= most
+        is_whole = self.is_first and self.is_last and self.cut.has_whole_head
+        found = {"loss_rows": is_whole, "attention_kernel": has_flash3}
+        return frozenset(name for name, follows in found.items() if follows)
+
+    def configure(self, loss_rows: int | None, attention_kernel: AttentionKernel) -> None:
+        """See Network."""
+        super().configure(loss_rows, attention_kernel)
+        for block in self.blocks.values():
+            block.attention_kernel = attention_kernel
+
+    def compile_with(self, compiler: Callable[[Callable], Callable], whole: bool) -> None:
+        """See Network. Rotary tables are an argument of every graph, and are made outside.
+
+        A loss over a cut vocabulary stays outside too (see sharding.py).
+        """
+        if whole and self.cut.compiles_loss:
+            self._run = compiler(self._run)
+            return
+        if whole:
+            self._through = compiler(self._through)
+            return
+        for block in self.blocks.values():
+            block.forward = compiler(block.forward)
+        if self.is_last and self.cut.compiles_loss:
+            self._head_of = compiler(self._head_of)
 
     def hidden(self, tokens_BT: Tensor) -> Tensor:
         """What the head would see: the residual stream, normed, shape (B, T, C)."""
-        x = self._through(tokens_BT, None)
+        x = self._through(tokens_BT, self._tables_for(tokens_BT, None))
         normed = rms_norm(x, self.cut.weight(self.norm), self.config.norm_eps)
         return normed.view(*tokens_BT.shape, -1)
 
     def adaptable(self) -> dict[str, nn.Parameter]:
         """The matrices of the blocks, by block and name."""
-        return {
-            f"{i}_{name}": getattr(block, name)
-            for i, block in self.blocks.items()
-            for name in ADAPTABLE
-        }
+        return {f"{i}_{name}": getattr(block, name) for i, block in self.blocks.items() for name in ADAPTABLE}
 
     def adapt(self, change: Callable[[Tensor], Tensor]) -> None:
         """See Network."""
@@ -172,13 +220,10 @@ class TransformerNet(Stage):
         """See Network."""
         return next(iter(self.blocks.values())).cut.weight(weight)
 
-    def _through(self, x: Tensor, segments_BT: Tensor | None) -> Tensor:
+    def _through(self, x: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
         """The residual stream after the blocks that are here, shape (R, C)."""
-        B, T = x.shape[:2]
+        B = x.shape[0]
         x = self.cut.embed(x.reshape(-1), self.embedding) if self.is_first else x.flatten(0, 1)
-        tables = self._tables_for(T, x)
-        if segments_BT is not None:
-            tables = (*tables[:2], own_mask(segments_BT, x.dtype))
         for block in self.blocks.values():
             if self.recompute:
                 x = checkpoint(block, x, B, tables, use_reentrant=False)
@@ -186,16 +231,21 @@ class TransformerNet(Stage):
                 x = block(x, B, tables)
         return x
 
-    def _tables_for(self, seq_len: int, x: Tensor) -> tuple[Tensor, ...]:
-        """Cos and sin of shape (T, E), and on the CPU in short contexts the mask (T, T)."""
-        key = (seq_len, x.device, x.dtype)
+    def _tables_for(self, x: Tensor, segments_BT: Tensor | None) -> tuple[Tensor, ...]:
+        """Cos and sin of shape (T, E); and a mask of segments, or on the CPU in short contexts (T, T).
+
+        Kept for each length. Not to be called in a graph, since it changes the network.
+        """
+        seq_len, dtype = x.shape[1], self.embedding.dtype if self.is_first else x.dtype
+        key = (seq_len, x.device, dtype)
         if key not in self._tables:
             angles = rotary_tables(seq_len, self.config.head_size, self.config.rope_theta)
-            tables = [t.to(x.device, x.dtype) for t in angles]
-            if by_hand(x) and seq_len <= CPU_ATTENTION_MAX_SEQ_LEN:
-                tables.append(torch.full((seq_len, seq_len), -math.inf, dtype=x.dtype).triu(1))
+            tables = [t.to(x.device, dtype) for t in angles]
+            if use_cpu_kernels(x) and seq_len <= CPU_ATTENTION_MAX_SEQ_LEN:
+                tables.append(torch.full((seq_len, seq_len), -math.inf, dtype=dtype).triu(1))
             self._tables[key] = tuple(tables)
-        return self._tables[key]
+        tables = self._tables[key]
+        return tables if segments_BT is None else (*tables[:2], own_mask(segments_BT, dtype))
 
 
 def kind_of(name: str) -> Kind:

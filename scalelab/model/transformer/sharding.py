@@ -16,6 +16,8 @@ asks its `cut` for weights and for the exchanges around them.
 Source: Shoeybi et al. 2019 (Megatron-LM), arXiv:1909.08053.
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -37,6 +39,9 @@ WIDTH_DIM = {"qkv": 1, "gate_up": 1, "out": 0, "down": 0, "embedding": 1, "head"
 
 class TensorCut(Unsharded):
     """Matrices cut over the processes of `mesh`, which has one dimension."""
+
+    has_whole_head = False
+    compiles_loss = False  # cross-entropy of a DTensor inside loss_parallel fails while it is traced
 
     def __init__(self, mesh: DeviceMesh):
         self.mesh = mesh
@@ -86,8 +91,8 @@ class TransformerSharding(Sharding):
 
     config: Transformer
 
-    def stage(self, layers: range, seed: int, mesh: DeviceMesh) -> TransformerNet:
-        """See Sharding. Heads and d_ff must divide by the size of the mesh."""
+    def stage(self, layers: range, mesh: DeviceMesh) -> TransformerNet:
+        """See Sharding. Heads and d_ff must be divisible by the size of the mesh."""
         config, degree = self.config, mesh.size()
         here = config.model_copy(
             update={
@@ -98,29 +103,30 @@ class TransformerSharding(Sharding):
         )
         with torch.device("meta"):
             network = TransformerNet(here, layers)
-        wanted = {name for name, _ in network.named_parameters()}
-        for name, whole in starting_values(config, seed):
-            if name not in wanted:
-                continue
+            if degree == 1:
+                return network
+            whole = dict(TransformerNet(config, layers).named_parameters())
+        for name, weight in whole.items():
             owner, _, leaf = name.rpartition(".")
-            piece = cut_piece(config, name, whole, mesh.get_local_rank(), degree)
-            piece = piece.to(mesh.device_type)
-            if degree > 1:
-                dim = self.cut_dim(name)
-                piece = DTensor.from_local(
-                    piece,
-                    mesh,
-                    [Replicate() if dim is None else Shard(dim)],
-                    run_check=False,
-                    shape=whole.shape,
-                    stride=whole.stride(),
-                )
+            dim = self.cut_dim(name)
+            piece = DTensor.from_local(
+                cut_piece(config, name, weight.detach(), mesh.get_local_rank(), degree),
+                mesh,
+                [Replicate() if dim is None else Shard(dim)],
+                run_check=False,
+                shape=weight.shape,
+                stride=weight.stride(),
+            )
             setattr(network.get_submodule(owner), leaf, nn.Parameter(piece))
-        if degree > 1:
-            for module in network.modules():
-                if hasattr(module, "cut"):
-                    module.cut = TensorCut(mesh)
+        for module in network.modules():
+            if hasattr(module, "cut"):
+                module.cut = TensorCut(mesh)
         return network
+
+    def starting_pieces(self, seed: int, rank: int, degree: int) -> Iterator[tuple[str, Tensor]]:
+        """See Sharding."""
+        for name, whole in starting_values(self.config, seed):
+            yield name, cut_piece(self.config, name, whole, rank, degree)
 
     def width_dim(self, name: str) -> int:
         """See Sharding."""
@@ -132,7 +138,15 @@ class TransformerSharding(Sharding):
 
 
 def cut_piece(config: Transformer, name: str, whole: Tensor, rank: int, degree: int) -> Tensor:
-    """The piece of a whole weight that process `rank` of `degree` holds."""
+    """The piece of a whole weight that process `rank` of `degree` holds.
+
+    Args:
+        config: The model.
+        name: Name of the weight.
+        whole: The uncut weight, in the shape that the network has it.
+        rank: Number of the process, from 0.
+        degree: Number of processes that share the weight.
+    """
     dim = CUT_DIM.get(name.rsplit(".")[-1])
     if dim is None or degree == 1:
         return whole

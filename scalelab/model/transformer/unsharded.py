@@ -14,6 +14,12 @@ from scalelab.model.kernels import cross_entropy
 class Unsharded:
     """Every matrix is in one piece, so there is nothing to exchange."""
 
+    compiles_loss: bool = True
+    """Whether torch.compile can trace `loss` and `whole_logits`."""
+
+    has_whole_head: bool = True
+    """Whether `weight` of the head is all of it, so that a loss can be computed from it alone."""
+
     def weight(self, parameter: Tensor) -> Tensor:
         """The piece of a weight that is here."""
         return parameter

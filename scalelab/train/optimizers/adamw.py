@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LATER = {"since": 2}
-"""Of fields that came after the first run ids."""
+"""Fields that came after the first run ids."""
 
 
 @cache
@@ -62,6 +62,9 @@ class RelativeGroup(Config):
 
 class AdamWRecipe(Config):
     """AdamW's settings as functions of the scale of a run."""
+
+    rate_exponents: ClassVar = ("width_exponent", "batch_exponent")
+    """Fields by which lr is multiplied with width and batch; see PublishedFit.is_whole_rate."""
 
     kind: Literal["adamw"] = Field("adamw", json_schema_extra=LATER)
     lr: Positive
@@ -106,9 +109,7 @@ class AdamWRecipe(Config):
                 ParamGroup(
                     match=group.match,
                     lr=base * group.lr * narrower**group.width_exponent,
-                    weight_decay=(
-                        self.weight_decay if group.weight_decay is None else group.weight_decay
-                    ),
+                    weight_decay=(self.weight_decay if group.weight_decay is None else group.weight_decay),
                 )
                 for group in self.groups
             ),
@@ -130,11 +131,16 @@ class AdamWUniform(Config):
     grad_clip: Positive | None = 1.0
 
     def spec(self) -> "AdamW":
-        """The same in full."""
+        """Return the settings in full."""
         return AdamW(
-            lr_matrix=self.lr, lr_embedding=self.lr, lr_head=self.lr, lr_vector=self.lr,
-            beta2=self.beta2, weight_decay=self.weight_decay, grad_clip=self.grad_clip,
-        )  # fmt: skip
+            lr_matrix=self.lr,
+            lr_embedding=self.lr,
+            lr_head=self.lr,
+            lr_vector=self.lr,
+            beta2=self.beta2,
+            weight_decay=self.weight_decay,
+            grad_clip=self.grad_clip,
+        )
 
 
 class AdamW(Optimizer):
@@ -196,10 +202,21 @@ class AdamW(Optimizer):
         # The fused kernel reads the number of updates made on the device, and adds 1.
         made = [full((), step - 1.0, device=weight.device) for weight in weights]
         adamw(
-            weights, gradients, state["exp_avg"], state["exp_avg_sq"], [], made,
-            fused=True, amsgrad=False, maximize=False, lr=lr, beta1=self.beta1, beta2=self.beta2,
-            eps=self.eps, weight_decay=group.weight_decay,
-        )  # fmt: skip
+            weights,
+            gradients,
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            [],
+            made,
+            fused=True,
+            amsgrad=False,
+            maximize=False,
+            lr=lr,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            eps=self.eps,
+            weight_decay=group.weight_decay,
+        )
 
     def rates(self) -> dict[str, float]:
         """The rate of matrices."""

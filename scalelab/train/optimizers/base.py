@@ -28,7 +28,7 @@ class ParamGroup(Config):
     """Weights that are updated alike. An optimizer may add fields of its own."""
 
     match: str
-    """Of which weights, as a glob over role/name, such as "embedding/*" or "*/blocks.0.*". Roles
+    """Weights of the group, as a glob over role/name, such as "embedding/*" or "*/blocks.0.*". Roles
     are those of the network's kinds()."""
     lr: NonNegative
     """Peak rate."""
@@ -47,6 +47,9 @@ class Optimizer(Config):
     elementwise: ClassVar[bool] = True
     """Whether each number is updated by itself, whatever the shape of its weight. Then the weights
     of a group are given as one flat tensor, or as the parts of them that are in this process."""
+    is_shardable: ClassVar[bool] = True
+    """Whether its update can be given weights that are spread over processes. Layouts that spread
+    them are refused where not."""
     recipe: ClassVar[type[Any]]
     """What a recipe holds: a config with at(scale) and summary(). By default the class itself."""
     uniform: ClassVar[type[Any]]
@@ -114,9 +117,7 @@ class Optimizer(Config):
         return self
 
 
-def grouped(
-    groups: Sequence[ParamGroup], kinds: Mapping[str, str]
-) -> list[tuple[ParamGroup, list[str]]]:
+def grouped(groups: Sequence[ParamGroup], kinds: Mapping[str, str]) -> list[tuple[ParamGroup, list[str]]]:
     """Groups that have weights, each with the names of its weights.
 
     Args:

@@ -28,7 +28,7 @@ class _Span:
     state: dict[str, Tensor]
     """Flat, one number for each of the group's weights."""
     views: dict[str, list[Tensor]]
-    """The same, shaped like the weights."""
+    """Views of the buffer, shaped like the weights, or like the parts of those that are joined."""
 
 
 class FlatOptimizer:
@@ -45,16 +45,13 @@ class FlatOptimizer:
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        kinds: Mapping[str, str],
-        optimizer: Optimizer,
-        working: torch.dtype,
+        self, network: nn.Module, kinds: Mapping[str, str], optimizer: Optimizer, working: torch.dtype
     ):
         self._parameters = dict(network.named_parameters())
         found = grouped(optimizer.groups(), {name: kinds[name] for name in self._parameters})
         device = next(iter(self._parameters.values())).device
         n = sum(p.numel() for p in self._parameters.values())
+        self._joined = getattr(getattr(network, "config", None), "joined", None)
         self.optimizer = optimizer
         self.updates = 0
         """Updates made so far."""
@@ -86,9 +83,17 @@ class FlatOptimizer:
         if self.optimizer.elementwise:
             views = {name: [tensor] for name, tensor in state.items()}
             return _Span(group, names, [flat], [gradient], state, views)
-        views = {name: self._views(names, tensor) for name, tensor in state.items()}
-        weights, gradients = self._views(names, flat), self._views(names, gradient)
+        views = {name: self._matrices(names, tensor) for name, tensor in state.items()}
+        weights, gradients = self._matrices(names, flat), self._matrices(names, gradient)
         return _Span(group, names, weights, gradients, state, views)
+
+    def _matrices(self, names: list[str], flat: Tensor) -> list[Tensor]:
+        """A group's flat tensor in the shapes of its weights, those that are joined taken apart."""
+        found = []
+        for name, view in zip(names, self._views(names, flat), strict=True):
+            rows = list(self._joined(name).values()) if self._joined is not None else [-1]
+            found += [view] if rows == [-1] else view.split(rows)
+        return found
 
     def _views(self, names: list[str], flat: Tensor) -> list[Tensor]:
         """A group's flat tensor in the shapes of its weights."""
@@ -101,7 +106,7 @@ class FlatOptimizer:
             self.gradient.add_(self._working_gradient)
             self._working_gradient.zero_()
 
-    def forget_gradient(self) -> None:
+    def zero_grad(self) -> None:
         """Clear every gradient, as after a micro-batch that did not fit."""
         self._working_gradient.zero_()
         self.gradient.zero_()

@@ -1,7 +1,7 @@
 """An optimizer over single weights, wherever they lie: in torch's own form.
 
-For weights that are sharded over processes (train/parallel.py) and for trainers of other libraries,
-which ask for a torch.optim.Optimizer and save it by its state_dict.
+For weights that are sharded over processes (engines/parallel.py) and for trainers of other
+libraries, which ask for a torch.optim.Optimizer and save it by its state_dict.
 
 Not here: what an optimizer is (base.py), all weights of one process in one buffer (flat.py).
 """
@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 from scalelab.train.optimizers.base import Optimizer, grouped
 
 
-class PerWeight(torch.optim.Optimizer):
+class PerWeightOptimizer(torch.optim.Optimizer):
     """An optimizer for named weights. Gradients are not clipped here.
 
     Args:

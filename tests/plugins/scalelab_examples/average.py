@@ -13,16 +13,16 @@ from torch import Tensor
 from scalelab.config import Fraction
 from scalelab.errors import DataError
 from scalelab.evals.inputs import MODEL, Input
-from scalelab.posttrain.base import Finished, Given, Stage, StageResult, Step, Work
-from scalelab.posttrain.display import Display, Line, Plot, Table, headline
-from scalelab.posttrain.networks import merged, write_model
+from scalelab.posttrain.base import FinishedStage, Stage, StageContext, StageJob, StageResult, StepResult
+from scalelab.posttrain.display import PlotLine, StageDisplay, StagePlot, StageTable, headline
+from scalelab.posttrain.networks import merged_weights, write_model
 
 
 class Average(Stage):
     """Average two models."""
 
     kind: Literal["average"] = "average"
-    leaves: ClassVar[str] = MODEL
+    output_kind: ClassVar[str] = MODEL
     first: str
     """The stage of one model."""
     second: str
@@ -38,20 +38,20 @@ class Average(Stage):
         """The first model."""
         return self.first
 
-    def display(self, result: StageResult) -> Display:
+    def display(self, result: StageResult) -> StageDisplay:
         """How far apart the two are, weight by weight."""
         rows = result.tables["distance"]
         shares = [row["distance"] for row in rows]
-        line = Line("distance", list(range(len(rows))), shares)
-        return Display(
+        line = PlotLine("distance", list(range(len(rows))), shares)
+        return StageDisplay(
             headline=headline(result, "distance"),
-            tables=[Table("distance between the two models", rows)],
-            plots=[Plot("distance", "Distance by tensor", "tensor", "share of its norm", [line])],
+            tables=[StageTable("distance between the two models", rows)],
+            plots=[StagePlot("distance", "Distance by tensor", "tensor", "share of its norm", [line])],
         )
 
-    def work(self, given: Given) -> Work:
+    def create_job(self, context: StageContext) -> StageJob:
         """See Stage."""
-        return Averaging(self, given)
+        return Averaging(self, context)
 
 
 class Averaging:
@@ -59,8 +59,8 @@ class Averaging:
 
     n_steps, eval_every, updates_within = 1, None, 1
 
-    def __init__(self, stage: Average, given: Given):
-        self.first, self.second = given.assistant(stage.first), given.assistant(stage.second)
+    def __init__(self, stage: Average, context: StageContext):
+        self.first, self.second = context.assistant(stage.first), context.assistant(stage.second)
         if self.first.config != self.second.config:
             raise DataError(
                 f"{stage.first!r} and {stage.second!r} have different architectures",
@@ -71,18 +71,18 @@ class Averaging:
         self.weights: dict[str, Tensor] = {}
         self.distance: list[dict[str, str | float]] = []
 
-    def step(self, k: int) -> Step:
+    def step(self, k: int) -> StepResult:
         """Average every tensor."""
-        others = merged(self.second.network)
-        for name, one in merged(self.first.network).items():
+        others = merged_weights(self.second.network)
+        for name, one in merged_weights(self.first.network).items():
             gap = float((one - others[name]).norm() / one.norm())
             self.distance.append({"tensor": name, "distance": gap})
             self.weights[name] = self.share * one + (1 - self.share) * others[name]
-        return Step()
+        return StepResult()
 
-    def evaluate(self) -> Step:
+    def evaluate(self) -> StepResult:
         """Nothing on the way."""
-        return Step()
+        return StepResult()
 
     def tensors(self) -> dict[str, Tensor]:
         """Nothing: the step is made again."""
@@ -92,10 +92,10 @@ class Averaging:
         """Make the step again."""
         self.step(0)
 
-    def finish(self, out: Path) -> Finished:
+    def finish(self, out: Path) -> FinishedStage:
         """Write the model."""
         mean = sum(row["distance"] for row in self.distance) / len(self.distance)
-        return Finished(
+        return FinishedStage(
             metrics={"distance": mean},
             files=write_model(out, self.first, self.weights),
             tables={"distance": self.distance},

@@ -23,14 +23,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from scalelab.errors import FitError
-from scalelab.laws.base import Law, LawFit, Optimum, Picture, Replicates
-from scalelab.laws.chinchilla import Chinchilla
+from scalelab.laws.base import Law, LawFigure, LawFit, Optimum, Replicates
 from scalelab.laws.columns import Column
+from scalelab.laws.description import Fact, FitContext
+from scalelab.laws.forms.chinchilla import Chinchilla
 from scalelab.laws.formula import FormulaFit
-from scalelab.laws.interval import resampled_counts
-from scalelab.laws.lawtext import Known, four_digits
 from scalelab.laws.observations import Array, Observations, alike
-from scalelab.report.drawing import canvas, styled
+from scalelab.laws.uncertainty.resampling_units import resampling_units
+from scalelab.report.plots.plot_style import canvas, styled
 from scalelab.units import si
 
 
@@ -101,10 +101,7 @@ class Valleys:
                 fix="add rates further from the best one",
             )
         ends = [_vertex(runs, x, rows, kappa) for rows in known]
-        inside = [
-            x[rows].min() < place < x[rows].max()
-            for rows, (place, _) in zip(known, ends, strict=True)
-        ]
+        inside = [x[rows].min() < place < x[rows].max() for rows, (place, _) in zip(known, ends, strict=True)]
         kept = [rows for rows, good in zip(known, inside, strict=True) if good]
         place, depth = np.array([end for end, good in zip(ends, inside, strict=True) if good]).T
         first = runs.take(np.array([rows[0] for rows in kept]))
@@ -198,9 +195,7 @@ class LearningRateFit(LawFit):
     def expected(self, runs: Observations) -> Array:
         return self.predict(**self.law.inputs(runs))
 
-    def loss_at(
-        self, N: Array | float, D: Array | float, params: Mapping[str, Any] | None = None
-    ) -> Array:
+    def loss_at(self, N: Array | float, D: Array | float, params: Mapping[str, Any] | None = None) -> Array:
         return self.surface.loss_at(N, D, params)
 
     def optimum(self, C: Array | float) -> Optimum:
@@ -210,29 +205,28 @@ class LearningRateFit(LawFit):
         """Valleys drawn with replacement, whole: rates of one pair stay together."""
         drawn = self.surface.replicates(count, seed)
         rows = len(drawn.values["E"])  # one that failed for the surface is left out
-        rules = self.valleys.rules(resampled_counts(self.surface.runs, seed)(0, rows))
+        rules = self.valleys.rules(resampling_units(self.surface.runs).counts(seed)(0, rows))
         return replace(drawn, values={**drawn.values, **rules}, unit="pair of N and D")
 
     def profiles(self, target: float, level: float) -> dict[str, list[float | None]] | None:
         return self.surface.profiles(target, level)
 
-    def text(self, known: Known) -> list[str]:
+    def facts(self, context: FitContext) -> tuple[Fact, ...]:
         tuned, at = self.valleys.tuned, int(np.argmax(self.valleys.tuned.C))
         rate = best_rate(self.params, tuned.N[at], tuned.D[at])
         twice = np.expm1(self.params["kappa"] * np.log(2) ** 2)
-        return [
-            *super().text(known),
-            f"  lr* = {four_digits(rate)} for {si(tuned.N[at])} parameters on {si(tuned.D[at])} "
-            f"tokens; twice or half of it costs {twice:.2%} of the loss",
-        ]
+        return (
+            Fact(f"lr* for {si(tuned.N[at])} parameters on {si(tuned.D[at])} tokens", f"{rate:.4g}"),
+            Fact("loss of twice or half of it", f"{twice:+.2%}"),
+        )
 
-    def pictures(self) -> tuple[Picture, ...]:
+    def pictures(self) -> tuple[LawFigure, ...]:
         inputs = self.law.inputs(self.runs)
         best = best_rate(self.params, inputs["N"], inputs["D"])
         tuned = self.surface.loss_at(inputs["N"], inputs["D"])
         data = (inputs["lr"] / best, self.runs.L / tuned - 1, self.params["kappa"])
         caption = "What a learning rate beside the best one costs: runs, and the valley [fitted]."
-        return (Picture("rate_valley", data, caption),)
+        return (LawFigure("rate_valley", data, caption),)
 
 
 @styled

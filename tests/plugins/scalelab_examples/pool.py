@@ -16,10 +16,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scalelab.config import Count
-from scalelab.jobs.base import Capabilities, Devices, Ended, ExecutorConfig, Job, Said, State
-from scalelab.jobs.endings import classify
-from scalelab.jobs.gangs import free_port, rendezvous
-from scalelab.jobs.record import write_down
+from scalelab.jobs.base import (
+    AvailableDevices,
+    Capabilities,
+    ExecutorConfig,
+    Job,
+    JobOutcome,
+    ProcessReport,
+    State,
+)
+from scalelab.jobs.executors.exit_status import classify
+from scalelab.jobs.executors.process_group import free_port, rendezvous
+from scalelab.jobs.record import write_record
 from scalelab.jobs.worker import REPORT
 
 
@@ -39,14 +47,14 @@ class Pool:
     capabilities = Capabilities(gangs=True, timing=False)
 
     def __init__(self, size: int):
-        self.devices = Devices(size, "thread", size)
+        self.devices = AvailableDevices(size, "thread", size)
         self._threads = ThreadPoolExecutor(size)
         self._reports = tempfile.TemporaryDirectory()
         self._jobs: dict[str, tuple[Job, Future]] = {}
         self._processes: dict[str, list[subprocess.Popen]] = {}
 
-    def call(self, function: str, *arguments: Any) -> None:
-        del function, arguments
+    def call(self, function: str, *arguments: Any, limit_s: float | None = None) -> None:
+        del function, arguments, limit_s
 
     def check(self, job: Job) -> None:
         del job
@@ -56,15 +64,13 @@ class Pool:
         return len(self._jobs) < self.devices.n
 
     def submit(self, job: Job) -> None:
-        write_down(job, job.resources.threads or 1)
+        write_record(job, job.resources.threads or 1)
         n, port = job.resources.processes, free_port()
         report = Path(self._reports.name) / job.id
         self._processes[job.id] = [
             subprocess.Popen(
                 [sys.executable, "-m", "scalelab.jobs.worker", str(job.dir.path)],
-                env=os.environ
-                | {REPORT: str(report)}
-                | (rendezvous(rank, n, port) if n > 1 else {}),
+                env=os.environ | {REPORT: str(report)} | (rendezvous(rank, n, port) if n > 1 else {}),
                 start_new_session=True,
                 stderr=subprocess.DEVNULL,
             )
@@ -72,7 +78,7 @@ class Pool:
         ]
         self._jobs[job.id] = (job, self._threads.submit(self._wait, job, report))
 
-    def _wait(self, job: Job, report: Path) -> Ended:
+    def _wait(self, job: Job, report: Path) -> JobOutcome:
         processes, first_gone = self._processes[job.id], None
         while any(p.poll() is None for p in processes):
             gone = [i for i, p in enumerate(processes) if p.poll() not in (None, 0)]
@@ -90,7 +96,7 @@ class Pool:
         said = []
         for rank in range(len(processes)):
             place = Path(f"{report}-{rank}.json")
-            said.append(Said(**json.loads(place.read_text())) if place.exists() else None)
+            said.append(ProcessReport(**json.loads(place.read_text())) if place.exists() else None)
             place.unlink(missing_ok=True)
         return classify(job, said, [p.returncode for p in processes], first_gone)
 

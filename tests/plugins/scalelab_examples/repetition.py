@@ -9,7 +9,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from scalelab.config import Config, Count, Name
-from scalelab.evals.measurements.base import Bench, Kind, Measured, Measurement, Piece
+from scalelab.evals.measurement import Measurement, MeasurementContext, MeasurementRow, RowKind, WorkItem
 
 
 class RepetitionSpec(Config):
@@ -27,34 +27,33 @@ class RepetitionSpec(Config):
 class RepetitionMeasurement(Measurement):
     """Repetition of each model on each set."""
 
-    kinds: ClassVar[tuple[Kind, ...]] = (
-        Kind("repetition", "Repetition", "repeated", "Repeated n-grams [measured]",
-             lower_is_better=True),
-    )  # fmt: skip
+    kinds: ClassVar[tuple[RowKind, ...]] = (
+        RowKind("repetition", "Repetition", "repeated", "Repeated n-grams [measured]", lower_is_better=True),
+    )
     repetition: tuple[RepetitionSpec, ...] = ()
 
     def names(self) -> tuple[str, ...]:
         """Of the sets."""
-        return tuple(asked.name for asked in self.repetition)
+        return tuple(spec.name for spec in self.repetition)
 
-    def describe(self, bench: Bench) -> Sequence[str]:
+    def describe(self, context: MeasurementContext) -> Sequence[str]:
         """See Measurement."""
         return [f"repetition on: {', '.join(self.names())}"]
 
-    def pieces(self, bench: Bench, model: str) -> Iterator[Piece]:
+    def work_items(self, context: MeasurementContext, model: str) -> Iterator[WorkItem]:
         """See Measurement."""
-        for asked in self.repetition:
-            what = ["repetition", model, bench.digest(model), asked.model_dump_json()]
-            yield Piece(what, lambda asked=asked: [_measure(bench, model, asked)])
+        for spec in self.repetition:
+            what = ["repetition", model, context.digest(model), spec.model_dump_json()]
+            yield WorkItem(what, lambda spec=spec: [_measure(context, model, spec)])
 
 
-def _measure(bench: Bench, name: str, asked: RepetitionSpec) -> Measured:
-    model = bench.model(name)
-    rows = [tokens.tolist() for tokens in model.tokenizer.encode(list(asked.prompts))]
+def _measure(context: MeasurementContext, name: str, spec: RepetitionSpec) -> MeasurementRow:
+    model = context.model(name)
+    rows = [tokens.tolist() for tokens in model.tokenizer.encode(list(spec.prompts))]
     grams = repeated = 0
-    for tokens in model.go_on(rows, n_new=asked.n_new):
-        found = [tuple(tokens[i : i + asked.n]) for i in range(len(tokens) - asked.n + 1)]
+    for tokens in model.generate_tokens(rows, n_new=spec.n_new):
+        found = [tuple(tokens[i : i + spec.n]) for i in range(len(tokens) - spec.n + 1)]
         grams, repeated = grams + len(found), repeated + len(found) - len(set(found))
     share = repeated / grams if grams else 0.0
-    text = f"{asked.name}: {share:.1%} of {grams} {asked.n}-grams are repeated [measured]"
-    return Measured("repetition", asked.name, name, {"repeated": share, "n": grams}, text)
+    text = f"{spec.name}: {share:.1%} of {grams} {spec.n}-grams are repeated [measured]"
+    return MeasurementRow("repetition", spec.name, name, {"repeated": share, "n": grams}, text)

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 from scalelab.config import Whole
-from scalelab.evals.conversations import Conversations
-from scalelab.evals.judges.base import Court, Judge
+from scalelab.evals.conversations.base import Conversations
+from scalelab.evals.preference.judges.base import Judge, JudgeSession
 
 
 class Shorter(Judge):
@@ -16,11 +16,13 @@ class Shorter(Judge):
     margin: Whole = 0
     """Words by which it has to be shorter; else it is a tie."""
 
-    def court(self, conversations: Conversations, paths: Mapping[str, Path], seed: int) -> Court:
+    def open_session(
+        self, conversations: Conversations, paths: Mapping[str, Path], seed: int
+    ) -> JudgeSession:
         """See Judge."""
 
         def decide(prompts, first, second, before):
             gaps = [len(b.split()) - len(a.split()) for a, b in zip(first, second, strict=True)]
             return [0.5 if abs(gap) <= self.margin else float(gap > 0) for gap in gaps]
 
-        return Court(decide)
+        return JudgeSession(decide)

@@ -1,0 +1,100 @@
+"""Constants of a method made anew without the family that is scored.
+
+    factor(level) = quantile of |ln error| / distance of the end on that side, at that level,
+                    over other cases; every family weighs the same, every case of it the same
+
+A method that freezes such constants from the development tables returns `rescaled(others)` from
+`ForecastMethod.calibrate`. The width of an interval q s(case), with q frozen from tables that the
+scored family is among, becomes q' s(case) with q' from the others: the frozen q cancels.
+
+Source: split conformal prediction, Vovk et al. 2005, and for groups of dependent cases the
+leave-one-group-out form, Barber et al. 2021, arXiv:1905.02928.
+
+Not here: which methods have such constants (methods/).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from scalelab.backtest.base import Answer, AnsweredCase, ForecastMethod, Recalibration
+from scalelab.laws.observations import Array
+
+SMALLEST = 1e-12
+"""Distance of an end from the forecast below which an interval has no width to scale."""
+
+
+def left_out(method: ForecastMethod, answered: Mapping[str, AnsweredCase]) -> dict[str, Answer] | None:
+    """Return every answer with constants from other families; None for a method without constants.
+
+    Args:
+        method: The method.
+        answered: Its answers by key of the case.
+    """
+    found: dict[str, Answer] = {}
+    for family in dict.fromkeys(each.family for each in answered.values()):
+        others = [each for each in answered.values() if each.family != family]
+        recalibrate = method.calibrate(others) if others else None
+        if recalibrate is None:
+            return None
+        found |= {key: recalibrate(each.answer) for key, each in answered.items() if each.family == family}
+    return found
+
+
+def rescaled(others: Sequence[AnsweredCase]) -> Recalibration:
+    """Return what gives the intervals of a method the width that other cases ask for.
+
+    Args:
+        others: Its answers to them. Levels without an interval stay as they are.
+    """
+    levels = next((each.answer.levels for each in others), ())
+    loss = [_factor(others, k, level, _loss_misses) for k, level in enumerate(levels)]
+    sizes = [_factor(others, k, level, _size_misses) for k, level in enumerate(levels)]
+    return lambda answer: answer.scaled(loss, sizes)
+
+
+def weighted_quantile(values: Array, weights: Array, level: float) -> float:
+    """Return the least value below or at which the share `level` of the weight lies.
+
+    Args:
+        values: Shape (n,).
+        weights: Of each, positive.
+        level: 0 to 1.
+    """
+    order = np.argsort(values, kind="stable")
+    share = np.cumsum(weights[order]) / weights.sum()
+    return float(values[order][min(int(np.searchsorted(share, level - 1e-12)), len(values) - 1)])
+
+
+def _factor(
+    others: Sequence[AnsweredCase], k: int, level: float, misses: Callable[[AnsweredCase, int], Array]
+) -> float:
+    """Quantile of the error in widths at one level; 1 where no other case has an interval."""
+    found = [(each.family, misses(each, k)) for each in others]
+    found = [(family, values) for family, values in found if values.size]
+    if not found:
+        return 1.0
+    cases = {family: sum(one == family for one, _ in found) for family, _ in found}
+    weights = np.concatenate([np.full(v.size, 1 / (v.size * cases[family])) for family, v in found])
+    return weighted_quantile(np.concatenate([values for _, values in found]), weights, level)
+
+
+def _loss_misses(each: AnsweredCase, k: int) -> Array:
+    answer = each.answer
+    if answer.low is None or answer.high is None:
+        return np.zeros(0)
+    return _in_widths(answer.loss, answer.low[k], answer.high[k], each.loss)
+
+
+def _size_misses(each: AnsweredCase, k: int) -> Array:
+    answer = each.answer
+    if answer.sizes is None or answer.size_low is None or answer.size_high is None:
+        return np.zeros(0)
+    return _in_widths(answer.sizes, answer.size_low[k], answer.size_high[k], each.sizes)
+
+
+def _in_widths(middle: Array, low: Array, high: Array, truth: Array) -> Array:
+    """|ln error| over the distance of the end on the side of the truth."""
+    error = np.log(truth / middle)
+    side = np.where(error > 0, np.log(high / middle), np.log(middle / low))
+    return np.abs(error) / np.maximum(side, SMALLEST)

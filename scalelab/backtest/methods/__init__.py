@@ -1,0 +1,1 @@
+"""The forecasting methods that come with scalelab, one a file."""

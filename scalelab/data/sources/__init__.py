@@ -1,0 +1,1 @@
+"""Sources of text, one file each; the table is SOURCES in data."""

@@ -1,0 +1,1 @@
+"""Contamination: whether test items were in the training text."""

@@ -1,0 +1,1 @@
+"""Sources of conversations, one file each; the registry is CONVERSATIONS in evals."""

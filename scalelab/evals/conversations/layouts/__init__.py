@@ -1,0 +1,1 @@
+"""Layouts of records, one file each; the registry is LAYOUTS in evals."""

@@ -1,0 +1,1 @@
+"""Loss on named sets of documents."""

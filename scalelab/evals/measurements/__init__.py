@@ -1,1 +1,0 @@
-"""Measurements of `scalelab eval`, one file each; the table is MEASUREMENTS in evals."""

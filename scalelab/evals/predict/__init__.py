@@ -1,0 +1,1 @@
+"""Predictions of task scores for larger models."""

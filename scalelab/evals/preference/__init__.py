@@ -1,0 +1,1 @@
+"""Preferences between answers: judges, matches, win rates and rankings."""

@@ -1,0 +1,1 @@
+"""Judges, which say which of two answers is better. One file each; the registry is JUDGES in evals."""

@@ -1,0 +1,1 @@
+"""Tasks with known answers, measured through lm-eval."""

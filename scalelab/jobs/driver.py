@@ -1,0 +1,441 @@
+"""The driver: runs each job exactly once, across retries, interrupts and crashes.
+
+    source -> waiting -> (needs done, free slot) -> executor -> polled -> retried, or ended -> source
+
+All state that decides what is left to do is on the disk, so running the same command again resumes
+after an interrupt, a crash or a power cut. A job with a result is never run again, even if another
+command produced it. The driver waits for a job that another process is running, and takes it over
+if that process gives it up.
+
+A job whose process was killed, stalled or ran out of memory is tried again, from its newest
+checkpoint. The number of tries depends on progress: a job that reached a later checkpoint than
+before is tried again, one that did not is given up after `retries` more tries. Refusals that need a
+person, and bugs in scalelab, are never retried.
+
+Not here: processes and devices (executors), what is shown (view.py).
+"""
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from types import FrameType
+from typing import Protocol
+
+from scalelab.jobs.base import LOST, RETRIED, Executor, Job, JobOutcome, Outcome
+from scalelab.jobs.executors.inline import InlineExecutor
+from scalelab.leases import holder
+from scalelab.train.run_directory import LEASE, read_events
+
+POLL_S = 0.05
+RECHECK_S = 1.0
+"""Seconds between two checks of a job that another process is running."""
+GRACE_S = 60.0
+"""Seconds without a sign of progress after which a process that was asked to save and stop is killed."""
+MOST_GRACE_S = 1800.0
+"""Longest time that a process may take to save and stop, seconds, unless it announced a longer save."""
+
+
+class JobSource(Protocol):
+    """A source of jobs."""
+
+    def ask(self) -> Sequence[Job]:
+        """Return further jobs in starting order, or none for now. Called after each outcome."""
+
+    def tell(self, ended: JobOutcome) -> None:
+        """Receive the final outcome of a job."""
+
+
+@dataclass
+class JobList:
+    """A fixed list of jobs; with needs among them, a graph."""
+
+    jobs: Sequence[Job]
+
+    def ask(self) -> Sequence[Job]:
+        """Return all jobs on the first call, none later."""
+        jobs, self.jobs = self.jobs, ()
+        return jobs
+
+    def tell(self, ended: JobOutcome) -> None:
+        """Nothing depends on it."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Number of tries and their timeouts."""
+
+    retries: int = 2
+    """Further tries of a job that was killed, stalled or ran out of memory, and got no further."""
+    heartbeat_timeout_s: float = 900.0
+    """Seconds without a log entry after which a job counts as stalled."""
+    first_step_timeout_s: float | None = None
+    """Seconds without a log entry before the first step of a try, when checkpoints are verified and models
+    are compiled. None: heartbeat_timeout_s."""
+    wall_timeout_s: float | None = None
+    """Longest duration of one try, seconds. None: no limit."""
+    stop_on_refusal: bool = True
+    """Whether a refused job, which needs a person to fix something, stops the others."""
+
+
+class DriverView(Protocol):
+    """Receives what happens to the jobs."""
+
+    def added(self, jobs: Sequence[Job]) -> None:
+        """Jobs were received from the source."""
+
+    def started(self, job: Job) -> None:
+        """A job was given to the executor."""
+
+    def elsewhere(self, job: Job) -> None:
+        """Another process is running the job; the driver waits for it."""
+
+    def ended(self, ended: JobOutcome, again: bool) -> None:
+        """A try has ended; `again` says whether there will be another one."""
+
+    def tick(self) -> None:
+        """Refresh; called many times a second."""
+
+
+@dataclass
+class JobOutcomes:
+    """Outcomes of the jobs of one driver."""
+
+    ended: dict[str, JobOutcome] = field(default_factory=dict)
+    """By job id; jobs that had not started before an interrupt are absent."""
+    tries: Counter[str] = field(default_factory=Counter)
+    """Number of tries of each job by this driver."""
+    interrupted: bool = False
+
+    def of(self, *kinds: Outcome) -> list[JobOutcome]:
+        """Return the outcomes of these kinds."""
+        return [ended for ended in self.ended.values() if ended.outcome in kinds]
+
+
+def drive(source: JobSource, executor: Executor, view: DriverView, limits: Limits) -> JobOutcomes:
+    """Run all jobs of a source and return how each ended.
+
+    Ctrl-C asks the jobs to save and stop; a second Ctrl-C kills them. Either way, running the same
+    command again resumes them.
+
+    Args:
+        source: Where jobs come from, and where their outcomes are reported.
+        executor: Runs jobs whose settings name no executor of their own.
+        view: Shows progress.
+        limits: Jobs at a time, tries, timeouts in seconds, and what stops the whole.
+
+    Raises:
+        LaunchError: A person has to fix something first (a full disk, a missing corpus) and the
+            limits say to stop in that case: running jobs were saved and stopped. Or the executor
+            cannot run one of the jobs.
+    """
+    driver = _Driver(source, executor, view, limits)
+    with driver.interrupts():
+        driver.run_all()
+    if driver.refusal is not None:
+        raise driver.refusal.refusal()
+    driver.outcomes.interrupted = driver.n_interrupts > 0
+    return driver.outcomes
+
+
+@dataclass
+class _Running:
+    job: Job
+    executor: Executor
+    began: float
+    log_size: int = -1
+    log_grew: float = 0.0
+    log_read: int = 0
+    """Bytes of the log that were there before this try, or were searched for its first step."""
+    has_stepped: bool = False
+    asked_to_stop: bool = False
+    ended_by_us: tuple[Outcome, str] | None = None
+    is_queued: bool = False
+    saved: int = -1
+    """Bytes of its checkpoints when they last changed after it was asked to stop."""
+    grace_read: int = 0
+    """Bytes of the log that were there when it was asked to stop, or were searched for its saves since."""
+    grace_ends: float = 0.0
+
+    def hears(self, state: str) -> None:
+        """Time in a queue is no silence, also where the executor cannot be asked meanwhile."""
+        self.is_queued = state == "queued" or (state == "unknown" and self.is_queued)
+        if self.is_queued:
+            self.began = self.log_grew = time.monotonic()
+
+
+class _Driver:
+    def __init__(self, source: JobSource, executor: Executor, view: DriverView, limits: Limits):
+        self.source, self.executor, self.view, self.limits = source, executor, view, limits
+        self.terminal = executor if isinstance(executor, InlineExecutor) else InlineExecutor()
+        self.outcomes = JobOutcomes()
+        self.refusal: JobOutcome | None = None
+        self.n_interrupts = 0
+        self._stop_since: float | None = None
+        self._waiting: list[Job] = []
+        self._running: dict[str, _Running] = {}
+        self._elsewhere: dict[str, tuple[Job, float]] = {}  # with the time of the next look
+        self._reached: dict[str, int] = {}
+        self._fruitless: Counter[str] = Counter()
+
+    @property
+    def stopping(self) -> bool:
+        return self.n_interrupts > 0 or self.refusal is not None
+
+    def run_all(self) -> None:
+        self._ask()
+        while True:
+            if self.stopping:
+                self._waiting, self._elsewhere = [], {}
+            self._begin_what_can()
+            if self._waiting and not (self._running or self._elsewhere) and not self.stopping:
+                self._end_cycles()
+            if not (self._waiting or self._running or self._elsewhere):
+                return
+            for executor in {id(e): e for e in (self.executor, self.terminal)}.values():
+                for name, state in executor.poll().items():
+                    if isinstance(state, JobOutcome):
+                        self._take(state)
+                    elif name in self._running:
+                        self._running[name].hears(state)
+            for running in list(self._running.values()):
+                self._watch(running, time.monotonic())
+            self._look_elsewhere()
+            self.view.tick()
+            time.sleep(POLL_S)
+
+    def _ask(self) -> None:
+        unfinished = self._unfinished()
+        jobs = [job for job in self.source.ask() if job.id not in unfinished]
+        if not jobs:
+            return
+        for job in jobs:
+            self._carrier(job).check(job)
+        self.view.added(jobs)
+        found = set(self.executor.find([job for job in jobs if not job.resources.terminal]))
+        for job in jobs:
+            if job.id in found:
+                self._note_begun(job, self.executor)
+            else:
+                self._waiting.append(job)
+
+    def _carrier(self, job: Job) -> Executor:
+        return self.terminal if job.resources.terminal else self.executor
+
+    def _begin_what_can(self) -> None:
+        while not self.stopping:
+            job = self._next()
+            if job is None or not self._carrier(job).has_room(job):
+                return
+            self._waiting.remove(job)
+            standing = job.standing(job)
+            if standing is not None:  # done before, or by another command since we planned
+                if standing.outcome == "done":
+                    job.dir.tidy()
+                self._end(standing)
+            elif holder(job.dir.path, LEASE) is not None:
+                self._wait_for_another(job)
+            else:
+                self._begin(job)
+
+    def _next(self) -> Job | None:
+        """The first job that has nothing to wait for. One that can never begin is ended on the way."""
+        ended, unfinished = self.outcomes.ended, self._unfinished()
+        for job in list(self._waiting):
+            lacks = [n for n in job.needs if n in ended and ended[n].outcome != "done"]
+            if lacks:
+                self._waiting.remove(job)
+                self._end(JobOutcome(job, "blocked", f"it needs {lacks[0]}, which is not there"))
+                return self._next()
+            if unfinished.isdisjoint((*job.needs, *job.after)):
+                return job
+        return None
+
+    def _unfinished(self) -> set[str]:
+        return {job.id for job in self._waiting} | {*self._running} | {*self._elsewhere}
+
+    def _begin(self, job: Job) -> None:
+        carrier = self._carrier(job)
+        self._note_begun(job, carrier)
+        carrier.submit(job)
+
+    def _note_begun(self, job: Job, executor: Executor) -> None:
+        self._reached.setdefault(job.id, _last_checkpoint(job))
+        self.outcomes.tries[job.id] += 1
+        now = time.monotonic()
+        self._running[job.id] = _Running(job, executor, now, log_grew=now, log_read=_log_size(job))
+        self.view.started(job)
+
+    def _end_cycles(self) -> None:
+        """End jobs that need one another in a cycle; jobs that wait for a free slot stay."""
+        if self._next() is None:
+            stuck, self._waiting = self._waiting, []
+            for job in stuck:
+                self._end(
+                    JobOutcome(
+                        job, "blocked", f"it needs {', '.join((*job.needs, *job.after))}, which is a cycle"
+                    )
+                )
+
+    def _wait_for_another(self, job: Job) -> None:
+        self._elsewhere[job.id] = (job, time.monotonic() + RECHECK_S)
+        self.view.elsewhere(job)
+
+    def _look_elsewhere(self) -> None:
+        now = time.monotonic()
+        for name, (job, at) in list(self._elsewhere.items()):
+            if at <= now:
+                self._elsewhere[name] = (job, now + RECHECK_S)
+                if job.standing(job) is not None or holder(job.dir.path, LEASE) is None:
+                    del self._elsewhere[name]
+                    self._waiting.append(job)
+
+    def _take(self, reported: JobOutcome) -> None:
+        """Handle a try that has ended."""
+        running = self._running.pop(reported.job.id)
+        ended = self._classified(reported, running)
+        job = ended.job
+        if ended.outcome == "elsewhere" and not self.stopping:
+            self.outcomes.tries[job.id] -= 1
+            self._wait_for_another(job)
+            return
+        if ended.outcome in LOST and holder(job.dir.path, LEASE) is None:
+            job.dir.append("lost", outcome=ended.outcome, reason=ended.reason)
+        again = ended.outcome in RETRIED and not self.stopping and self._may_try_again(job)
+        if again:
+            self.view.ended(ended, again=True)
+            self._waiting.append(job)
+            return
+        if ended.outcome in RETRIED and self._fruitless[job.id] > 1:
+            more = self._fruitless[job.id] - 1
+            ended = replace(ended, reason=f"{ended.reason}; no further after {more} more tries")
+        self._end(ended)
+        if ended.outcome == "refused" and self.limits.stop_on_refusal and self.refusal is None:
+            self.refusal = ended
+
+    def _classified(self, reported: JobOutcome, running: _Running) -> JobOutcome:
+        """Final outcome of a try: the disk decides first, then our own actions, then the report."""
+        job = running.job
+        if (standing := job.standing(job)) is not None:
+            return standing
+        if reported.outcome in {"killed", "interrupted"} and running.ended_by_us is not None:
+            outcome, why = running.ended_by_us
+            return JobOutcome(job, outcome, why)
+        if reported.outcome in {"killed", "elsewhere"} and self.stopping:
+            return replace(reported, outcome="interrupted")  # asked to stop before it could handle the signal
+        if reported.outcome == "interrupted" and not self.stopping:
+            return JobOutcome(job, "killed", "its process was asked to stop, but not by this driver")
+        if reported.outcome == "done" and job.leaves_result:
+            return JobOutcome(job, "error", "it left no result")
+        return reported
+
+    def _may_try_again(self, job: Job) -> bool:
+        reached = _last_checkpoint(job)
+        further = reached > self._reached[job.id]
+        self._reached[job.id] = max(reached, self._reached[job.id])
+        self._fruitless[job.id] = 0 if further else self._fruitless[job.id] + 1
+        return self._fruitless[job.id] <= self.limits.retries
+
+    def _end(self, ended: JobOutcome) -> None:
+        self.outcomes.ended[ended.job.id] = ended
+        self.view.ended(ended, again=False)
+        self.source.tell(ended)
+        if not self.stopping:
+            self._ask()
+
+    def _watch(self, running: _Running, now: float) -> None:
+        limits, size = self.limits, _log_size(running.job)
+        if size != running.log_size:
+            running.log_size, running.log_grew = size, now
+        silent = now - running.log_grew
+        if self.stopping:
+            self._stop_since = self._stop_since or now
+            if not running.asked_to_stop:
+                running.asked_to_stop = True
+                running.grace_read, running.grace_ends = size, now + GRACE_S
+                running.executor.cancel([running.job.id], now=False)
+            if self.n_interrupts > 1:
+                self._end_now(running, "interrupted", "ended at once, on request")
+            elif now > self._grace_ends(running, now):
+                why = f"asked to stop {now - self._stop_since:.0f} s ago, and its save made no progress"
+                self._end_now(running, "interrupted", why)
+        elif silent > self._silence_s(running):
+            self._end_now(running, "stalled", f"logged nothing for {silent:.0f} s")
+        elif limits.wall_timeout_s is not None and now - running.began > limits.wall_timeout_s:
+            why = f"ran past wall_timeout_s {limits.wall_timeout_s:.0f}"
+            self._end_now(running, "stalled", why)
+
+    def _grace_ends(self, running: _Running, now: float) -> float:
+        """Return when a job that was asked to stop is killed, on the clock of `now`.
+
+        That is GRACE_S after its checkpoints last grew, within MOST_GRACE_S; and not before the time that
+        it announced for its save, in which nothing may grow while the disk is waited for.
+        """
+        saved, latest = _checkpoint_bytes(running.job), self._stop_since + MOST_GRACE_S
+        if saved != running.saved:
+            running.saved = saved
+            running.grace_ends = max(running.grace_ends, min(now + GRACE_S, latest))
+        if running.log_size > running.grace_read:
+            log = read_events(running.job.dir.log_path, running.grace_read)
+            running.grace_read = log.offset
+            for event in log.events:
+                if event["event"] == "saving" and isinstance(event.get("allow_s"), int | float):
+                    running.grace_ends = max(running.grace_ends, now + event["allow_s"])
+        return running.grace_ends
+
+    def _silence_s(self, running: _Running) -> float:
+        """Return how long a job may log nothing, seconds."""
+        limits = self.limits
+        if limits.first_step_timeout_s is None or running.has_stepped:
+            return limits.heartbeat_timeout_s
+        if running.log_size > running.log_read:
+            log = read_events(running.job.dir.log_path, running.log_read)
+            running.log_read = log.offset
+            running.has_stepped = any(event["event"] == "step" for event in log.events)
+        return limits.heartbeat_timeout_s if running.has_stepped else limits.first_step_timeout_s
+
+    def _end_now(self, running: _Running, outcome: Outcome, why: str) -> None:
+        if running.ended_by_us is None:
+            running.ended_by_us = (outcome, why)
+            running.executor.cancel([running.job.id], now=True)
+
+    @contextmanager
+    def interrupts(self) -> Iterator[None]:
+        """Count Ctrl-C, SIGTERM and SIGHUP; the loop acts on them, wherever they come in."""
+
+        def heard(number: int, frame: FrameType | None) -> None:
+            del number, frame
+            self.n_interrupts += 1
+            for executor in (self.executor, self.terminal):
+                if executor.capabilities.blocking:  # the loop does not turn while it works
+                    executor.cancel([], now=self.n_interrupts > 1)
+
+        asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, heard) for number in asked}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _log_size(job: Job) -> int:
+    """Return the size of a job's journal, bytes; 0 without one."""
+    return job.dir.log_path.stat().st_size if job.dir.log_path.exists() else 0
+
+
+def _checkpoint_bytes(job: Job) -> int:
+    """Return the bytes of a job's checkpoints, unfinished ones included."""
+    total = 0
+    for path in job.dir.checkpoints.rglob("*"):
+        with suppress(OSError):  # renamed or removed meanwhile
+            total += path.stat().st_size
+    return total
+
+
+def _last_checkpoint(job: Job) -> int:
+    """Return the last step in a checkpoint, from the journal; -1 before there is one."""
+    steps = (event["step"] for event in job.dir.events() if event["event"] == "checkpoint")
+    return max(steps, default=-1)

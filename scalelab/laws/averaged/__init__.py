@@ -1,0 +1,1 @@
+"""The soft-max law averaged over its settings by how each forecast larger compute (law.py)."""

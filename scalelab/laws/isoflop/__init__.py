@@ -1,0 +1,1 @@
+"""Laws of minima: isoFLOP slices, envelopes of curves, and the frontier."""

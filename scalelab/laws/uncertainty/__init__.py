@@ -1,0 +1,1 @@
+"""Uncertainty of a fit: bootstrap, profile likelihood, influence of single runs, choice of law."""

@@ -1,0 +1,1 @@
+"""The choice of N and D: the optimum, and variants under constraints."""

@@ -1,0 +1,1 @@
+"""Costs of a run: budget, memory, layout, time, money and carbon."""

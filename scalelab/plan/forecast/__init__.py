@@ -1,0 +1,1 @@
+"""Frozen forecasts: the file, the expected loss curve, and the ledger of outcomes."""

@@ -1,0 +1,1 @@
+"""Stages whose steps are made by TRL's trainers (extra `post`)."""

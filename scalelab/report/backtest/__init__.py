@@ -1,0 +1,1 @@
+"""The report of a backtest: the board, its figures, and what it rests on."""

@@ -1,0 +1,1 @@
+"""Listings of runs and forecasts."""

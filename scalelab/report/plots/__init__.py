@@ -1,0 +1,1 @@
+"""What all figures share: style, rendering to files, worker processes."""

@@ -1,0 +1,1 @@
+"""Renderers of a Document: terminal text, Markdown, HTML. One file each."""

@@ -1,0 +1,1 @@
+"""The report of a sweep: its plan and its outcome."""

@@ -1,0 +1,1 @@
+"""Studies: every law fitted to the same runs, the hold-out test, the forecast and its verdict."""

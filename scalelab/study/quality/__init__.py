@@ -1,0 +1,1 @@
+"""Quality control of the evidence, before any law is fitted."""

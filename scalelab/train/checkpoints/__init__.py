@@ -1,0 +1,1 @@
+"""Checkpoints of a run: of one process (unsharded) or of many (sharded)."""
