@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scalelab.laws.observations import Observations
 from scalelab.plan.forecast.band import RunCurve
 from scalelab.plan.forecast.frozen import FrozenForecast, freeze, runs_digest
 from scalelab.plan.forecast.gate import gate
+from scalelab.plan.forecast.same import same_forecast
 from scalelab.study.study import study
 
 
@@ -267,3 +269,37 @@ def test_another_loss_of_one_run_is_another_digest():
     other = Observations.of(N, D, np.array([3.0, 2.9 + 1e-12]))
 
     assert runs_digest(one) != runs_digest(other)
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (
+            lambda f: replace(f, loss=f.loss * (1 + 1e-12), quoted=(f.quoted[0] * (1 - 1e-9), f.quoted[1])),
+            True,
+        ),
+        (lambda f: replace(f, created="2027-01-01T00:00:00+00:00", code={}, verdict="In other words."), True),
+        (lambda f: replace(f, override="because"), True),
+        (lambda f: replace(f, loss=f.loss * 1.0001), False),
+        (lambda f: replace(f, quoted=(f.quoted[0], f.quoted[1] * 1.0001)), False),
+        (lambda f: replace(f, evidence={**f.evidence, "digest": "of other runs"}), False),
+        (lambda f: replace(f, evidence={**f.evidence, "n_runs": f.evidence["n_runs"] + 1}), False),
+        (lambda f: replace(f, run="another"), False),
+        (lambda f: replace(f, grade="do not rely"), False),
+        (lambda f: replace(f, wasted=None), False),
+    ],
+    ids=[
+        "last digits",
+        "wording",
+        "reason",
+        "loss",
+        "interval",
+        "evidence",
+        "runs",
+        "run",
+        "grade",
+        "absent",
+    ],
+)
+def test_a_forecast_made_again_is_the_same_up_to_the_last_digits_of_a_fit(frozen, change, same):
+    assert same_forecast(change(frozen), frozen) is same

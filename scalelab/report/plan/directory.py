@@ -11,8 +11,9 @@ from pathlib import Path
 
 from scalelab.errors import PlanError
 from scalelab.files import make_dir, write_text
-from scalelab.plan.forecast.frozen import WITHOUT_RUN, FrozenForecast
+from scalelab.plan.forecast.frozen import FrozenForecast
 from scalelab.plan.forecast.ledger import enter
+from scalelab.plan.forecast.same import same_forecast
 from scalelab.plan.plan import FORECAST_FILE, PLAN_FILE
 from scalelab.plan.planner import PlanResult, plan_name
 from scalelab.plan.run_settings import RUN_FILE, run_yaml_of
@@ -25,8 +26,6 @@ from scalelab.tracking.report_mirror import record_plan
 
 PLANS = Path("plans")
 """Parent of the directories of plans."""
-PROSE = ("verdict", "warnings", "holdout_absent", "band_absent")
-"""Sentences of a forecast. Versions word them differently; the grade and every number are compared."""
 
 
 def write_plan(planned: PlanResult, root: Path, out: Path | None = None) -> tuple[PlanResult, Path]:
@@ -119,7 +118,7 @@ def _named(planned: PlanResult, name: str) -> PlanResult:
 def _kept(planned: PlanResult, existing: FrozenForecast) -> PlanResult:
     """The plan with the forecast that was frozen before, where it has the same numbers; else the plan."""
     can_run = all(refusal.overridable for refusal in planned.not_frozen)
-    return planned.freeze(existing) if can_run and _has_same_numbers(existing, planned.forecast) else planned
+    return planned.freeze(existing) if can_run and same_forecast(existing, planned.forecast) else planned
 
 
 def _refuse_forecast(path: Path, why: str) -> None:
@@ -129,16 +128,3 @@ def _refuse_forecast(path: Path, why: str) -> None:
             where=str(path),
             fix="write this one to another directory: --out DIR",
         )
-
-
-def _has_same_numbers(stored: FrozenForecast, frozen: FrozenForecast) -> bool:
-    """Return whether two forecasts have the same numbers: all but time, version and wording are equal.
-
-    One frozen with a reason (--override) is the same as one that is made without.
-    """
-    stored = replace(stored, created=frozen.created, code=frozen.code)
-    if frozen.override is None:
-        stored = replace(stored, override=None)
-    if stored.schema == WITHOUT_RUN:  # the run's size is in its other fields
-        stored = replace(stored, schema=frozen.schema, run=frozen.run)
-    return replace(stored, **{name: getattr(frozen, name) for name in PROSE}).digest == frozen.digest
