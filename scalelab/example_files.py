@@ -1,7 +1,8 @@
 """Example files of the commands that read a YAML file: where they belong, and how to get them.
 
-They come with the package (scalelab/examples/, the same files as sweeps/ of the repository), so a
-message may name one only where it is there, and otherwise names the command that writes it.
+They come with the package (scalelab/examples/, copies of files in sweeps/: a link is no file once a checkout has
+been packed, mailed or unpacked elsewhere), so a message may name one only where it is there, and otherwise names
+the command that writes it.
 
 Only the standard library and errors are imported.
 """

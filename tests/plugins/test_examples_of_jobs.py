@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import observe
 import pytest
+from in_process import in_process
 
 from scalelab.hardware.layout import Layout
 from scalelab.jobs import EXECUTORS
@@ -58,7 +59,7 @@ def test_the_zoom_conforms(examples):
 
 
 def test_a_design_is_told_results_and_asks_again(world):
-    dry = world("sweep", "journey.yaml", *FINE, "--set", ZOOM, "--dry-run")
+    dry = in_process(world, "sweep", "journey.yaml", *FINE, "--set", ZOOM, "--dry-run")
     assert dry.returncode == 0, dry.stderr
     assert "3 runs" in dry.stdout
     assert "The design adds runs" in dry.stdout

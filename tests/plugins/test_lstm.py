@@ -100,8 +100,9 @@ def results(world, name="journey"):
     return observe.run_results(world.runs / name)
 
 
+@pytest.mark.usefixtures("examples")
 def test_a_dry_run_shows_its_recipe(swept):
-    shown = swept("sweep", "journey.yaml", "--dry-run", *ONE_SLICE)
+    shown = in_process(swept, "sweep", "journey.yaml", "--dry-run", *ONE_SLICE)
 
     assert shown.returncode == 0, shown.stderr
     assert "lstm, N counted as matmul" in shown.stdout
@@ -154,6 +155,7 @@ def test_a_killed_launch_goes_on_to_the_same_last_bit(launched, worlds, killed):
     assert json.loads(path.read_text())["n_resumes"] == 1
 
 
+@pytest.mark.usefixtures("examples")
 @pytest.mark.parametrize(
     ("layout", "word"),
     [
@@ -164,7 +166,7 @@ def test_a_killed_launch_goes_on_to_the_same_last_bit(launched, worlds, killed):
     ],
 )
 def test_a_layout_over_processes_is_refused_by_name(launched, layout, word):
-    done = launched("launch", "plan", "--layout", layout)
+    done = in_process(launched, "launch", "plan", "--layout", layout)
 
     assert done.returncode == 2
     assert f"lstm has no {word} layout" in done.stderr
