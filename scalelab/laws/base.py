@@ -316,6 +316,8 @@ class Law(ABC):
     """The inputs of `loss`: N, D, C and symbols of its columns; empty where it has no `loss`."""
     published: Mapping[str, float] = {}
     """Constants from the literature, for simulation and comparison; the source says whose."""
+    signed: frozenset[str] = frozenset()
+    """Its constants that may be zero or negative; the others are positive."""
     least_budgets: int = 3
     """Budgets below which a hold-out would test another form of the law than the one in use."""
     least_runs: int = 0

@@ -25,7 +25,9 @@ TRUTH = {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37}
 ALLOTS = [
     name
     for name in LAWS
-    if issubclass(LAWS[name], Formula) and {"N", "D"} <= set(LAWS[name].uses) and "S" not in LAWS[name].uses
+    if issubclass(LAWS[name], Formula)
+    and {"N", "D"} <= set(LAWS[name].uses) <= {"N", "D", "U"}
+    and LAWS[name]().optimum(LAWS[name].published, np.array(1e21), TokenCost(6.0, 0.0, 0.0)) is not None
 ]
 
 
@@ -55,6 +57,14 @@ def test_the_truth_found_by_search_is_the_laws_own_optimum(name):
 
         assert close(known.truth(C).N, own.N, 1e-5)
         assert known.exponent(C) == pytest.approx(float(known.law.exponents(known.params)["a"]), abs=1e-5)
+
+
+def test_constants_that_may_be_negative_are_those_that_the_law_says():
+    assert KnownLaw.of("farseer").loss(np.array(1e9), np.array(2e10)) > 0
+    with pytest.raises(DataError, match=r"alpha = nan(.|\n)*give a finite number"):
+        KnownLaw.of("farseer", {"alpha": np.nan})
+    with pytest.raises(DataError, match=r"alpha = -1(.|\n)*give a positive, finite number"):
+        KnownLaw.of("chinchilla", {"alpha": -1.0})
 
 
 @pytest.mark.parametrize("name", ["kaplan_n", "kaplan_d"])

@@ -58,6 +58,7 @@ class Farseer(Formula):
     )
     source = "Li et al. 2025, arXiv:2506.10972"
     names = NAMES
+    signed = frozenset(NAMES)
     uses = ("N", "D")
     least_runs = LEAST_RUNS
     published = {

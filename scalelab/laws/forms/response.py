@@ -57,6 +57,7 @@ class Response(Law):
     )
     source = "Li et al. 2025, arXiv:2503.04715; Hoffmann et al. 2022, arXiv:2203.15556"
     columns = (LEARNING_RATE, BATCH)
+    signed = frozenset(("lr_N", "lr_D", "batch_N", "batch_D", "k_both"))
     uses = ("N", "D", *SETTINGS)
     names = (*SURFACE, *RULES, *COSTS)
     published = {

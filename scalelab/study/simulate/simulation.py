@@ -81,8 +81,8 @@ class KnownLaw:
         known = {name: float(every.get(name, np.nan)) for name in law.names}
         settings = {**known, "epochs": epochs, "batch_tokens": 1.0 if batch_tokens is None else batch_tokens}
         for name, value in settings.items():
-            if not (np.isfinite(value) and value > 0):
-                fix = "give a positive, finite number"
+            if not (np.isfinite(value) and (value > 0 or name in law.signed)):
+                fix = f"give a {'finite' if name in law.signed else 'positive, finite'} number"
                 raise DataError(f"{name} = {value}", where="the law of a simulation", fix=fix)
         if epochs < 1:
             fix = "use 1 or more"
