@@ -19,6 +19,7 @@ import numpy as np
 
 from scalelab.backtest.base import Answer, AnsweredCase, ForecastMethod, Recalibration
 from scalelab.laws.observations import Array
+from scalelab.laws.weighted_quantile import weighted_quantile
 
 SMALLEST = 1e-12
 """Distance of an end from the forecast below which an interval has no width to scale."""
@@ -51,19 +52,6 @@ def rescaled(others: Sequence[AnsweredCase]) -> Recalibration:
     loss = [_factor(others, k, level, _loss_misses) for k, level in enumerate(levels)]
     sizes = [_factor(others, k, level, _size_misses) for k, level in enumerate(levels)]
     return lambda answer: answer.scaled(loss, sizes)
-
-
-def weighted_quantile(values: Array, weights: Array, level: float) -> float:
-    """Return the least value below or at which the share `level` of the weight lies.
-
-    Args:
-        values: Shape (n,).
-        weights: Of each, positive.
-        level: 0 to 1.
-    """
-    order = np.argsort(values, kind="stable")
-    share = np.cumsum(weights[order]) / weights.sum()
-    return float(values[order][min(int(np.searchsorted(share, level - 1e-12)), len(values) - 1)])
 
 
 def _factor(

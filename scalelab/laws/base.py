@@ -40,6 +40,19 @@ class Optimum:
     D: Array
     L: Array
 
+    @classmethod
+    def writable(cls, C: Array | float, N: Array, D: Array, L: Array) -> "Optimum":
+        """Return the optimum, with NaN where a search for it ended at no number that can be written down.
+
+        Args:
+            C: Training FLOPs.
+            N: Parameters.
+            D: Training tokens.
+            L: Loss there, nats per token.
+        """
+        held = np.isfinite(L) & (N > 1e-100) & (D > 1e-100) & (N < 1e100) & (D < 1e100)
+        return cls(np.asarray(C), *(np.where(held, value, np.nan)[()] for value in (N, D, L)))
+
 
 @dataclass(frozen=True)
 class Convergence:

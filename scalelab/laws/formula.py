@@ -56,13 +56,13 @@ class Formula(Law):
     def bind(self, runs: Observations) -> Surface:
         """The formula at these runs, ready for a search."""
 
-    @abstractmethod
     def exponents(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Powers a and b of N* and D* for C = 6 N D; empty for a law that allots nothing."""
+        """Powers a and b of N* and D* for C = 6 N D; empty unless the law allots compute."""
+        return {}
 
-    @abstractmethod
     def optimum(self, params: Mapping[str, Any], C: Array, cost: TokenCost) -> Optimum | None:
-        """The compute-optimal point of formulas with these constants; None: it has none."""
+        """The compute-optimal point of formulas with these constants; None unless the law allots compute."""
+        return None
 
     @abstractmethod
     def caveats(self, runs: Observations, params: Mapping[str, float]) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from scalelab.laws.observations import Array, Observations
+from scalelab.laws.weighted_quantile import weighted_quantile
 
 LEAST_RUNS = 8
 """Runs of different settings below which no surface is fitted."""
@@ -112,7 +113,7 @@ def lowest_point(x: Array, log_loss: Array, weight: Array, names: tuple[str, ...
             reach = max(reach, 1.2 * np.sort(excess[_first(which)])[min(least, len(tried) - 1)])
             near = weight * np.clip(1 - (excess / reach) ** 2, 0, None) ** 2
         error = log_loss - X @ coefs
-        scale = max(1.4826 * _median(np.abs(error), near * kept), 1e-12)
+        scale = max(1.4826 * weighted_quantile(np.abs(error), near * kept, 0.5), 1e-12)
         far = error > FAR * scale
         kept = np.where(far, (FAR * scale / np.where(far, error, 1.0)) ** 2, 1.0)
         if turn > WIDE_ROUNDS and found is not None and np.allclose(coefs, found, rtol=0, atol=1e-9):
@@ -147,13 +148,6 @@ def lowest_point(x: Array, log_loss: Array, weight: Array, names: tuple[str, ...
 def _first(which: Array) -> Array:
     """The first run of each setting."""
     return np.unique(which, return_index=True)[1]
-
-
-def _median(values: Array, weight: Array) -> float:
-    """The weighted median."""
-    order = np.argsort(values, kind="stable")
-    total = np.cumsum(weight[order])
-    return float(values[order][np.searchsorted(total, total[-1] / 2)])
 
 
 def _terms(z: Array) -> Array:

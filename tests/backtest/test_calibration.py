@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from scalelab.backtest.base import LEVELS, Answer, AnsweredCase, ForecastMethod
-from scalelab.backtest.calibration import left_out, rescaled, weighted_quantile
+from scalelab.backtest.calibration import left_out, rescaled
 
 NONE = np.zeros(0)
 
@@ -104,9 +104,3 @@ def test_a_method_without_constants_is_scored_once():
 
 def test_one_family_alone_cannot_be_left_out():
     assert left_out(Frozen(), {"x": answered("a", [0.1])}) is None
-
-
-def test_a_weighted_quantile_counts_weight():
-    values, weights = np.array([3.0, 1.0, 2.0]), np.array([1.0, 1.0, 2.0])
-
-    assert [weighted_quantile(values, weights, level) for level in (0.25, 0.5, 0.75, 0.76)] == [1, 2, 2, 3]

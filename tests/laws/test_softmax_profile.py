@@ -5,8 +5,9 @@ import pytest
 
 from scalelab.laws import levenberg
 from scalelab.laws.averaged.law import Averaged
-from scalelab.laws.forms.softmax import Softmax, coarse_ends
+from scalelab.laws.forms.softmax import Softmax
 from scalelab.laws.forms.softmax_profile import ProfileCurve, crossings
+from scalelab.laws.forms.softmax_search import coarse_ends
 from scalelab.laws.observations import Observations
 from scalelab.laws.uncertainty.profile_likelihood import profile
 from scalelab.testing.figures import check_figure
@@ -47,7 +48,7 @@ def test_each_value_is_the_best_of_many_starts(fit, name):
     values = int(np.argmin(curve.statistic)) + np.array([-5, -3, 3, 5])
     rises = []
     for k in values:
-        starts = np.vstack([fit.theta, coarse_ends(surface)[:12]])
+        starts = np.vstack([fit.theta, coarse_ends([surface])[0, :12]])
         starts[:, held] = surface.theta({**fit.params, name: curve.value[k]})[held]
         ends = levenberg.descend(surface, starts, delta=surface.delta, prior=fit.prior, steps=200, fixed=held)
         rises.append(ends.objective.min() - fit.scaled * surface.delta**2)

@@ -25,10 +25,9 @@ from typing import Any
 import numpy as np
 
 from scalelab.laws.averaged.origins import Origin, rate, splits, weights
-from scalelab.laws.averaged.settings import fit_settings
 from scalelab.laws.base import Bend, Convergence, Law, LawFigure, LawFit, Optimum, Replicates
 from scalelab.laws.description import Fact, FitContext
-from scalelab.laws.forms.softmax import LEAST_RUNS, REFIT_STEPS, Softmax, SoftmaxFit
+from scalelab.laws.forms.softmax import LEAST_RUNS, REFIT_STEPS, Softmax, SoftmaxFit, fit_together
 from scalelab.laws.forms.softmax_profile import profile_figure
 from scalelab.laws.forms.softmax_surface import NAMES
 from scalelab.laws.formula import HUBER_DELTA
@@ -89,7 +88,7 @@ class Averaged(Law):
     def _members(self, runs: Observations, cost: TokenCost) -> tuple[SoftmaxFit, ...]:
         """Every setting fitted to the runs that count."""
         part = runs.take(self.settings[0].used(runs))
-        return fit_settings(self.settings, part, len(runs), cost)
+        return fit_together(self.settings, part, len(runs), cost)
 
     def _asked(self, runs: Observations) -> list[Origin]:
         """The tests inside the evidence."""

@@ -29,12 +29,10 @@ from typing import Any
 import numpy as np
 
 from scalelab.errors import FitError
-from scalelab.laws.base import Optimum
 from scalelab.laws.columns import UNIQUE_TOKENS
 from scalelab.laws.formula import HUBER_DELTA, Formula
 from scalelab.laws.observations import Array, Observations
 from scalelab.laws.solver import Surface
-from scalelab.laws.token_cost import TokenCost
 
 NAMES = ("E", "L0", "A", "alpha", "B", "beta", "K", "gamma", "delta")
 EXPONENTS = (0.01, 4.0)
@@ -88,12 +86,6 @@ class Bounded(Formula):
                 fix="add runs of several epochs (n_tokens_unique below n_tokens), or fit the chinchilla law",
             )
         return BoundedSurface.of(runs, self.huber_delta)
-
-    def exponents(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        return {}
-
-    def optimum(self, params: Mapping[str, Any], C: Array, cost: TokenCost) -> Optimum | None:
-        return None
 
     def caveats(self, runs: Observations, params: Mapping[str, float]) -> tuple[str, ...]:
         found = ["it allots no compute: its best size depends on the unique tokens"]

@@ -96,8 +96,7 @@ def _root(params: Mapping[str, Any], C: Array, cost: TokenCost) -> Optimum:
     N = np.exp(x)
     D = C / cost(N)
     L = E + A / N**alpha + B / D**beta
-    held = np.isfinite(L) & (N > 1e-100) & (D > 1e-100) & (N < 1e100) & (D < 1e100)
-    return Optimum(np.asarray(C), *(np.where(held, value, np.nan)[()] for value in (N, D, L)))
+    return Optimum.writable(C, N, D, L)
 
 
 @dataclass(frozen=True, eq=False)

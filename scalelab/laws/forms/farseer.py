@@ -36,12 +36,10 @@ from numpy.polynomial.polynomial import polyval
 
 from scalelab.errors import FitError
 from scalelab.laws import solver
-from scalelab.laws.base import Optimum
 from scalelab.laws.forms.chinchilla import ThreeTermSurface
 from scalelab.laws.formula import HUBER_DELTA, Formula
 from scalelab.laws.observations import Array, Observations
 from scalelab.laws.solver import Surface
-from scalelab.laws.token_cost import TokenCost
 
 NAMES = ("S", "s", "q", "Q", "B", "beta", "R", "A", "alpha")
 LEAST_RUNS, LEAST_SIZES = 60, 6
@@ -94,12 +92,6 @@ class Farseer(Formula):
                 fix="add runs, or fit a law of fewer constants, such as chinchilla",
             )
         return FarseerSurface.of(runs, self.huber_delta)
-
-    def exponents(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        return {}
-
-    def optimum(self, params: Mapping[str, Any], C: Array, cost: TokenCost) -> Optimum | None:
-        return None
 
     def caveats(self, runs: Observations, params: Mapping[str, float]) -> tuple[str, ...]:
         return ("it predicts the loss of runs; its N* is known to be wrong, so it allots no compute",)

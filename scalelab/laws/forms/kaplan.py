@@ -86,8 +86,7 @@ def _root(params: Mapping[str, Any], C: Array, cost: TokenCost) -> Optimum:
     N = np.exp(x)
     D = C / cost(N)
     L = np.exp(alpha_D * np.logaddexp(k * (np.log(N_c) - x), np.log(D_c / D)))
-    held = np.isfinite(L) & (N > 1e-100) & (D > 1e-100) & (N < 1e100) & (D < 1e100)
-    return Optimum(np.asarray(C), *(np.where(held, value, np.nan)[()] for value in (N, D, L)))
+    return Optimum.writable(C, N, D, L)
 
 
 @dataclass(frozen=True, eq=False)

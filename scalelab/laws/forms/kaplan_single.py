@@ -23,7 +23,6 @@ import numpy as np
 from scalelab.laws.formula import HUBER_DELTA, Formula
 from scalelab.laws.observations import Array, Observations
 from scalelab.laws.solver import Surface
-from scalelab.laws.token_cost import TokenCost
 
 EXPONENTS = (0.01, 3.0)  # below, N_c is beyond floating point; ends on them are reported
 ABUNDANT = 0.01  # share of the loss that an abundant input may still move
@@ -48,12 +47,6 @@ class KaplanN(Formula):
     def bind(self, runs: Observations) -> "LineSurface":
         return LineSurface.of(np.log(runs.N), runs, self.huber_delta, self.names)
 
-    def exponents(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        return {}
-
-    def optimum(self, params: Mapping[str, Any], C: Array, cost: TokenCost) -> None:
-        return None
-
     def caveats(self, runs: Observations, params: Mapping[str, float]) -> tuple[str, ...]:
         return _caveats("N", runs.N, "D", runs.D, runs.L)
 
@@ -76,12 +69,6 @@ class KaplanD(Formula):
 
     def bind(self, runs: Observations) -> "LineSurface":
         return LineSurface.of(np.log(runs.D), runs, self.huber_delta, self.names)
-
-    def exponents(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        return {}
-
-    def optimum(self, params: Mapping[str, Any], C: Array, cost: TokenCost) -> None:
-        return None
 
     def caveats(self, runs: Observations, params: Mapping[str, float]) -> tuple[str, ...]:
         return _caveats("D", runs.D, "N", runs.N, runs.L)

@@ -149,8 +149,7 @@ def _root(params: Mapping[str, Any], C: Array, cost: TokenCost, law: KaplanSteps
             break
     N, L = np.exp(x), np.exp(ln_L)
     D = C / cost(N)
-    held = np.isfinite(L) & (N > 1e-100) & (D > 1e-100) & (N < 1e100) & (D < 1e100)
-    return Optimum(np.asarray(C), *(np.where(held, value, np.nan)[()] for value in (N, D, L)))
+    return Optimum.writable(C, N, D, L)
 
 
 @dataclass(frozen=True, eq=False)

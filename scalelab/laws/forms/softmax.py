@@ -22,11 +22,11 @@ few runs E and the exponents run to their bounds without the prior; on many it m
 Source: arXiv:2608.07222; the priors and the share of the compute are this project's, chosen on public
 tables (analysis/backtest.md).
 
-Not here: its average over several settings (averaged/), the search (levenberg.py), profiles of E and k
-(softmax_profile.py).
+Not here: its average over several settings (averaged/), the stages of the search (softmax_search.py),
+profiles of E and k (softmax_profile.py).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -35,11 +35,12 @@ import numpy as np
 
 from scalelab.errors import FitError
 from scalelab.laws import levenberg
-from scalelab.laws.base import Convergence, LawFigure, Optimum, Replicates
+from scalelab.laws.base import LawFigure, Optimum, Replicates
 from scalelab.laws.description import Fact, FitContext
 from scalelab.laws.forms.chinchilla import Chinchilla
 from scalelab.laws.forms.softmax_profile import ConstantProfile, profile_constants, profile_figure
-from scalelab.laws.forms.softmax_surface import NAMES, SoftmaxSurface, soft_maximum, weighted_median
+from scalelab.laws.forms.softmax_search import KEPT, coarse_ends, search
+from scalelab.laws.forms.softmax_surface import NAMES, SoftmaxSurface, soft_maximum
 from scalelab.laws.formula import HUBER_DELTA, Formula, FormulaFit
 from scalelab.laws.levenberg import LevenbergEnds, Prior
 from scalelab.laws.observations import Array, Observations
@@ -47,12 +48,7 @@ from scalelab.laws.token_cost import TokenCost
 
 LEAST_RUNS, LEAST_LEVELS = 8, 3
 """Runs, and sizes and token counts, below which the law is refused."""
-LEAST_NOISE = 1e-5
-"""Noise of ln L that is assumed at the least: losses are printed to about as many digits."""
-COARSE_DELTA, COARSE_STEPS = 0.01, 12  # of the search from every start
-KEPT, FIRST = 4, 2  # starts that are searched to the end, and those that show the noise first
-FIRST_STEPS, LAST_STEPS, REFIT_STEPS = 40, 1000, 200  # of the first fit, the last, and one replicate
-SAME = 1e-4  # share of the best objective within which two ends agree
+REFIT_STEPS = 200  # of one replicate
 OPEN = frozenset({"E", "k"})
 """Constants that may end at a bound: no floor in sight, or a bend sharper than the runs show."""
 
@@ -124,18 +120,7 @@ class Softmax(Formula):
         self.refuse(runs)
         cost = TokenCost.of(runs)
         part = runs.take(self.used(runs))
-        surface = self.bind(part)
-        starts = coarse_ends(surface)
-        noise = noise_of(surface, starts, part)
-        prior = self.prior(surface, noise)
-        ends = levenberg.descend(
-            surface, starts[:KEPT], delta=self.huber_delta, prior=prior, steps=LAST_STEPS
-        )
-        theta, found = best_end(surface, ends)
-        scaled = float(ends.objective.min()) / self.huber_delta**2
-        return SoftmaxFit(
-            self, part, surface, theta, scaled, found, cost, prior=prior, noise=noise, total=len(runs)
-        )
+        return fit_together((self,), part, len(runs), cost)[0]
 
     def prior(self, surface: SoftmaxSurface, noise: float) -> Prior:
         """The prior in the unit of squared errors of ln L.
@@ -174,38 +159,33 @@ def compute_weights(runs: Observations, power: float) -> Array:
     return runs.weight * weight * runs.weight.sum() / np.sum(runs.weight * weight)
 
 
-def coarse_ends(surface: SoftmaxSurface) -> Array:
-    """Where the likeliest starts stand after a few steps, best first, shape (s, 6)."""
-    ends = levenberg.descend(surface, surface.starts(), delta=COARSE_DELTA, steps=COARSE_STEPS)
-    return ends.theta[ends.order]
+def fit_together(
+    laws: Sequence[Softmax], part: Observations, total: int, cost: TokenCost
+) -> tuple["SoftmaxFit", ...]:
+    """The fit of every law, all to the same runs.
 
-
-def noise_of(surface: SoftmaxSurface, starts: Array, runs: Observations) -> float:
-    """Standard deviation of ln L around a fit without a prior, robust, at least LEAST_NOISE."""
-    first = levenberg.descend(surface, starts[:FIRST], delta=surface.delta, steps=FIRST_STEPS)
-    return noise_around(surface, first.theta[first.order[0]], runs)
-
-
-def noise_around(surface: SoftmaxSurface, theta: Array, runs: Observations) -> float:
-    """Standard deviation of ln L around theta (6,), robust, at least LEAST_NOISE."""
-    error = np.abs(surface.at(theta[None])[0][0] - surface.target)
-    count = float(runs.weight.sum())
-    spare = max(count - len(NAMES), 1.0)
-    return max(1.4826 * weighted_median(error, runs.weight) * float(np.sqrt(count / spare)), LEAST_NOISE)
-
-
-def best_end(surface: SoftmaxSurface, ends: LevenbergEnds) -> tuple[Array, Convergence]:
-    """The best end, and what all ends together say about it."""
-    best = int(ends.order[0])
-    theta, objective = ends.theta[best], ends.objective[best]
-    same = float(
-        np.mean(ends.objective <= objective * (1 + SAME) + 1e-9 * surface.delta**2 * surface.target.size)
+    Args:
+        laws: Laws that agree in their share of the runs and in huber_delta.
+        part: Runs that count.
+        total: Runs that were handed over.
+        cost: FLOPs per token.
+    """
+    ends = search(laws, part)
+    return tuple(
+        SoftmaxFit(
+            law,
+            part,
+            end.surface,
+            end.theta,
+            end.scaled,
+            end.solver,
+            cost,
+            prior=end.prior,
+            noise=end.noise,
+            total=total,
+        )
+        for law, end in zip(laws, ends, strict=True)
     )
-    span = 1e-9 * (surface.high - surface.low)
-    stuck = (theta <= surface.low + span) | (theta >= surface.high - span)
-    at_bound = tuple(name for name, at in zip(surface.coordinates, stuck, strict=True) if at)
-    converged = bool(ends.converged[best])
-    return theta, Convergence(len(ends.objective), same, float(ends.gradient_norm[best]), at_bound, converged)
 
 
 def _optimum(params: Mapping[str, Any], C: Array, cost: TokenCost) -> Optimum:
@@ -225,8 +205,7 @@ def _optimum(params: Mapping[str, Any], C: Array, cost: TokenCost) -> Optimum:
     N = np.exp(ln_N)
     D = C / cost(N)
     L = E + np.exp(soft_maximum(lA - alpha * ln_N, lB - beta * np.log(D), k)[1])
-    held = np.isfinite(L) & (N > 1e-100) & (D > 1e-100) & (N < 1e100) & (D < 1e100)
-    return Optimum(np.asarray(C), *(np.where(held, value, np.nan)[()] for value in (N, D, L)))
+    return Optimum.writable(C, N, D, L)
 
 
 @dataclass(frozen=True, eq=False)
@@ -328,7 +307,7 @@ class SoftmaxFit(FormulaFit):
         """Profiles of E and k; None for a fit that is broken, or that the runs cannot contradict."""
         if self.broken:
             return None
-        starts = coarse_ends(self.surface)[:KEPT]
+        starts = coarse_ends([self.surface])[0, :KEPT]
         return profile_constants(self.surface, self.theta, self.prior, starts)
 
     def profiles(self, target: float, level: float) -> dict[str, list[float | None]] | None:

@@ -9,7 +9,7 @@ L_min is the lowest loss in evidence. All derivatives of ln G are bounded: d ln 
 (1 - p) z. The exponents of the loss are alpha and beta themselves, whatever k is, so that softness and
 exponents do not trade off against one another.
 
-Not here: which runs count and how noisy they are (softmax.py), the search (levenberg.py).
+Not here: which runs count (softmax.py), how noisy they are and the search (softmax_search.py).
 """
 
 from collections.abc import Mapping
@@ -21,6 +21,7 @@ from scipy.special import expit
 
 from scalelab.laws.observations import Array, Observations
 from scalelab.laws.solver import Surface, by_differences
+from scalelab.laws.weighted_quantile import weighted_median
 
 NAMES = ("E", "A", "B", "alpha_N", "alpha_D", "k")
 LOW = np.array([-12, np.log(0.01), -12, np.log(0.01), np.log(0.04), -6.0])
@@ -177,13 +178,3 @@ def soft_maximum(x: Array, z: Array, k: Array) -> tuple[Array, Array]:
     """The share of x in the soft maximum of x and z, and k logaddexp(x / k, z / k); broadcast."""
     apart = (x - z) / k
     return expit(apart), np.maximum(x, z) + k * np.log1p(np.exp(-np.abs(apart)))
-
-
-def weighted_median(values: Array, weight: Array) -> float:
-    """Middle of the values, a value of weight 2 counting as two."""
-    order = np.argsort(values, kind="stable")
-    upto = np.cumsum(weight[order])
-    half = upto[-1] / 2
-    low = values[order][np.searchsorted(upto, half * (1 - 1e-12))]
-    high = values[order][min(np.searchsorted(upto, half * (1 + 1e-12), side="right"), len(values) - 1)]
-    return float((low + high) / 2)
