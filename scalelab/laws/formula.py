@@ -29,6 +29,7 @@ from scalelab.laws.token_cost import TokenCost
 from scalelab.laws.uncertainty.bend import bends
 from scalelab.laws.uncertainty.influence import influence
 from scalelab.laws.uncertainty.profile_likelihood import profiles
+from scalelab.laws.uncertainty.refits import Refits, SurfaceRefits
 from scalelab.laws.uncertainty.resampling_units import ResamplingUnits, resampling_units
 
 HUBER_DELTA = 1e-3
@@ -320,6 +321,11 @@ class FormulaFit(LawFit):
 
     def bends(self) -> tuple[Bend, ...]:
         return bends(self) if self.is_surface and self.cost is not None and not self.broken else ()
+
+    @property
+    def refits(self) -> Refits:
+        """What makes the fit again with other weights of its runs."""
+        return SurfaceRefits(self)
 
     def influence(self) -> tuple[Influence, ...] | None:
         return influence(self) if self.exponents and not self.broken else None

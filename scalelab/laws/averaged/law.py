@@ -17,7 +17,7 @@ doi:10.1057/jors.1969.103. The settings were chosen on public tables (analysis/b
 Not here: the law that is averaged (forms/softmax.py), intervals for a target (uncertainty/conformal.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 
 from scalelab.laws.averaged.origins import Origin, rate, splits, weights
+from scalelab.laws.averaged.refits import AverageRefits
 from scalelab.laws.base import Bend, Convergence, Law, LawFigure, LawFit, Optimum, Replicates
-from scalelab.laws.description import Fact, FitContext
+from scalelab.laws.description import Fact, FitContext, Influence
 from scalelab.laws.forms.softmax import LEAST_RUNS, REFIT_STEPS, Softmax, SoftmaxFit, fit_together
 from scalelab.laws.forms.softmax_profile import profile_figure
 from scalelab.laws.forms.softmax_surface import NAMES
@@ -34,6 +35,7 @@ from scalelab.laws.formula import HUBER_DELTA
 from scalelab.laws.observations import Array, Observations
 from scalelab.laws.token_cost import TokenCost
 from scalelab.laws.uncertainty.conformal import CalibratedWidth, calibrated_width
+from scalelab.laws.uncertainty.influence import influence
 from scalelab.laws.uncertainty.resampling_units import ResamplingUnits, resampling_units
 from scalelab.units import sci
 
@@ -73,6 +75,10 @@ class Averaged(Law):
 
     def quick(self) -> "Averaged":
         return replace(self, weighed=False)
+
+    @property
+    def quick_differs(self) -> str | None:
+        return "all settings count the same" if self.weighed else None
 
     def fit(self, runs: Observations) -> "AveragedFit":
         self.settings[0].refuse(runs)
@@ -239,6 +245,26 @@ class AveragedFit(LawFit):
             optimum=lambda C: self._optimum(values, np.full(len(a), float(C))),
             notes=self.units.notes,
         )
+
+    @property
+    def refits(self) -> AverageRefits:
+        """What makes the fit again with other weights of its runs; its settings keep their weights."""
+        counted = [k for k, weight in enumerate(self.weights) if weight > 0]
+        weights = self.weights[counted]
+
+        def named(values: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+            a = weights @ np.array([each["a"] for each in values])
+            constants = {
+                _numbered(name, k): each[name]
+                for k, each in zip(counted, values, strict=True)
+                for name in NAMES
+            }
+            return {"a": a, "b": 1 - a, **constants}
+
+        return AverageRefits([self.members[k].refits for k in counted], weights, named)
+
+    def influence(self) -> tuple[Influence, ...] | None:
+        return None if self.broken else influence(self)
 
     def bends(self) -> tuple[Bend, ...]:
         """Those of one soft-max law fitted to all runs: the half that counts shows a bend half as well."""

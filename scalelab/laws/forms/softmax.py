@@ -45,6 +45,7 @@ from scalelab.laws.formula import HUBER_DELTA, Formula, FormulaFit
 from scalelab.laws.levenberg import LevenbergEnds, Prior
 from scalelab.laws.observations import Array, Observations
 from scalelab.laws.token_cost import TokenCost
+from scalelab.laws.uncertainty.refits import RunWeights, SurfaceRefits
 
 LEAST_RUNS, LEAST_LEVELS = 8, 3
 """Runs, and sizes and token counts, below which the law is refused."""
@@ -283,8 +284,15 @@ class SoftmaxFit(FormulaFit):
             notes=units.notes,
         )
 
-    def influence(self) -> None:
-        """None: a refit without single runs would have to choose anew which runs count."""
+    @property
+    def refits(self) -> SurfaceRefits:
+        """See `FormulaFit`; the prior and the runs that count stay."""
+
+        def by(starts: Array, weights: RunWeights) -> tuple[Array, Array]:
+            ends = self.refitted(starts, weights, REFIT_STEPS)
+            return ends.theta, ends.converged
+
+        return SurfaceRefits(self, self.prior, by)
 
     def facts(self, context: FitContext) -> tuple[Fact, ...]:
         law = self.law

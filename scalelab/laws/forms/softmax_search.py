@@ -36,7 +36,7 @@ class SearchedSoftmax(Protocol):
 
     @property
     def power(self) -> float:
-        """p of the weight (C / C_max)^p of a run."""
+        """Power of the weight (C / C_max)^power of a run."""
 
     @property
     def huber_delta(self) -> float:

@@ -3,9 +3,10 @@
     shift_i = a(without run i) - a           each run, or each group of runs that share luck
     shift_O = a(without all of O) - a        O the runs that the law cannot explain
 
-The law is fitted again without each run, from the fit itself, all at once. Beyond EXACT runs one
+The law is fitted again without each run, from the fit itself, all at once. Beyond EXACT searches one
 Newton step stands for the refit: H^-1 g_i, with H the Hessian at the optimum and g_i the run's
-share of the gradient (the infinitesimal jackknife).
+share of the gradient (the infinitesimal jackknife). A law to which only some runs count is fitted
+again to the others of these: nothing takes the place of a run that is left out.
 
 Outliers hide each other: without one of five the other four still hold the fit. So O is found
 by peeling. Leave out every run whose error is above FAR robust standard deviations and by LEAST of its
@@ -22,15 +23,17 @@ rejection by a robust fit, Rousseeuw & Leroy 1987, chapters 1 and 5. The bounds 
 Not here: runs that their slice contradicts, whatever the law (outliers.py, study/quality/).
 """
 
+from collections.abc import Mapping
+from typing import Protocol
+
 import numpy as np
 
-from scalelab.laws import solver
 from scalelab.laws.base import LawFit
 from scalelab.laws.description import Influence
-from scalelab.laws.observations import Array
-from scalelab.laws.solver import FittedFormula
+from scalelab.laws.observations import Array, Observations
+from scalelab.laws.uncertainty.refits import Refits
 
-EXACT = 500  # runs; a refit without each costs n^2, a tenth of a second at these
+EXACT = 500  # searches; a refit without each of n runs costs n^2, a tenth of a second at these
 FAR = 8.0  # robust standard deviations; heavy tails (Student's t, 3 degrees) rarely reach it
 LEAST = 0.015  # share of the loss, at the least: below it nothing is called an outlier
 MOST = 0.25  # share of the runs; where more are outliers, the law and not the runs is at fault
@@ -39,7 +42,17 @@ FAIR = 8.0  # times 1/sqrt(m), a run's fair share of the SE; .05 of clean sweeps
 TELLING = 0.5  # standard errors of a; below it the intervals have room for the shift
 
 
-def influence(fit: FittedFormula, count: int = 5) -> tuple[Influence, ...]:
+class InfluencedFit(Protocol):
+    """A fit that can be made again without some of its runs."""
+
+    runs: Observations
+    params: Mapping[str, float]
+    exponents: Mapping[str, float]
+    broken: tuple[str, ...]
+    refits: Refits
+
+
+def influence(fit: InfluencedFit, count: int = 5) -> tuple[Influence, ...]:
     """The outliers together, if there are any, and the `count` runs or groups that move a most.
 
     Empty where the law allots nothing, or where the fit itself is not to be relied on.
@@ -50,7 +63,7 @@ def influence(fit: FittedFormula, count: int = 5) -> tuple[Influence, ...]:
     order, sizes = np.argsort(group, kind="stable"), np.bincount(group)
     members = np.split(order, np.cumsum(sizes)[:-1])
     everyone = np.ones(len(fit.runs), bool)
-    shifts = _shifts(fit, _without_each(fit, fit.theta, members, everyone))
+    shifts = _shifts(fit, _without_each(fit, fit.refits.place, members, everyone))
     a = np.nan_to_num(shifts["a"])
     m = len(a)
     errors = np.abs(a) / np.maximum(np.sqrt(np.sum(a**2) - a**2), 1e-12)
@@ -66,7 +79,7 @@ def influence(fit: FittedFormula, count: int = 5) -> tuple[Influence, ...]:
                 misses=(),
                 errors=float(errors[k]),
                 telling=bool(errors[k] > max(TELLING, FAIR / np.sqrt(m))),
-                exact=m <= EXACT,
+                exact=m * fit.refits.searches <= EXACT,
             )
         )
     return tuple(found)
@@ -96,13 +109,13 @@ def report_influence(found: tuple[Influence, ...], fit: LawFit) -> tuple[str, ..
     return tuple(lines)
 
 
-def _without_each(fit: FittedFormula, theta: Array, members: list[Array], kept: Array) -> Array:
+def _without_each(fit: InfluencedFit, theta: Array, members: list[Array], kept: Array) -> Array:
     """The constants of a fit to the kept runs without each of the members, shape (m, p).
 
     `theta` is the fit to the kept runs. NaN where a search finds no rest.
     """
-    if len(members) > EXACT:
-        return _newton(fit, theta, members, kept)
+    if len(members) * fit.refits.searches > EXACT:
+        return fit.refits.step_without(theta, members, kept)
 
     def weights(first: int, last: int) -> Array:
         found = np.tile(kept.astype(float), (last - first, 1))
@@ -110,50 +123,29 @@ def _without_each(fit: FittedFormula, theta: Array, members: list[Array], kept: 
             found[row - first, members[row]] = 0
         return found
 
-    ends = solver.search(fit.surface, np.tile(theta, (len(members), 1)), weights, damping=1e-4)
-    return np.where(ends.converged[:, None], ends.theta, np.nan)
+    return fit.refits.again(np.tile(theta, (len(members), 1)), weights)
 
 
-def _newton(fit: FittedFormula, theta: Array, members: list[Array], kept: Array) -> Array:
-    """Return the refits by one step: theta + H^-1 g, with g the gradient of the runs left out."""
-    surface, at = fit.surface, theta[None]
-    value, slope = surface.at(at)
-    miss = (value - surface.target) / surface.delta
-    pull = np.clip(miss, -1, 1) if surface.robust else miss
-    weight = surface.weight * kept
-    inside = weight * (np.abs(miss) < 1) if surface.robust else weight
-    hessian = (slope[0] * inside) @ slope[0].T / surface.delta**2
-    hessian = hessian + surface.hessian(at, slope, weight * pull)[0] / surface.delta
-    gradient = (slope[0] * (weight * pull))[:, np.concatenate(members)] / surface.delta
-    ends = np.cumsum([0, *map(len, members[:-1])])
-    return theta + np.linalg.lstsq(hessian, np.add.reduceat(gradient, ends, axis=1), rcond=None)[0].T
-
-
-def _shifts(fit: FittedFormula, theta: Array) -> dict[str, Array]:
+def _shifts(fit: InfluencedFit, theta: Array) -> dict[str, Array]:
     """Change of every exponent and constant at theta (m, p)."""
-    with np.errstate(all="ignore"):
-        constants = fit.surface.constants(theta)
-        there = {**fit.law.exponents(constants), **constants}
     here = {**fit.exponents, **fit.params}
-    return {k: np.broadcast_to(v, len(theta)) - here[k] for k, v in there.items()}
+    return {name: value - here[name] for name, value in fit.refits.values(theta).items()}
 
 
-def _misses(fit: FittedFormula, theta: Array) -> tuple[Array, Array]:
+def _misses(fit: InfluencedFit, theta: Array) -> tuple[Array, Array]:
     """Errors in robust standard deviations, and as shares of the loss; shape (n,)."""
-    value = fit.surface.at(theta[None])[0][0]
-    miss = fit.surface.target - value
-    beyond = np.sort(np.abs(miss))[len(theta) :]  # as many are met by the constants alone
+    error, share = fit.refits.errors(theta)
+    beyond = np.sort(np.abs(error))[fit.refits.free :]  # as many are met by the constants alone
     sd = 1.4826 * float(np.median(beyond)) if beyond.size else np.inf
-    share = miss if fit.surface.robust else miss / fit.surface.target  # ln L, or nats
-    return miss / max(sd, 1e-12), share
+    return error / max(sd, 1e-12), share
 
 
-def _peeled(fit: FittedFormula) -> tuple[Array, Array, Array] | None:
+def _peeled(fit: InfluencedFit) -> tuple[Array, Array, Array] | None:
     """Return the runs that the law fitted to the others cannot explain, largest error first.
 
     Their row numbers, their errors, and the constants fitted to the others; None without any.
     """
-    theta, out = fit.theta, np.zeros(len(fit.runs), bool)
+    theta, out = fit.refits.place, np.zeros(len(fit.runs), bool)
     for _ in range(ROUNDS):
         far, share = _misses(fit, theta)
         now = (np.abs(far) > FAR) & (np.abs(share) > LEAST)
@@ -162,7 +154,7 @@ def _peeled(fit: FittedFormula) -> tuple[Array, Array, Array] | None:
         if (now == out).all():
             break
         out = now
-        theta = _without_each(fit, fit.theta, [np.flatnonzero(out)], ~np.zeros_like(out))[0]
+        theta = _without_each(fit, fit.refits.place, [np.flatnonzero(out)], ~np.zeros_like(out))[0]
         if np.isnan(theta).any():
             return None
     far, _ = _misses(fit, theta)
@@ -171,7 +163,7 @@ def _peeled(fit: FittedFormula) -> tuple[Array, Array, Array] | None:
     return rows, far[rows], theta
 
 
-def _outliers(fit: FittedFormula, members: list[Array]) -> Influence | None:
+def _outliers(fit: InfluencedFit, members: list[Array]) -> Influence | None:
     """The outliers together, held against the standard error of the fit without them."""
     peeled = _peeled(fit)
     if peeled is None:
@@ -184,7 +176,7 @@ def _outliers(fit: FittedFormula, members: list[Array]) -> Influence | None:
     here = fit.exponents["a"] + float(_shifts(fit, theta[None])["a"][0])
     error = np.sqrt(np.nansum((fit.exponents["a"] + _shifts(fit, each)["a"] - here) ** 2))
     turns = [rows[: k + 1] for k in range(min(len(rows), NAMED))]
-    course = _shifts(fit, _without_each(fit, fit.theta, turns, everyone))["a"]
+    course = _shifts(fit, _without_each(fit, fit.refits.place, turns, everyone))["a"]
     shifts = {name: float(value[0]) for name, value in _shifts(fit, theta[None]).items()}
     errors = float(abs(shifts["a"]) / max(error, 1e-12))
     return Influence(
