@@ -350,6 +350,11 @@ class Law(ABC):
         """The law with the choices that need many fits left out, for tests that fit it many times."""
         return self
 
+    @property
+    def quick_differs(self) -> str | None:
+        """How `quick` differs from the law, in words for a reader of such tests; None where it does not."""
+        return None
+
     def variants(self) -> Mapping[str, "Law"]:
         """Return the law under other reasonable settings, by name."""
         return {}

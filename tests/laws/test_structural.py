@@ -75,6 +75,27 @@ def test_losses_of_kaplans_form_refute_the_other_one():
     assert next(m for m in found if m.name == "chinchilla").refuted
 
 
+@pytest.mark.parametrize("error", [0.0, 3e-17])
+def test_runs_without_noise_refute_a_law_whose_error_has_no_ratio(family, monkeypatch, error):
+    """The best surface describes them to the last digit, and 1.7% over 0 is no number."""
+    runs = family()
+    fits = {name: LAWS[name].fit(runs) for name in ("chinchilla", "kaplan")}
+    monkeypatch.setattr(
+        type(fits["chinchilla"]), "expected", _expected(fits["chinchilla"], runs.L * (1 + error))
+    )
+
+    found = {m.name: m for m in model_set(runs, {}, fits, 1e21, 0.9)}
+
+    assert found["chinchilla"].refuted is None
+    assert found["kaplan"].refuted.endswith("%, that of the best surface below 0.01%")
+
+
+def _expected(fit, losses):
+    """The losses for one fit, and for others what they expect."""
+    usual = type(fit).expected
+    return lambda self, runs: losses if self is fit else usual(self, runs)
+
+
 def test_the_spread_is_over_what_counts():
     found = (
         CandidateFit("one", "law", {"loss": 2.0}, None),

@@ -134,6 +134,21 @@ def test_the_hold_out_sees_nothing_of_what_it_foretells(measured):
     assert isinstance(spoiled, str)  # the slice held out has no minimum any more
 
 
+def test_the_report_names_what_was_simplified_and_what_the_verdict_goes_by(family):
+    runs = family(noise=0.002)
+    seen = look(runs, replicates=0)
+    told = " ".join(summary(seen).split())
+    alone = " ".join(summary(look(runs, replicates=0, laws=["chinchilla"])).split())
+
+    simpler = "Fitted to parts of the runs, averaged has a simpler form: all settings count the same."
+    error = f"by its calibrated error, about {seen.forecast.expected_error:.2%} of the loss at the target"
+    assert told.count(simpler) == 2  # under the hold-out and under the choice of law
+    assert f"The verdict on averaged does not go by this reach but {error}." in told
+    assert "Reach to trust" in alone
+    assert "simpler form" not in alone
+    assert "does not go by this reach" not in alone
+
+
 def test_too_few_budgets_leave_no_hold_out(family):
     seen = look(family(budgets=(1e18, 1e19), noise=0.002))
 

@@ -227,6 +227,8 @@ def _refuted(fit: LawFit, miss: float | None, least: float | None) -> str | None
     if fit.broken:
         return fit.broken[0]
     if miss is not None and least is not None and miss > max(REFUTED * least, LEAST_ERROR):
+        if least < LEAST_ERROR:
+            return f"its error on the runs is {miss:.2%}, that of the best surface below {LEAST_ERROR:.2%}"
         return f"its error on the runs is {miss / least:.1f}x that of the best surface"
     return None
 

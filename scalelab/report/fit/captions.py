@@ -4,6 +4,7 @@ Each function takes the numbers that the figure shows; `absent` says why there i
 """
 
 from scalelab.report.fit.diagnostics import BAND, ConventionExponents, HoldoutSummary, ModelChoice, Residuals
+from scalelab.report.fit.notes import simplified, what_counts, windowed
 from scalelab.report.fit.plot_data import (
     AllocationCurves,
     FrontierCurves,
@@ -128,7 +129,8 @@ def holdout(study: Study, data: HoldoutSummary) -> str:
         f"trusted to stay within {percent(data.tolerance)} of the loss, never past the square of "
         f"what was tested: {trusted}. The forecast reaches {multiple(data.reach)}, by {data.primary}."
     )
-    return _joined([text, *untested])
+    notes = [what_counts(study), simplified(study, [t.law for t in data.laws])]
+    return _joined([text, *(note for note in notes if note), *untested])
 
 
 def choice(study: Study, data: ModelChoice) -> str:
@@ -146,6 +148,8 @@ def choice(study: Study, data: ModelChoice) -> str:
             f"Shaded: the {data.level:.0%} interval of the noise of {data.primary}, the primary law. "
             "What lies outside it is uncertainty that no bootstrap of one law shows."
         )
+    if note := windowed(study):
+        parts.append(note)
     return _joined(parts)
 
 

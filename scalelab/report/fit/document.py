@@ -31,6 +31,7 @@ from scalelab.report.document import (
     Strong,
     Table,
 )
+from scalelab.report.fit.notes import simplified, what_counts, windowed
 from scalelab.report.table_reading import left_out_blocks, reading_facts
 from scalelab.study.conventions import ConventionRow
 from scalelab.study.holdout import TOLERANCE, HoldOut
@@ -304,6 +305,7 @@ def _holdout(study: Study) -> list[Block]:
         for (origin, flops), by_law in cells.items()
     ]
     folds = ", ".join(f"{name} {_fold(test.trusted_fold(name))}-fold" for name in laws)
+    reach = f"Reach to trust: {folds} (loss within {TOLERANCE:.0%} by these errors)."
     return [
         Heading(f"Hold-out (extrapolated, then {study.kind})"),
         Paragraph("Laws fitted to the runs up to some compute, then asked for more."),
@@ -311,16 +313,21 @@ def _holdout(study: Study) -> list[Block]:
             ["fitted up to", "runs", "asked for", "ahead", *laws],
             rows,
             align="r" * (4 + len(laws)),
-            caption="Error of the loss of the runs held out; in brackets the error of N* at their minimum.",
+            caption="Error of the loss of the runs held out; in brackets the error of N* at their minimum."
+            + _after(simplified(study, laws)),
             optional=["runs"],
         ),
-        Paragraph(f"Reach to trust: {folds} (loss within {TOLERANCE:.0%} by these errors)."),
+        Paragraph(reach + _after(what_counts(study))),
         *(
             [Bullets([f"{name} could not be tested: {why}" for name, why in test.refused.items()])]
             if test.refused
             else []
         ),
     ]
+
+
+def _after(sentence: str) -> str:
+    return f" {sentence}" if sentence else ""
 
 
 def _fold(value: float) -> str:
@@ -349,7 +356,8 @@ def _members(study: Study) -> list[Block]:
         Table(
             ["fit", "N*", "D*/N*", "L*", "a"],
             rows,
-            caption="Every way to have fitted the same runs, at the target. Refuted fits do not count.",
+            caption="Every way to have fitted the same runs, at the target. Refuted fits do not count."
+            + _after(windowed(study)),
         ),
         *(
             [Bullets([f"refuted: {'; '.join(names)}: {reason}" for reason, names in why.items()])]
