@@ -25,7 +25,7 @@ from scalelab.laws.description import Influence, Interval
 from scalelab.laws.observations import Observations
 from scalelab.laws.uncertainty.bootstrap import TOO_MANY_FAILED, percentile, trusted
 from scalelab.laws.uncertainty.influence import report_influence
-from scalelab.laws.uncertainty.model_uncertainty import QUANTITIES
+from scalelab.laws.uncertainty.model_uncertainty import QUANTITIES, AlternativeFit, alternatives
 from scalelab.records.table_reading import TableReading
 from scalelab.study.forecast import Forecast, SeedNoise
 from scalelab.study.holdout import HoldOut, hold_out
@@ -69,6 +69,8 @@ class Study:
     verdict: Verdict
     influences: Mapping[str, tuple[Influence, ...]]
     """By surface: what single runs, and its outliers together, do to it."""
+    others: tuple[AlternativeFit, ...] = ()
+    """Choices and windows of the laws, which the forecast of another target can ask without fitting them again."""
     profiles: Mapping[str, Mapping[str, list[float | None]]] = field(default_factory=dict)
     """By law and quantity, where asked for: intervals by profile likelihood."""
     reading: TableReading | None = None
@@ -266,7 +268,8 @@ def study(
     target = DEFAULT_REACH * runs.largest_budget if target_flops is None else target_flops
     drawn = {name: fit.replicates(replicates, seed) if replicates else None for name, fit in fits.items()}
     tested = hold_out(runs, asked)
-    forecast = Forecast.of(runs, asked, fits, drawn, target, level)
+    others = alternatives(runs, asked, fits)
+    forecast = Forecast.of(runs, asked, fits, drawn, target, level, others)
     noise = SeedNoise.of(runs) if seeds_are_comparable(findings) else None
     verdict = judge(
         forecast,
@@ -296,6 +299,7 @@ def study(
         holdout=tested,
         forecast=forecast,
         verdict=verdict,
+        others=others,
         influences=_answers({name: fit.influence() for name, fit in fits.items()}),
         profiles=_answers({name: fit.profiles(target, level) for name, fit in fits.items()})
         if with_profiles

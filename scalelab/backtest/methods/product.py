@@ -19,7 +19,6 @@ from scalelab.backtest.methods.single_law import losses
 from scalelab.laws import LAWS
 from scalelab.laws.observations import Array, Observations
 from scalelab.laws.uncertainty.bootstrap import trusted
-from scalelab.laws.uncertainty.model_uncertainty import AlternativeFit, alternatives
 from scalelab.study.forecast import Forecast, calibrated_ends
 from scalelab.study.holdout import HoldOut
 from scalelab.study.study import Study, study
@@ -49,8 +48,7 @@ class DefaultForecast(ForecastMethod):
             seed=question.seed,
         )
         primary = found.fits[found.forecast.law]
-        others = alternatives(found.runs, {name: LAWS[name]() for name in found.fits}, found.fits)
-        at = {C: dict(_forecasts(found, others, C, question.levels)) for C in dict.fromkeys(targets)}
+        at = {C: dict(_forecasts(found, C, question.levels)) for C in dict.fromkeys(targets)}
         loss = losses(primary, question)
         low, high = _relative(loss, [at[float(C)] for C in question.C], question.levels, "loss")
         sizes = size_low = size_high = None
@@ -76,9 +74,7 @@ class DefaultForecast(ForecastMethod):
         return rescaled(others)
 
 
-def _forecasts(
-    found: Study, others: Sequence[AlternativeFit], target: float, levels: Sequence[float]
-) -> Iterator[tuple[float, Forecast]]:
+def _forecasts(found: Study, target: float, levels: Sequence[float]) -> Iterator[tuple[float, Forecast]]:
     """The forecast at a target at each level, from the fits that the study has.
 
     The spread of the laws has no level; the noise and the calibrated interval are read at each.
@@ -86,13 +82,15 @@ def _forecasts(
     forecast = found.forecast
     if target != forecast.flops:
         laws = {name: LAWS[name]() for name in found.fits}
-        forecast = Forecast.of(found.runs, laws, found.fits, found.replicates, target, found.level, others)
+        forecast = Forecast.of(
+            found.runs, laws, found.fits, found.replicates, target, found.level, found.others
+        )
     drawn, primary = found.replicates[forecast.law], found.fits[forecast.law]
+    best = None if drawn is None else drawn.optimum(target)
     for level in levels:
-        if level == found.level or drawn is None:
+        if level == found.level or drawn is None or best is None:
             yield level, forecast
             continue
-        best = drawn.optimum(target)
         readings = {"n_params": best.N, "loss": best.L}
         noise = {name: trusted(drawn, value, level) for name, value in readings.items()}
         width = primary.calibrated(target, level)
