@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scalelab.api.evaluations import EvaluationResult, evaluate
     from scalelab.api.fits import FitResult, fit, read_runs
     from scalelab.api.plans import BudgetPlan, make_plan
+    from scalelab.api.recipes import CheckedRecipe, check_recipe
     from scalelab.api.sweeps import PlannedSweep, TrainedSweep, load_sweep, plan_sweep, run_sweep, simulate
     from scalelab.errors import ScalelabError
     from scalelab.plan.request import PlanRequest
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BudgetPlan",
+    "CheckedRecipe",
     "EvaluationResult",
     "FitRequest",
     "FitResult",
@@ -34,6 +36,7 @@ __all__ = [
     "Runs",
     "ScalelabError",
     "TrainedSweep",
+    "check_recipe",
     "evaluate",
     "fit",
     "load_sweep",
@@ -45,6 +48,7 @@ __all__ = [
 ]
 _PLACES = {
     "BudgetPlan": "scalelab.api.plans",
+    "CheckedRecipe": "scalelab.api.recipes",
     "EvaluationResult": "scalelab.api.evaluations",
     "FitRequest": "scalelab.study.request",
     "FitResult": "scalelab.api.fits",
@@ -53,6 +57,7 @@ _PLACES = {
     "Runs": "scalelab.records.runs",
     "ScalelabError": "scalelab.errors",
     "TrainedSweep": "scalelab.api.sweeps",
+    "check_recipe": "scalelab.api.recipes",
     "evaluate": "scalelab.api.evaluations",
     "fit": "scalelab.api.fits",
     "load_sweep": "scalelab.api.sweeps",

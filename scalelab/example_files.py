@@ -15,6 +15,7 @@ SHIPPED = Path(__file__).with_name("examples")
 EXAMPLE_FILES = {
     "sweep": "sweeps/isoflop.yaml",
     "data": "sweeps/isoflop.yaml",
+    "check-recipe": "sweeps/isoflop.yaml",
     "posttrain": "sweeps/posttrain/assistant.yaml",
     "eval": "sweeps/eval/compared.yaml",
 }

@@ -50,12 +50,13 @@ MAY["evals"] = {"hardware", "data", "model", "train", "records", "laws", "plan"}
 MAY["posttrain"] = set(MAY) - {"laws", "study", "sweep"}
 MAY["bench"] = {"hardware", "data", "model", "train"}
 MAY["backtest"] = {"laws", "records", "study"}
+MAY["recipe_check"] = {"hardware", "data", "model", "train", "jobs", "sweep", "evals"}
 MAY["report"] = set(MAY)
 MAY["testing"] = set(MAY)  # suites for plug-ins of every kind
 MAY["api"] = set(MAY) - {"testing"}
 MAY["cli"] = set(MAY) - {"testing"}
 HOMES = {
-    "torch": {"hardware", "model", "train", "bench", "evals", "posttrain", "testing"},
+    "torch": {"hardware", "model", "train", "bench", "evals", "posttrain", "recipe_check", "testing"},
     "tokenizers": {"data"},
     "datasets": {"data", "evals", "posttrain"},
     "lm_eval": {"evals"},
@@ -66,7 +67,7 @@ HOMES = {
     "openpyxl": {"records"},
     "zstandard": {"data", "records"},
     "safetensors": {"model", "train", "evals", "posttrain"},
-    "scipy": {"laws", "study", "plan", "evals", "report"},
+    "scipy": {"laws", "study", "plan", "evals", "recipe_check", "report"},
     "pandas": {"records", "api"},
     "mlflow": {"tracking"},
     "matplotlib": {"report", "api", "testing"},
@@ -238,6 +239,7 @@ SUITES = {  # by the noun of a registry
     "check": "checks",
     "benchmark": "benchmarks",
     "forecasting method": "methods",
+    "recipe check": "recipe_checks",
 }
 
 

@@ -134,6 +134,9 @@ class Architecture(Config):
     """"module:attribute" of its parts: network, and sharding, huggingface, generate if it can."""
     has_chunked_loss: ClassVar[bool] = False
     """Whether its network can compute a loss in chunks of rows (`loss_rows` of Network)."""
+    has_multipliers: ClassVar[bool] = False
+    """Whether it has multipliers of its residual branches and of its logits, and names the weights of its blocks
+    "blocks.NUMBER.NAME"."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -155,6 +158,24 @@ class Architecture(Config):
     @abstractmethod
     def words(self) -> str:
         """The shape in a few words, for a plan."""
+
+    def with_multipliers(self, *, residual: float, output: float, residual_depth: int | None) -> Self:
+        """This model with factors on its residual branches and its logits.
+
+        Args:
+            residual: Factor on what a branch adds to the residual stream.
+            output: Factor on the logits.
+            residual_depth: Depth by which matrices that write into the residual stream start; None: its own.
+
+        Raises:
+            ConfigError: The architecture has none (`has_multipliers`).
+        """
+        del residual, output, residual_depth
+        raise ConfigError(
+            f"{self.kind} has no multipliers of its residual branches and its logits",
+            where="recipe.param",
+            fix="set recipe.param to standard, or choose an architecture that has them, such as transformer",
+        )
 
     def joined(self, name: str) -> dict[str, int]:
         """The parts of a weight by name, with the rows of each; one part where nothing is joined.

@@ -63,6 +63,12 @@ class Network(nn.Module, ABC):
     def hidden(self, tokens_BT: Tensor) -> Tensor:
         """What the head would see, shape (B, T, C)."""
 
+    def activations(self, tokens_BT: Tensor) -> dict[str, Tensor]:
+        """What the network computes on its way, by name, in order: the output of each block where it has blocks,
+        what the head would see where not, and "logits" last.
+        """
+        return {"hidden": self.hidden(tokens_BT), "logits": self(tokens_BT)}
+
     def compile_with(self, compiler: Callable[[Callable], Callable], whole: bool) -> None:
         """Replace the functions that make good graphs by what `compiler` makes of them.
 

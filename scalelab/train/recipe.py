@@ -5,7 +5,8 @@ and the rest of a run's scale (rules.py):
 
     batch_tokens = the batch's rule, to the nearest power of two of windows
     n_steps      = D / batch_tokens, to the nearest whole step
-    optimizer    = the optimizer's own rules at that scale and batch (optimizers/)
+    optimizer    = the optimizer's own rules at that scale and batch (optimizers/), times the multipliers
+                   of the recipe's `param` (parametrization.py), which change the model too
     schedule     = likewise
 
 Rounding means that what is trained is not quite what was asked for: plans carry both numbers.
@@ -38,6 +39,8 @@ from scalelab.model import ARCHITECTURES
 from scalelab.model.base import Architecture
 from scalelab.model.sizing import nearest
 from scalelab.train import FIRST_OPTIMIZER, OPTIMIZERS, RULES, SCHEDULES
+from scalelab.train.optimizers.base import Optimizer
+from scalelab.train.parametrization import SOURCES, Multipliers, Parametrization, multipliers
 from scalelab.train.rules import BatchRule, Rule, Scale, UnresolvedPlugin, decided, ruled, whole_batch
 from scalelab.train.rules.family_checks import mismatches, mismatches_by_place, provenance, range_warnings
 from scalelab.train.rules.resolution import rule_words
@@ -88,11 +91,41 @@ class Recipe(Config):
     """See RunSpec."""
     cuda_graphs: CudaGraphs = Field("auto", json_schema_extra={"since": 2})
     """See RunSpec."""
+    param: Parametrization = Field("standard", json_schema_extra={"since": 4})
+    """How starting values, rates, decays and branches follow width and depth (parametrization.py). standard: as the
+    optimizer's own settings say. mup and completep start from its width_ref, and completep from its depth_ref."""
     override: Annotated[str, Field(strict=True, min_length=1)] | None = Field(
         None, json_schema_extra={"since": 3}
     )
     """Reason for rules that do not belong together, or not to this optimizer. Without one such a
     recipe is refused; with one it stands in every plan."""
+
+    @model_validator(mode="after")
+    def _param_fits(self) -> Self:
+        if self.param == "standard":
+            return self
+        given = self.optimizer.model_fields_set
+        problem = None
+        if self.param not in getattr(OPTIMIZERS[self.optimizer.kind].recipe, "parametrizations", ()):
+            problem = f"is defined for adamw, and the optimizer is {self.optimizer.kind}"
+        elif not ARCHITECTURES[self.model.kind].has_multipliers:
+            problem = f"needs a model with multipliers, and {self.model.kind} has none"
+        elif "width_ref" not in given:
+            problem = "needs recipe.optimizer.width_ref, the width at which its multipliers are 1"
+        elif self.param == "completep" and getattr(self.optimizer, "depth_ref", None) is None:
+            problem = "needs recipe.optimizer.depth_ref, the depth at which its multipliers are 1"
+        elif "width_exponent" in given and self.optimizer.width_exponent != 1.0:
+            words = f"recipe.optimizer.width_exponent is {self.optimizer.width_exponent}"
+            problem = f"lets rates of matrices fall as 1 / width, and {words}"
+        elif getattr(self.optimizer, "groups", ()):
+            problem = "has multipliers for the roles of weights, and recipe.optimizer.groups names others"
+        if problem is not None:
+            raise ValueAtKey(
+                f"param {self.param} {problem}",
+                key=("param",),
+                fix="change that setting, or set recipe.param to standard",
+            )
+        return self
 
     @model_validator(mode="after")
     def _rules_belong_together(self) -> Self:
@@ -126,6 +159,32 @@ class Recipe(Config):
                 body_flops=(size.flops_per_token - 6 * model.blocks().vocabulary) * n_tokens,
             )
             return before.with_batch(whole_batch(self.batch, before, self.seq_len))
+
+    def multipliers(self, scale: Scale) -> Multipliers:
+        """The multipliers of the recipe's `param` at a scale whose batch is settled."""
+        optimizer = decided(self.optimizer, scale)
+        width_ref = getattr(optimizer, "width_ref", None) or scale.width
+        depth_ref = getattr(optimizer, "depth_ref", None) or scale.depth
+        return multipliers(
+            self.param,
+            width=scale.width / width_ref,
+            depth=scale.depth / depth_ref,
+            width_exponent=getattr(optimizer, "width_exponent", 0.0),
+        )
+
+    def _scaled(self, model: Architecture, settled: Scale) -> tuple[Architecture, Optimizer]:
+        """The model and its optimizer with the multipliers of `param`."""
+        if self.param == "standard":
+            return model, decided(self.optimizer, settled).at(settled)
+        found = self.multipliers(settled)
+        # The rates without any rule of width, which is what multipliers are factors on.
+        unscaled = decided(self.optimizer.model_copy(update={"width_exponent": 0.0}), settled)
+        model = model.with_multipliers(
+            residual=found.residual,
+            output=found.output,
+            residual_depth=unscaled.depth_ref if self.param == "completep" else None,
+        )
+        return model, unscaled.at(settled).with_multipliers(found)
 
     def spec(self, model: Architecture, n_tokens: float, *, data_digest: str, seed: int) -> RunSpec:
         """One run of this recipe, by itself: this model on as near to n_tokens as whole steps allow.
@@ -217,12 +276,13 @@ class Recipe(Config):
                     where="recipe.schedule",
                     fix="lower recipe.schedule.warmup_steps, or raise the budget",
                 )
+            model, optimizer = self._scaled(asked.model, settled)
             return RunSpec(
                 data=self.data,
                 data_digest=data_digest,
                 seq_len=self.seq_len,
-                model=asked.model,
-                optimizer=decided(self.optimizer, settled).at(settled),
+                model=model,
+                optimizer=optimizer,
                 schedule=schedule,
                 batch_tokens=settled.batch_tokens,
                 n_steps=n_steps,
@@ -242,6 +302,8 @@ class Recipe(Config):
             scales: The runs that are planned.
         """
         notes = [f"{place}: {words}" for place, words in provenance(self).items()]
+        if self.param != "standard":
+            notes.insert(0, f"param: {self.param} ({SOURCES[self.param]}).")
         notes += range_warnings(self, scales)
         if found := mismatches(self):
             notes.append(f"Rules do not belong together ({'; '.join(found)}); reason given: {self.override}")

@@ -140,6 +140,8 @@ def test_defaults_are_what_they_were_when_ids_left_them_out():
         "weight_decay": 0.1,
         "grad_clip": 1.0,
         "own_groups": (),
+        "weight_decay_matrix": None,
+        "eps_blocks": None,
     }
 
 

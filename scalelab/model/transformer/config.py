@@ -89,6 +89,7 @@ class Transformer(Architecture):
         "generate": "scalelab.model.transformer.generate:KeyValueCache",
     }
     has_chunked_loss: ClassVar[bool] = True
+    has_multipliers: ClassVar[bool] = True
 
     kind: Literal["transformer"] = "transformer"
     n_layers: Count
@@ -105,6 +106,13 @@ class Transformer(Architecture):
     qk_norm: Switch = False
     rope_theta: Positive = 10000.0
     norm_eps: Positive = 1e-5
+    residual_multiplier: Positive = Field(1.0, json_schema_extra={"since": 2})
+    """Factor on what attention and the feed-forward layer add to the residual stream."""
+    output_multiplier: Positive = Field(1.0, json_schema_extra={"since": 2})
+    """Factor on the logits."""
+    residual_depth: Count | None = Field(None, json_schema_extra={"since": 2})
+    """Layers by which matrices that write into the residual stream start: std 1/sqrt(2 fan_in residual_depth).
+    None: n_layers."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -165,6 +173,15 @@ class Transformer(Architecture):
         return (
             f"{self.n_layers} layers x {self.d_model}, {self.n_heads} heads of {self.head_size} "
             f"({self.n_kv_heads} key-value), d_ff {self.d_ff}, vocabulary {self.vocab_size:,}"
+            + (f", branches x{self.residual_multiplier:.4g}" if self.residual_multiplier != 1 else "")
+            + (f", logits x{self.output_multiplier:.4g}" if self.output_multiplier != 1 else "")
+        )
+
+    def with_multipliers(self, *, residual: float, output: float, residual_depth: int | None) -> Self:
+        """See Architecture."""
+        depth = None if residual_depth == self.n_layers else residual_depth
+        return self.model_copy(
+            update={"residual_multiplier": residual, "output_multiplier": output, "residual_depth": depth}
         )
 
     def joined(self, name: str) -> dict[str, int]:

@@ -56,7 +56,7 @@ class KeyValueCache:
         x = embedding(tokens_BT.reshape(-1), net.cut.weight(net.embedding))
         for i, block in enumerate(net.blocks.values()):
             x = self._through(block, self.kept[i], x, mask, start)
-        x = rms_norm(x.view(batch, n, -1)[:, -1], net.norm, net.config.norm_eps)
+        x = net.normed(x.view(batch, n, -1)[:, -1], net.norm)
         return linear(x, net.cut.weight(net.embedding if net.config.tied else net.head))
 
     def _through(self, block: Block, kept: Tensor, x: Tensor, mask: Tensor, start: int) -> Tensor:
@@ -75,6 +75,6 @@ class KeyValueCache:
         if K != H:
             keys, values = (t.repeat_interleave(H // K, dim=1) for t in (keys, values))
         mixed = scaled_dot_product_attention(rotary(q, cos, sin), keys, values, attn_mask=mask)
-        x = x + linear(mixed.transpose(1, 2).reshape(len(x), H * E), cut.weight(block.out))
+        x = x + block.branch(linear(mixed.transpose(1, 2).reshape(len(x), H * E), cut.weight(block.out)))
         hidden = linear(rms_norm(x, block.norm_mlp, c.norm_eps), cut.weight(block.gate_up))
-        return x + linear(swiglu(hidden), cut.weight(block.down))
+        return x + block.branch(linear(swiglu(hidden), cut.weight(block.down)))

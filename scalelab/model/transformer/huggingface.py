@@ -5,6 +5,9 @@ Only names change: our joined matrices are cut into the ones that transformers e
     qkv      -> q_proj, k_proj, v_proj
     gate_up  -> gate_proj, up_proj
 
+Multipliers enter the weights: that of the branches o_proj and down_proj, that of the logits the gain of the last
+norm.
+
 Not here: files (model/huggingface.py).
 """
 
@@ -86,7 +89,8 @@ class LlamaLayout(HuggingFace):
         """See HuggingFace."""
         config = self.config
         E, H, K = config.head_size, config.n_heads, config.n_kv_heads
-        theirs = {"model.embed_tokens.weight": ours["embedding"], "model.norm.weight": ours["norm"]}
+        norm = _times(ours["norm"], config.output_multiplier)
+        theirs = {"model.embed_tokens.weight": ours["embedding"], "model.norm.weight": norm}
         if not config.tied:
             theirs["lm_head.weight"] = ours["head"]
         for i in range(config.n_layers):
@@ -99,10 +103,10 @@ class LlamaLayout(HuggingFace):
                 "self_attn.q_proj": q,
                 "self_attn.k_proj": k,
                 "self_attn.v_proj": v,
-                "self_attn.o_proj": block["out"],
+                "self_attn.o_proj": _times(block["out"], config.residual_multiplier),
                 "mlp.gate_proj": gate,
                 "mlp.up_proj": up,
-                "mlp.down_proj": block["down"],
+                "mlp.down_proj": _times(block["down"], config.residual_multiplier),
                 "input_layernorm": block["norm_attention"],
                 "post_attention_layernorm": block["norm_mlp"],
             }
@@ -133,6 +137,10 @@ class LlamaLayout(HuggingFace):
                     block[norm] = theirs[f"model.layers.{i}.self_attn.{name}.weight"]
             ours |= {f"blocks.{i}.{name}": tensor for name, tensor in block.items()}
         return {name: tensor.float().contiguous() for name, tensor in ours.items()}
+
+
+def _times(weight: Tensor, factor: float) -> Tensor:
+    return weight if factor == 1 else weight * factor
 
 
 _JOINED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")

@@ -4,8 +4,8 @@ Notable:
 - query, key and value share one matrix, and so do gate and up: fewer, larger kernels;
 - positions are rotary, norms are RMSNorm with a gain, there are no biases;
 - matrices start at std 1/sqrt(fan_in), those that write into the residual stream smaller
-  by 1/sqrt(2 n_layers); the embedding at 0.02; an untied head at zero, so that the loss of
-  an untrained model is ln(vocabulary) exactly;
+  by 1/sqrt(2 n_layers) (or by `residual_depth`); the embedding at 0.02; an untied head at zero,
+  so that the loss of an untrained model is ln(vocabulary) exactly;
 - `kinds()` says which weight is what, for learning rates and decay;
 - a network may be one stage of a pipeline (`layers`), and its matrices may be cut over
   processes (`cut`, see sharding.py). By default it is whole.
@@ -72,10 +72,15 @@ class Block(nn.Module):
         c, cut = self.config, self.cut
         normed = rms_norm(x_RC, cut.weight(self.norm_attention), c.norm_eps)
         mixed = self._attend(cut.enter(normed), batch, tables)
-        x_RC = x_RC + cut.leave(linear(mixed, cut.weight(self.out)))
+        x_RC = x_RC + self.branch(cut.leave(linear(mixed, cut.weight(self.out))))
         normed = rms_norm(x_RC, cut.weight(self.norm_mlp), c.norm_eps)
         hidden = linear(cut.enter(normed), cut.weight(self.gate_up))
-        return x_RC + cut.leave(linear(swiglu(hidden), cut.weight(self.down)))
+        return x_RC + self.branch(cut.leave(linear(swiglu(hidden), cut.weight(self.down))))
+
+    def branch(self, x_RC: Tensor) -> Tensor:
+        """What a branch adds to the residual stream."""
+        factor = self.config.residual_multiplier
+        return x_RC if factor == 1 else x_RC * factor
 
     def _attend(self, x_RC: Tensor, batch: int, tables: tuple[Tensor, ...]) -> Tensor:
         c, (cos_TE, sin_TE, *mask) = self.config, tables
@@ -156,7 +161,7 @@ class TransformerNet(NetworkStage):
 
     def _head_of(self, x_RC: Tensor, batch: int, targets_BT: Tensor | None) -> Tensor:
         """Logits of shape (B, T, V), or their mean loss."""
-        x = rms_norm(x_RC, self.cut.weight(self.norm), self.config.norm_eps)
+        x = self.normed(x_RC, self.cut.weight(self.norm))
         head = self.embedding if self.config.tied else self.head
         if targets_BT is not None and self.loss_rows is not None and self.cut.has_whole_head:
             return linear_cross_entropy(x, self.cut.weight(head), targets_BT.reshape(-1), self.loss_rows)
@@ -204,8 +209,23 @@ class TransformerNet(NetworkStage):
     def hidden(self, tokens_BT: Tensor) -> Tensor:
         """What the head would see: the residual stream, normed, shape (B, T, C)."""
         x = self._through(tokens_BT, self._tables_for(tokens_BT, None))
-        normed = rms_norm(x, self.cut.weight(self.norm), self.config.norm_eps)
-        return normed.view(*tokens_BT.shape, -1)
+        return self.normed(x, self.cut.weight(self.norm)).view(*tokens_BT.shape, -1)
+
+    def normed(self, x: Tensor, gain_C: Tensor) -> Tensor:
+        """What the head multiplies: the residual stream, normed, times the multiplier of the logits."""
+        x = rms_norm(x, gain_C, self.config.norm_eps)
+        factor = self.config.output_multiplier
+        return x if factor == 1 else x * factor
+
+    def activations(self, tokens_BT: Tensor) -> dict[str, Tensor]:
+        """See Network."""
+        tables, B = self._tables_for(tokens_BT, None), tokens_BT.shape[0]
+        x = self.cut.embed(tokens_BT.reshape(-1), self.embedding)
+        found = {}
+        for i, block in self.blocks.items():
+            x = block(x, B, tables)
+            found[f"block {int(i) + 1}"] = x
+        return found | {"logits": self._head_of(x, B, None)}
 
     def adaptable(self) -> dict[str, nn.Parameter]:
         """The matrices of the blocks, by block and name."""
@@ -261,7 +281,7 @@ def starting_values(config: Transformer, seed: int) -> Iterator[tuple[str, Tenso
     with torch.device("meta"):
         shapes = {name: weight.shape for name, weight in TransformerNet(config).named_parameters()}
     generator = torch.Generator().manual_seed(seed)
-    residual = 1 / math.sqrt(2 * config.n_layers)
+    residual = 1 / math.sqrt(2 * (config.residual_depth or config.n_layers))
     for name, shape in shapes.items():
         kind, leaf = kind_of(name), name.rsplit(".")[-1]
         if kind == "vector":

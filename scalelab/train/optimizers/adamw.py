@@ -19,12 +19,13 @@ arXiv:2205.10287. The constants are the recipe's own and must be tuned.
 
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from scalelab.config import Config, Fraction, NonNegative, Number, Positive
+from scalelab.config import Config, Count, Fraction, NonNegative, Number, Positive
 from scalelab.train.optimizers.base import Optimizer, ParamGroup
+from scalelab.train.parametrization import Multipliers
 from scalelab.train.rules import Scale
 from scalelab.units import sci
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 LATER = {"since": 2}
 """Fields that came after the first run ids."""
+IN_BLOCKS = "blocks.*"
+"""Names of weights inside blocks, in networks that have multipliers."""
 
 
 @cache
@@ -65,6 +68,8 @@ class AdamWRecipe(Config):
 
     rate_exponents: ClassVar = ("width_exponent", "batch_exponent")
     """Fields by which lr is multiplied with width and batch; see PublishedFit.is_whole_rate."""
+    parametrizations: ClassVar[tuple[str, ...]] = ("mup", "completep")
+    """Published parametrizations that hold for it; see Recipe.param."""
 
     kind: Literal["adamw"] = Field("adamw", json_schema_extra=LATER)
     lr: Positive
@@ -73,6 +78,9 @@ class AdamWRecipe(Config):
     """Width of the model at which hidden matrices get lr itself."""
     width_exponent: Number = 1.0
     """How fast the rate of hidden matrices falls with width; 1 is muP's, 0 none."""
+    depth_ref: Count | None = Field(None, json_schema_extra=LATER)
+    """Depth of the model at which the recipe's `param: completep` changes nothing. Other parametrizations do not
+    read it."""
     batch_ref: Positive = 1024
     """Tokens a step at which lr applies."""
     batch_exponent: Number = 0.5
@@ -168,20 +176,45 @@ class AdamW(Optimizer):
     """Largest norm of the whole gradient. None: not clipped."""
     own_groups: tuple[ParamGroup, ...] = Field((), json_schema_extra=LATER)
     """Weights with rates of their own, tried in order before the four roles."""
+    weight_decay_matrix: NonNegative | None = Field(None, json_schema_extra=LATER)
+    """Decay of the matrices inside the blocks; None: weight_decay."""
+    eps_blocks: Positive | None = Field(None, json_schema_extra=LATER)
+    """eps of weights inside the blocks; None: eps."""
 
     def groups(self) -> tuple[ParamGroup, ...]:
         """Those with rates of their own, then the four roles."""
-        return (
-            *self.own_groups,
-            *(
-                ParamGroup(
-                    match=f"{role}/*",
-                    lr=getattr(self, f"lr_{role}"),
-                    weight_decay=0.0 if role == "vector" else self.weight_decay,
-                )
-                for role in ("matrix", "embedding", "head", "vector")
-            ),
-        )
+        decays = {"matrix": self.weight_decay_matrix, "vector": 0.0}
+        roles = [
+            ParamGroup(
+                match=f"{role}/*",
+                lr=getattr(self, f"lr_{role}"),
+                weight_decay=self.weight_decay if decays.get(role) is None else decays[role],
+                eps=self.eps_blocks if role == "matrix" else None,
+            )
+            for role in ("matrix", "embedding", "head", "vector")
+        ]
+        if self.eps_blocks is not None:
+            gains = ParamGroup(match=f"vector/{IN_BLOCKS}", lr=self.lr_vector, eps=self.eps_blocks)
+            roles.insert(0, gains)
+        return (*self.own_groups, *roles)
+
+    def with_multipliers(self, found: Multipliers) -> Self:
+        """Return the optimizer with the multipliers of a parametrization on its rates, decays and eps."""
+        by = found.groups
+        rates = {
+            f"lr_{role}": getattr(self, f"lr_{role}") * by[role].lr
+            for role in ("matrix", "embedding", "head", "vector")
+        }
+        if by["matrix"].weight_decay != 1:
+            rates["weight_decay_matrix"] = self.weight_decay * by["matrix"].weight_decay
+        if by["matrix"].eps != by["head"].eps:
+            rates["eps_blocks"] = self.eps * by["matrix"].eps
+        return self.model_copy(update=rates | {"eps": self.eps * by["head"].eps})
+
+    def with_rates_times(self, factor: float) -> Self:
+        """See Optimizer."""
+        own = tuple(group.model_copy(update={"lr": group.lr * factor}) for group in self.own_groups)
+        return super().with_rates_times(factor).model_copy(update={"own_groups": own})
 
     def max_norm(self) -> float | None:
         """Largest norm of the whole gradient."""
@@ -214,7 +247,7 @@ class AdamW(Optimizer):
             lr=lr,
             beta1=self.beta1,
             beta2=self.beta2,
-            eps=self.eps,
+            eps=self.eps if group.eps is None else group.eps,
             weight_decay=group.weight_decay,
         )
 
@@ -229,4 +262,5 @@ class AdamW(Optimizer):
             f"head {self.lr_head:.3g}, gains {self.lr_vector:.3g}"
             + "".join(f", {group.match} {group.lr:.3g}" for group in self.own_groups)
             + f"; weight decay {self.weight_decay:g}"
+            + ("" if self.weight_decay_matrix is None else f", of matrices {self.weight_decay_matrix:.3g}")
         )

@@ -15,7 +15,9 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from scalelab.config import Config, NonNegative
+from pydantic import Field
+
+from scalelab.config import Config, NonNegative, Positive
 from scalelab.errors import ConfigError
 from scalelab.train.rules import Scale
 from scalelab.units import sci
@@ -33,6 +35,8 @@ class ParamGroup(Config):
     lr: NonNegative
     """Peak rate."""
     weight_decay: NonNegative = 0.0
+    eps: Positive | None = Field(None, json_schema_extra={"since": 2})
+    """eps of the group, for optimizers that have one; None: that of the optimizer."""
 
 
 class Optimizer(Config):
@@ -93,6 +97,21 @@ class Optimizer(Config):
     @abstractmethod
     def rates(self) -> dict[str, float]:
         """Peak rates that the log shows, by name. "lr" is the one that is plotted."""
+
+    def with_rates_times(self, factor: float) -> Self:
+        """Return the optimizer with every peak rate multiplied. Decays, which the rate multiplies, stay.
+
+        Raises:
+            ConfigError: No setting is a rate by its name: `lr`, or one that begins with `lr_`.
+        """
+        names = [name for name in type(self).model_fields if name == "lr" or name.startswith("lr_")]
+        if not names:
+            raise ConfigError(
+                f"the optimizer {self.kind} has no rate that could be multiplied",
+                where="recipe.optimizer",
+                fix="name its rates `lr` or `lr_...`, or let it define with_rates_times",
+            )
+        return self.model_copy(update={name: getattr(self, name) * factor for name in names})
 
     def words(self) -> str:
         """The settings in a line, for a plan."""

@@ -49,6 +49,8 @@ def _torchs() -> Callable[..., Any]:
 class MuonRecipe(AdamWRecipe):
     """Muon's settings as functions of the scale of a run."""
 
+    parametrizations: ClassVar[tuple[str, ...]] = ()  # those of AdamW are derived for its update
+
     kind: Literal["muon"] = "muon"
     momentum: Fraction = 0.95
     """Decay of the momentum of matrices."""

@@ -8,6 +8,7 @@ Not here: the rules, and their constants.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from scalelab.config import Config
@@ -15,6 +16,24 @@ from scalelab.errors import ConfigError
 from scalelab.train import OPTIMIZERS
 from scalelab.train.rules.base import Rule, Scale
 from scalelab.units import sci
+
+RATES = ("lr", "embedding_lr", "head_lr", "vector_lr")
+"""Fields of an optimizer's recipe that are rates, or multiples of one."""
+_SCALES = tuple(
+    Scale(
+        n_params=n,
+        n_tokens=20 * n,
+        width=width,
+        depth=depth,
+        flops=120 * n * n,
+        batch=2**14,
+        body_params=0.8 * n,
+        body_flops=96 * n * n,
+        rate=1e-3,
+    )
+    for n, width, depth in ((1e5, 64, 2), (1e7, 256, 8), (1e9, 2048, 24))
+)
+"""Scales at which a rule is asked whether it follows the width."""
 
 
 def rules_of(recipe: Any) -> dict[str, Rule]:
@@ -40,7 +59,43 @@ def mismatches_by_place(recipe: Any) -> list[tuple[str, str]]:
         found += [(place, f"{said}, {reason}") for reason in _published_mismatches(rule, recipe, rules)]
         if (reason := rule.mismatch(recipe)) is not None:
             found.append((place, f"{said}, and {reason}"))
+        if (reason := _scaled_twice(place, rule, getattr(recipe, "param", "standard"))) is not None:
+            found.append((place, f"{said}, {reason}"))
     return found
+
+
+def _scaled_twice(place: str, rule: Rule, param: str) -> str | None:
+    """Return why a parametrization would scale a number of the optimizer a second time; None where it would not."""
+    part, _, name = place.partition(".")
+    if param == "standard" or part != "optimizer":
+        return None
+    if name in RATES and rule.published is not None and rule.published.is_whole_rate:
+        return f"which is the whole rate at every size, and param {param} multiplies it by its own factors"
+    if name in RATES and any(_differs(rule, scale, _grown(scale)) for scale in _SCALES):
+        return f"which changes with the size of the model, and param {param} does so too"
+    for quantity in ("width", "depth"):
+        if any(
+            _differs(rule, scale, replace(scale, **{quantity: 4 * getattr(scale, quantity)}))
+            for scale in _SCALES
+        ):
+            return f"which changes with the {quantity}, and param {param} does so too"
+    return None
+
+
+def _grown(scale: Scale) -> Scale:
+    """The scale of a model 4 times as wide, at equal tokens and batch."""
+    return replace(
+        scale,
+        n_params=16 * scale.n_params,
+        width=4 * scale.width,
+        flops=16 * scale.flops,
+        body_params=16 * scale.body_params,
+        body_flops=16 * scale.body_flops,
+    )
+
+
+def _differs(rule: Rule, scale: Scale, other: Scale) -> bool:
+    return rule.at(scale) != rule.at(other)
 
 
 def _published_mismatches(rule: Rule, recipe: Any, rules: Mapping[str, Rule]) -> Iterable[str]:
