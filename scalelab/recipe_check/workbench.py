@@ -30,7 +30,7 @@ from scalelab.train.spec import EvalSpec, RunResult, RunSpec
 from scalelab.units import sci
 
 CHECKS_DIRECTORY = ".checks"
-MIN_STEPS = 96
+MIN_STEPS = 64
 """Fewest steps of a run whose loss is compared."""
 EVALUATION_TOKENS = 2**14
 """Validation tokens of a run, at most."""

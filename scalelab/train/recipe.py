@@ -313,5 +313,5 @@ class Recipe(Config):
         """The recipe in one line, for a plan."""
         return (
             f"{self.model.kind}, N counted as {self.param_count}, context {self.seq_len}, "
-            f"{self.optimizer.summary()}"
+            f"{self.optimizer.summary()}" + ("" if self.param == "standard" else f", param {self.param}")
         )
