@@ -16,7 +16,10 @@ from scalelab.registry import Registry
 
 ARCHITECTURES = Registry(
     "architecture",
-    {"transformer": "scalelab.model.transformer.config:Transformer"},
+    {
+        "transformer": "scalelab.model.transformer.config:Transformer",
+        "lstm": "scalelab.model.lstm.config:Lstm",
+    },
     group="scalelab.architectures",
     base="scalelab.model.base:Architecture",
 )

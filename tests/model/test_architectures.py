@@ -20,7 +20,8 @@ FAMILIES = {
         {"head_size": 8, "n_layers": 2},
         {"head_size": 8, "n_layers": 1, "heads_per_kv_head": 2, "qk_norm": True},
         {"head_size": 4, "aspect_ratio": 4, "tied": True},
-    ]
+    ],
+    "lstm": [{"layers": 2}, {"layers": 1, "width_step": 12, "tied": True}],
 }
 CASES = [(name, family) for name, families in FAMILIES.items() for family in families]
 

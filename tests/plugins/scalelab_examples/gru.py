@@ -1,12 +1,12 @@
-"""An LSTM language model: embedding, LSTM layers of one width, output head. One process.
+"""A GRU language model: embedding, GRU layers of one width, output head. One process.
 
-    layer   8 * width^2 + 8 * width     input and recurrent matrices of 4 gates, two biases
-    FLOPs   6 * n_params_matmul - 8 * layers * width^2 / seq_len
+    layer   6 * width^2 + 6 * width     input and recurrent matrices of 3 gates, two biases
+    FLOPs   6 * n_params_matmul - 6 * layers * width^2 / seq_len
 
 The FLOPs that are left out: the state that a window begins with is no one's output, so no
 gradient goes back to it.
 
-Source: Hochreiter & Schmidhuber 1997; gates as in torch.nn.LSTM.
+Source: Cho et al. 2014, arXiv:1406.1078; gates as in torch.nn.GRU.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,35 +22,35 @@ from scalelab.model.base import Architecture, Blocks, Family, Kind, ModelSize
 from scalelab.model.network import Network
 
 
-class LstmFamily(Family):
-    """LSTMs of one depth, every multiple of a width."""
+class GruFamily(Family):
+    """GRUs of one depth, every multiple of a width."""
 
     closer: ClassVar[str] = "make width_step smaller"
-    kind: Literal["lstm"] = "lstm"
+    kind: Literal["gru"] = "gru"
     layers: Count = 2
     width_step: Count = 8
 
-    def members(self, vocab_size: int) -> Iterator["Lstm"]:
+    def members(self, vocab_size: int) -> Iterator["Gru"]:
         """See Family."""
         width = 0
         while True:
             width += self.width_step
-            yield Lstm(layers=self.layers, units=width, vocab_size=vocab_size)
+            yield Gru(layers=self.layers, units=width, vocab_size=vocab_size)
 
 
-class Lstm(Architecture):
-    """One LSTM."""
+class Gru(Architecture):
+    """One GRU."""
 
-    family: ClassVar[type[Family]] = LstmFamily
-    parts: ClassVar[Mapping[str, str]] = {"network": "scalelab_examples.lstm:LstmNet"}
-    kind: Literal["lstm"] = "lstm"
+    family: ClassVar[type[Family]] = GruFamily
+    parts: ClassVar[Mapping[str, str]] = {"network": "scalelab_examples.gru:GruNet"}
+    kind: Literal["gru"] = "gru"
     layers: Count
     units: Count
     vocab_size: Count
 
     def size(self, seq_len: int) -> ModelSize:
         """See Architecture."""
-        found, matrices = self.blocks(), 8 * self.units**2
+        found, matrices = self.blocks(), 6 * self.units**2
         within = found.n * found.params_whole
         matmul = self.layers * matrices + found.vocabulary
         return ModelSize(
@@ -62,33 +62,33 @@ class Lstm(Architecture):
         )
 
     def blocks(self) -> Blocks:
-        """See Architecture. A token leaves its input, 4 gates, 2 of the cell and its output."""
+        """See Architecture. A token leaves its input, 3 gates, the candidate's recurrent part and its output."""
         return Blocks(
             n=self.layers,
             width=self.units,
             vocabulary=self.vocab_size * self.units,
             tied=False,
-            params_whole=8 * self.units**2 + 8 * self.units,
-            numbers_whole=8 * self.units,
+            params_whole=6 * self.units**2 + 6 * self.units,
+            numbers_whole=6 * self.units,
         )
 
     def words(self) -> str:
         """See Architecture."""
-        return f"{self.layers} LSTM layers x {self.units}, vocabulary {self.vocab_size:,}"
+        return f"{self.layers} GRU layers x {self.units}, vocabulary {self.vocab_size:,}"
 
 
-class LstmNet(Network):
+class GruNet(Network):
     """The torch module. Shapes: B batch, T time, S segments, C width, V vocabulary."""
 
-    def __init__(self, config: Lstm):
+    def __init__(self, config: Gru):
         super().__init__()
         self.config = config
         self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.units))
-        self.layers = nn.LSTM(config.units, config.units, config.layers, batch_first=True)
+        self.layers = nn.GRU(config.units, config.units, config.layers, batch_first=True)
         self.head = nn.Parameter(torch.empty(config.vocab_size, config.units))
 
     def reset(self, seed: int) -> None:
-        """See Network: matrices by their fan-in, the head and biases zero, forget gates open."""
+        """See Network: matrices by their fan-in, the head and biases zero."""
         generator, width = torch.Generator().manual_seed(seed), self.config.units
         with torch.no_grad():
             for name, weight in self.named_parameters():
@@ -97,8 +97,6 @@ class LstmNet(Network):
                     weight.copy_(torch.randn(weight.shape, generator=generator) / width**0.5)
                 else:
                     weight.zero_()
-                if ".bias_ih" in name:
-                    weight[width : 2 * width] = 1.0
 
     def kinds(self) -> dict[str, Kind]:
         """See Network."""

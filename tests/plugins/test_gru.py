@@ -1,4 +1,4 @@
-"""An LSTM that another package adds: conformance, and its whole way through the command line."""
+"""A GRU that another package adds: conformance, and its whole way through the command line."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from in_process import in_process
 from scalelab.testing import architectures as suite
 
 SWEEP = observe.SWEEP.replace(
-    "{kind: transformer, n_layers: 1, head_size: 8, ff_multiple: 8}", "{kind: lstm, layers: 1, width_step: 4}"
+    "{kind: transformer, n_layers: 1, head_size: 8, ff_multiple: 8}", "{kind: gru, layers: 1, width_step: 4}"
 )
 PLAN = (
     "plan",
@@ -38,37 +38,37 @@ tasks:
 
 
 @pytest.fixture
-def lstm(examples):
+def gru(examples):
     """The module, and its smallest models."""
-    from scalelab_examples import lstm
+    from scalelab_examples import gru
 
-    return SimpleNamespace(module=lstm, models=suite.small_models("lstm", {"layers": 2}))
+    return SimpleNamespace(module=gru, models=suite.small_models("gru", {"layers": 2}))
 
 
-def test_it_keeps_the_contract(lstm):
-    for model in lstm.models:
+def test_it_keeps_the_contract(gru):
+    for model in gru.models:
         suite.check_architecture(model)
 
 
-def test_counts_and_flops_by_hand(lstm):
-    """2 layers of 8 units: 4 gates of 8 x 8 twice, and 2 x 32 biases; 50 tokens twice."""
-    size = lstm.models[0].size(12)
+def test_counts_and_flops_by_hand(gru):
+    """2 layers of 8 units: 3 gates of 8 x 8 twice, and 2 x 24 biases; 50 tokens twice."""
+    size = gru.models[0].size(12)
 
-    assert size.n_params_non_embedding == 2 * (2 * 4 * 64 + 64) == 1152
-    assert size.n_params_total == size.n_params_active == 1152 + 2 * 400
-    assert size.n_params_matmul == 1024 + 400
-    # No gradient goes to the state before the first of 12 tokens: 2 x 256 FLOPs a layer.
-    assert size.flops_per_token == 6 * 1424 - 2 * 512 / 12
+    assert size.n_params_non_embedding == 2 * (2 * 3 * 64 + 48) == 864
+    assert size.n_params_total == size.n_params_active == 864 + 2 * 400
+    assert size.n_params_matmul == 768 + 400
+    # No gradient goes to the state before the first of 12 tokens: 2 x 192 FLOPs a layer.
+    assert size.flops_per_token == 6 * 1168 - 2 * 384 / 12
 
 
-def test_torch_counts_the_same_flops_exactly(lstm, monkeypatch):
+def test_torch_counts_the_same_flops_exactly(gru, monkeypatch):
     monkeypatch.setattr(suite, "FLOP_MISS", 1e-12)
 
-    suite.check_flops(lstm.models[0])
+    suite.check_flops(gru.models[0])
 
 
-def test_segments_need_no_more_memory_than_their_tokens(lstm):
-    network, x = suite.shaken(lstm.models[0]), torch.arange(12)[None] % 50
+def test_segments_need_no_more_memory_than_their_tokens(gru):
+    network, x = suite.shaken(gru.models[0]), torch.arange(12)[None] % 50
     owner = (torch.arange(12)[None] > 3).long()
 
     with torch.no_grad():
@@ -81,7 +81,7 @@ def test_segments_need_no_more_memory_than_their_tokens(lstm):
 @pytest.fixture(scope="module")
 def swept(worlds):
     """A world in which the sweep was run once."""
-    world = worlds("lstm", SWEEP)
+    world = worlds("gru", SWEEP)
     done = world("sweep", "journey.yaml")
     assert done.returncode == 0, done.stderr
     return world
@@ -105,7 +105,7 @@ def test_a_dry_run_shows_its_recipe(swept):
     shown = in_process(swept, "sweep", "journey.yaml", "--dry-run", *ONE_SLICE)
 
     assert shown.returncode == 0, shown.stderr
-    assert "lstm, N counted as matmul" in shown.stdout
+    assert "gru, N counted as matmul" in shown.stdout
     assert "no room for: N planned" in shown.stdout  # at 80 columns
 
 
@@ -130,9 +130,9 @@ def test_it_is_fitted(swept):
 def test_a_plan_knows_its_shape_and_its_memory(launched):
     plan = json.loads((launched.path / "plan" / "plan.json").read_text())
 
-    assert plan["run"]["model"]["kind"] == "lstm"
+    assert plan["run"]["model"]["kind"] == "gru"
     assert plan["memory"]["total_bytes"] > 0
-    assert "1 LSTM layers x" in (launched.path / "plan" / "README.md").read_text()
+    assert "1 GRU layers x" in (launched.path / "plan" / "README.md").read_text()
 
 
 @pytest.mark.usefixtures("examples")
@@ -140,7 +140,7 @@ def test_a_plan_for_many_devices_is_refused(swept):
     done = in_process(swept, *PLAN, "--out", "many", "--gpus", "2", "--gpu", "h100", "--mfu", "0.4")
 
     assert done.returncode == 2
-    assert "lstm models cannot be trained on several processes, and there are 2 devices" in done.stderr
+    assert "gru models cannot be trained on several processes, and there are 2 devices" in done.stderr
 
 
 def test_a_killed_launch_goes_on_to_the_same_last_bit(launched, worlds, killed):
@@ -169,7 +169,7 @@ def test_a_layout_over_processes_is_refused_by_name(launched, layout, word):
     done = in_process(launched, "launch", "plan", "--layout", layout)
 
     assert done.returncode == 2
-    assert f"lstm has no {word} layout" in done.stderr
+    assert f"gru has no {word} layout" in done.stderr
 
 
 @pytest.mark.usefixtures("examples")
@@ -178,7 +178,7 @@ def test_an_export_is_refused_by_name_and_writes_nothing(swept):
     done = in_process(swept, "export", str(run), "checkpoint")
 
     assert done.returncode == 2
-    assert "lstm cannot be exported to a Hugging Face checkpoint" in done.stderr
+    assert "gru cannot be exported to a Hugging Face checkpoint" in done.stderr
     assert not (swept.path / "checkpoint").exists()
 
 

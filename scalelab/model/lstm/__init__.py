@@ -1,0 +1,1 @@
+"""Recurrent language models: LSTM layers of one width."""
