@@ -46,8 +46,11 @@ class IsoFlopDesign(StaticDesign):
     seed: Seed = 0
     """Seed of every run but the replicates."""
     replicates: Whole = 0
-    """Further seeds at the centre size of every second budget, from the first: they measure
-    the noise between seeds, without which no difference means anything."""
+    """Further seeds at the cells of replicate_at: they measure the noise between seeds, without which no
+    difference means anything."""
+    replicate_at: Literal["centre", "few_tokens"] = Field("centre", json_schema_extra={"since": 3})
+    """Cells that have replicates. centre: the centre size of every second budget, from the first. few_tokens: the
+    sizes above the centre at the lower half of the budgets, whose runs have the fewest tokens and the most noise."""
     validate_trunks: Whole = 0
     """Branches that are also trained separately, with the same cooldown, to compare; these runs are not fitted."""
 
@@ -68,8 +71,8 @@ class IsoFlopDesign(StaticDesign):
     def n_runs(self) -> int:
         """Return the number of runs of all slices, replicates, and those that validate."""
         slices = len(self.budgets)
-        runs = slices * self.sizes_per_budget + (slices + 1) // 2 * self.replicates
-        return runs + self.validate_trunks
+        cells = (slices + 1) // 2 * (1 if self.replicate_at == "centre" else (self.sizes_per_budget - 1) // 2)
+        return slices * self.sizes_per_budget + cells * self.replicates + self.validate_trunks
 
     def ask(self, recipe: Recipe, *, vocab_size: int, data_digest: str) -> tuple[Proposal, ...]:
         """Every run of every slice, then the replicates, then runs that validate branches.
@@ -106,7 +109,7 @@ class IsoFlopDesign(StaticDesign):
                 built[model] = target
                 tokens = budget / model.size(recipe.seq_len).flops_per_token
                 seeds = [self.seed]
-                if i % 2 == 0 and k - first == self.sizes_per_budget // 2:
+                if self._is_replicated(i, k - first):
                     seeds += [self.seed + r for r in range(1, self.replicates + 1)]
                 for seed in seeds:
                     (asked if seed == self.seed else replicates).append(
@@ -128,6 +131,13 @@ class IsoFlopDesign(StaticDesign):
             for spec, (request, budget, target) in zip(specs, asked, strict=True)
         )
         return with_validation(proposals, self.validate_trunks)
+
+    def _is_replicated(self, budget: int, size: int) -> bool:
+        """Whether the cell of a budget and a size, by their numbers from 0, has replicates."""
+        centre = self.sizes_per_budget // 2
+        if self.replicate_at == "centre":
+            return budget % 2 == 0 and size == centre
+        return budget < (len(self.budgets) + 1) // 2 and size > centre
 
     def _centre(self, budget: float, recipe: Recipe, vocab_size: int) -> float:
         """The size at which tokens_per_param spends the budget, between members of the family.

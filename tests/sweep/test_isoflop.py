@@ -102,6 +102,22 @@ def test_replicates_repeat_the_centre_with_other_seeds():
         assert twin.digest in {q.spec.digest for q in proposals}
 
 
+def test_replicates_where_tokens_are_few():
+    """Two of three budgets are the lower half; of six sizes, two lie above the centre."""
+    file = sweep("design.replicates=2", "design.replicate_at=few_tokens")
+    proposals = ask(file)
+    extra = [p for p in proposals if p.spec.seed != 0]
+
+    assert len(proposals) == file.design.n_runs() == 18 + 2 * 2 * 2
+    assert {p.spec.seed for p in extra} == {1, 2}
+    for budget in (3e11, 1e12):
+        replicated = {p.spec.n_tokens for p in extra if p.flops_planned == budget}
+        others = {p.spec.n_tokens for p in proposals if p.flops_planned == budget} - replicated
+        assert len(replicated) == 2
+        assert max(replicated) < min(others)
+    assert not any(p.flops_planned == 3e12 for p in extra)
+
+
 def test_the_same_file_asks_for_the_same_runs():
     assert [p.spec.digest for p in ask(sweep())] == [p.spec.digest for p in ask(sweep())]
 

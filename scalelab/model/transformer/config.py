@@ -13,7 +13,7 @@ Not here: the weights (network.py).
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -25,13 +25,17 @@ from scalelab.model.transformer.flops import training_flops_per_token
 class TransformerFamily(Family):
     """A shape rule: the one transformer of each width. Depth follows width, or is fixed.
 
-    Head size, feed-forward ratio and (with `aspect_ratio`) width over depth are held along
-    the ladder, because a shape that drifts with size bends the law.
+    Head size (or the number of heads), feed-forward ratio and (with `aspect_ratio`) width over depth
+    are held along the ladder, because a shape that drifts with size bends the law.
     """
 
-    closer: ClassVar[str] = "make head_size or width_multiple smaller"
+    closer: ClassVar[str] = "make head_size, n_heads or width_multiple smaller"
     kind: Literal["transformer"] = "transformer"
-    head_size: Count = 64
+    head_size: Count | None = 64
+    """Width of a head at every size. Give this or n_heads; without either it is 64."""
+    n_heads: Count | None = Field(None, json_schema_extra={"since": 3})
+    """Query heads at every size. A head is then d_model / n_heads wide, which rotary positions need to be even, so
+    d_model is a multiple of 2 n_heads."""
     aspect_ratio: Positive | None = None
     """d_model / n_layers, held as nearly as whole layers allow. Give this or n_layers."""
     n_layers: Count | None = None
@@ -49,6 +53,24 @@ class TransformerFamily(Family):
     qk_norm: Switch = False
     rope_theta: Positive = 10000.0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _heads_by_number(cls, given: Any) -> Any:
+        """Without a stated head_size, n_heads takes the place of its default."""
+        if isinstance(given, Mapping) and given.get("n_heads") is not None and "head_size" not in given:
+            return {**given, "head_size": None}
+        return given
+
+    @model_validator(mode="after")
+    def _one_head_rule(self) -> Self:
+        if (self.head_size is None) == (self.n_heads is None):
+            raise ValueError(
+                f"give either head_size or n_heads, and not both: head_size is {self.head_size}, n_heads {self.n_heads}"
+            )
+        if self.n_heads is not None and self.n_heads % self.heads_per_kv_head:
+            raise ValueError(f"{self.n_heads} heads do not divide into groups of {self.heads_per_kv_head}")
+        return self
+
     @model_validator(mode="after")
     def _one_depth_rule(self) -> Self:
         if (self.aspect_ratio is None) == (self.n_layers is None):
@@ -57,19 +79,20 @@ class TransformerFamily(Family):
 
     def members(self, vocab_size: int) -> Iterator["Transformer"]:
         """The family from its smallest member up, without end, one for each width."""
-        width_step = math.lcm(self.head_size * self.heads_per_kv_head, self.width_multiple)
+        least = 2 * (self.n_heads or 1) if self.head_size is None else self.head_size * self.heads_per_kv_head
+        width_step = math.lcm(least, self.width_multiple)
         width = 0
         while True:
             width += width_step
             depth = self.n_layers or max(1, round(width / (self.aspect_ratio or 1)))
-            n_heads = width // self.head_size
+            n_heads = self.n_heads or width // (self.head_size or width)
             blocks = -(-width * self.ff_ratio // self.ff_multiple)
             yield Transformer(
                 n_layers=depth,
                 d_model=width,
                 n_heads=n_heads,
                 n_kv_heads=n_heads // self.heads_per_kv_head,
-                head_size=self.head_size,
+                head_size=width // n_heads,
                 d_ff=int(blocks) * self.ff_multiple,
                 vocab_size=vocab_size,
                 tied=self.tied,
