@@ -148,14 +148,19 @@ class Answer:
             )
         return self
 
-    def scaled(self, factors: Sequence[float], size_factors: Sequence[float] | None = None) -> Self:
+    def scaled(
+        self, factors: Sequence[float], size_factors: Sequence[float] | None = None, error_factor: float = 1.0
+    ) -> Self:
         """Return the answer with its intervals wider or narrower by a factor, in the logarithm.
 
         Args:
             factors: For each level, what the distance of both ends from the forecast is multiplied by.
             size_factors: The same for the best sizes; None: unchanged.
+            error_factor: What the expected error is multiplied by.
         """
         found = self
+        if self.expected_error is not None:
+            found = replace(found, expected_error=error_factor * self.expected_error)
         if self.low is not None and self.high is not None:
             low, high = _stretched(self.loss, self.low, self.high, factors)
             found = replace(found, low=low, high=high)

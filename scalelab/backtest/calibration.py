@@ -5,7 +5,8 @@
 
 A method that freezes such constants from the development tables returns `rescaled(others)` from
 `ForecastMethod.calibrate`. The width of an interval q s(case), with q frozen from tables that the
-scored family is among, becomes q' s(case) with q' from the others: the frozen q cancels.
+scored family is among, becomes q' s(case) with q' from the others: the frozen q cancels. The expected error, of
+which HONEST times holds EXPECTED of the errors, is made anew in the same way.
 
 Source: split conformal prediction, Vovk et al. 2005, and for groups of dependent cases the
 leave-one-group-out form, Barber et al. 2021, arXiv:1905.02928.
@@ -18,7 +19,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from scalelab.backtest.base import Answer, AnsweredCase, ForecastMethod, Recalibration
+from scalelab.backtest.scores import HONEST
 from scalelab.laws.observations import Array
+from scalelab.laws.uncertainty.conformal import EXPECTED
 from scalelab.laws.weighted_quantile import weighted_quantile
 
 SMALLEST = 1e-12
@@ -49,16 +52,19 @@ def rescaled(others: Sequence[AnsweredCase]) -> Recalibration:
         others: Its answers to them. Levels without an interval stay as they are.
     """
     levels = next((each.answer.levels for each in others), ())
-    loss = [_factor(others, k, level, _loss_misses) for k, level in enumerate(levels)]
-    sizes = [_factor(others, k, level, _size_misses) for k, level in enumerate(levels)]
-    return lambda answer: answer.scaled(loss, sizes)
+    loss = [
+        _balanced(others, level, lambda each, k=k: _loss_misses(each, k)) for k, level in enumerate(levels)
+    ]
+    sizes = [
+        _balanced(others, level, lambda each, k=k: _size_misses(each, k)) for k, level in enumerate(levels)
+    ]
+    errors = _balanced(others, EXPECTED, _error_misses)
+    return lambda answer: answer.scaled(loss, sizes, errors)
 
 
-def _factor(
-    others: Sequence[AnsweredCase], k: int, level: float, misses: Callable[[AnsweredCase, int], Array]
-) -> float:
-    """Quantile of the error in widths at one level; 1 where no other case has an interval."""
-    found = [(each.family, misses(each, k)) for each in others]
+def _balanced(others: Sequence[AnsweredCase], level: float, misses: Callable[[AnsweredCase], Array]) -> float:
+    """Quantile at one level of what each case gives, every family weighing the same; 1 where none gives any."""
+    found = [(each.family, misses(each)) for each in others]
     found = [(family, values) for family, values in found if values.size]
     if not found:
         return 1.0
@@ -79,6 +85,15 @@ def _size_misses(each: AnsweredCase, k: int) -> Array:
     if answer.sizes is None or answer.size_low is None or answer.size_high is None:
         return np.zeros(0)
     return _in_widths(answer.sizes, answer.size_low[k], answer.size_high[k], each.sizes)
+
+
+def _error_misses(each: AnsweredCase) -> Array:
+    """|error| over HONEST times the expected one."""
+    expected = each.answer.expected_error
+    if expected is None:
+        return np.zeros(0)
+    error = np.abs(each.answer.loss / each.loss - 1)
+    return error / np.maximum(HONEST * expected, SMALLEST)
 
 
 def _in_widths(middle: Array, low: Array, high: Array, truth: Array) -> Array:

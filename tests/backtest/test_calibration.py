@@ -94,6 +94,24 @@ def test_best_sizes_have_constants_of_their_own():
     assert np.log(made.size_low[-1] / made.sizes) == pytest.approx(-0.2)
 
 
+def test_the_expected_error_holds_the_errors_that_it_was_made_from():
+    """80% of errors are at most 1.5 times the expected one, whatever was stated."""
+    rng = np.random.default_rng(2)
+    others = [answered(f"f{i}", 0.02 * rng.standard_normal(10)) for i in range(10)]
+    others = [replace(each, answer=replace(each.answer, expected_error=np.full(10, 1e-5))) for each in others]
+
+    made = rescaled(others)(others[0].answer).expected_error
+
+    errors = np.abs(np.concatenate([each.answer.loss / each.loss - 1 for each in others]))
+    assert np.mean(errors <= 1.5 * made[0] * (1 + 1e-9)) == pytest.approx(0.8, abs=0.011)
+
+
+def test_an_error_that_was_not_stated_stays_so():
+    others = [answered("a", [0.01]), answered("b", [0.02])]
+
+    assert rescaled(others)(others[0].answer).expected_error is None
+
+
 def test_a_method_without_constants_is_scored_once():
     class Plain(Frozen):
         def calibrate(self, others):
