@@ -29,8 +29,8 @@ from scalelab.laws.observations import Array
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """Levels of the frozen quantiles; between them they are interpolated, outside there are none."""
-LOSS_QUANTILES = (0.723, 0.932, 1.022, 1.305, 1.678, 2.642)
-SIZE_QUANTILES = (1.28, 1.577, 1.577, 2.045, 2.539, 3.449)
+LOSS_QUANTILES = (0.724, 0.938, 1.039, 1.307, 1.655, 2.642)
+SIZE_QUANTILES = (1.099, 1.348, 1.585, 1.585, 2.307, 2.915)
 TYPICAL_RATE = 0.006
 """Median rate of the public tables."""
 EXPECTED = 0.8
