@@ -1,11 +1,12 @@
 """How often the intervals of `scalelab fit` hold the truth: 300 simulated sweeps.
 
-    python analysis/coverage.py [--sweeps 300] [--out analysis/coverage.md]
+    python analysis/coverage.py [--sweeps 300] [--truth luck] [--out analysis/coverage.md]
 
 Three true laws that are fitted, and four truths outside of what is fitted (another form, a kink, a recipe
 that suits larger models less, luck that a budget shares), each in three designs, equally often. Of every
 sweep the whole study is made and its intervals of the exponent a, of N* and of L* at 10x the largest budget
-are held against the truth. Everything here is simulated; nothing is trained.
+are held against the truth; with --truth, of the truths whose names contain it. Everything here is simulated;
+nothing is trained.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import betaincinv
 
 from scalelab.laws.observations import Observations
 from scalelab.study.study import study
@@ -148,12 +150,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sweeps", type=int, default=300)
     parser.add_argument("--replicates", type=int, default=1000)
+    parser.add_argument("--truth", default="", help="only truths whose names contain this")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "coverage.md")
     args = parser.parse_args()
 
     began = time.process_time()
     rows = []
-    cells = [(law, design) for law in LAWS for design in DESIGNS]
+    cells = [(law, design) for law in LAWS if args.truth in law for design in DESIGNS]
     for k in range(args.sweeps):
         law, design = cells[k % len(cells)]
         _, best, a = LAWS[law]
@@ -192,6 +195,14 @@ def main():
     args.out.write_text(text)
 
 
+def binomial_range(inside):
+    """Share, and the range of shares that would give as many inside of as many in 95% of runs (Clopper-Pearson)."""
+    n, k = len(inside), int(np.sum(inside))
+    low = betaincinv(k, n - k + 1, 0.025) if k else 0.0
+    high = betaincinv(k + 1, n - k, 0.975) if k < n else 1.0
+    return f"{k / n:.0%} [{low:.0%}, {high:.0%}]"
+
+
 def table(rows, args, seconds):
     """The result as Markdown."""
     share = lambda chosen, k: "-" if np.isnan(chosen[0][k]) else f"{np.mean([r[k] for r in chosen]):.0%}"  # noqa: E731
@@ -203,7 +214,7 @@ def table(rows, args, seconds):
         f"{seconds / len(rows):.2f} CPU s a study. `python analysis/coverage.py` makes this file.",
         "Noise: the bootstrap of the primary law. Quoted: the interval of the forecast, calibrated where its law "
         "is. Error: mean of |ln| of L* and of N* at the target. Do not rely: share of such verdicts. Held or "
-        "warned: L* is inside, or the verdict is do not rely.",
+        "warned: L* is inside, or the verdict is do not rely; in brackets its 95% binomial range.",
         "",
         "| truth | design | sweeps | a, quoted | N*, quoted | L*, noise | L*, quoted | error of L* | of N* "
         "| do not rely | held or warned |",
@@ -220,7 +231,7 @@ def table(rows, args, seconds):
             off, sized = np.mean([r[7] for r in mine]), np.mean([r[8] for r in mine])
             lines.append(
                 f"| {law or 'all'} | {design or 'all'} | {len(mine)} | {' | '.join(shares)} | {off:.2%} | {sized:.3f} "
-                f"| {share(mine, 9)} | {share(mine, 10)} |"
+                f"| {share(mine, 9)} | {binomial_range([r[10] for r in mine])} |"
             )
     return "\n".join(lines) + "\n"
 
