@@ -29,6 +29,7 @@ class PretendedGpu:
 V100 = PretendedGpu("Tesla V100-SXM2-32GB", 7, 0, 32 * GIB)
 T4 = PretendedGpu("Tesla T4", 7, 5, 15 * GIB)
 A100 = PretendedGpu("NVIDIA A100-SXM4-80GB", 8, 0, 80 * GIB)
+L40S = PretendedGpu("NVIDIA L40S", 8, 9, 48 * GIB)
 H100 = PretendedGpu("NVIDIA H100 80GB HBM3", 9, 0, 80 * GIB)
 MIG = PretendedGpu("NVIDIA H100 80GB HBM3 MIG 1g.10gb", 9, 0, 10 * GIB)
 P100 = PretendedGpu("Tesla P100-SXM2-16GB", 6, 0, 16 * GIB)

@@ -14,6 +14,8 @@ from scalelab.model.base import Architecture, Kind
 
 AttentionKernel = Literal["sdpa", "flash3"]
 """sdpa: torch chooses, which on most GPUs is FlashAttention-2. flash3: FlashAttention-3."""
+MatmulKernel = Literal["plain", "fp8"]
+"""plain: products of the dtype of their factors. fp8: factors rounded to fp8 (fp8.py)."""
 
 
 class Network(nn.Module, ABC):
@@ -24,20 +26,25 @@ class Network(nn.Module, ABC):
     """Rows whose logits a loss of `forward` holds at once; None: all of them."""
     attention_kernel: AttentionKernel = "sdpa"
     """Kernel of causal attention without segments."""
+    matmul: MatmulKernel = "plain"
+    """Products of the matrices between embedding and head."""
 
     @property
     def follows(self) -> frozenset[str]:
-        """Which of `loss_rows` and `attention_kernel` it follows, by name; one that it does not stays."""
+        """Which of `loss_rows`, `attention_kernel` and `matmul` it follows, by name; one that it does not stays."""
         return frozenset()
 
-    def configure(self, loss_rows: int | None, attention_kernel: AttentionKernel) -> None:
+    def configure(
+        self, loss_rows: int | None, attention_kernel: AttentionKernel, matmul: MatmulKernel = "plain"
+    ) -> None:
         """Choose how it computes, before it is compiled. Another choice changes rounding, no more.
 
         Args:
             loss_rows: Rows whose logits a loss holds at once; None: all of them.
             attention_kernel: sdpa or flash3.
+            matmul: plain or fp8, which rounds to 3 bits of mantissa.
         """
-        self.loss_rows, self.attention_kernel = loss_rows, attention_kernel
+        self.loss_rows, self.attention_kernel, self.matmul = loss_rows, attention_kernel, matmul
 
     @abstractmethod
     def reset(self, seed: int) -> None:

@@ -33,7 +33,7 @@ from scalelab.model.transformer.assumed_shape import llama_like
 from scalelab.plan.forecast.frozen import FrozenForecast
 from scalelab.sealed import Damaged, Format, typed
 from scalelab.train.recipe import Recipe
-from scalelab.train.spec import CrossEntropy, CudaGraphs, ParamCount, RunSpec
+from scalelab.train.spec import CrossEntropy, CudaGraphs, Matmul, ParamCount, RunSpec
 from scalelab.units import PARAM_COUNTS
 
 PLAN_FILE, FORECAST_FILE = "plan.json", "forecast.json"
@@ -56,6 +56,8 @@ class RunShape:
     cross_entropy: CrossEntropy = "auto"
     """See RunSpec."""
     cuda_graphs: CudaGraphs = "auto"
+    """See RunSpec."""
+    matmul: Matmul = "plain"
     """See RunSpec."""
 
     def __post_init__(self) -> None:
@@ -94,6 +96,7 @@ class FinalModel:
             optimizer_bytes=spec.optimizer.state_bytes(1),
             cross_entropy=spec.cross_entropy,
             cuda_graphs=spec.cuda_graphs,
+            matmul=spec.matmul,
         )
 
     @property

@@ -40,7 +40,7 @@ from scalelab.train.checkpoints.unsharded import Progress
 from scalelab.train.curve_points import evaluation_steps, log_interval
 from scalelab.train.engines.base import Engine
 from scalelab.train.engines.compilation import compile_note, share_compile_cache, usable_mode
-from scalelab.train.engines.settings import graphs_note
+from scalelab.train.engines.settings import graphs_note, precision_words
 from scalelab.train.engines.single import SingleEngine
 from scalelab.train.memory import first_micro_rows
 from scalelab.train.process_timeouts import ProcessTimeouts
@@ -244,7 +244,7 @@ class _Run:
             pid=os.getpid(),
             host=socket.gethostname(),
             device=self.device.name,
-            precision=self.precision,
+            precision=precision_words(self.spec, self.precision),
             threads=torch.get_num_threads(),
             n_steps=self.spec.n_steps,
             batch_tokens=self.spec.batch_tokens,
@@ -593,7 +593,7 @@ class _Run:
             train_s=progress.train_s,
             eval_s=progress.eval_s,
             device=self.device.name,
-            precision=self.precision,
+            precision=precision_words(spec, self.precision),
             threads=torch.get_num_threads(),
             n_resumes=progress.n_resumes,
             tokenizer=self.corpus.tokenizer,

@@ -51,6 +51,7 @@ from scalelab.train.spec import (
     CrossEntropy,
     CudaGraphs,
     EvalSpec,
+    Matmul,
     ParamCount,
     RunSpec,
 )
@@ -94,6 +95,8 @@ class Recipe(Config):
     param: Parametrization = Field("standard", json_schema_extra={"since": 4})
     """How starting values, rates, decays and branches follow width and depth (parametrization.py). standard: as the
     optimizer's own settings say. mup and completep start from its width_ref, and completep from its depth_ref."""
+    matmul: Matmul = Field("plain", json_schema_extra={"since": 3})
+    """See RunSpec."""
     override: Annotated[str, Field(strict=True, min_length=1)] | None = Field(
         None, json_schema_extra={"since": 3}
     )
@@ -292,6 +295,7 @@ class Recipe(Config):
                 cross_entropy=self.cross_entropy,
                 attention=self.attention,
                 cuda_graphs=self.cuda_graphs,
+                matmul=self.matmul,
                 seed=asked.seed,
             )
 

@@ -28,6 +28,7 @@ CompileMode = Literal["auto", "off", "block", "whole"]
 CrossEntropy = Literal["auto", "plain", "chunked"]
 AttentionChoice = Literal["auto", "sdpa", "flash3"]
 CudaGraphs = Literal["auto", "off", "on"]
+Matmul = Literal["plain", "fp8"]
 ParamCount = Literal["total", "non_embedding", "matmul", "active"]
 Status = Literal["finished", "diverged", "failed"]
 _ID = re.compile(r"[0-9a-f]{12}")
@@ -82,6 +83,10 @@ class RunSpec(Config):
     cuda_graphs: CudaGraphs = Field("auto", json_schema_extra={"since": 2})
     """Whether a compiled network is replayed as CUDA graphs, which saves the time to launch its kernels.
     auto: on a GPU with fewer than 16,384 tokens in a micro-batch. Without effect on a CPU."""
+    matmul: Matmul = Field("plain", json_schema_extra={"since": 3})
+    """Matrix products in the blocks: plain (in the precision of the run) or fp8 (factors rounded to fp8, on an
+    NVIDIA GPU of compute capability 8.9 or higher, in one process, with bf16). fp8 changes the losses by more than
+    the rounding of the other settings does, so no device chooses it, and the precision in the result names it."""
 
     @model_validator(mode="after")
     def _schedule_fits(self) -> Self:
@@ -180,6 +185,7 @@ class RunResult:
     """Seconds spent on validation losses; steps that a GPU had queued before count as training."""
     device: str
     precision: str
+    """fp32 or bf16; bf16+fp8 where products in the blocks were in fp8."""
     threads: int
     n_resumes: int
     """How often the run went on from a checkpoint."""

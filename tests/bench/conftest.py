@@ -56,14 +56,15 @@ def cpu(short, tmp_path, monkeypatch):
 def on(short, tmp_path, monkeypatch):
     """A function that makes a workbench of a pretended GPU; with compiled=True for eager kernels, else not."""
 
-    def make(device=H100, *, compiled=False, **changes):
+    def make(device=H100, *, compiled=False, batch_tokens=256, **changes):
         monkeypatch.setattr(compilation, "BACKEND", "aot_eager")
         for home in ("scalelab.model.kernels", "scalelab.model.transformer.network"):
             monkeypatch.setattr(f"{home}.use_cpu_kernels", lambda x: False)
         monkeypatch.setattr("scalelab.train.loop.find_device", lambda: device)
         monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
         torch._dynamo.reset()
-        recipe = TINY["recipe"] | {"compile": "auto" if compiled else "off"}
+        batch = TINY["recipe"]["batch"] | {"min_tokens": batch_tokens, "max_tokens": batch_tokens}
+        recipe = TINY["recipe"] | {"compile": "auto" if compiled else "off", "batch": batch}
         return Workbench(device, tmp_path, TINY | {"recipe": recipe} | changes)
 
     yield make

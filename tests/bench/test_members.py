@@ -68,6 +68,8 @@ def test_benchmarks_conform_on_a_pretended_gpu(name, on, monkeypatch):
     monkeypatch.setattr(
         correctness, "TOLERANCES", {2: correctness.TOLERANCES[2], 3: {"fp32": 1e-4, "bf16": 2e-3}}
     )
+    timed = tuple(s for s in SETTINGS if s.name != "matmul: fp8")  # which takes a CPU seconds: below
+    monkeypatch.setattr(settings, "SETTINGS", timed)
     rows = check_benchmark(name, on(), LIMIT_S)
 
     lacks = {"attention: flash3", "cuda_graphs: on"} if name == "settings" else set()  # nothing is compiled
@@ -185,7 +187,9 @@ def test_every_setting_of_speed_has_a_row_for_each_value():
 
     assert changed | NO_SPEED == set(RunSpec.model_fields)
     assert [setting.name for setting in SETTINGS] == names
-    assert {"precision: bf16", "compile: whole", "attention: flash3", "cuda_graphs: on"} < set(names)
+    assert {"precision: bf16", "compile: whole", "attention: flash3", "cuda_graphs: on", "matmul: fp8"} < set(
+        names
+    )
 
 
 def test_a_value_is_compared_with_the_one_before_it():
@@ -196,15 +200,15 @@ def test_a_value_is_compared_with_the_one_before_it():
 
 
 def test_a_setting_that_the_device_cannot_have_is_absent_with_what_it_lacks(cpu, monkeypatch):
-    few = [
-        s for s in SETTINGS if s.name in ("attention: flash3", "cuda_graphs: on", "cross_entropy: chunked")
-    ]
-    monkeypatch.setattr(settings, "SETTINGS", tuple(few))
+    lacking = {"attention: flash3", "cuda_graphs: on", "matmul: fp8"}
+    few = tuple(s for s in SETTINGS if s.name in {*lacking, "cross_entropy: chunked"})
+    monkeypatch.setattr(settings, "SETTINGS", few)
     rows = rows_of("settings", cpu)
 
     assert rows["cuda_graphs: on"].reason == "CUDA graphs need a GPU"
     assert "FlashAttention-3" in rows["attention: flash3"].reason
-    assert rows["attention: flash3"].status == rows["cuda_graphs: on"].status == "absent"
+    assert "products in fp8 need an NVIDIA GPU of compute capability 8.9" in rows["matmul: fp8"].reason
+    assert {rows[name].status for name in lacking} == {"absent"}
     assert rows["cross_entropy: chunked"].status == "measured"
 
 
@@ -218,9 +222,18 @@ def test_sides_that_are_one_run_on_the_device_are_measured_once(on, monkeypatch)
     monkeypatch.setattr(settings, "_measure", measure)
     rows = rows_of("settings", on(compiled=True))
 
-    assert [row.status for row in rows.values() if row.name != "attention: flash3"] == ["measured"] * 5
-    # fp32, uncompiled, whole, chunked, without graphs; and the default, which is a side of every row
-    assert len(measured) == 6
+    assert [row.status for row in rows.values() if row.name != "attention: flash3"] == ["measured"] * 6
+    # fp32, uncompiled, whole, chunked, without graphs, fp8; and the default, which is a side of every row
+    assert len(measured) == 7
+
+
+def test_fp8_is_measured_where_the_device_has_it_and_may_change_the_loss_a_little_more(on):
+    timed = tuple(s for s in SETTINGS if s.name == "matmul: fp8")
+    (row,) = SettingsBenchmark(timed).rows(on(batch_tokens=32), time.monotonic() + LIMIT_S)
+
+    assert (row.status, row.reason) == ("measured", "")
+    assert 0 < row.values["loss_difference"] < settings.ROUGH_TOLERANCE
+    assert {s.tolerance for s in SETTINGS if s not in timed} == {settings.TOLERANCE}
 
 
 def test_a_setting_that_changes_the_loss_fails(on):

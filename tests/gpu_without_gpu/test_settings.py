@@ -7,15 +7,19 @@ from types import ModuleType
 
 import pytest
 import torch
-from pretended_gpus import A100, H100, MI300X, T4, pretend
+from pretended_devices import PretendedDevice
+from pretended_gpus import A100, H100, L40S, MI300X, T4, pretend
 from torch.nn.functional import scaled_dot_product_attention
 
 from scalelab.errors import RunError
 from scalelab.hardware.attention import FLASH_3_MODULE
 from scalelab.hardware.checks.attention import check_attention
+from scalelab.hardware.checks.precision import check_precision
 from scalelab.hardware.device import Device, find_device
 from scalelab.hardware.machine import Machine
+from scalelab.model.fp8 import fp8_linear
 from scalelab.model.kernels import flash3_attention
+from scalelab.model.transformer import network as transformer
 from scalelab.train import memory
 from scalelab.train.engines import compilation, settings
 from scalelab.train.engines.settings import (
@@ -24,6 +28,7 @@ from scalelab.train.engines.settings import (
     attention_kernel,
     configure_network,
     graphs_note,
+    matmul_kernel,
     resolved_spec,
     uses_cuda_graphs,
 )
@@ -89,23 +94,25 @@ def test_every_setting_is_a_field_whose_values_are_valid_and_whose_default_chang
     plain = tiny_spec()
     for setting in SPEED_SETTINGS:
         default = RunSpec.model_fields[setting.field].default
-        assert default == Recipe.model_fields[setting.field].default == "auto"
+        assert default == Recipe.model_fields[setting.field].default
+        assert default == (setting.values[0] if setting.changes_loss else "auto")  # no device chooses those
         assert len(setting.values) > 1
         for value in setting.values:
             assert getattr(tiny_spec(**{setting.field: value}), setting.field) == value
         if setting.field != "precision":
-            assert tiny_spec(**{setting.field: "auto"}).ids == plain.ids
+            assert tiny_spec(**{setting.field: default}).ids == plain.ids
             assert tiny_spec(**{setting.field: setting.values[-1]}).id != plain.id
 
 
 @pytest.mark.parametrize(
     ("gpu", "cannot"),
     [
-        (T4, {"bf16", "FlashAttention-3"}),
-        (A100, {"FlashAttention-3"}),
+        (T4, {"bf16", "FlashAttention-3", "products in fp8"}),
+        (A100, {"FlashAttention-3", "products in fp8"}),
+        (L40S, {"FlashAttention-3"}),
         (H100, set()),
-        (MI300X, {"FlashAttention-3"}),
-        (None, {"FlashAttention-3", "CUDA graphs"}),
+        (MI300X, {"FlashAttention-3", "products in fp8"}),
+        (None, {"FlashAttention-3", "CUDA graphs", "products in fp8"}),
     ],
     ids=lambda x: getattr(x, "name", ""),
 )
@@ -348,6 +355,97 @@ def test_a_step_keeps_to_the_rules_of_graphs(tiny_spec, as_on_a_gpu, compiled, a
     steps(engine, n=1, rows=8)
     assert compiled["marks"] == (10 if asked == "on" else 0)
     assert [(p.data_ptr(), p.grad.data_ptr()) for p in engine.network.parameters()] == places
+
+
+# Products in fp8
+
+
+@pytest.mark.parametrize(
+    ("gpu", "precision", "seq_len", "problem", "fix"),
+    [
+        (H100, "bf16", 32, None, None),
+        (L40S, "bf16", 32, None, None),
+        (A100, "bf16", 32, "compute capability 8.9 or higher, not NVIDIA A100", "use an L40S, H100"),
+        (MI300X, "bf16", 32, "not AMD Instinct MI300X (architecture gfx942)", "use an L40S, H100"),
+        (None, "bf16", 32, "products in fp8 need an NVIDIA GPU", "use an L40S, H100"),
+        (H100, "fp32", 32, "matmul is fp8, and precision is fp32", "`precision: bf16`"),
+        (H100, "bf16", 40, "matmul is fp8, and seq_len 40 is no multiple of 16", "whole multiples of 16"),
+    ],
+    ids=lambda x: getattr(x, "name", x),
+)
+def test_fp8_is_used_where_it_is_asked_for_and_can_be(
+    monkeypatch, tiny_spec, gpu, precision, seq_len, problem, fix
+):
+    pretend(monkeypatch, *([gpu] if gpu else []))
+    device, asked = find_device(), tiny_spec(matmul="fp8", seq_len=seq_len, batch_tokens=8 * seq_len)
+
+    assert matmul_kernel(tiny_spec(), device, precision) == "plain"
+    if problem is None:
+        assert matmul_kernel(asked, device, precision) == "fp8"
+        assert (
+            resolved_spec(asked.model_copy(update={"compile": "off", "precision": "bf16"}), device).matmul
+            == "fp8"
+        )
+        return
+    with pytest.raises(RunError) as refusal:
+        matmul_kernel(asked, device, precision)
+    assert problem in refusal.value.problem
+    assert "`matmul: plain`" in refusal.value.fix
+    assert fix in refusal.value.fix
+
+
+def test_matrices_of_other_sizes_are_refused(tiny_spec):
+    odd = tiny_spec(model={"d_ff": 40}, matmul="fp8")
+    with pytest.raises(RunError, match="matmul is fp8, which this model cannot follow") as refusal:
+        configure_network(odd.model.network(), odd, GPU, "bf16", 8)
+    assert "d_ff 40" in refusal.value.where
+    assert "multiples of 16" in refusal.value.fix
+
+
+def test_products_of_the_blocks_alone_are_in_fp8_and_losses_stay_near(tiny_spec, monkeypatch, as_on_a_gpu):
+    calls = []
+
+    def counted(x, weight):
+        calls.append(tuple(weight.shape))
+        return fp8_linear(x, weight)
+
+    monkeypatch.setattr(transformer, "fp8_linear", counted)
+    spec = tiny_spec(model={"n_layers": 1}, compile="off", cuda_graphs="off")
+    found, wanted = (
+        steps(SingleEngine(spec.model_copy(update={"matmul": matmul}), GPU, "bf16", 2), n=2, rows=2)
+        for matmul in ("fp8", "plain")
+    )
+
+    assert set(calls) == {(48, 16), (16, 16), (96, 16), (16, 48)}  # neither head (257, 16) nor embedding
+    assert not torch.equal(found, wanted)
+    assert torch.allclose(found, wanted, rtol=5e-3)
+
+
+def test_the_result_and_the_log_name_fp8(tiny_spec, tmp_path, monkeypatch, as_on_a_gpu):
+    from scalelab.train import loop
+    from scalelab.train.run_directory import RunDir
+
+    monkeypatch.setattr(loop, "find_device", lambda: PretendedDevice("cuda", "a GPU", 80 * GIB, (9, 0)))
+    monkeypatch.setattr(loop, "saves_in_background", lambda device: False)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    evaluation = {"tokens": 64, "curve_points": 0, "curve_tokens": 64}
+    changes = {"matmul": "fp8", "precision": "auto", "compile": "off", "evaluation": evaluation}
+    spec = tiny_spec(model={"n_layers": 1}, n_steps=1, batch_tokens=64, **changes)
+    run_dir = RunDir(tmp_path / "a-sweep" / spec.id)
+    run_dir.create(spec)
+    result = loop.train(run_dir)
+
+    assert result.precision == "bf16+fp8"
+    assert next(run_dir.events())["precision"] == "bf16+fp8"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "words"), [(H100, "; fp8 with `matmul: fp8`"), (A100, "; no fp8 on NVIDIA A100-SXM4-80GB")]
+)
+def test_doctor_says_which_gpus_have_fp8(monkeypatch, tmp_path, gpu, words):
+    pretend(monkeypatch, gpu)
+
+    assert check_precision(Machine(tmp_path)).value.endswith(words)
 
 
 def test_a_cpu_is_told_that_graphs_have_no_effect(tiny_spec, tmp_path):

@@ -367,6 +367,7 @@ def test_a_layout_that_cannot_carry_the_run_is_refused_by_its_numbers(run):
             "cross_entropy is chunked, and pipeline stages give plain logits",
         ),
         ({"cuda_graphs": "on"}, Layout(shard=2), "cuda_graphs is on, and 2 processes share the run"),
+        ({"matmul": "fp8"}, Layout(replicate=2), "matmul is fp8, and 2 processes share the run"),
     ],
 )
 def test_a_setting_that_a_layout_cannot_follow_is_refused_by_its_name(run, asked, layout, words):
@@ -374,7 +375,8 @@ def test_a_setting_that_a_layout_cannot_follow_is_refused_by_its_name(run, asked
     refuse_layout(layout, spec)
     with pytest.raises(LaunchError, match=words) as refusal:
         refuse_layout(layout, spec.model_copy(update=asked))
-    assert f"`{next(iter(asked))}: auto`" in refusal.value.fix
+    (field,) = asked
+    assert f"`{field}: {type(spec).model_fields[field].default}`" in refusal.value.fix
     refuse_layout(Layout(), spec.model_copy(update=asked))
 
 

@@ -56,6 +56,7 @@ def test_launch_takes_whatever_is_proposed(model, count, rows, seq_len):
         seq_len=seq_len,
         cross_entropy="auto",
         cuda_graphs="auto",
+        matmul="plain",
         optimizer=SHARDABLE,
     )
     found = best_of(model, h100(count), rows, seq_len)
@@ -77,6 +78,7 @@ def test_no_layout_that_launch_takes_is_left_out():
         seq_len=64,
         cross_entropy="auto",
         cuda_graphs="auto",
+        matmul="plain",
         optimizer=SHARDABLE,
     )
     degrees = {
@@ -108,6 +110,7 @@ def test_layouts_that_cannot_compute_the_loss_in_chunks_are_left_out(asked):
         seq_len=64,
         cross_entropy=asked,
         cuda_graphs="auto",
+        matmul="plain",
         optimizer=SHARDABLE,
     )
     for considered in found:
@@ -123,6 +126,13 @@ def test_graphs_over_several_devices_are_refused_before_a_plan():
         layouts(SMALL, h100(8), seq_len=64, batch_rows=24, cuda_graphs="on")
     assert "`cuda_graphs: auto`" in refusal.value.fix
     assert layouts(SMALL, h100(1), seq_len=64, batch_rows=24, cuda_graphs="on")[0].fits
+
+
+def test_fp8_over_several_devices_is_refused_before_a_plan():
+    with pytest.raises(PlanError, match="matmul is fp8, and 8 processes share the run") as refusal:
+        layouts(SMALL, h100(8), seq_len=64, batch_rows=24, matmul="fp8")
+    assert "`matmul: plain`" in refusal.value.fix
+    assert layouts(SMALL, h100(1), seq_len=64, batch_rows=24, matmul="fp8")[0].fits
 
 
 def test_a_model_that_fits_everywhere_is_copied_everywhere():

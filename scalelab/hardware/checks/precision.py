@@ -2,6 +2,7 @@
 
 from scalelab.hardware.device import find_device
 from scalelab.hardware.finding import Finding, ok, warning
+from scalelab.hardware.fp8 import fp8_obstacle
 from scalelab.hardware.machine import Machine
 
 
@@ -17,4 +18,6 @@ def check_precision(machine: Machine) -> Finding:
         return warning(
             "; ".join(notes), "use GPUs of compute capability 8.0 or higher, or plan with fp32 speed"
         )
-    return ok("bf16, with fp32 master weights and sums")
+    value = "bf16, with fp32 master weights and sums"
+    lack = list(dict.fromkeys(gpu.name for gpu in machine.gpus if fp8_obstacle(gpu) is not None))
+    return ok(f"{value}; no fp8 on {', '.join(lack)}" if lack else f"{value}; fp8 with `matmul: fp8`")

@@ -25,6 +25,7 @@ from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
 from scalelab.model.base import Kind
+from scalelab.model.fp8 import FP8_MULTIPLE, fp8_linear
 from scalelab.model.kernels import (
     CPU_ATTENTION_MAX_SEQ_LEN,
     attention,
@@ -38,7 +39,7 @@ from scalelab.model.kernels import (
     use_cpu_kernels,
 )
 from scalelab.model.linear_loss import linear_cross_entropy
-from scalelab.model.network import AttentionKernel
+from scalelab.model.network import AttentionKernel, MatmulKernel
 from scalelab.model.sharding import NetworkStage
 from scalelab.model.transformer.config import Transformer
 from scalelab.model.transformer.unsharded import UNSHARDED, Changed, Unsharded
@@ -57,6 +58,7 @@ class Block(nn.Module):
         self.config = config
         self.cut: Unsharded = UNSHARDED
         self.attention_kernel: AttentionKernel = "sdpa"
+        self.linear: Callable[[Tensor, Tensor], Tensor] = linear
         self.norm_attention = nn.Parameter(torch.ones(c.d_model))
         self.qkv = nn.Parameter(torch.empty((c.n_heads + 2 * c.n_kv_heads) * e, c.d_model))
         self.out = nn.Parameter(torch.empty(c.d_model, c.n_heads * e))
@@ -72,10 +74,10 @@ class Block(nn.Module):
         c, cut = self.config, self.cut
         normed = rms_norm(x_RC, cut.weight(self.norm_attention), c.norm_eps)
         mixed = self._attend(cut.enter(normed), batch, tables)
-        x_RC = x_RC + self.branch(cut.leave(linear(mixed, cut.weight(self.out))))
+        x_RC = x_RC + self.branch(cut.leave(self.linear(mixed, cut.weight(self.out))))
         normed = rms_norm(x_RC, cut.weight(self.norm_mlp), c.norm_eps)
-        hidden = linear(cut.enter(normed), cut.weight(self.gate_up))
-        return x_RC + self.branch(cut.leave(linear(swiglu(hidden), cut.weight(self.down))))
+        hidden = self.linear(cut.enter(normed), cut.weight(self.gate_up))
+        return x_RC + self.branch(cut.leave(self.linear(swiglu(hidden), cut.weight(self.down))))
 
     def branch(self, x_RC: Tensor) -> Tensor:
         """What a branch adds to the residual stream."""
@@ -85,7 +87,7 @@ class Block(nn.Module):
     def _attend(self, x_RC: Tensor, batch: int, tables: tuple[Tensor, ...]) -> Tensor:
         c, (cos_TE, sin_TE, *mask) = self.config, tables
         H, K, E = c.n_heads, c.n_kv_heads, c.head_size
-        qkv = linear(x_RC, self.cut.weight(self.qkv))
+        qkv = self.linear(x_RC, self.cut.weight(self.qkv))
         if mask and mask[0].dim() == 2 and H == K and not c.qk_norm and use_cpu_kernels(x_RC):
             return short_attention(qkv, cos_TE, sin_TE, mask[0], batch)
         heads = qkv.view(batch, -1, H + 2 * K, E).transpose(1, 2)
@@ -175,20 +177,25 @@ class TransformerNet(NetworkStage):
     def follows(self) -> frozenset[str]:
         """See Network.
 
-        Heads of some sizes have no kernel in FlashAttention-3. In a pipeline a stage gives logits, and a
-        vocabulary that is cut has its own loss, so neither computes it in chunks.
+        Heads of some sizes have no kernel in FlashAttention-3, matrices of some sizes no product in fp8. In a
+        pipeline a stage gives logits, and a vocabulary that is cut has its own loss, so neither computes it
+        in chunks.
         """
         step, most = FLASH3_HEADS
         has_flash3 = self.config.head_size % step == 0 and self.config.head_size <= most
         is_whole = self.is_first and self.is_last and self.cut.has_whole_head
-        found = {"loss_rows": is_whole, "attention_kernel": has_flash3}
+        has_fp8 = all(n % FP8_MULTIPLE == 0 for w in self.adaptable().values() for n in w.shape)
+        found = {"loss_rows": is_whole, "attention_kernel": has_flash3, "matmul": has_fp8}
         return frozenset(name for name, follows in found.items() if follows)
 
-    def configure(self, loss_rows: int | None, attention_kernel: AttentionKernel) -> None:
+    def configure(
+        self, loss_rows: int | None, attention_kernel: AttentionKernel, matmul: MatmulKernel = "plain"
+    ) -> None:
         """See Network."""
-        super().configure(loss_rows, attention_kernel)
+        super().configure(loss_rows, attention_kernel, matmul)
         for block in self.blocks.values():
             block.attention_kernel = attention_kernel
+            block.linear = fp8_linear if matmul == "fp8" else linear
 
     def compile_with(self, compiler: Callable[[Callable], Callable], whole: bool) -> None:
         """See Network. Rotary tables are an argument of every graph, and are made outside.

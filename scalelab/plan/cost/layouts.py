@@ -27,6 +27,7 @@ def layouts(
     flash: bool = True,
     cross_entropy: str = "auto",
     cuda_graphs: str = "auto",
+    matmul: str = "plain",
 ) -> tuple[LayoutEstimate, ...]:
     """Return every possible layout with its best micro-batches, the best one that fits first.
 
@@ -44,12 +45,13 @@ def layouts(
         flash: Whether attention weights are recomputed instead of stored.
         cross_entropy: auto, plain or chunked, as in RunSpec. Layouts that cannot follow it are left out.
         cuda_graphs: auto, off or on, as in RunSpec. Likewise.
+        matmul: plain or fp8, as in RunSpec. Likewise.
 
     Raises:
         PlanError: The batch cannot be divided over the devices, nothing fits, or the architecture
             or a setting cannot be used in several processes.
     """
-    refused = refused_setting(Layout(replicate=devices.count), cross_entropy, cuda_graphs)
+    refused = refused_setting(Layout(replicate=devices.count), cross_entropy, cuda_graphs, matmul)
     if refused is not None:  # whatever the layout
         raise PlanError(refused[0], where="the layout of the plan", fix=refused[1])
     if devices.count > 1 and "sharding" not in model.parts:
@@ -62,7 +64,7 @@ def layouts(
     saves_memory = (False, True) if devices.count > 1 else (False,)  # one device runs as in the sweep
     for offload in saves_memory:
         for base in _products(model, devices, seq_len, batch_rows):
-            if refused_setting(base, cross_entropy, cuda_graphs) is not None:
+            if refused_setting(base, cross_entropy, cuda_graphs, matmul) is not None:
                 continue
             options = [
                 estimate(

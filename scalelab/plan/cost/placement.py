@@ -226,6 +226,7 @@ def _searched(devices: int, resources: Resources, shape: RunShape) -> Placement:
         optimizer_bytes=shape.optimizer_bytes,
         cross_entropy=shape.cross_entropy,
         cuda_graphs=shape.cuda_graphs,
+        matmul=shape.matmul,
     )
     best = found[0].layout
     rows = batch_rows // (best.replicate * best.shard * best.micro_batches)

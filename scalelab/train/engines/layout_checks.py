@@ -5,13 +5,16 @@ from scalelab.hardware.layout import Layout
 from scalelab.train.spec import RunSpec
 
 
-def refused_setting(layout: Layout, cross_entropy: str, cuda_graphs: str) -> tuple[str, str] | None:
+def refused_setting(
+    layout: Layout, cross_entropy: str, cuda_graphs: str, matmul: str
+) -> tuple[str, str] | None:
     """Return which setting a run over several processes cannot follow, and the fix; None where it can.
 
     Args:
         layout: Layout of the run.
         cross_entropy: auto, plain or chunked, as in RunSpec.
         cuda_graphs: auto, off or on, as in RunSpec.
+        matmul: plain or fp8, as in RunSpec.
     """
     if cross_entropy == "chunked" and (layout.tensor > 1 or layout.pipeline > 1):
         cut = "the vocabulary is cut" if layout.tensor > 1 else "pipeline stages give plain logits"
@@ -23,6 +26,12 @@ def refused_setting(layout: Layout, cross_entropy: str, cuda_graphs: str) -> tup
         return (
             f"cuda_graphs is on, and {layout.devices} processes share the run",
             "set `cuda_graphs: auto`, which is off there, or use one device",
+        )
+    if matmul == "fp8" and layout.devices > 1:
+        # Each process would round its own rows, and pieces of weights, by scales of its own.
+        return (
+            f"matmul is fp8, and {layout.devices} processes share the run",
+            "set `matmul: plain`, or use one device",
         )
     return None
 
@@ -48,7 +57,7 @@ def refuse_layout(layout: Layout, spec: RunSpec) -> None:
             "choose replicate x shard x micro_batches that divides the batch",
         ),
         spec.model.refusal(layout) or (None, ""),
-        refused_setting(layout, spec.cross_entropy, spec.cuda_graphs) or (None, ""),
+        refused_setting(layout, spec.cross_entropy, spec.cuda_graphs, spec.matmul) or (None, ""),
         (
             layout.devices > 1
             and not spec.optimizer.is_shardable

@@ -4,8 +4,9 @@
                     chunks take less (train/memory.py)
     attention       flash3 where FlashAttention-3 can be used and precision is bf16
     cuda_graphs     on where a compiled micro-batch has fewer than 16,384 tokens
+    matmul          plain; fp8 only by name, since it rounds factors to 3 bits and so changes the losses
 
-On a CPU all three are off by default, so a run is the same there to the last bit. What is asked for by
+On a CPU all four are off by default, so a run is the same there to the last bit. What is asked for by
 name and cannot be is refused; cuda_graphs alone has no effect on a CPU, and the run's log says so.
 
 CUDA graphs replay kernels on the memory in which they were recorded. So a step keeps to these rules:
@@ -23,7 +24,9 @@ from dataclasses import dataclass
 from scalelab.errors import RunError
 from scalelab.hardware.attention import flash3_obstacle
 from scalelab.hardware.device import Device
-from scalelab.model.network import AttentionKernel, Network
+from scalelab.hardware.fp8 import fp8_obstacle
+from scalelab.model.fp8 import FP8_MULTIPLE
+from scalelab.model.network import AttentionKernel, MatmulKernel, Network
 from scalelab.train.engines.compilation import compile_obstacle_of, usable_mode
 from scalelab.train.memory import first_micro_rows, loss_rows
 from scalelab.train.spec import RunSpec
@@ -46,6 +49,8 @@ class SpeedSetting:
     """What it needs of a device, in words."""
     obstacle: Callable[[Device], str]
     """Why it cannot be measured on a device; empty where it can."""
+    changes_loss: bool = False
+    """Whether it changes losses by more than the rounding of a kernel."""
 
 
 def _without_compiler(device: Device) -> str:
@@ -61,6 +66,10 @@ def _without_flash3(device: Device) -> str:
     if not device.multiplies_bf16:
         return f"FlashAttention-3 computes in bf16, which {device.name} does not multiply"
     return (flash3_obstacle(device) or ("", ""))[0]
+
+
+def _without_fp8(device: Device) -> str:
+    return (fp8_obstacle(device) or ("", ""))[0]
 
 
 def _without_bf16(device: Device) -> str:
@@ -86,6 +95,14 @@ SPEED_SETTINGS = (
         _without_flash3,
     ),
     SpeedSetting("CUDA graphs", "cuda_graphs", ("off", "on"), "a GPU, and torch.compile", _without_graphs),
+    SpeedSetting(
+        "products in fp8",
+        "matmul",
+        ("plain", "fp8"),
+        "an NVIDIA GPU of compute capability 8.9 or higher, bf16",
+        _without_fp8,
+        changes_loss=True,
+    ),
 )
 """Every setting of the kind, in the order in which they are best measured."""
 
@@ -115,6 +132,38 @@ def attention_kernel(spec: RunSpec, device: Device, precision: str) -> Attention
         return "sdpa"
     problem, fix = obstacle
     raise RunError(f"attention is flash3, and {problem}", where=f"the device {device.name}", fix=fix)
+
+
+def matmul_kernel(spec: RunSpec, device: Device, precision: str) -> MatmulKernel:
+    """Return how matrix products in the blocks are computed.
+
+    Args:
+        spec: The run.
+        device: Of the process.
+        precision: fp32 or bf16, of the working weights.
+
+    Raises:
+        RunError: fp8 is asked for and cannot be used.
+    """
+    if spec.matmul == "plain":
+        return "plain"
+    obstacle = fp8_obstacle(device)
+    if obstacle is None and precision != "bf16":
+        obstacle = (f"precision is {precision}", "set `precision: bf16` or `matmul: plain`")
+    if obstacle is None and spec.seq_len % FP8_MULTIPLE:
+        obstacle = (
+            f"seq_len {spec.seq_len} is no multiple of {FP8_MULTIPLE}",
+            f"set `matmul: plain`, or a seq_len of whole multiples of {FP8_MULTIPLE}",
+        )
+    if obstacle is None:
+        return "fp8"
+    problem, fix = obstacle
+    raise RunError(f"matmul is fp8, and {problem}", where=f"the device {device.name}", fix=fix)
+
+
+def precision_words(spec: RunSpec, precision: str) -> str:
+    """Return the precision of a run as its result names it: "bf16", or "bf16+fp8" with products in fp8."""
+    return f"{precision}+fp8" if spec.matmul == "fp8" else precision
 
 
 def uses_cuda_graphs(spec: RunSpec, device: Device, mode: str, micro_rows: int) -> bool:
@@ -167,6 +216,7 @@ def resolved_spec(spec: RunSpec, device: Device) -> RunSpec:
             "compile": mode,
             "cross_entropy": "plain" if rows is None else "chunked",
             "attention": attention_kernel(spec, device, precision),
+            "matmul": matmul_kernel(spec, device, precision),
             "cuda_graphs": "on" if uses_cuda_graphs(spec, device, mode, micro_rows) else "off",
         }
     )
@@ -195,18 +245,24 @@ def configure_network(
         RunError: A value is asked for by name, and the network or the device cannot follow it.
     """
     rows = _loss_rows(spec, device, precision, micro_rows)
-    kernel = attention_kernel(spec, device, precision)
+    kernel, matmul = attention_kernel(spec, device, precision), matmul_kernel(spec, device, precision)
     follows = network.follows if spec.model.has_chunked_loss else network.follows - {"loss_rows"}
-    for field, name, asked in (
-        ("cross_entropy", "loss_rows", "chunked"),
-        ("attention", "attention_kernel", "flash3"),
+    for field, name, asked, fix in (
+        ("cross_entropy", "loss_rows", "chunked", "set `cross_entropy: auto`"),
+        ("attention", "attention_kernel", "flash3", "set `attention: auto`"),
+        (
+            "matmul",
+            "matmul",
+            "fp8",
+            f"set `matmul: plain`, or give every matrix of the blocks sides in multiples of {FP8_MULTIPLE}",
+        ),
     ):
         if getattr(spec, field) == asked and name not in follows:
             raise RunError(
                 f"{field} is {asked}, which this model cannot follow",
                 where=f"the model: {spec.model.kind}, {spec.model.words()}",
-                fix=f"set `{field}: auto`",
+                fix=fix,
             )
     rows = rows if "loss_rows" in follows else None
-    network.configure(rows, kernel if "attention_kernel" in follows else "sdpa")
+    network.configure(rows, kernel if "attention_kernel" in follows else "sdpa", matmul)
     return rows
