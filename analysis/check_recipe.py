@@ -1,6 +1,7 @@
 """How often `scalelab check-recipe` catches planted faults, and how often it alarms without one.
 
-    python analysis/check_recipe.py [--trials 20] [--check NAME[:TRIALS] ...] [--first-seed 0] [--runs DIR] [--out FILE.md]
+    python analysis/check_recipe.py [--trials 20] [--check NAME[:TRIALS] ...] [--first-seed 0] [--runs DIR]
+                                    [--out FILE.md]
 
 A trial is one check of one recipe with seeds of its own. The clean recipe is muP at a constant rate: at this scale,
 and with a batch that stays, the best rate does not fall with the tokens. The faults change what a run of it gets, by

@@ -135,7 +135,7 @@ def test_moves_of_the_best_rate_are_measured_and_judged(check, workbench, verdic
     """The grid is extended where the best rate lies at its end, as 16 times too high a rate needs."""
     name = "transfer" if check is TransferCheck else "horizon"
 
-    found = check().run(bench(name, seeds=(0, 1, 2), workbench=workbench))
+    found = check().run(bench(name, workbench=workbench))
 
     assert found.verdict == verdict
     assert found.measures[0].value == pytest.approx(move, abs=0.2)
@@ -144,7 +144,7 @@ def test_moves_of_the_best_rate_are_measured_and_judged(check, workbench, verdic
 def test_a_rule_of_the_tokens_corrects_what_the_horizon_check_found(bench):
     rule = {"kind": "horizon", "base": 0.01, "tokens_ref": 1e4, "exponent": 0.75}
 
-    found = HorizonCheck().run(bench("horizon", seeds=(0, 1, 2), workbench=PretendedHorizon, lr=rule))
+    found = HorizonCheck().run(bench("horizon", workbench=PretendedHorizon, lr=rule))
 
     assert found.verdict == "ok"
 
