@@ -16,10 +16,13 @@ EXAMPLE_FILES = {
     "sweep": "sweeps/isoflop.yaml",
     "data": "sweeps/isoflop.yaml",
     "check-recipe": "sweeps/isoflop.yaml",
+    "tune": "sweeps/tune.yaml",
     "posttrain": "sweeps/posttrain/assistant.yaml",
     "eval": "sweeps/eval/compared.yaml",
 }
 """Example file of each command, relative to the working directory."""
+EXTENDED = {"tune": "sweep"}
+"""Command whose example file that of another one extends: it is written too, where there is none."""
 
 
 def missing_examples(text: str) -> list[str]:
@@ -42,6 +45,8 @@ def write_example(command: str) -> Path:
         ConfigError: Another file has its path.
         RunError: It cannot be written.
     """
+    if command in EXTENDED and not Path(EXAMPLE_FILES[EXTENDED[command]]).exists():
+        write_example(EXTENDED[command])
     path = Path(EXAMPLE_FILES[command])
     text = (SHIPPED / path.name).read_text(encoding="utf-8")
     try:

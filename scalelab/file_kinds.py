@@ -41,6 +41,7 @@ class FileKind:
 
 KINDS = {
     "sweep": FileKind("a sweep file", "scalelab sweep PATH", ("recipe", "design")),
+    "tune": FileKind("a tuning file", "scalelab tune PATH", ("extends", "fields")),
     "posttrain": FileKind("a post-training file", "scalelab posttrain PATH", ("base", "data", "stages")),
     "eval": FileKind("an evaluation file", "scalelab eval PATH", ("models",)),
     "rates": FileKind("a file of rates", "scalelab plan ... --rates PATH", ("as_of",)),

@@ -70,6 +70,7 @@ HOMES = {
     "scipy": {"laws", "study", "plan", "evals", "recipe_check", "report"},
     "pandas": {"records", "api"},
     "mlflow": {"tracking"},
+    "optuna": {"sweep"},
     "matplotlib": {"report", "api", "testing"},
     "rich": {"screen", "jobs", "tracking"},
     "pydantic": {
@@ -185,7 +186,7 @@ def test_what_is_printed_passes_the_screen():
 
 
 def test_help_imports_nothing_heavy():
-    heavy = {*HOMES, "numpy", "optuna"}
+    heavy = {*HOMES, "numpy"}
 
     assert not heavy & loaded_by("import scalelab.cli.main; scalelab.cli.main.parser()")
 
@@ -203,7 +204,9 @@ def test_a_fit_is_drawn_without_torch():
 
 
 def test_a_sweep_is_planned_without_torch():
-    assert "torch" not in loaded_by("import scalelab.launch.sweep, scalelab.sweep.isoflop")
+    assert "torch" not in loaded_by(
+        "import scalelab.launch.sweep, scalelab.sweep.isoflop, scalelab.launch.tune"
+    )
 
 
 def test_training_needs_no_mlflow():

@@ -14,17 +14,26 @@ from scalelab.launch.single_run import run_one
 from scalelab.plan.cost.rates import SHIPPED, Rates
 from scalelab.posttrain.pipeline import PosttrainFile, StageSpec
 from scalelab.sweep.file import SweepFile
+from scalelab.sweep.tune_file import TuneFile
 from scalelab.train.spec import RunSpec
 from scalelab.yaml_document import read
 
 ROOT = Path(__file__).parents[1]
 FILES = {
     "sweep": ROOT / "sweeps/isoflop.yaml",
+    "tune": ROOT / "sweeps/tune.yaml",
     "posttrain": ROOT / "sweeps/posttrain/assistant.yaml",
     "eval": ROOT / "sweeps/eval/compared.yaml",
     "rates": SHIPPED,
 }
-LOADS = {"sweep": SweepFile, "posttrain": PosttrainFile, "eval": file_type(), "rates": Rates, "run": RunSpec}
+LOADS = {
+    "sweep": SweepFile,
+    "tune": TuneFile,
+    "posttrain": PosttrainFile,
+    "eval": file_type(),
+    "rates": Rates,
+    "run": RunSpec,
+}
 
 
 @pytest.fixture

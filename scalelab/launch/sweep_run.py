@@ -22,6 +22,7 @@ from scalelab.leases import hold
 from scalelab.records.sweep_manifest import PlannedRun, SweepManifest
 from scalelab.sweep.base import DesignSession, Proposal
 from scalelab.sweep.file import SweepFile
+from scalelab.sweep.tune_file import TuneFile
 from scalelab.train.memory import run_memory
 from scalelab.units import sci, si
 
@@ -37,8 +38,17 @@ def sweep_lock(root: Path, sweep: str) -> Iterator[None]:
         yield
 
 
-def write_manifest(file: SweepFile, work: Sequence[PlannedJob], root: Path) -> None:
-    """Write the sweep's manifest and create its run directories."""
+def write_manifest(
+    file: SweepFile | TuneFile, work: Sequence[PlannedJob], root: Path, tuned: tuple[str, ...] = ()
+) -> None:
+    """Write the manifest of a sweep or a tuning and create its run directories.
+
+    Args:
+        file: Its file.
+        work: All its runs so far.
+        root: Directory of all runs.
+        tuned: Fields of the recipe in which the runs differ.
+    """
     count, seq_len = file.recipe.param_count, file.recipe.seq_len
     trunks, planned = trunks_of(work), []
     trunk_dirs = {w.run_dir.run: str(t.run_dir.path.relative_to(root)) for t in trunks for w in t.branches}
@@ -74,6 +84,7 @@ def write_manifest(file: SweepFile, work: Sequence[PlannedJob], root: Path) -> N
         config_yaml=file.to_yaml(),
         created_ms=time.time_ns() // 1_000_000,
         runs=tuple(planned),
+        tuned=tuned,
     ).write(root)
     for w in work:
         if w.state == "done":

@@ -204,6 +204,7 @@ def from_sweep(root: Path, name: str, count: str | None = None) -> PlanSource:
         PlanError: The requested count of parameters is not that of the recipe.
     """
     manifest = SweepManifest.load(root, name)
+    manifest.refuse_tuned()
     table = run_table(root, name)
     seen = evidence(table, manifest.param_count)
     file = SweepFile.parse(parse_yaml(manifest.config_yaml, f"the sweep file of {name}"))

@@ -132,6 +132,7 @@ def read_sweep(root: Path, name: str | None, param_count: str | None) -> Runs:
 
     name = name or only_sweep(root, "fit")
     manifest = SweepManifest.load(root, name)
+    manifest.refuse_tuned()
     table = run_table(root, name)
     seen = evidence(table, param_count or manifest.param_count)._replace(where=f"the sweep {name}")
     used = seen.table

@@ -10,6 +10,7 @@ no table, because their recipe may differ.
 from dataclasses import dataclass
 from pathlib import Path
 
+from scalelab.errors import DataError
 from scalelab.records.manifest_kinds import SWEEP, check_name, check_places
 from scalelab.sealed import Damaged
 from scalelab.train.spec import ParamCount
@@ -68,10 +69,23 @@ class SweepManifest:
     runs: tuple[PlannedRun, ...]
     source: str | None = None
     """Name of the sweep that a final run was planned from; None for sweeps, and in older manifests."""
+    tuned: tuple[str, ...] = ()
+    """Fields of the recipe in which the runs differ beside its rules: they are trials of a tuning, and no points of a
+    law. Empty for sweeps, and in older manifests."""
 
     def write(self, root: Path) -> None:
         """Write the manifest atomically, keeping the creation time of an earlier one."""
         SWEEP.write(root, self.sweep, self, SweepManifest.load)
+
+    def refuse_tuned(self) -> None:
+        """Raise DataError for trials of a tuning, where points of a law are needed."""
+        if self.tuned:
+            raise DataError(
+                f"the runs of {self.sweep} differ in {' and '.join(self.tuned)}: they are trials of a tuning, and no "
+                "points of a law",
+                where=f"the manifest of {self.sweep}",
+                fix=f"train a sweep by the tuned recipe and name that: scalelab sweep reports/{self.sweep}/recipe.yaml",
+            )
 
     @classmethod
     def load(cls, root: Path, sweep: str) -> "SweepManifest":

@@ -28,6 +28,8 @@ FIGURES = Registry(
         "course": "scalelab.report.plan.plots:draw_course",
         "backtest_error": "scalelab.report.backtest.plots:draw_errors",
         "backtest_coverage": "scalelab.report.backtest.plots:draw_coverage",
+        "tune_surface": "scalelab.report.tune.plots:draw_surface",
+        "tune_optima": "scalelab.report.tune.plots:draw_optima",
         "post_models": "scalelab.report.posttrain.plots:draw_models",
         "post_series": "scalelab.report.posttrain.plots:draw_series",
         "post_overreach": "scalelab.report.posttrain.plots:draw_overreach",

@@ -17,7 +17,7 @@ Not here: the recipe (recipe.py), schedules (schedule.py), what an optimizer's n
 from scalelab.train.rules.base import FittedRange, PublishedFit, Rule, RuleConstant, Scale
 from scalelab.train.rules.batch import BatchRule, whole_batch
 from scalelab.train.rules.power import PowerRule
-from scalelab.train.rules.resolution import UnresolvedPlugin, decided, ruled
+from scalelab.train.rules.resolution import UnresolvedPlugin, decided, number_fields, ruled
 
 __all__ = [
     "BatchRule",
@@ -29,6 +29,7 @@ __all__ = [
     "Scale",
     "UnresolvedPlugin",
     "decided",
+    "number_fields",
     "ruled",
     "whole_batch",
 ]

@@ -110,10 +110,25 @@ class _RuledChoice(PluginField):
         return super().__call__(value)
 
 
+def number_fields(config: Config) -> dict[str, type]:
+    """Fields of a recipe's part for which a rule can stand, with int for whole numbers and float for others."""
+    member = config.decides if isinstance(config, UnresolvedPlugin) else type(config)
+    return {
+        name: float if float in _kinds(info) else int
+        for name, info in member.model_fields.items()
+        if _is_number(info)
+    }
+
+
 def _is_number(field: FieldInfo) -> bool:
     """Whether a field is a number, or a number or nothing."""
-    kinds = (field.annotation, *get_args(field.annotation))  # those of "number or nothing" too
-    return not {int, float}.isdisjoint(next(iter(get_args(kind)), kind) for kind in kinds)
+    return not {int, float}.isdisjoint(_kinds(field))
+
+
+def _kinds(field: FieldInfo) -> set[Any]:
+    """Types of a field, those of "number or nothing" too."""
+    kinds = (field.annotation, *get_args(field.annotation))
+    return {next(iter(get_args(kind)), kind) for kind in kinds}
 
 
 def _is_rule(value: object) -> bool:
