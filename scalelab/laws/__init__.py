@@ -16,6 +16,7 @@ LAWS = Registry(
         "softmax": "scalelab.laws.forms.softmax:Softmax",
         "repeated": "scalelab.laws.forms.repeated:Repeated",
         "bounded": "scalelab.laws.forms.bounded:Bounded",
+        "experts": "scalelab.laws.forms.experts:Experts",
         "farseer": "scalelab.laws.forms.farseer:Farseer",
         "response": "scalelab.laws.forms.response:Response",
         "frontier": "scalelab.laws.isoflop.frontier:FrontierLaw",

@@ -118,3 +118,4 @@ RECIPE = (
     "seq_len",
 )
 """Columns that say how a run was trained: runs that differ in one are no repeats of one another."""
+N_EXPERTS = Column("n_experts", "M", "experts", "experts of a feed-forward, 1 for a dense model")

@@ -21,7 +21,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scalelab.errors import FitError
 from scalelab.laws import LAWS
 from scalelab.laws.base import Law, LawFit
-from scalelab.laws.columns import BATCH_TOKENS, LEARNING_RATE, STEPS, UNIQUE_TOKENS
+from scalelab.laws.columns import BATCH_TOKENS, LEARNING_RATE, N_EXPERTS, STEPS, UNIQUE_TOKENS
 from scalelab.laws.description import FitContext
 from scalelab.laws.formula import Formula
 from scalelab.laws.observations import Array, Observations
@@ -90,6 +90,7 @@ class LawCase:
             STEPS.name: np.array([2.0**18, 2.0**20]),
             BATCH_TOKENS.name: np.geomspace(2e4, 6e6, 7),
             LEARNING_RATE.name: np.geomspace(8e-5, 1e-1, 9),
+            N_EXPERTS.name: np.array([1.0, 4.0, 16.0, 64.0]),
             **(columns or {}),
         }
         for column in made.columns:

@@ -90,6 +90,12 @@ def steps():
     return {"N": N.ravel(), "S": S.ravel(), "D": S.ravel() * 2**19}
 
 
+def routed():
+    """Sizes times experts at one length."""
+    N, M = np.meshgrid(np.geomspace(2e7, 2e9, 6), [1.0, 4.0, 16.0, 64.0, 256.0])
+    return {"N": N.ravel(), "M": M.ravel(), "D": np.full(N.size, 1.3e11)}
+
+
 def epochs():
     """Sizes times lengths times 1, 4, 16 and 40 epochs."""
     both, times = ladder(5, 4), np.array([1.0, 4.0, 16.0, 40.0])
@@ -254,6 +260,16 @@ CASES = {
         allots=False,
         varied=("D",),
         too_few=2,
+    ),
+    "experts": case(
+        "experts",
+        lambda t, N, M, D=None: np.exp(t["k"]) * N ** -t["alpha"] * M ** (t["gamma"] * np.log(N) - t["beta"]),
+        {"k": 2.58, "alpha": 0.085, "beta": 0.105, "gamma": 0.0042},
+        routed(),
+        far=lambda inputs: {"N": 100 * inputs["N"].max(), "M": np.array(1e4)},
+        allots=False,
+        varied=("N", "M"),
+        too_few=4,
     ),
     "kaplan_steps": case(
         "kaplan_steps",
