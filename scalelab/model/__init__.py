@@ -18,6 +18,7 @@ ARCHITECTURES = Registry(
     "architecture",
     {
         "transformer": "scalelab.model.transformer.config:Transformer",
+        "moe": "scalelab.model.moe.config:Moe",
         "lstm": "scalelab.model.lstm.config:Lstm",
     },
     group="scalelab.architectures",

@@ -62,6 +62,11 @@ class ModelSize:
     flops_per_token: float
     """Training, forward and backward: every matrix product, attention in full, the head."""
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether a token uses a part of the parameters."""
+        return self.n_params_active != self.n_params_total
+
     def count(self, param_count: str) -> int:
         """One of the four counts by its short name ("matmul")."""
         return getattr(self, f"n_params_{param_count}")
@@ -87,6 +92,8 @@ class Blocks:
     """Numbers that one token leaves in one block for the backward pass, at most."""
     params_cut: int = 0
     numbers_cut: int = 0
+    params_first: int = 0
+    """Parameters between the embedding and the first block."""
     params_last: int = 0
     """Parameters between the last block and the head."""
     scores: int = 0
@@ -95,15 +102,19 @@ class Blocks:
     """Width of what a token shows to all others of its context, twice: as keys and as values."""
     divided: Mapping[str, int] = field(default_factory=dict)
     """What the processes of a tensor-parallel layout must divide, by name."""
+    refused: frozenset[str] = frozenset()
+    """Axes of LAYOUTS along which this model cannot be spread, where others of its architecture may be."""
 
     def divides(self, tensor: int) -> bool:
         """Whether so many processes can share every matrix."""
+        if tensor > 1 and "tensor" in self.refused:
+            return False
         return not any(n % tensor for n in self.divided.values())
 
     @property
     def most_stages(self) -> int:
         """Pipeline stages at most: a tied head lies where its embedding lies."""
-        return 1 if self.tied else self.n
+        return 1 if self.tied or "pipeline" in self.refused else self.n
 
     def words(self) -> str:
         """What a layout must divide: "width 64, 4 key-value heads and 2 layers"."""
@@ -177,6 +188,10 @@ class Architecture(Config):
             fix="set recipe.param to standard, or choose an architecture that has them, such as transformer",
         )
 
+    def context_limit(self) -> int | None:
+        """Longest context that it can read, tokens; None: any."""
+        return None
+
     def joined(self, name: str) -> dict[str, int]:
         """The parts of a weight by name, with the rows of each; one part where nothing is joined.
 
@@ -206,7 +221,8 @@ class Architecture(Config):
         """Why a layout cannot carry this model, and the fix; None where it can."""
         found = self.blocks()
         for axis, word in LAYOUTS.items():
-            if getattr(layout, axis) > 1 and "sharding" not in self.parts:
+            lacks = "sharding" not in self.parts or axis in found.refused
+            if getattr(layout, axis) > 1 and lacks:
                 return f"{self.kind} has no {word} layout", f"choose {axis} 1"
         if found.width % layout.shard:
             return (

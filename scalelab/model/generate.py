@@ -89,8 +89,10 @@ def write(
         top_p: Draw only from the likeliest tokens that together have this probability.
         generator: Decides the draws; on the CPU, whatever the device.
         never: Tokens that are not written, such as padding.
-        longest_row: Most tokens of a prompt and what follows it; None: no limit but n_new.
+        longest_row: Most tokens of a prompt and what follows it; None: no limit but n_new and that of the model.
     """
+    limit = network.config.context_limit()
+    longest_row = min((n for n in (longest_row, limit) if n is not None), default=None)
     parts = network.config.parts
     read = network.config.part("generate") if "generate" in parts else FullContextReader
     reader: TokenReader = read(network, prompts, n_new)

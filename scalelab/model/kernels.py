@@ -84,6 +84,27 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
+def feed_forward_activation(hidden: Tensor, activation: str) -> Tensor:
+    """Activation of a feed-forward by its name: swiglu (half as wide), gelu or relu2."""
+    if activation == "swiglu":
+        return swiglu(hidden)
+    return F.gelu(hidden) if activation == "gelu" else F.relu(hidden).square()
+
+
+def normed(x: Tensor, gain: Tensor, eps: float, norm: str) -> Tensor:
+    """X normalised along its last axis, times a gain; same shape as x.
+
+    Args:
+        x: Of any shape.
+        gain: One number for each of its last axis.
+        eps: Added to the mean square, or to the variance.
+        norm: rms or layer.
+    """
+    if norm == "rms":
+        return rms_norm(x, gain, eps)
+    return F.layer_norm(x, gain.shape, gain, None, eps)
+
+
 def rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """X with each pair (i, i + E/2) of its last axis turned by its position's angle.
 

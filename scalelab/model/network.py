@@ -54,6 +54,14 @@ class Network(nn.Module, ABC):
     def kinds(self) -> dict[str, Kind]:
         """What each named parameter is."""
 
+    def sign_steps(self) -> dict[str, float]:
+        """Parameters that no optimizer trains, by name, with their steps.
+
+        After each update such a parameter moves by its step against the sign of its gradient, whatever the
+        schedule. Its gradient is neither clipped nor part of the norm.
+        """
+        return {}
+
     @abstractmethod
     def forward(
         self, x: Tensor, targets_BT: Tensor | None = None, segments_BT: Tensor | None = None

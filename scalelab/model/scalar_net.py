@@ -29,6 +29,10 @@ class ScalarNet(nn.Module):
         """One number for each position, fp32, shape (B, T)."""
         return (self.trunk.hidden(tokens_BT) @ self.score).float()
 
+    def sign_steps(self) -> dict[str, float]:
+        """See Network."""
+        return {f"trunk.{name}": step for name, step in self.trunk.sign_steps().items()}
+
     def kinds(self) -> dict[str, Kind]:
         """What each named parameter is."""
         return {f"trunk.{n}": kind for n, kind in self.trunk.kinds().items()} | {"score": "head"}

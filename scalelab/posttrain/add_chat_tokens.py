@@ -28,12 +28,12 @@ def with_chat_tokens(model: Checkpoint, seed: int) -> Checkpoint:
     more = max(0, tokenizer.vocab_size - model.config.vocab_size)
     config = model.config.model_copy(update={"vocab_size": model.config.vocab_size + more})
     generator = torch.Generator().manual_seed(seed)
-    kinds = model.network.kinds()
+    network = config.network()
+    rows = {name: len(weight) for name, weight in network.named_parameters()}
     weights = {
-        name: _extended(weight, more, generator) if kinds[name] in {"embedding", "head"} else weight
+        name: _extended(weight, more, generator) if len(weight) != rows[name] else weight
         for name, weight in model.network.state_dict().items()
     }
-    network = config.network()
     network.load_state_dict(weights)
     network.requires_grad_(False).eval().to(model.device)
     return replace(model, config=config, network=network, tokenizer=tokenizer)

@@ -82,7 +82,7 @@ def check_description(model: Architecture) -> None:
     again = ARCHITECTURES[model.kind].model_validate(model.model_dump(mode="json"))
     assert again == model, f"{model.kind} is not the same after it was written and read"
     found, size = model.blocks(), model.size(SEQ_LEN)
-    blocks = found.n * (found.params_whole + found.params_cut) + found.params_last
+    blocks = found.n * (found.params_whole + found.params_cut) + found.params_first + found.params_last
     total = blocks + found.vocabulary * (1 if found.tied else 2)
     assert total == size.n_params_total, f"blocks() has {total} parameters, size() {size}"
     assert (model.width(), model.depth()) == (found.width, found.n)
@@ -99,7 +99,7 @@ def check_counts(model: Architecture) -> None:
     kinds = network.kinds()
     assert set(kinds) == set(numel), "kinds() does not name exactly the parameters"
     of = {kind: sum(n for name, n in numel.items() if kinds[name] == kind) for kind in KINDS}
-    head = of["head"] or of["embedding"]
+    head = of["head"] or model.blocks().vocabulary
     assert size.n_params_total == sum(numel.values()), f"total: {size}, numel {numel}"
     outside = of["embedding"] + of["head"]
     assert size.n_params_non_embedding == sum(numel.values()) - outside, f"non_embedding: {size}"
@@ -238,6 +238,10 @@ def check_parts(model: Architecture) -> None:
             message = refused(model, part)
             assert message == (f"{model.kind} {problem}", fix), f"{part} is missing: {message}"
     if "huggingface" in model.parts:
+        if (problem := _not_exported(model)) is not None:
+            named = f"{model.kind} {LACKING['huggingface'][0]} with "
+            assert problem.startswith(named), f"a refusal that does not say why: {problem}"
+            return
         layout, weights = model.hugging_face(), shaken(model).state_dict()
         assert isinstance(layout, HuggingFace)
         record = layout.describe(SEQ_LEN)
@@ -246,6 +250,15 @@ def check_parts(model: Architecture) -> None:
         again = layout.ours(layout.theirs(weights))
         assert set(again) == set(weights), "other weights come back"
         assert all(torch.equal(again[name], weights[name]) for name in weights)
+
+
+def _not_exported(model: Architecture) -> str | None:
+    """Return why a model of an architecture with exports has none; None if it has."""
+    try:
+        model.hugging_face()
+    except ConfigError as refusal:
+        return refusal.problem
+    return None
 
 
 def refused(model: Architecture, part: str) -> tuple[str, str] | None:

@@ -36,7 +36,7 @@ from scalelab.config_errors import ValueAtKey
 from scalelab.data.base import DataConfig
 from scalelab.errors import ConfigError
 from scalelab.model import ARCHITECTURES
-from scalelab.model.base import Architecture
+from scalelab.model.base import SMALLEST_VOCABULARY, Architecture
 from scalelab.model.sizing import nearest
 from scalelab.train import FIRST_OPTIMIZER, OPTIMIZERS, RULES, SCHEDULES
 from scalelab.train.optimizers.base import Optimizer
@@ -54,6 +54,7 @@ from scalelab.train.spec import (
     Matmul,
     ParamCount,
     RunSpec,
+    refuse_long_context,
 )
 
 
@@ -127,6 +128,23 @@ class Recipe(Config):
                 f"param {self.param} {problem}",
                 key=("param",),
                 fix="change that setting, or set recipe.param to standard",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _context_can_be_read(self) -> Self:
+        refuse_long_context(self.seq_len, next(iter(self.model.members(SMALLEST_VOCABULARY))))
+        return self
+
+    @model_validator(mode="after")
+    def _count_is_chosen(self) -> Self:
+        size = next(iter(self.model.members(SMALLEST_VOCABULARY))).size(1)
+        if size.is_sparse and "param_count" not in self.model_fields_set:
+            raise ValueAtKey(
+                f"a token of a {self.model.kind} uses a part of its parameters, and no param_count says which of them "
+                "are N",
+                key=("param_count",),
+                fix="add `param_count: active` for those that a token uses, or `param_count: total` for all",
             )
         return self
 

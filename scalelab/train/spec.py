@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from scalelab.config import Config, Count, Whole, changed, digest_without, plugin, short_hash
 from scalelab.data.base import DataConfig
 from scalelab.model import ARCHITECTURES
+from scalelab.model.base import Architecture
 from scalelab.train import FIRST_OPTIMIZER, OPTIMIZERS, SCHEDULES
 from scalelab.train.schedule import WSD
 
@@ -92,6 +93,7 @@ class RunSpec(Config):
     def _schedule_fits(self) -> Self:
         if isinstance(self.schedule, WSD) and (problem := self.schedule.problem(self.n_steps)):
             raise ValueError(problem)
+        refuse_long_context(self.seq_len, self.model)
         return self
 
     @property
@@ -128,6 +130,19 @@ class RunSpec(Config):
     def trunk_id(self) -> str | None:
         """Digest of all that decides the run's trunk but its length: equal for its branches. None without one."""
         return None if self.branch_step is None else self.trunk(1).id
+
+
+def refuse_long_context(seq_len: int, model: Architecture) -> None:
+    """Refuse a context that a model cannot read.
+
+    Raises:
+        ValueError: It has more tokens than the model has positions.
+    """
+    limit = model.context_limit()
+    if limit is not None and seq_len > limit:
+        raise ValueError(
+            f"seq_len is {seq_len}, and the model has {limit} positions: max_positions is too small"
+        )
 
 
 def is_id(name: str) -> bool:

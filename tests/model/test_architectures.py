@@ -20,6 +20,24 @@ FAMILIES = {
         {"head_size": 8, "n_layers": 2},
         {"head_size": 8, "n_layers": 1, "heads_per_kv_head": 2, "qk_norm": True},
         {"head_size": 4, "aspect_ratio": 4, "tied": True},
+        {"head_size": 8, "n_layers": 1, "activation": "gelu", "norm": "layer"},
+        {"head_size": 8, "n_layers": 2, "activation": "relu2", "heads_per_kv_head": 2},
+        {"head_size": 7, "n_layers": 1, "positions": "learned", "max_positions": 12, "tied": True},
+    ],
+    "moe": [
+        {"head_size": 8, "n_layers": 2, "n_experts": 4, "top_k": 2, "n_shared": 1, "granularity": 2},
+        {
+            "head_size": 8,
+            "n_layers": 1,
+            "n_experts": 3,
+            "top_k": 1,
+            "scores": "softmax",
+            "balance": "loss",
+            "qk_norm": True,
+        }
+        | {"z_weight": 0.001, "tied": True},
+        {"head_size": 8, "n_layers": 1, "n_experts": 4, "top_k": 3, "scores": "softmax", "balance": "none"},
+        {"head_size": 8, "n_layers": 1, "n_experts": 2, "top_k": 1, "activation": "relu2"},
     ],
     "lstm": [{"layers": 2}, {"layers": 1, "width_step": 12, "tied": True}],
 }

@@ -9,12 +9,19 @@ from scalelab.model.transformer.config import Transformer
 END = 0
 
 
-@pytest.fixture(params=["plain", "grouped", "tied"])
+@pytest.fixture(params=["plain", "grouped", "tied", "learned"])
 def network(request):
     extra = {
         "plain": {"n_kv_heads": 4},
         "grouped": {"n_kv_heads": 2, "qk_norm": True},
         "tied": {"n_kv_heads": 4, "tied": True},
+        "learned": {
+            "n_kv_heads": 4,
+            "positions": "learned",
+            "max_positions": 17,
+            "norm": "layer",
+            "activation": "gelu",
+        },
     }[request.param]
     config = Transformer(n_layers=2, d_model=32, n_heads=4, head_size=8, d_ff=64, vocab_size=50, **extra)
     network = config.network()

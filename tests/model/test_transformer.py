@@ -117,8 +117,9 @@ def test_the_fast_cpu_path_computes_the_plain_expressions(config, monkeypatch):
         return F.silu(gate) * up
 
     home = "scalelab.model.transformer.network."
-    monkeypatch.setattr(home + "rms_norm", plain_norm)
-    monkeypatch.setattr(home + "swiglu", plain_swiglu)
+    for place in (home, "scalelab.model.kernels."):
+        monkeypatch.setattr(place + "rms_norm", plain_norm)
+    monkeypatch.setattr("scalelab.model.kernels.swiglu", plain_swiglu)
     monkeypatch.setattr("scalelab.model.transformer.unsharded.cross_entropy", F.cross_entropy)
     monkeypatch.setattr(home + "use_cpu_kernels", lambda x: False)
     plain_loss = plain(x, y)

@@ -13,9 +13,12 @@ from scalelab.train.engines.parallel import ParallelEngine
 from scalelab.train.spec import RunSpec
 
 LAYOUTS = (Layout(shard=4), Layout(replicate=2, tensor=2), Layout(tensor=2, pipeline=2, micro_batches=2))
+UNCUT_LAYOUTS = (Layout(shard=4), Layout(replicate=2, pipeline=2, micro_batches=2))
 
 
-def body(rank: int, port: int, spec_yaml: str, precision: str, answers: list) -> None:
+def body(
+    rank: int, port: int, spec_yaml: str, precision: str, answers: list, layouts: tuple[Layout, ...] = LAYOUTS
+) -> None:
     """Two steps under each layout, then both ways to validate; rank 0 answers."""
     os.environ.update(RANK=str(rank), WORLD_SIZE="4", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
@@ -23,7 +26,7 @@ def body(rank: int, port: int, spec_yaml: str, precision: str, answers: list) ->
     dist.init_process_group("gloo")
     spec = RunSpec.parse(parse_yaml(spec_yaml, "spec"))
     tokens = torch.randint(257, (3, 8, 33), generator=torch.Generator().manual_seed(0))
-    for layout in LAYOUTS:
+    for layout in layouts:
         engine = ParallelEngine(spec, layout, find_device(), precision)
         part, n = engine.share
         losses = []

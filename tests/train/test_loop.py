@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from scalelab.errors import DataError, RunError
 from scalelab.hardware.device import OutOfMemory
@@ -67,10 +68,15 @@ def test_a_run_that_is_done_is_not_trained_again(run, monkeypatch):
     assert train(run_dir) == first
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_going_on_gives_the_same_last_bit(run, precision):
-    straight = train(run("a", precision=precision))
-    halted = run("b", precision=precision)
+EXPERTS = {"kind": "moe", "d_ff": 16, "n_experts": 4, "top_k": 2, "n_shared": 1, "z_weight": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("precision", "model"), [("fp32", {}), ("bf16", {}), ("fp32", EXPERTS)], ids=["fp32", "bf16", "experts"]
+)
+def test_going_on_gives_the_same_last_bit(run, precision, model):
+    straight = train(run("a", precision=precision, model=model))
+    halted = run("b", precision=precision, model=model)
 
     for n in (1, 13, 25):
         assert train(halted, after(n)) is None
@@ -80,8 +86,11 @@ def test_going_on_gives_the_same_last_bit(run, precision):
     assert result.curve == straight.curve
     assert result.train_curve == straight.train_curve
     assert result.n_resumes == 3
-    weights = [d.weights_path.read_bytes() for d in (run("a", precision=precision), halted)]
+    weights = [d.weights_path.read_bytes() for d in (run("a", precision=precision, model=model), halted)]
     assert weights[0] == weights[1]
+    if model:  # the bias that balances the load has moved, and is the same too
+        bias = load_file(halted.weights_path)["blocks.0.load_bias"]
+        assert bias.any()
 
 
 @pytest.mark.parametrize("background", [False, True])

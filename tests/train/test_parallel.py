@@ -12,12 +12,24 @@ from scalelab.hardware.device import find_device
 from scalelab.train.engines.single import SingleEngine
 
 sys.path.insert(0, str(Path(__file__).parent))  # so that other processes find the body too
-from parallel_body import LAYOUTS, body
+from parallel_body import LAYOUTS, UNCUT_LAYOUTS, body
+
+OTHER = {"activation": "relu2", "norm": "layer", "positions": "learned", "max_positions": 32}
+MOE = {"kind": "moe", "d_ff": 16, "n_experts": 4, "top_k": 2, "n_shared": 1, "bias_step": 0.1}
 
 
-@pytest.mark.parametrize(("precision", "near"), [("fp32", 1e-5), ("bf16", 4e-3)])
-def test_every_layout_makes_the_single_process_s_step(tiny_spec, precision, near):
-    spec = tiny_spec(precision=precision)
+@pytest.mark.parametrize(
+    ("precision", "near", "model", "layouts"),
+    [
+        ("fp32", 1e-5, {}, LAYOUTS),
+        ("bf16", 4e-3, {}, LAYOUTS),
+        ("fp32", 1e-5, OTHER, LAYOUTS),
+        ("fp32", 1e-5, MOE, UNCUT_LAYOUTS),
+    ],
+    ids=["fp32", "bf16", "other fields", "experts"],
+)
+def test_every_layout_makes_the_single_process_s_step(tiny_spec, precision, near, model, layouts):
+    spec = tiny_spec(precision=precision, model=model)
     alone = SingleEngine(spec, find_device(), precision, 8)
     tokens = torch.randint(257, (3, 8, 33), generator=torch.Generator().manual_seed(0))
     expected = []
@@ -33,11 +45,11 @@ def test_every_layout_makes_the_single_process_s_step(tiny_spec, precision, near
     with torch.multiprocessing.Manager() as manager:
         answers = manager.list()
         torch.multiprocessing.start_processes(
-            body, (port, spec.to_yaml(), precision, answers), nprocs=4, start_method="forkserver"
+            body, (port, spec.to_yaml(), precision, answers, layouts), nprocs=4, start_method="forkserver"
         )
         answers = list(answers)
 
-    assert [a[0] for a in answers] == list(LAYOUTS)
+    assert [a[0] for a in answers] == list(layouts)
     for _, losses, gathered, in_place, n_timed in answers:
         assert [a for a, _ in losses] == pytest.approx([a for a, _ in expected], rel=near)
         assert [b for _, b in losses] == pytest.approx([b for _, b in expected], rel=5 * near)

@@ -1,13 +1,22 @@
-"""The dense decoder in Llama's layout, described: dimensions, counts, costs. No torch.
+"""The dense decoder, by default in Llama's layout, described: dimensions, counts, costs. No torch.
 
-Blocks of RMSNorm, grouped-query attention with rotary positions, RMSNorm, SwiGLU; a final
-norm and an output head, tied to the embedding or not. No biases. With `qk_norm` queries and
-keys are normalised per head, as in Qwen3.
+Blocks of norm, grouped-query attention, norm, feed-forward; a final norm and an output head, tied to
+the embedding or not. No biases. With `qk_norm` queries and keys are normalised per head, as in Qwen3.
 
-    blocks  n_layers * (d_model * head_size * (2 n_heads + 2 n_kv_heads) + 3 * d_model * d_ff)
-    norms   n_layers * 2 * d_model + d_model  (+ n_layers * 2 * head_size with qk_norm)
+    activation   feed-forward of x                                   weights
+    swiglu       down (silu(gate x) * up x)                          3 * d_model * d_ff
+    gelu         down gelu(up x), by the error function              2 * d_model * d_ff
+    relu2        down max(0, up x)^2                                 2 * d_model * d_ff
 
-Source: Touvron et al. 2023, arXiv:2302.13971; Qwen3 report 2025, arXiv:2505.09388.
+    norm         rms: x / rms(x) * gain; layer: (x - mean) / std * gain
+    positions    rotary in queries and keys; or learned, one vector each, added to the embedding
+
+    blocks     n_layers * (d_model * head_size * (2 n_heads + 2 n_kv_heads) + 3 or 2 * d_model * d_ff)
+    norms      n_layers * 2 * d_model + d_model  (+ n_layers * 2 * head_size with qk_norm)
+    positions  max_positions * d_model where they are learned; counted with the embedding
+
+Source: Touvron et al. 2023, arXiv:2302.13971; Qwen3 report 2025, arXiv:2505.09388; activations, Shazeer
+2020, arXiv:2002.05202, and So et al. 2021 (Primer), arXiv:2109.08668.
 Not here: the weights (network.py).
 """
 
@@ -20,6 +29,14 @@ from pydantic import Field, model_validator
 from scalelab.config import Count, Positive, Switch
 from scalelab.model.base import Architecture, Blocks, Family, ModelSize
 from scalelab.model.transformer.flops import training_flops_per_token
+
+Activation = Literal["swiglu", "gelu", "relu2"]
+Norm = Literal["rms", "layer"]
+Positions = Literal["rotary", "learned"]
+ADDED = {"since": 2}
+"""Fields that came after the first run ids."""
+NUMBERS_OF_FF = {"swiglu": 4, "gelu": 2, "relu2": 3}
+"""Numbers of width d_ff that a token leaves in one block, by activation."""
 
 
 class TransformerFamily(Family):
@@ -52,6 +69,12 @@ class TransformerFamily(Family):
     tied: Switch = False
     qk_norm: Switch = False
     rope_theta: Positive = 10000.0
+    activation: Activation = Field("swiglu", json_schema_extra=ADDED)
+    """gelu and relu2 have no gate, so that they have two thirds of the weights at one ff_ratio."""
+    norm: Norm = Field("rms", json_schema_extra=ADDED)
+    positions: Positions = Field("rotary", json_schema_extra=ADDED)
+    max_positions: Count | None = Field(None, json_schema_extra=ADDED)
+    """Positions that are learned, tokens: at least the recipe's seq_len. None where they are rotary."""
 
     @model_validator(mode="before")
     @classmethod
@@ -98,6 +121,10 @@ class TransformerFamily(Family):
                 tied=self.tied,
                 qk_norm=self.qk_norm,
                 rope_theta=self.rope_theta,
+                activation=self.activation,
+                norm=self.norm,
+                positions=self.positions,
+                max_positions=self.max_positions,
             )
 
 
@@ -122,7 +149,7 @@ class Transformer(Architecture):
     """Key and value heads; fewer than n_heads is grouped-query attention."""
     head_size: Count
     d_ff: Count
-    """Width of the SwiGLU's gate."""
+    """Width of the feed-forward's hidden layer."""
     vocab_size: Count
     tied: Switch = False
     """Whether the output head is the embedding."""
@@ -136,13 +163,23 @@ class Transformer(Architecture):
     residual_depth: Count | None = Field(None, json_schema_extra={"since": 2})
     """Layers by which matrices that write into the residual stream start: std 1/sqrt(2 fan_in residual_depth).
     None: n_layers."""
+    activation: Activation = Field("swiglu", json_schema_extra=ADDED)
+    norm: Norm = Field("rms", json_schema_extra=ADDED)
+    positions: Positions = Field("rotary", json_schema_extra=ADDED)
+    max_positions: Count | None = Field(None, json_schema_extra=ADDED)
+    """Positions that are learned, tokens. None where they are rotary."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"{self.n_heads} heads cannot share {self.n_kv_heads} key-value heads evenly")
-        if self.head_size % 2:
+        if self.head_size % 2 and self.positions == "rotary":
             raise ValueError(f"rotary positions need an even head_size, not {self.head_size}")
+        if (self.positions == "learned") != (self.max_positions is not None):
+            raise ValueError(
+                f"positions are {self.positions} and max_positions is {self.max_positions}: give max_positions with "
+                "learned positions, and only with them"
+            )
         return self
 
     def size(self, seq_len: int) -> ModelSize:
@@ -151,7 +188,7 @@ class Transformer(Architecture):
         vocab = self.vocab_size * self.d_model
         norms = self.n_layers * self._norms + self.d_model
         matmul = self.n_layers * block + vocab
-        total = self.n_layers * block + norms + vocab * (1 if self.tied else 2)
+        total = self.n_layers * block + norms + vocab * (1 if self.tied else 2) + self._positions
         return ModelSize(
             n_params_total=total,
             n_params_non_embedding=self.n_layers * block + norms,
@@ -163,17 +200,26 @@ class Transformer(Architecture):
     @property
     def _matrices(self) -> int:
         heads = 2 * self.n_heads + 2 * self.n_kv_heads
-        return self.d_model * self.head_size * heads + 3 * self.d_model * self.d_ff
+        ff = 3 if self.activation == "swiglu" else 2
+        return self.d_model * self.head_size * heads + ff * self.d_model * self.d_ff
 
     @property
     def _norms(self) -> int:
         return 2 * self.d_model + (2 * self.head_size if self.qk_norm else 0)
 
+    @property
+    def _positions(self) -> int:
+        return (self.max_positions or 0) * self.d_model
+
+    def context_limit(self) -> int | None:
+        """See Architecture."""
+        return self.max_positions
+
     def blocks(self) -> Blocks:
         """See Architecture.
 
         What a token leaves in a block: both norms' inputs and outputs; the heads before and after
-        rotary, the mixed values, gate and up and their product.
+        rotary, the mixed values; of the feed-forward NUMBERS_OF_FF, its input and product among them.
         """
         heads = (2 * self.n_heads + 2 * self.n_kv_heads) * self.head_size
         return Blocks(
@@ -183,9 +229,12 @@ class Transformer(Architecture):
             tied=self.tied,
             params_whole=self._norms,
             params_cut=self._matrices,
+            params_first=self._positions,
             params_last=self.d_model,
             numbers_whole=4 * self.d_model,
-            numbers_cut=2 * heads + self.n_heads * self.head_size + 4 * self.d_ff,
+            numbers_cut=2 * heads
+            + self.n_heads * self.head_size
+            + NUMBERS_OF_FF[self.activation] * self.d_ff,
             scores=2 * self.n_heads,
             keys_values=self.n_kv_heads * self.head_size,
             divided={"key-value heads": self.n_kv_heads, "feed-forward columns": self.d_ff},
@@ -198,6 +247,7 @@ class Transformer(Architecture):
             f"({self.n_kv_heads} key-value), d_ff {self.d_ff}, vocabulary {self.vocab_size:,}"
             + (f", branches x{self.residual_multiplier:.4g}" if self.residual_multiplier != 1 else "")
             + (f", logits x{self.output_multiplier:.4g}" if self.output_multiplier != 1 else "")
+            + "".join(f", {words}" for words in self.departures())
         )
 
     def with_multipliers(self, *, residual: float, output: float, residual_depth: int | None) -> Self:
@@ -205,6 +255,19 @@ class Transformer(Architecture):
         depth = None if residual_depth == self.n_layers else residual_depth
         return self.model_copy(
             update={"residual_multiplier": residual, "output_multiplier": output, "residual_depth": depth}
+        )
+
+    def departures(self) -> tuple[str, ...]:
+        """What sets it apart from Llama's layout, in words."""
+        return tuple(
+            words
+            for field, value, words in (
+                ("activation", "gelu", "GELU"),
+                ("activation", "relu2", "squared ReLU"),
+                ("norm", "layer", "LayerNorm"),
+                ("positions", "learned", f"{self.max_positions} learned positions"),
+            )
+            if getattr(self, field) == value
         )
 
     def joined(self, name: str) -> dict[str, int]:

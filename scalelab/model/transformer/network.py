@@ -1,8 +1,8 @@
-"""The dense decoder in Llama's layout: the torch module.
+"""The dense decoder: the torch module.
 
 Notable:
 - query, key and value share one matrix, and so do gate and up: fewer, larger kernels;
-- positions are rotary, norms are RMSNorm with a gain, there are no biases;
+- by default positions are rotary and norms RMSNorm with a gain; there are no biases;
 - matrices start at std 1/sqrt(fan_in), those that write into the residual stream smaller
   by 1/sqrt(2 n_layers) (or by `residual_depth`); the embedding at 0.02; an untied head at zero,
   so that the loss of an untrained model is ln(vocabulary) exactly;
@@ -17,25 +17,29 @@ Not here: dimensions and costs (config.py), the way out to other software (huggi
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
+from scalelab.errors import ConfigError
 from scalelab.model.base import Kind
 from scalelab.model.fp8 import FP8_MULTIPLE, fp8_linear
 from scalelab.model.kernels import (
     CPU_ATTENTION_MAX_SEQ_LEN,
     attention,
+    feed_forward_activation,
     flash3_attention,
+    normed,
     own_mask,
     rms_norm,
     rotary,
     rotary_tables,
     short_attention,
-    swiglu,
     use_cpu_kernels,
 )
 from scalelab.model.linear_loss import linear_cross_entropy
@@ -46,11 +50,17 @@ from scalelab.model.transformer.unsharded import UNSHARDED, Changed, Unsharded
 
 FLASH3_HEADS = (8, 256)
 """FlashAttention-3 has kernels for heads of a multiple of the first size, up to the second."""
-ADAPTABLE = ("qkv", "out", "gate_up", "down")
+ADAPTABLE = ("qkv", "out", "gate_up", "up", "down")
 
 
-class Block(nn.Module):
-    """One layer: attention and SwiGLU, each normed before and added after."""
+class AttentionBlock(nn.Module, ABC):
+    """One layer: attention and a feed-forward, each normed before and added after.
+
+    A subclass adds the weights of its feed-forward after `super().__init__(config)`.
+    """
+
+    written_by: ClassVar[tuple[str, ...]]
+    """Matrices that write into the residual stream, by name; they start smaller."""
 
     def __init__(self, config: Transformer):
         super().__init__()
@@ -63,21 +73,47 @@ class Block(nn.Module):
         self.qkv = nn.Parameter(torch.empty((c.n_heads + 2 * c.n_kv_heads) * e, c.d_model))
         self.out = nn.Parameter(torch.empty(c.d_model, c.n_heads * e))
         self.norm_mlp = nn.Parameter(torch.ones(c.d_model))
-        self.gate_up = nn.Parameter(torch.empty(2 * c.d_ff, c.d_model))
-        self.down = nn.Parameter(torch.empty(c.d_model, c.d_ff))
         if c.qk_norm:
             self.norm_q = nn.Parameter(torch.ones(e))
             self.norm_k = nn.Parameter(torch.ones(e))
 
-    def forward(self, x_RC: Tensor, batch: int, tables: tuple[Tensor, ...]) -> Tensor:
-        """The residual stream after this layer, shape (R, C)."""
-        c, cut = self.config, self.cut
-        normed = rms_norm(x_RC, cut.weight(self.norm_attention), c.norm_eps)
-        mixed = self._attend(cut.enter(normed), batch, tables)
-        x_RC = x_RC + self.branch(cut.leave(self.linear(mixed, cut.weight(self.out))))
-        normed = rms_norm(x_RC, cut.weight(self.norm_mlp), c.norm_eps)
-        hidden = self.linear(cut.enter(normed), cut.weight(self.gate_up))
-        return x_RC + self.branch(cut.leave(self.linear(swiglu(hidden), cut.weight(self.down))))
+    @staticmethod
+    def fan_in(config: Transformer, leaf: str, shape: torch.Size) -> int:
+        """Numbers that a matrix multiplies at once: its starting values have the spread 1 / sqrt of it.
+
+        Args:
+            config: The model.
+            leaf: Name of the matrix in its block.
+            shape: Its shape.
+        """
+        del config, leaf
+        return shape[1]
+
+    @abstractmethod
+    def feed_forward(self, x: Tensor, batch: int) -> tuple[Tensor, Tensor | None]:
+        """What the second half of the layer adds to the residual stream, and to the loss that is trained on.
+
+        Args:
+            x: The normed stream, shape (R, C).
+            batch: B.
+
+        Returns: Shape (R, C); and a scalar, None where it adds nothing to the loss.
+        """
+
+    def forward(self, x_RC: Tensor, batch: int, tables: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
+        """The residual stream after this layer, shape (R, C), and what it adds to the loss."""
+        x_RC = self.attended(x_RC, batch, tables)
+        more, lost = self.feed_forward(self.norm(x_RC, self.norm_mlp), batch)
+        return x_RC + self.branch(more), lost
+
+    def attended(self, x_RC: Tensor, batch: int, tables: tuple[Tensor, ...]) -> Tensor:
+        """The residual stream after attention, shape (R, C)."""
+        mixed = self._attend(self.cut.enter(self.norm(x_RC, self.norm_attention)), batch, tables)
+        return x_RC + self.branch(self.cut.leave(self.linear(mixed, self.cut.weight(self.out))))
+
+    def norm(self, x: Tensor, gain: Tensor) -> Tensor:
+        """X normed as the model norms; same shape as x."""
+        return normed(x, self.cut.weight(gain), self.config.norm_eps, self.config.norm)
 
     def branch(self, x_RC: Tensor) -> Tensor:
         """What a branch adds to the residual stream."""
@@ -88,14 +124,17 @@ class Block(nn.Module):
         c, (cos_TE, sin_TE, *mask) = self.config, tables
         H, K, E = c.n_heads, c.n_kv_heads, c.head_size
         qkv = self.linear(x_RC, self.cut.weight(self.qkv))
-        if mask and mask[0].dim() == 2 and H == K and not c.qk_norm and use_cpu_kernels(x_RC):
+        is_rotary = c.positions == "rotary"
+        is_short = mask and mask[0].dim() == 2 and use_cpu_kernels(x_RC)
+        if is_short and is_rotary and H == K and not c.qk_norm:
             return short_attention(qkv, cos_TE, sin_TE, mask[0], batch)
         heads = qkv.view(batch, -1, H + 2 * K, E).transpose(1, 2)
         q, k, v = heads.split((H, K, K), dim=1)
         if c.qk_norm:
             q = rms_norm(q, self.cut.gain_of_heads(self.norm_q), c.norm_eps)
             k = rms_norm(k, self.cut.gain_of_heads(self.norm_k), c.norm_eps)
-        q, k = rotary(q, cos_TE, sin_TE), rotary(k, cos_TE, sin_TE)
+        if is_rotary:
+            q, k = rotary(q, cos_TE, sin_TE), rotary(k, cos_TE, sin_TE)
         if self.attention_kernel == "flash3" and not mask:
             mixed = flash3_attention(q, k, v)
         else:
@@ -103,6 +142,31 @@ class Block(nn.Module):
                 k, v = (t.repeat_interleave(H // K, dim=1) for t in (k, v))
             mixed = attention(q, k, v, mask[0] if mask else None)
         return mixed.transpose(1, 2).reshape(len(x_RC), H * E)
+
+
+class Block(AttentionBlock):
+    """One layer of a dense model."""
+
+    written_by = ("out", "down")
+
+    def __init__(self, config: Transformer):
+        super().__init__(config)
+        c = config
+        if c.activation == "swiglu":
+            self.gate_up = nn.Parameter(torch.empty(2 * c.d_ff, c.d_model))
+        else:
+            self.up = nn.Parameter(torch.empty(c.d_ff, c.d_model))
+        self.down = nn.Parameter(torch.empty(c.d_model, c.d_ff))
+
+    def feed_forward(self, x: Tensor, batch: int) -> tuple[Tensor, None]:
+        """See AttentionBlock."""
+        del batch
+        cut, activation = self.cut, self.config.activation
+        inner = self.gate_up if activation == "swiglu" else self.up
+        hidden = self.linear(cut.enter(x), cut.weight(inner))
+        return cut.leave(
+            self.linear(feed_forward_activation(hidden, activation), cut.weight(self.down))
+        ), None
 
 
 class TransformerNet(NetworkStage):
@@ -114,6 +178,8 @@ class TransformerNet(NetworkStage):
             last the final norm and the head.
     """
 
+    block: ClassVar[type[AttentionBlock]] = Block
+
     def __init__(self, config: Transformer, layers: range | None = None):
         super().__init__()
         layers = range(config.n_layers) if layers is None else layers
@@ -124,7 +190,9 @@ class TransformerNet(NetworkStage):
         self.is_first, self.is_last = layers.start == 0, layers.stop == config.n_layers
         if self.is_first:
             self.embedding = nn.Parameter(torch.empty(config.vocab_size, config.d_model))
-        self.blocks = nn.ModuleDict({str(i): Block(config) for i in layers})
+            if config.positions == "learned":
+                self.positions = nn.Parameter(torch.empty(config.max_positions, config.d_model))
+        self.blocks = nn.ModuleDict({str(i): self.block(config) for i in layers})
         if self.is_last:
             self.norm = nn.Parameter(torch.ones(config.d_model))
             if not config.tied:
@@ -135,7 +203,7 @@ class TransformerNet(NetworkStage):
         """Starting values, decided by `seed` alone whatever the device."""
         here = dict(self.named_parameters())
         with torch.no_grad():
-            for name, value in starting_values(self.config, seed):
+            for name, value in starting_values(self.config, seed, type(self)):
                 here[name].copy_(value)
 
     def kinds(self) -> dict[str, Kind]:
@@ -158,12 +226,23 @@ class TransformerNet(NetworkStage):
 
     def _run(self, x: Tensor, tables: tuple[Tensor, ...], targets_BT: Tensor | None) -> Tensor:
         B, T = x.shape[:2]
-        x = self._through(x, tables)
-        return self._head_of(x, B, targets_BT) if self.is_last else x.view(B, T, -1)
+        x, lost = self._through(x, tables)
+        if not self.is_last:
+            return x.view(B, T, -1)
+        found = self._head_of(x, B, targets_BT)
+        if targets_BT is None or lost is None:
+            return found
+        return found + (lost - lost.detach())  # its gradient, and no part of the loss that is reported
+
+    def normed(self, x: Tensor) -> Tensor:
+        """What the head multiplies: the residual stream, normed, times the multiplier of the logits."""
+        x = normed(x, self.cut.weight(self.norm), self.config.norm_eps, self.config.norm)
+        factor = self.config.output_multiplier
+        return x if factor == 1 else x * factor
 
     def _head_of(self, x_RC: Tensor, batch: int, targets_BT: Tensor | None) -> Tensor:
         """Logits of shape (B, T, V), or their mean loss."""
-        x = self.normed(x_RC, self.cut.weight(self.norm))
+        x = self.normed(x_RC)
         head = self.embedding if self.config.tied else self.head
         if targets_BT is not None and self.loss_rows is not None and self.cut.has_whole_head:
             return linear_cross_entropy(x, self.cut.weight(head), targets_BT.reshape(-1), self.loss_rows)
@@ -215,28 +294,27 @@ class TransformerNet(NetworkStage):
 
     def hidden(self, tokens_BT: Tensor) -> Tensor:
         """What the head would see: the residual stream, normed, shape (B, T, C)."""
-        x = self._through(tokens_BT, self._tables_for(tokens_BT, None))
-        return self.normed(x, self.cut.weight(self.norm)).view(*tokens_BT.shape, -1)
-
-    def normed(self, x: Tensor, gain_C: Tensor) -> Tensor:
-        """What the head multiplies: the residual stream, normed, times the multiplier of the logits."""
-        x = rms_norm(x, gain_C, self.config.norm_eps)
-        factor = self.config.output_multiplier
-        return x if factor == 1 else x * factor
+        x, _ = self._through(tokens_BT, self._tables_for(tokens_BT, None))
+        return self.normed(x).view(*tokens_BT.shape, -1)
 
     def activations(self, tokens_BT: Tensor) -> dict[str, Tensor]:
         """See Network."""
         tables, B = self._tables_for(tokens_BT, None), tokens_BT.shape[0]
-        x = self.cut.embed(tokens_BT.reshape(-1), self.embedding)
+        x = self._embedded(tokens_BT, tables[0])
         found = {}
         for i, block in self.blocks.items():
-            x = block(x, B, tables)
+            x, _ = block(x, B, tables)
             found[f"block {int(i) + 1}"] = x
         return found | {"logits": self._head_of(x, B, None)}
 
     def adaptable(self) -> dict[str, nn.Parameter]:
         """The matrices of the blocks, by block and name."""
-        return {f"{i}_{name}": getattr(block, name) for i, block in self.blocks.items() for name in ADAPTABLE}
+        return {
+            f"{i}_{name}": getattr(block, name)
+            for i, block in self.blocks.items()
+            for name in ADAPTABLE
+            if hasattr(block, name)
+        }
 
     def adapt(self, change: Callable[[Tensor], Tensor]) -> None:
         """See Network."""
@@ -247,32 +325,72 @@ class TransformerNet(NetworkStage):
         """See Network."""
         return next(iter(self.blocks.values())).cut.weight(weight)
 
-    def _through(self, x: Tensor, tables: tuple[Tensor, ...]) -> Tensor:
-        """The residual stream after the blocks that are here, shape (R, C)."""
-        B = x.shape[0]
-        x = self.cut.embed(x.reshape(-1), self.embedding) if self.is_first else x.flatten(0, 1)
+    def _through(self, x: Tensor, tables: tuple[Tensor, ...]) -> tuple[Tensor, Tensor | None]:
+        """The residual stream after the blocks that are here, shape (R, C), and what they add to the loss."""
+        B, lost = x.shape[0], None
+        x = self._embedded(x, tables[0]) if self.is_first else x.flatten(0, 1)
         for block in self.blocks.values():
             if self.recompute:
-                x = checkpoint(block, x, B, tables, use_reentrant=False)
+                x, more = checkpoint(block, x, B, tables, use_reentrant=False)
             else:
-                x = block(x, B, tables)
-        return x
+                x, more = block(x, B, tables)
+            if more is not None:
+                lost = more if lost is None else lost + more
+        return x, lost
+
+    def _embedded(self, tokens_BT: Tensor, place: Tensor) -> Tensor:
+        """The embedding of each token, with that of its place where places are learned; shape (R, C)."""
+        x_RC = self.cut.embed(tokens_BT.reshape(-1), self.embedding)
+        if self.config.positions == "rotary":
+            return x_RC
+        return x_RC + self.cut.weight(self.positions)[place.expand(tokens_BT.shape).reshape(-1)]
 
     def _tables_for(self, x: Tensor, segments_BT: Tensor | None) -> tuple[Tensor, ...]:
         """Cos and sin of shape (T, E); and a mask of segments, or on the CPU in short contexts (T, T).
 
+        Where positions are learned, the place of each token, shape (T,) or (B, T), stands for cos and sin.
         Kept for each length. Not to be called in a graph, since it changes the network.
         """
         seq_len, dtype = x.shape[1], self.embedding.dtype if self.is_first else x.dtype
+        refuse_too_long(self.config, seq_len)
         key = (seq_len, x.device, dtype)
         if key not in self._tables:
-            angles = rotary_tables(seq_len, self.config.head_size, self.config.rope_theta)
-            tables = [t.to(x.device, dtype) for t in angles]
+            if self.config.positions == "learned":
+                tables = [torch.arange(seq_len, device=x.device)] * 2
+            else:
+                angles = rotary_tables(seq_len, self.config.head_size, self.config.rope_theta)
+                tables = [t.to(x.device, dtype) for t in angles]
             if use_cpu_kernels(x) and seq_len <= CPU_ATTENTION_MAX_SEQ_LEN:
                 tables.append(torch.full((seq_len, seq_len), -math.inf, dtype=dtype).triu(1))
             self._tables[key] = tuple(tables)
         tables = self._tables[key]
-        return tables if segments_BT is None else (*tables[:2], own_mask(segments_BT, dtype))
+        if segments_BT is None:
+            return tables
+        if self.config.positions == "learned":
+            tables = [_places(segments_BT, tables[0])] * 2
+        return (*tables[:2], own_mask(segments_BT, dtype))
+
+
+def _places(segments_BT: Tensor, along_T: Tensor) -> Tensor:
+    """Places counted from the beginning of each segment, shape (B, T)."""
+    begins_BT = torch.ones_like(segments_BT, dtype=torch.bool)
+    begins_BT[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+    return along_T - (begins_BT * along_T).cummax(1).values
+
+
+def refuse_too_long(config: Transformer, n_tokens: int) -> None:
+    """Refuse a text that has more tokens than there are learned positions.
+
+    Raises:
+        ConfigError: It has.
+    """
+    limit = config.context_limit()
+    if limit is not None and n_tokens > limit:
+        raise ConfigError(
+            f"{n_tokens} tokens exceed the {limit} positions that the model has learned",
+            where=f"the model: {config.words()}",
+            fix="read less at once, or train a model with rotary positions or a larger max_positions",
+        )
 
 
 def kind_of(name: str) -> Kind:
@@ -280,22 +398,27 @@ def kind_of(name: str) -> Kind:
     leaf = name.rsplit(".")[-1]
     if leaf in {"embedding", "head"}:
         return leaf
-    return "vector" if leaf.startswith("norm") else "matrix"
+    if leaf == "positions":
+        return "embedding"
+    return "vector" if leaf.startswith("norm") or leaf == "load_bias" else "matrix"
 
 
-def starting_values(config: Transformer, seed: int) -> Iterator[tuple[str, Tensor]]:
+def starting_values(
+    config: Transformer, seed: int, network: type[TransformerNet] = TransformerNet
+) -> Iterator[tuple[str, Tensor]]:
     """Every weight of the whole model by name, one at a time, decided by `seed` alone."""
+    block = network.block
     with torch.device("meta"):
-        shapes = {name: weight.shape for name, weight in TransformerNet(config).named_parameters()}
+        shapes = {name: weight.shape for name, weight in network(config).named_parameters()}
     generator = torch.Generator().manual_seed(seed)
     residual = 1 / math.sqrt(2 * (config.residual_depth or config.n_layers))
     for name, shape in shapes.items():
         kind, leaf = kind_of(name), name.rsplit(".")[-1]
         if kind == "vector":
-            yield name, torch.ones(shape)
+            yield name, torch.zeros(shape) if leaf == "load_bias" else torch.ones(shape)
         elif kind == "head":
             yield name, torch.zeros(shape)
         else:
-            std = 0.02 if kind == "embedding" else 1 / math.sqrt(shape[1])
-            std *= residual if leaf in {"out", "down"} else 1.0
+            std = 0.02 if kind == "embedding" else 1 / math.sqrt(block.fan_in(config, leaf, shape))
+            std *= residual if leaf in block.written_by else 1.0
             yield name, torch.randn(shape, generator=generator) * std

@@ -2,10 +2,10 @@
 
 Heads, the feed-forward width and the vocabulary are cut; the residual stream is not.
 
-    qkv, gate_up       rows     x enters whole, each process computes its heads and columns
+    qkv, gate_up, up   rows     x enters whole, each process computes its heads and columns
     out, down          columns  what the processes give is summed
     embedding, head    rows     the loss is computed over the cut vocabulary
-    norms              not at all
+    norms, positions   not at all
 
 Joined matrices (qkv, gate_up) are cut part by part, so that every process has the queries, keys
 and values of its own heads.
@@ -30,10 +30,10 @@ from scalelab.model.transformer.config import Transformer
 from scalelab.model.transformer.network import TransformerNet, starting_values
 from scalelab.model.transformer.unsharded import Unsharded
 
-CUT_DIM = {"qkv": 0, "gate_up": 0, "out": 1, "down": 1, "embedding": 0, "head": 0}
+CUT_DIM = {"qkv": 0, "gate_up": 0, "up": 0, "out": 1, "down": 1, "embedding": 0, "head": 0}
 """Along which dimension a matrix is cut; others are not."""
 
-WIDTH_DIM = {"qkv": 1, "gate_up": 1, "out": 0, "down": 0, "embedding": 1, "head": 1}
+WIDTH_DIM = {"qkv": 1, "gate_up": 1, "up": 1, "out": 0, "down": 0, "embedding": 1, "positions": 1, "head": 1}
 """Which dimension of a matrix is d_model: never the one that is cut."""
 
 

@@ -256,7 +256,8 @@ def stage_params(blocks: Blocks, layout: Layout, stage: int) -> tuple[float, flo
     layers = layers_of(blocks.n, layout.pipeline)[stage]
     is_last = stage == layout.pipeline - 1
     matrices = (stage == 0) + (is_last and not (blocks.tied and layout.pipeline == 1))
-    beside = blocks.vocabulary / layout.tensor * matrices + (blocks.params_last if is_last else 0)
+    beside = blocks.vocabulary / layout.tensor * matrices
+    beside += (blocks.params_first if stage == 0 else 0) + (blocks.params_last if is_last else 0)
     return layers * block_params(blocks, layout.tensor), beside
 
 

@@ -309,7 +309,12 @@ def _final_model(final: FinalModel) -> list[Block]:
         Facts(
             [
                 ("shape", f"{spec.model.words()}, context {spec.seq_len}"),
-                ("parameters", ", ".join(f"{size.count(c):,} {c}" for c in PARAM_COUNTS if c != "active")),
+                (
+                    "parameters",
+                    ", ".join(
+                        f"{size.count(c):,} {c}" for c in PARAM_COUNTS if c != "active" or size.is_sparse
+                    ),
+                ),
                 (
                     "steps",
                     f"{spec.n_steps:,} of {spec.batch_tokens:,} tokens"

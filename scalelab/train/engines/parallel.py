@@ -127,8 +127,9 @@ class ParallelEngine:
         mode = usable_mode(device, spec.compile)
         compile_network(self.network, mode)  # without CUDA graphs: gathered weights have no fixed place
         self._losses = compile_function(mean_losses, mode)
+        self._steps = self.network.sign_steps()
         self.optimizer = PerWeightOptimizer(
-            dict(self.network.named_parameters()), self.network.kinds(), spec.optimizer
+            dict(self.network.named_parameters()), self.network.kinds(), spec.optimizer, self._steps
         )
         self._schedule = self._pipeline() if layout.pipeline > 1 else None
         held = not self._anyone(not hold_gradients)
@@ -258,8 +259,8 @@ class ParallelEngine:
         return total + torch.stack(losses).mean() if losses else total
 
     def norm(self) -> Tensor:
-        """Norm of the whole gradient, over every process."""
-        gradients = [p.grad for p in self.network.parameters()]
+        """Norm of the gradient of all that is trained, over every process."""
+        gradients = [p.grad for name, p in self.network.named_parameters() if name not in self._steps]
         norm = nn.utils.get_total_norm(gradients)
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         if self.layout.pipeline > 1:

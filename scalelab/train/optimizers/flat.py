@@ -48,7 +48,9 @@ class FlatOptimizer:
         self, network: nn.Module, kinds: Mapping[str, str], optimizer: Optimizer, working: torch.dtype
     ):
         self._parameters = dict(network.named_parameters())
-        found = grouped(optimizer.groups(), {name: kinds[name] for name in self._parameters})
+        steps: dict[str, float] = getattr(network, "sign_steps", dict)()
+        trained = {name: kinds[name] for name in self._parameters if name not in steps}
+        found = grouped(optimizer.groups(), trained)
         device = next(iter(self._parameters.values())).device
         n = sum(p.numel() for p in self._parameters.values())
         self._joined = getattr(getattr(network, "config", None), "joined", None)
@@ -65,7 +67,7 @@ class FlatOptimizer:
         self._places: dict[str, tuple[int, int]] = {}
         start = 0
         with torch.no_grad():
-            for name in (name for _, names in found for name in names):
+            for name in (*(name for _, names in found for name in names), *steps):
                 parameter = self._parameters[name]
                 end = start + parameter.numel()
                 self.master[start:end] = parameter.reshape(-1)
@@ -75,6 +77,8 @@ class FlatOptimizer:
                 start = end
         self._refresh()
         self._spans = [self._span(group, names) for group, names in found]
+        self._stepped = [(slice(*self._places[name]), step) for name, step in steps.items()]
+        self._trained = self.gradient[: n - sum(self._parameters[name].numel() for name in steps)]
 
     def _span(self, group: ParamGroup, names: list[str]) -> _Span:
         first, end = self._places[names[0]][0], self._places[names[-1]][1]
@@ -112,15 +116,15 @@ class FlatOptimizer:
         self.gradient.zero_()
 
     def norm(self) -> Tensor:
-        """Norm of the gradient, unclipped."""
-        return torch.linalg.vector_norm(self.gradient)
+        """Norm of the gradient of all that is trained, unclipped."""
+        return torch.linalg.vector_norm(self._trained)
 
     @torch.no_grad()
     def update(self, factor: float, norm: Tensor) -> None:
         """One update at `factor` of the peak rates, the gradient of that norm clipped."""
         most = self.optimizer.max_norm()
         if most is not None:
-            self.gradient.mul_((most / (norm + 1e-6)).clamp_(max=1.0))
+            self._trained.mul_((most / (norm + 1e-6)).clamp_(max=1.0))
         self.updates += 1
         for span in self._spans:
             self.optimizer.update(
@@ -131,6 +135,8 @@ class FlatOptimizer:
                 lr=span.group.lr * factor,
                 step=self.updates,
             )
+        for place, step in self._stepped:  # see Network.sign_steps
+            self.master[place].sub_(self.gradient[place].sign(), alpha=step)
         self._refresh()
         self.gradient.zero_()
 

@@ -23,6 +23,7 @@ class PerWeightOptimizer(torch.optim.Optimizer):
         named: The weights, fp32.
         kinds: The role of each.
         optimizer: Its settings.
+        steps: Weights that it does not train, with their steps; see Network.sign_steps.
 
     The rate of a group is its "lr", as in torch; "peak" is that at factor 1. Of a sharded weight
     an elementwise optimizer is given the part that is here, another the DTensor.
@@ -31,9 +32,16 @@ class PerWeightOptimizer(torch.optim.Optimizer):
         ConfigError: A weight is in none of the optimizer's groups.
     """
 
-    def __init__(self, named: Mapping[str, Tensor], kinds: Mapping[str, str], optimizer: Optimizer):
-        self._optimizer = optimizer
-        found = grouped(optimizer.groups(), {name: kinds[name] for name in named})
+    def __init__(
+        self,
+        named: Mapping[str, Tensor],
+        kinds: Mapping[str, str],
+        optimizer: Optimizer,
+        steps: Mapping[str, float] | None = None,
+    ):
+        self._optimizer, steps = optimizer, steps or {}
+        found = grouped(optimizer.groups(), {name: kinds[name] for name in named if name not in steps})
+        self._stepped = [(named[name], step) for name, step in steps.items()]
         self._groups = [group for group, _ in found]
         groups = [{"params": [named[name] for name in names], "lr": g.lr} for g, names in found]
         super().__init__(groups, {})
@@ -62,6 +70,9 @@ class PerWeightOptimizer(torch.optim.Optimizer):
                 lr=torchs["lr"],
                 step=int(kept[0]["step"]),
             )
+        for weight, step in self._stepped:
+            if weight.grad is not None:
+                _part(weight).sub_(_part(weight.grad).sign(), alpha=step)
 
     def _kept(self, parameter: Tensor) -> dict[str, Tensor]:
         state = self.state[parameter]
@@ -81,7 +92,9 @@ class PerWeightOptimizer(torch.optim.Optimizer):
         return int(self._kept(self.param_groups[0]["params"][0])["step"])
 
     def kept(self, parameter: Tensor) -> dict[str, Tensor]:
-        """State of a weight by name, as views; zero before the first update."""
+        """State of a weight by name, as views; zero before the first update, none where it is not trained."""
+        if any(parameter is weight for weight, _ in self._stepped):
+            return {}
         return {name: self._kept(parameter)[name] for name in self._optimizer.state}
 
     def restored(self, updates: int) -> None:
@@ -89,3 +102,8 @@ class PerWeightOptimizer(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 self._kept(parameter)["step"].fill_(float(updates))
+
+
+def _part(tensor: Tensor) -> Tensor:
+    """The part of a weight that is here."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,0 +1,1 @@
+"""Mixtures of experts: transformers whose feed-forward is chosen token by token."""
