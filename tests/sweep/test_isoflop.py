@@ -170,7 +170,9 @@ def test_what_cannot_be_built_is_refused_when_asked(change, problem):
     assert "\n  fix:   " in str(error.value)
 
 
-@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted([*SWEEPS.glob("*.yaml"), *SWEEPS.glob("questions/*.yaml")]), ids=lambda p: p.stem
+)
 def test_every_sweep_we_ship_says_its_question_and_can_be_built(path):
     file = SweepFile.load(path)
     vocab = 257 if file.recipe.data.tokenizer.kind == "bytes" else file.recipe.data.tokenizer.vocab_size
