@@ -125,7 +125,7 @@ class FinalModel:
             **{f"n_params_{count}": size.count(count) for count in PARAM_COUNTS},
             "flops_per_token": size.flops_per_token,
             "flops": size.flops_per_token * spec.n_tokens,
-            "flops_6nd": 6.0 * size.n_params_total * spec.n_tokens,
+            "flops_6nd": 6.0 * size.n_params_active * spec.n_tokens,
             "n_steps": spec.n_steps,
             "batch_tokens": spec.batch_tokens,
             "seq_len": spec.seq_len,

@@ -575,7 +575,7 @@ class _Run:
             n_params_active=size.n_params_active,
             flops_per_token=size.flops_per_token,
             flops=size.flops_per_token * n_tokens,
-            flops_6nd=6.0 * size.n_params_total * n_tokens,
+            flops_6nd=6.0 * size.n_params_active * n_tokens,
             n_tokens=n_tokens,
             n_tokens_planned=spec.n_tokens,
             n_tokens_unique=n_tokens_unique(self.corpus, spec.seq_len, n_tokens),

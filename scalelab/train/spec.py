@@ -169,7 +169,7 @@ class RunResult:
     flops: float
     """Spent: flops_per_token x n_tokens."""
     flops_6nd: float
-    """The published shorthand, 6 x n_params_total x n_tokens."""
+    """The published shorthand, 6 x n_params_active x n_tokens; in a dense model all are active."""
     n_tokens: int
     """Tokens trained on."""
     n_tokens_planned: int

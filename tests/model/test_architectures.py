@@ -73,9 +73,9 @@ def looks_ahead(self, x, targets_BT=None, segments_BT=None):
     return logits + logits.mean(1, keepdim=True) if targets_BT is None else logits.mean()
 
 
-def unseeded(config, seed):
+def unseeded(config, seed, network):
     """Starting values that nobody can draw again."""
-    del seed
+    del seed, network
     for name, weight in TransformerNet(config).named_parameters():
         yield name, torch.randn(weight.shape)
 

@@ -7,10 +7,13 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
+from scalelab.config import parse_yaml
 from scalelab.errors import ConfigError
 from scalelab.model.generate import write
 from scalelab.model.transformer.config import Transformer, TransformerFamily
 from scalelab.testing import architectures as suite
+from scalelab.train.recipe import Recipe
+from scalelab.train.spec import RunSpec
 
 SHAPE = dict(n_layers=2, d_model=16, n_heads=2, n_kv_heads=2, head_size=8, d_ff=40, vocab_size=50)
 PLAIN = Transformer(**SHAPE)
@@ -170,3 +173,23 @@ def test_nothing_is_written_beyond_the_learned_positions():
     assert written == [
         write(network, [p], n_new=n, end=-1).tokens[0] for p, n in (([1] * 10, 2), ([2] * 4, 8))
     ]
+
+
+RECIPE = """
+data: {source: {kind: synthetic}}
+seq_len: 32
+model: {kind: transformer, head_size: 8, n_layers: 1, positions: learned, max_positions: 16}
+optimizer: {lr: 1e-3}
+"""
+
+
+def test_a_context_beyond_the_learned_positions_is_refused_before_anything_runs():
+    with pytest.raises(ConfigError, match="seq_len is 32, and the model has 16 positions"):
+        Recipe.parse(parse_yaml(RECIPE, "recipe"))
+
+    recipe = Recipe.parse(parse_yaml(RECIPE.replace("max_positions: 16", "max_positions: 32"), "recipe"))
+    model = next(iter(recipe.model.members(50)))
+    spec = recipe.spec(model, 1e6, data_digest="d" * 12, seed=0)
+    assert spec.model.max_positions == 32
+    with pytest.raises(ValidationError, match="seq_len is 64, and the model has 32 positions"):
+        RunSpec.model_validate(spec.model_dump() | {"seq_len": 64})

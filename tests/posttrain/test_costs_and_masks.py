@@ -12,6 +12,7 @@ between two markers, an answer ends with the end token.
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Literal
 
@@ -64,6 +65,21 @@ class Yes(Conversations):
 
     def is_right(self, prompt, answer):
         return None
+
+
+def test_chat_tokens_add_rows_to_the_vocabulary_alone(base):
+    """Even where as many positions are learned as there are tokens."""
+    model = Checkpoint.load(base)
+    n = model.config.vocab_size
+    config = model.config.model_copy(update={"positions": "learned", "max_positions": n})
+    network = config.network()
+    network.reset(0)
+
+    longer = with_chat_tokens(replace(model, config=config, network=network), 0)
+
+    state = longer.network.state_dict()
+    assert torch.equal(state["positions"], network.positions)
+    assert len(state["embedding"]) == len(state["head"]) == n + 4
 
 
 @pytest.fixture(scope="module")

@@ -91,6 +91,12 @@ def test_going_on_gives_the_same_last_bit(run, precision, model):
     if model:  # the bias that balances the load has moved, and is the same too
         bias = load_file(halted.weights_path)["blocks.0.load_bias"]
         assert bias.any()
+        size = halted.spec().model.size(32)
+        assert (
+            result.flops_6nd
+            == 6 * size.n_params_active * result.n_tokens
+            < 6 * size.n_params_total * result.n_tokens
+        )
 
 
 @pytest.mark.parametrize("background", [False, True])
