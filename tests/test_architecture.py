@@ -51,6 +51,7 @@ MAY["posttrain"] = set(MAY) - {"laws", "study", "sweep"}
 MAY["bench"] = {"hardware", "data", "model", "train"}
 MAY["backtest"] = {"laws", "records", "study"}
 MAY["recipe_check"] = {"hardware", "data", "model", "train", "jobs", "sweep", "evals"}
+MAY["comparison"] = {"laws", "records", "study"}
 MAY["report"] = set(MAY)
 MAY["testing"] = set(MAY)  # suites for plug-ins of every kind
 MAY["api"] = set(MAY) - {"testing"}
@@ -67,7 +68,7 @@ HOMES = {
     "openpyxl": {"records"},
     "zstandard": {"data", "records"},
     "safetensors": {"model", "train", "evals", "posttrain"},
-    "scipy": {"laws", "study", "plan", "evals", "recipe_check", "report"},
+    "scipy": {"laws", "study", "plan", "evals", "comparison", "recipe_check", "report"},
     "pandas": {"records", "api"},
     "mlflow": {"tracking"},
     "optuna": {"sweep"},

@@ -1,0 +1,1 @@
+"""Two or more recipes held against each other by their compute multipliers, and the decision that follows."""

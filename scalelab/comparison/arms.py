@@ -1,0 +1,245 @@
+"""The runs of one recipe, ready to be compared, and what makes two recipes incomparable.
+
+    arm = arm_of(runs, text, metric)
+    refuse_incomparable(baseline, challenger, noise)
+
+Not here: reading runs (records/), the comparison (pairwise.py).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from scalelab.comparison.further import TOP
+from scalelab.errors import DataError, FitError, within
+from scalelab.laws.observations import Observations
+from scalelab.records.evaluation_text import EvaluationText
+from scalelab.records.runs import Runs
+from scalelab.study.forecast import SeedNoise
+from scalelab.study.from_table import count_of_flops, observations
+from scalelab.study.quality.control import quality_control
+from scalelab.study.quality.finding import QualityFinding
+from scalelab.units import sci
+
+Metric = Literal["loss", "bpb"]
+UNITS = {"loss": "nats per token", "bpb": "bits per byte"}
+"""Unit of each metric."""
+LEAST_NOISE = 2
+"""Runs beyond one a design point, of both recipes, below which the noise between seeds is unknown."""
+LEAST_RUNS = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One recipe."""
+
+    name: str
+    runs: Observations
+    """The runs that are compared."""
+    param_count: str = "total"
+    flop_count: str = "exact"
+    kind: str = "measured"
+    """measured or simulated."""
+    metric: Metric = "loss"
+    text: EvaluationText = field(default_factory=EvaluationText)
+    schedule: str | None = None
+    """How the rate comes down, in words; None: not recorded."""
+    trunks: bool = False
+    """Whether its runs are branches of trunks."""
+    excluded: tuple[tuple[str, str], ...] = ()
+    """Runs that were left out, each with its reason."""
+    findings: tuple[QualityFinding, ...] = ()
+
+    @property
+    def least_flops(self) -> float:
+        """Least compute of its runs, FLOPs."""
+        return float(self.runs.C.min())
+
+    @property
+    def most_flops(self) -> float:
+        """Largest compute of its runs, FLOPs."""
+        return float(self.runs.C.max())
+
+
+def arm_of(runs: Runs, text: EvaluationText, metric: Metric = "loss") -> Arm:
+    """Return the runs of a source as one recipe.
+
+    Args:
+        runs: The runs of a sweep or a table.
+        text: Text on which they were evaluated.
+        metric: Quantity that is compared.
+
+    Raises:
+        DataError: The runs have no such quantity, or too few are left.
+    """
+    table = runs.evidence.table
+    where = runs.evidence.where
+    if metric == "bpb":
+        table = table.assign(loss=_bits_per_byte(table, where))
+    flop_count = count_of_flops(table)
+    with within(where):
+        kept, findings = quality_control(observations(table, flop_count, ()))
+        if len(kept) < LEAST_RUNS:
+            raise DataError(
+                f"{len(kept)} runs are too few to compare: fewer than {LEAST_RUNS}",
+                where=f"{len(runs.table)} rows",
+                fix="finish more runs: two seeds of one rung beside a baseline are the least",
+            )
+    excluded = [(item["run"], item["reason"]) for item in runs.evidence.excluded]
+    excluded += [(run, each.reason) for each in findings if each.excluded for run in each.runs]
+    trunk = table["trunk"].astype(object).fillna("").astype(str) if "trunk" in table else None
+    return Arm(
+        runs.name,
+        kept,
+        runs.evidence.param_count,
+        flop_count,
+        runs.evidence.kind,
+        metric,
+        text,
+        _word(table, "schedule"),
+        bool(trunk is not None and (trunk != "").any()),
+        tuple(excluded),
+        findings,
+    )
+
+
+def refuse_incomparable(baseline: Arm, other: Arm, noise: float | None) -> None:
+    """Refuse recipes whose losses or compute are different quantities.
+
+    Args:
+        baseline: The recipe that the other is compared with.
+        other: The other.
+        noise: Stated noise between seeds; None: it has to be measured.
+
+    Raises:
+        DataError: Other evaluation tokens, or another count of parameters or FLOPs; simulated and measured runs.
+        FitError: No shared compute, or no noise.
+    """
+    both = f"{baseline.name} and {other.name}"
+    for what, mine, theirs, fix in (
+        (
+            "counts of parameters",
+            baseline.param_count,
+            other.param_count,
+            "choose one for both: --param-count total",
+        ),
+        (
+            "counts of FLOPs",
+            baseline.flop_count,
+            other.flop_count,
+            "record the FLOPs of both in the same way, or leave them out of both",
+        ),
+        ("kinds of runs", baseline.kind, other.kind, "compare measured runs with measured ones"),
+    ):
+        if mine != theirs:
+            raise DataError(f"{both} have different {what}", where=f"{mine} and {theirs}", fix=fix)
+    if other.metric == "loss":
+        for what, mine, theirs in evaluation_differences(baseline.text, other.text):
+            raise DataError(
+                f"{both} were evaluated on other tokens: their {what} differ",
+                where=f"{mine} and {theirs}",
+                fix="evaluate both on the same tokens; or, where the text is the same and the tokenizer is not, "
+                "compare bits per byte: --metric bpb",
+            )
+    low, high = max(baseline.least_flops, other.least_flops), min(baseline.most_flops, other.most_flops)
+    if low > high * TOP:
+        raise FitError(
+            f"{both} share no compute range, so every multiplier would be extrapolated",
+            where=f"{_range(baseline)} and {_range(other)} FLOPs",
+            fix="train a rung of one within the compute of the other",
+        )
+    if noise is None:
+        found = pooled_noise(baseline.runs, other.runs)
+        if found is None or found.dof < LEAST_NOISE:
+            raise FitError(
+                f"{both} have no noise estimate: {0 if found is None else found.dof} runs repeat a size and token "
+                f"count with another seed, and {LEAST_NOISE} are needed",
+                where=f"{len(baseline.runs)} and {len(other.runs)} runs",
+                fix=f"train a second and third seed of one rung, or state the noise: --noise 0.01 "
+                f"({UNITS[other.metric]}, standard deviation between seeds)",
+            )
+
+
+def evaluation_differences(one: EvaluationText, other: EvaluationText) -> list[tuple[str, str, str]]:
+    """Return what differs between two evaluation texts where both record it: name, value and value."""
+    names = {
+        "tokenizer": "tokenizers",
+        "data_digest": "data digests",
+        "data": "texts",
+        "tokens": "numbers of validation tokens",
+    }
+    found = []
+    for name, plural in names.items():
+        mine, theirs = getattr(one, name), getattr(other, name)
+        if mine is not None and theirs is not None and mine != theirs:
+            found.append((plural, str(mine), str(theirs)))
+    return found
+
+
+def pooled_noise(*runs: Observations) -> SeedNoise | None:
+    """Return the noise between seeds, pooled over recipes; None where no design point was repeated."""
+    found = [each for each in map(SeedNoise.of, runs) if each is not None]
+    dof = sum(each.dof for each in found)
+    if not dof:
+        return None
+    return SeedNoise(float(np.sqrt(sum(each.sd**2 * each.dof for each in found) / dof)), dof)
+
+
+def together(baseline: Observations, other: Observations) -> tuple[Observations, np.ndarray]:
+    """Return the runs of two recipes as one, and 1 for those of the second, shape (n,)."""
+    z = np.repeat([0.0, 1.0], [len(baseline), len(other)])
+    both = {
+        name: np.concatenate([np.asarray(getattr(baseline, name)), np.asarray(getattr(other, name))])
+        for name in ("N", "D", "L", "C", "flops_planned", "weight")
+    }
+    seed = [str(each) for runs in (baseline, other) for each in runs.seed]
+    runs = [f"{arm}:{run}" for arm, each in enumerate((baseline, other)) for run in each.run]
+    groups = [g for arm, each in enumerate((baseline, other)) for g in _groups(each, arm)]
+    merged = Observations.of(
+        both["N"],
+        both["D"],
+        both["L"],
+        run=np.array(runs),
+        C=both["C"],
+        flops_planned=both["flops_planned"],
+        seed=np.array(seed),
+        group=np.array(groups),
+        weight=both["weight"],
+    )
+    return merged, z
+
+
+def _groups(runs: Observations, arm: int) -> list[str]:
+    """Labels of trunks; one label for every run names no trunk."""
+    labels = np.asarray(runs.group).astype(str)
+    alone = len(np.unique(labels)) == 1
+    return [f"{arm}:{run if alone else label}" for run, label in zip(runs.run, labels, strict=True)]
+
+
+def _bits_per_byte(table: Any, where: str) -> Any:
+    if "bpb" not in table:
+        raise DataError(
+            "the runs have no bits per byte",
+            where=f"{where}, column bpb",
+            fix="add a column bpb, or compare the loss: --metric loss",
+        )
+    values = table["bpb"].astype(float)
+    if not (values > 0).all() or np.isinf(values).any():
+        raise DataError(
+            f"bpb must be a positive number in every row; {int((~(values > 0)).sum())} are not",
+            where=f"{where}, column bpb",
+            fix="give the bits per byte of every finished run, or compare the loss: --metric loss",
+        )
+    return values
+
+
+def _word(table: Any, name: str) -> str | None:
+    if name not in table:
+        return None
+    words = table[name].dropna().astype(str).unique()
+    return str(words[0]) if len(words) == 1 else None
+
+
+def _range(arm: Arm) -> str:
+    return f"{arm.name} {sci(arm.least_flops)} to {sci(arm.most_flops)}"
