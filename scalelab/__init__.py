@@ -14,11 +14,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from scalelab.api.comparisons import ComparisonResult, compare
     from scalelab.api.evaluations import EvaluationResult, evaluate
     from scalelab.api.fits import FitResult, fit, read_runs
     from scalelab.api.plans import BudgetPlan, make_plan
     from scalelab.api.recipes import CheckedRecipe, check_recipe
     from scalelab.api.sweeps import PlannedSweep, TrainedSweep, load_sweep, plan_sweep, run_sweep, simulate
+    from scalelab.comparison.verdict import CompareRequest
     from scalelab.errors import ScalelabError
     from scalelab.plan.request import PlanRequest
     from scalelab.records.runs import Runs
@@ -28,6 +30,8 @@ __version__ = "0.1.0"
 __all__ = [
     "BudgetPlan",
     "CheckedRecipe",
+    "CompareRequest",
+    "ComparisonResult",
     "EvaluationResult",
     "FitRequest",
     "FitResult",
@@ -37,6 +41,7 @@ __all__ = [
     "ScalelabError",
     "TrainedSweep",
     "check_recipe",
+    "compare",
     "evaluate",
     "fit",
     "load_sweep",
@@ -49,6 +54,8 @@ __all__ = [
 _PLACES = {
     "BudgetPlan": "scalelab.api.plans",
     "CheckedRecipe": "scalelab.api.recipes",
+    "CompareRequest": "scalelab.comparison.verdict",
+    "ComparisonResult": "scalelab.api.comparisons",
     "EvaluationResult": "scalelab.api.evaluations",
     "FitRequest": "scalelab.study.request",
     "FitResult": "scalelab.api.fits",
@@ -58,6 +65,7 @@ _PLACES = {
     "ScalelabError": "scalelab.errors",
     "TrainedSweep": "scalelab.api.sweeps",
     "check_recipe": "scalelab.api.recipes",
+    "compare": "scalelab.api.comparisons",
     "evaluate": "scalelab.api.evaluations",
     "fit": "scalelab.api.fits",
     "load_sweep": "scalelab.api.sweeps",

@@ -3,7 +3,8 @@
 Only the standard library is imported here, so `scalelab --help` answers at once. A command's file is
 imported when it is called, and imports numpy, torch or MLflow when it runs.
 
-Exit status: 0 done; 1 the work failed; 2 an error that a person can fix; 130 interrupted.
+Exit status: 0 done; 1 the work failed; 2 an error that a person can fix; 130 interrupted. `compare` also has
+3 for a tie and 4 for a rejected recipe.
 """
 
 import argparse
@@ -31,6 +32,7 @@ COMMANDS = {
     "launch": ("launch", "train the final run of a plan and compare it with its forecast"),
     "posttrain": ("posttrain", "post-train a base model: SFT, preferences, reward, DPO, PPO, grades"),
     "eval": ("evaluate", "evaluate models: loss, tasks, win rates, contamination"),
+    "compare": ("compare", "compare recipes with a baseline: compute multipliers, promote, tie or reject"),
     "backtest": ("backtest", "score forecasting methods on measured tables, larger runs from smaller ones"),
     "simulate": ("simulate", "write a table of simulated runs whose law is known"),
     "sync": ("sync", "copy new results from the run directories to MLflow"),

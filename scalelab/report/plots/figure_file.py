@@ -26,6 +26,8 @@ FIGURES = Registry(
         "profile": "scalelab.report.fit.profile_plots:draw_profile",
         "regret": "scalelab.report.plan.plots:draw_regret",
         "course": "scalelab.report.plan.plots:draw_course",
+        "compare_multiplier": "scalelab.report.comparison.plots:draw_multiplier",
+        "compare_frontiers": "scalelab.report.comparison.plots:draw_frontiers",
         "backtest_error": "scalelab.report.backtest.plots:draw_errors",
         "backtest_coverage": "scalelab.report.backtest.plots:draw_coverage",
         "tune_surface": "scalelab.report.tune.plots:draw_surface",

@@ -1,0 +1,1 @@
+"""Reports of comparisons of recipes: the document, the figures, the page."""
