@@ -100,7 +100,8 @@ def test_values_of_a_gpu_are_in_the_lines(machine):
     assert found("driver", here).value.startswith("NVIDIA 570.86.15, torch ")
     assert found("driver", here).value.endswith(" for CUDA 12.8")
     assert found("capability", here).value == "compute capability 9.0"
-    assert found("precision", here).value == "bf16, with fp32 master weights and sums"
+    precision = "bf16, with fp32 master weights and sums; fp8 with `matmul: fp8`"
+    assert found("precision", here).value == precision
     assert found("attention", here).value == (
         "flash, cudnn, efficient, math; FlashAttention-3 is not installed, and runs use torch's kernel"
     )
