@@ -1,4 +1,7 @@
-"""Graphs that torch.compile makes, counted: a backend that records every graph and computes like eager."""
+"""Graphs that torch.compile makes, counted: a backend that records every graph and computes like eager.
+
+Where only the graphs count, nothing is traced a second time for the backward pass (`lowered=False`).
+"""
 
 from contextlib import contextmanager
 
@@ -10,7 +13,9 @@ from scalelab.train.engines import compilation
 class Graphs:
     """What was compiled."""
 
-    def __init__(self):
+    def __init__(self, lowered=True):
+        self.lowered = lowered
+        """Whether graphs go through AOTAutograd, as for inductor."""
         self.shapes = []
         """For each graph the shapes that enter it."""
         self.symbols = []
@@ -28,13 +33,13 @@ class Graphs:
             value = node.meta.get("example_value")
             sizes = value.shape if isinstance(value, torch.Tensor) else [value]
             self.symbols += [size for size in sizes if isinstance(size, torch.SymInt)]
-        return aot_eager(module, inputs, **options)
+        return aot_eager(module, inputs, **options) if self.lowered else module.forward
 
 
 @contextmanager
-def counted(monkeypatch):
+def counted(monkeypatch, lowered=True):
     """Graphs made in the body."""
-    found = Graphs()
+    found = Graphs(lowered)
     torch._dynamo.reset()
     monkeypatch.setattr(compilation, "BACKEND", found)
     yield found
