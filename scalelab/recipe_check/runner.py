@@ -22,7 +22,7 @@ from scalelab.train.recipe import Recipe
 from scalelab.train.run_directory import RunDir
 
 BUDGET = 6e11
-"""FLOPs of one check by default: about a minute of one CPU core for models of some 100k parameters."""
+"""FLOPs of one check by default: 20 seconds at the 3e10 FLOP/s that small models reach on one idle CPU core."""
 SEEDS = 3
 WIDTHS = (1, 2, 4)
 """Multiples of the reference width for which multipliers are printed, and of the reference depth."""
