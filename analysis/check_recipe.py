@@ -12,7 +12,7 @@ quite clean for the horizon check: with a batch that stays the best rate falls w
     horizon    horizon                the rate rises with the tokens: x8^EXPONENT too high at 8 times the tokens, as it
                                       is where the factor of a recipe that needs one is missing
 
-Limits were set on other seeds (100 to 102, and --first-seed 10000), the table is of seeds from 0 on. Runs are kept
+The limits of coordinate were set on other seeds (100 to 102), the table is of seeds from 0 on. Runs are kept
 in --runs, so that a second call adds trials without repeating any. One process, one thread.
 """
 
@@ -168,7 +168,8 @@ def main() -> None:
 TEXT = """# Faults that `scalelab check-recipe` catches, and false alarms [measured]
 
 `python analysis/check_recipe.py` makes this file; its head says what the faults are. Each trial trains runs of its
-own seeds, from {first} on; limits were set on other seeds. A fault is caught where the verdict is "fails".
+own seeds, from {first} on. The limits of coordinate were set on other seeds; those of transfer and horizon are one
+step, set beforehand. A fault is caught where the verdict is "fails".
 `value` is the measure that decides, least to largest over the trials: d ln rms / d ln width, or steps of a factor
 of 3 in the rate. Seconds are CPU seconds of trials that trained all their runs anew; a dash where none did.
 
