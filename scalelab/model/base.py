@@ -31,6 +31,7 @@ LAYOUTS = {
     "tensor": "tensor-parallel",
     "pipeline": "pipeline-parallel",
 }
+FP32_BYTES = 4
 SMALLEST_VOCABULARY = 257
 """Vocabulary of bytes, with which a family is tried when it is read."""
 LACKING = {
@@ -92,6 +93,9 @@ class Blocks:
     """Numbers that one token leaves in one block for the backward pass, at most."""
     params_cut: int = 0
     numbers_cut: int = 0
+    normed: int = 0
+    """Numbers of queries and keys that are normed head by head. They are kept as they came as well, and in fp32
+    where a number has fewer bytes."""
     params_first: int = 0
     """Parameters between the embedding and the first block."""
     params_last: int = 0
@@ -104,6 +108,17 @@ class Blocks:
     """What the processes of a tensor-parallel layout must divide, by name."""
     refused: frozenset[str] = frozenset()
     """Axes of LAYOUTS along which this model cannot be spread, where others of its architecture may be."""
+
+    def bytes_per_token(self, number: int, scores: int = 0, tensor: int = 1) -> float:
+        """Bytes that one token leaves in one block for the backward pass, at most, on each of some processes.
+
+        Args:
+            number: Bytes of a number.
+            scores: Numbers of attention weights of a token.
+            tensor: Processes that share what is cut.
+        """
+        of_norms = self.normed * (number + (FP32_BYTES if number < FP32_BYTES else 0))
+        return number * self.numbers_whole + (number * (self.numbers_cut + scores) + of_norms) / tensor
 
     def divides(self, tensor: int) -> bool:
         """Whether so many processes can share every matrix."""
@@ -214,8 +229,7 @@ class Architecture(Config):
         loss (loss_memory.py), since they depend on how the loss is computed.
         """
         found = self.blocks()
-        block = found.numbers_whole + found.numbers_cut
-        return bytes_per_number * found.n * block
+        return found.n * int(found.bytes_per_token(bytes_per_number))
 
     def refusal(self, layout: ParallelDegrees) -> tuple[str, str] | None:
         """Why a layout cannot carry this model, and the fix; None where it can."""

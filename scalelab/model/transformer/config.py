@@ -235,6 +235,7 @@ class Transformer(Architecture):
             numbers_cut=2 * heads
             + self.n_heads * self.head_size
             + NUMBERS_OF_FF[self.activation] * self.d_ff,
+            normed=(self.n_heads + self.n_kv_heads) * self.head_size if self.qk_norm else 0,
             scores=2 * self.n_heads,
             keys_values=self.n_kv_heads * self.head_size,
             divided={"key-value heads": self.n_kv_heads, "feed-forward columns": self.d_ff},

@@ -26,8 +26,7 @@ weights are not stored (flash attention) unless `flash` is false: then scores an
 2 x heads x seq_len numbers per token.
 
 Activations are those of blocks that are not compiled, within 10% (bytes that autograd keeps of the GPU's
-branch, measured on a CPU). Blocks that are compiled keep about 20% less; those with norms of queries and
-keys that are not compiled keep up to 35% more in bf16.
+branch, measured on a CPU). Blocks that are compiled keep about 20% less.
 
 The loss is in chunks as in the training loop (train/memory.py); never in a pipeline or where `tensor`
 divides the vocabulary.
@@ -330,5 +329,4 @@ def _loss_bytes(
 
 def _block_bytes(blocks: Blocks, seq_len: int, tensor: int, number: int, flash: bool) -> float:
     """Bytes of activations of one token in one block, divided over `tensor` processes."""
-    scores = 0 if flash else blocks.scores * seq_len
-    return number * (blocks.numbers_whole + (blocks.numbers_cut + scores) / tensor)
+    return blocks.bytes_per_token(number, 0 if flash else blocks.scores * seq_len, tensor)
