@@ -148,3 +148,12 @@ def test_a_second_report_leaves_no_figure_of_the_first(tables):
         "frontiers.1.png",
         "multiplier.1.png",
     ]
+
+
+def test_branches_and_separate_runs_in_one_recipe_are_refused(tables, capsys):
+    head, *lines = (tables / "better.csv").read_text().splitlines()
+    mixed = [f"{head},trunk", *(f"{line},{'t1' if i % 2 else ''}" for i, line in enumerate(lines))]
+    (tables / "mixed.csv").write_text("\n".join(mixed) + "\n")
+
+    assert main(["compare", "base.csv", "mixed.csv"]) == 2
+    assert "branches of trunks, the others were trained separately" in capsys.readouterr().err

@@ -14,7 +14,7 @@ FEW = replace(DESIGNS[2], shared=0.5)
 @pytest.fixture(scope="module")
 def undecided():
     """A tie whose estimate is near its truth, found once."""
-    found = judged(simulated_pair(FEW, np.random.default_rng(4), m=1.03)).pairs[0]
+    found = judged(simulated_pair(FEW, np.random.default_rng(1), m=1.03)).pairs[0]
     assert found.verdict == "tie"
     return found
 
@@ -55,6 +55,22 @@ def test_one_seed_less_is_not_enough_and_the_price_is_that_of_the_runs(undecided
     assert seeds.flops == pytest.approx(pair.fit.runs.C.sum() / FEW.seeds * seeds.count)
     assert seeds.power >= 0.8
     assert [each.flops for each in undecided.further] == sorted(each.flops for each in undecided.further)
+
+
+def test_seeds_narrow_the_interval_as_their_root(undecided):
+    pair = undecided.pair
+    (seeds,) = [each for each in undecided.further if each.kind == "seeds"]
+    grown = 1 + seeds.count / FEW.seeds
+
+    narrower = power(
+        abs(np.log(pair.multiplier)),
+        pair.se / np.sqrt(grown),
+        pair.dof + pair.errors.units * (grown - 1),
+        undecided.level,
+    )
+
+    assert seeds.count >= 4
+    assert seeds.power == pytest.approx(narrower, abs=0.03)  # the priors do not narrow
 
 
 def test_power_is_the_level_without_a_difference_and_that_of_the_normal_test():

@@ -8,6 +8,7 @@ from compare import DESIGNS, judged
 
 from scalelab.comparison.pairing import shared_luck
 from scalelab.comparison.pairwise import PairSettings, compare_pair
+from scalelab.comparison.redrawing import error_model
 from scalelab.errors import FitError
 from scalelab.laws.observations import Observations
 
@@ -27,6 +28,17 @@ def test_the_standard_error_is_that_of_repeated_experiments(simulated):
     spread = np.std([np.log(pair.multiplier) for pair in found])
 
     assert np.sqrt(np.mean([pair.se**2 for pair in found])) == pytest.approx(spread, rel=0.3)
+
+
+def test_residuals_are_raised_by_what_the_fit_took(simulated):
+    fit = compare_pair(*simulated(m=1.2, design=DESIGNS[2]), PairSettings(replicates=0)).fit
+    each = np.arange(len(fit.runs))
+
+    errors = error_model(fit, each, each, each)
+
+    leverage = np.sum((errors.X @ errors.inverse) * errors.X, axis=1)
+    assert errors.adjusted == pytest.approx(fit.residuals / np.sqrt(1 - leverage), rel=1e-9)
+    assert leverage.max() > 0.3
 
 
 def test_shared_noise_narrows_the_interval(simulated):
