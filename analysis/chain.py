@@ -1,12 +1,15 @@
 """The whole chain with several seeds: what was foretold of the final run, and what came.
 
-    python analysis/chain.py [--seeds 0 1 2] [--runs DIR ...] [--final 6.4e12]
+    python analysis/chain.py [--seeds 0 2 4 6 8 10] [--runs DIR ...] [--final 6.4e12]
 
 For each seed the commands that a person would type: `scalelab sweep` (every run of the design
 from that seed on), `scalelab plan`, `scalelab launch`. What is done is not done again, so the
 script may be stopped and started at will. It writes analysis/chain.md.
 
     error = measured loss / foretold loss - 1
+    width = (upper - lower end of the quoted interval) / foretold loss
+
+The replicates of a sweep have the seeds after its own, so seeds two apart share no run where there is one.
 
 Compute in FLOPs (exact, forward and backward), loss in nats per token.
 
@@ -23,6 +26,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 
 from scalelab.errors import ScalelabError
 from scalelab.files import make_dir, write_text
@@ -30,8 +34,10 @@ from scalelab.plan.forecast.frozen import FrozenForecast
 from scalelab.plan.forecast.ledger import outcome_path
 from scalelab.plan.plan import PLAN_FILE, Plan
 from scalelab.records.sweep_manifest import SweepManifest, manifest_path
+from scalelab.study.verdict import GRADES
 from scalelab.sweep.file import SweepFile
 from scalelab.train.run_directory import RunDir
+from scalelab.train.spent import spent
 from scalelab.units import sci, si
 
 HERE = Path(__file__).resolve().parent
@@ -81,6 +87,11 @@ class Chain:
         """Measured over foretold, less one."""
         return None if self.loss is None else self.loss / self.foretold - 1
 
+    @property
+    def width(self) -> float | None:
+        """Width of the quoted interval as a share of the forecast."""
+        return None if self.quoted is None else (self.quoted[1] - self.quoted[0]) / self.foretold
+
 
 def holds(ends: Ends, loss: float | None) -> bool | None:
     """Whether an interval holds a loss; None where either is missing."""
@@ -102,7 +113,8 @@ def words_of(seed: int, sweep: Path, budgets: Sequence[float] | None = None) -> 
         seed: Of its runs; the replicates have the next ones.
         sweep: The sweep file.
         budgets: Only these slices of it, FLOPs; None for all. They are a sweep of their own
-            name, which takes over the runs that the whole one has trained.
+            name, which takes over the runs that the whole one has trained; branches of trunks it
+            trains anew, since their batch and warmup follow from all token counts of a size.
     """
     name, overrides = SweepFile.load(sweep).name, [f"design.seed={seed}"]
     if budgets is not None:
@@ -118,9 +130,8 @@ def _all_done(root: Path, name: str) -> bool:
 
 
 def sweep_flops(root: Path, name: str) -> float:
-    """FLOPs that the runs of a sweep have spent, exactly."""
-    found = [RunDir(root / run.dir).result() for run in SweepManifest.load(root, name).runs]
-    return sum(result.flops for result in found if result is not None)
+    """FLOPs that the runs of a sweep have spent, exactly, each trunk counted once."""
+    return spent(RunDir(root / run.dir).result() for run in SweepManifest.load(root, name).runs).flops
 
 
 def final_of_new_arm(seed: int, root: Path, place: Path, name: str, flops: float) -> Chain:
@@ -191,7 +202,7 @@ def roots(seeds: Sequence[int], given: Sequence[Path] | None, place: Path) -> di
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """What both scripts take."""
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 2, 4, 6, 8, 10])
     parser.add_argument(
         "--runs", type=Path, nargs="+", help="runs directory of each seed, to take sweeps from"
     )
@@ -238,17 +249,19 @@ def page(chains: Sequence[Chain]) -> str:
         "`python analysis/chain.py` makes this page.",
         "Foretold: extrapolated, frozen before the launch. Measured: validation loss of the final "
         f"run, nats per token. Noise, quoted: {level} intervals, of the noise alone and with the "
-        "choice of law. Error: measured over foretold, less one.",
+        "choice of law. Width: of the quoted interval, over foretold. Error: measured over foretold, "
+        "less one.",
         "",
-        f"| seed | N ({chains[0].param_count}) | D | D/N | final FLOPs | reach | law, verdict "
-        "| foretold | noise | quoted | measured | error | noise | quoted |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| seed | N ({chains[0].param_count}) | D | D/N | sweep FLOPs | final FLOPs | reach | law | verdict "
+        "| foretold | noise | quoted | width | measured | error | noise | quoted |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for c in chains:
         lines.append(
             f"| {c.seed} | {si(c.n_params)} | {si(c.n_tokens)} | {c.n_tokens / c.n_params:.1f} "
-            f"| {sci(c.final_flops)} | {c.reach:.3g}x | {c.law}, {c.grade} | {c.foretold:.4f} "
-            f"| {interval(c.noise)} | {interval(c.quoted)} | {measured(c.loss, c.status)} "
+            f"| {sci(c.sweep_flops)} | {sci(c.final_flops)} | {c.reach:.3g}x | {c.law} | {c.grade} "
+            f"| {c.foretold:.4f} | {interval(c.noise)} | {interval(c.quoted)} "
+            f"| {'unknown' if c.width is None else f'{c.width:.2%}'} | {measured(c.loss, c.status)} "
             f"| {'unknown' if c.error is None else f'{c.error:+.2%}'} "
             f"| {told(c.noise, c.loss)} | {told(c.quoted, c.loss)} |"
         )
@@ -267,15 +280,23 @@ def _tallies(chains: Sequence[Chain], level: str) -> list[str]:
         if len(judged) < len(chains):
             words += f"; {len(chains) - len(judged)} could not be judged"
         lines.append(words + ".")
-    errors = [abs(c.error) for c in chains if c.error is not None]
+    clean = sum(c.grade == GRADES[0] for c in chains)
+    lines.append(f"- verdict: {GRADES[0]} in {clean} of {len(chains)}.")
+    widths = [c.width for c in chains if c.width is not None]
+    if widths:
+        lines.append(f"- width of the quoted interval: mean {mean(widths):.2%}, largest {max(widths):.2%}.")
+    errors = [c.error for c in chains if c.error is not None]
     if errors:
-        mean = sum(errors) / len(errors)
-        signs = {c.error > 0 for c in chains if c.error is not None}
-        side = {(True,): "all above", (False,): "all below"}.get(tuple(signs), "on both sides of")
+        sizes = [abs(e) for e in errors]
+        side = {(True,): "all above", (False,): "all below"}.get(
+            tuple({e > 0 for e in errors}), "on both sides of"
+        )
         lines.append(
-            f"- mean absolute error {mean:.2%}, largest {max(errors):.2%}; measured losses lie "
+            f"- mean absolute error {mean(sizes):.2%}, largest {max(sizes):.2%}; measured losses lie "
             f"{side} what was foretold."
         )
+        apart = f"standard error {stdev(errors) / len(errors) ** 0.5:.2%}" if len(errors) > 1 else "one chain"
+        lines.append(f"- mean signed error {mean(errors):+.2%} ({apart}).")
     return lines
 
 

@@ -7,16 +7,13 @@ its longest branch. It is done at its last step, when it has left a checkpoint f
 process has taken; it has a result only if it diverged. However it ends, branches without their checkpoint then
 train by themselves.
 
-Compute: a run's `flops` are those of the whole run, which laws are fitted to. What is spent, in FLOPs:
-
-    sum over branches of c (D - D_s)  +  sum over trunks of c max(D_s)
-
-c FLOPs per token; D tokens of a branch; D_s those before it leaves its trunk.
+Compute: a run's `flops` are those of the whole run, which laws are fitted to. What is planned here counts each
+trunk once, as what was spent does (train/spent.py).
 
 Not here: the steps of a trunk (train/trunk.py), which runs share one (train/recipe.py).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scalelab.jobs.base import Job, JobOutcome, JobResources
@@ -25,7 +22,7 @@ from scalelab.leases import holder
 from scalelab.train.branch import Branch
 from scalelab.train.memory import run_memory
 from scalelab.train.run_directory import LEASE, RunDir
-from scalelab.train.spec import RunResult, RunSpec
+from scalelab.train.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -121,20 +118,6 @@ def flops_planned(work: Sequence[PlannedJob]) -> float:
             _flops(trunk.spec, _leaves(w) * trunk.spec.batch_tokens) for w in trunk.branches
         )
     return total
-
-
-def flops_spent(results: Iterable[RunResult | None]) -> float:
-    """Return the FLOPs that were spent on the runs that have a result, each trunk counted once."""
-    total = 0.0
-    trunks: dict[str, float] = {}
-    for result in results:
-        if result is None:
-            continue
-        total += result.flops - result.flops_per_token * result.n_tokens_trunk
-        if result.n_tokens_trunk:  # by the run that trained it: a trunk may have been trained in two lengths
-            name = result.trunk_run or result.trunk or ""
-            trunks[name] = max(result.flops_per_token * result.n_tokens_trunk, trunks.get(name, 0.0))
-    return total + sum(trunks.values())
 
 
 def _branch(work: PlannedJob) -> Branch:

@@ -40,11 +40,12 @@ from scalelab.study.study import DEFAULT_LAWS, Study, study
 from scalelab.sweep.file import SweepFile
 from scalelab.train.recipe import Recipe
 from scalelab.train.run_directory import RunDir
+from scalelab.train.spec import RunResult
+from scalelab.train.spent import spent
 from scalelab.units import si
 
 LEVEL = 0.8  # level of every interval of a plan
 LARGEST = 0.9  # share of the FLOPs of the largest run above which runs count as of the same budget
-ENDED = ("finished", "diverged", "failed")
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,14 @@ class SpentCompute:
     """Compute and time spent on a sweep so far, measured."""
 
     flops: float
-    """FLOPs of all runs that have ended, by the exact count."""
+    """FLOPs of all runs that have ended, by the exact count, each trunk counted once."""
     lost_flops: float
     """Part of `flops` in runs that diverged or failed."""
     runs: int
     lost_runs: int
     """Number of runs that diverged or failed."""
     seconds: float
-    """Seconds of training and evaluation, summed over the runs."""
+    """Seconds of training and evaluation, summed over the runs, each trunk counted once."""
     lost_seconds: float
     """Part of `seconds` in runs that diverged or failed."""
     device: str
@@ -227,7 +228,7 @@ def from_sweep(root: Path, name: str, count: str | None = None) -> PlanSource:
         vocab_size=first.spec().model.vocab_size,
         data_digest=digest,
         corpus=corpus,
-        spent=_spent(table),
+        spent=_spent([RunDir(root / p.dir).result() for p in manifest.runs]),
         throughput=_throughput(seen),
         **_curves(seen, dirs),
     )
@@ -321,21 +322,21 @@ def _refuse_count(requested: str | None, recipe: Recipe, where: str) -> None:
         )
 
 
-def _spent(table: Any) -> SpentCompute | None:
-    ended = table[table["status"].isin(ENDED)]
-    if ended.empty:
+def _spent(results: Sequence[RunResult | None]) -> SpentCompute | None:
+    """What the runs that have ended took; a trunk is lost where all of its branches are."""
+    ended = [result for result in results if result is not None]
+    if not ended:
         return None
-    lost = ended[ended["status"] != "finished"]
-    flops = ended["flops"].fillna(0.0)
-    seconds = ended["train_s"].fillna(0.0) + ended["eval_s"].fillna(0.0)
+    finished = [result for result in ended if result.status == "finished"]
+    whole, kept = spent(ended), spent(finished)
     return SpentCompute(
-        flops=float(flops.sum()),
-        lost_flops=float(flops[lost.index].sum()),
+        flops=whole.flops,
+        lost_flops=whole.flops - kept.flops,
         runs=len(ended),
-        lost_runs=len(lost),
-        seconds=float(seconds.sum()),
-        lost_seconds=float(seconds[lost.index].sum()),
-        device=", ".join(sorted(set(ended["device"].dropna()))),
+        lost_runs=len(ended) - len(finished),
+        seconds=whole.seconds,
+        lost_seconds=whole.seconds - kept.seconds,
+        device=", ".join(sorted({result.device for result in ended})),
     )
 
 

@@ -117,7 +117,7 @@ def test_kaplans_rule_grows_with_compute_to_the_073(recipe):
     assert math.log10(large / small) / 2 == pytest.approx(0.73, abs=0.02)
 
 
-@pytest.mark.parametrize(("width", "batch_tokens"), [(16, 512), (96, 4096)])
+@pytest.mark.parametrize(("width", "batch_tokens"), [(18, 512), (96, 4096)])
 def test_naive_rates_are_adamws_defaults_everywhere(recipe, width, batch_tokens):
     made = naive(recipe)
     model = next(m for m in made.model.members(VOCAB) if m.width() == width)
@@ -222,9 +222,11 @@ def test_trials_too_short_for_some_batch_are_refused_before_any(lab, monkeypatch
 
 
 def test_a_part_of_the_sweep_asks_for_nothing_that_the_whole_did_not_train():
+    """Branches of trunks are trained anew: their batch and warmup follow from all token counts of a size."""
+
     def ids(budgets):
         name, overrides = chain.words_of(1, chain.SWEEP, budgets)
-        file = SweepFile.load(chain.SWEEP, overrides)
+        file = SweepFile.load(chain.SWEEP, [*overrides, "recipe.schedule.trunk=false"])
         assert file.name == name
         asked = file.design.ask(file.recipe, vocab_size=VOCAB, data_digest="0")
         return name, {p.spec.digest for p in asked}, {p.flops_planned for p in asked}
@@ -294,6 +296,9 @@ def test_the_chains_page_shows_misses_and_shared_runs():
     assert "- noise: 0 of 2 80% intervals held; MISSED with seed 0, 1; 1 could not be judged." in text
     assert "- quoted: 1 of 2 80% intervals held; MISSED with seed 1;" in text
     assert "mean absolute error 4.33%, largest 6.67%; measured losses lie all above" in text
+    assert "- mean signed error +4.33% (standard error 2.33%)." in text
+    assert "- verdict: sound in 0 of 3." in text
+    assert "- width of the quoted interval: mean 6.67%, largest 6.67%." in text
     assert "share up to 1 of 24 runs" in text
 
 

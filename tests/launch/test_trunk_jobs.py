@@ -17,7 +17,7 @@ from scalelab.jobs.view import JobLabels, LiveView
 from scalelab.launch.sweep_plan import PlannedJob
 from scalelab.launch.sweep_run import jobs_of, train_all, write_manifest
 from scalelab.launch.training import train_shared
-from scalelab.launch.trunk_jobs import flops_left, flops_planned, flops_spent, trunks_of
+from scalelab.launch.trunk_jobs import flops_left, flops_planned, trunks_of
 from scalelab.records.evidence import evidence
 from scalelab.records.run_directories import remove, run_directories
 from scalelab.records.run_table import run_table
@@ -27,6 +27,7 @@ from scalelab.sweep.file import SweepFile
 from scalelab.train import loop
 from scalelab.train.loop import train
 from scalelab.train.run_directory import RunDir
+from scalelab.train.spent import spent
 
 SCHEDULE = {"kind": "wsd", "trunk": True, "warmup_steps": 4, "cooldown": 0.3, "shape": "sqrt"}
 LENGTHS, LEAVES = (20, 30, 60), (14, 21, 42)
@@ -152,7 +153,7 @@ def test_processes_train_trunks_before_their_branches_and_each_step_once(sweep, 
 
     assert len(outcomes.of("done")) == 8
     results = [w.run_dir.result() for w in work]
-    assert flops_spent(results) == pytest.approx(planned)
+    assert spent(results).flops == pytest.approx(planned)
     assert flops_left([replace(w, state="done") for w in work]) == 0
     assert [r.flops for r in results] == [w.proposal.flops for w in work]
     assert not [t for t in trunks_of(work) if t.is_needed or t.run_dir.checkpoints.exists()]

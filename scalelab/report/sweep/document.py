@@ -2,10 +2,11 @@
 
 from scalelab.launch.sweep import SweepPlan, SweepResult
 from scalelab.launch.sweep_plan import PlannedJob
-from scalelab.launch.trunk_jobs import flops_left, flops_planned, flops_spent, trunks_of
+from scalelab.launch.trunk_jobs import flops_left, flops_planned, trunks_of
 from scalelab.launch.trunk_validation import seed_sd, validations
 from scalelab.report.document import Block, Bullets, Code, Document, Facts, Heading, Paragraph, Strong, Table
 from scalelab.train.spec import RunResult
+from scalelab.train.spent import spent
 from scalelab.units import duration, sci, si
 
 
@@ -164,13 +165,13 @@ def result_document(result: SweepResult) -> Document:
     """Return what came of a sweep: totals, each run that did not finish and why, and the next command."""
     name = result.file.name
     results = result.results
-    spent, planned = flops_spent(results), flops_planned(result.work)
+    used, planned = spent(results).flops, flops_planned(result.work)
     blocks: list[Block] = [
         Paragraph(
             [
                 Strong(name),
                 f": {result.n_finished} of {len(result.work)} runs finished, "
-                f"{sci(spent)} FLOPs spent of {sci(planned)} planned.",
+                f"{sci(used)} FLOPs spent of {sci(planned)} planned.",
             ]
         )
     ]
