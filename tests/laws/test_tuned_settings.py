@@ -59,10 +59,7 @@ def test_two_settings_have_a_surface_together():
     ("x", "loss", "why"),
     [
         (*cell(2.5), "at an end of the values tried"),
-        (
-            *cell(1.2, 0.01, 3),
-            "of the draws have no lowest point|at an end of the values tried|rise on all sides",
-        ),
+        (*cell(1.15, 0.004, 3), "^[1-9][0-9]% of the draws have no lowest point between the values tried"),
         (*cell(0.0, x=LRS[:5]), "5 settings were tried, and a surface needs 8"),
         (LRS[:, None], 3.5 * np.exp(-0.05 * LRS**2), "does not rise on all sides"),
     ],
