@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scalelab.errors import LaunchError, TrackError
 from scalelab.files import place_of
 from scalelab.jobs.base import Executor, Job, JobOutcome, JobResources
 from scalelab.jobs.driver import JobList, JobOutcomes, drive
@@ -19,7 +20,7 @@ from scalelab.jobs.view import JobDisplay, JobLabels, LiveView
 from scalelab.launch.sweep_plan import PlannedJob
 from scalelab.launch.trunk_jobs import PlannedTrunk, trunks_of
 from scalelab.leases import hold
-from scalelab.records.sweep_manifest import PlannedRun, SweepManifest
+from scalelab.records.sweep_manifest import PlannedRun, SweepManifest, manifest_path
 from scalelab.sweep.base import DesignSession, Proposal
 from scalelab.sweep.file import SweepFile
 from scalelab.sweep.tune_file import TuneFile
@@ -38,6 +39,23 @@ def sweep_lock(root: Path, sweep: str) -> Iterator[None]:
         yield
 
 
+def _refuse_other_kind(root: Path, name: str, tuned: tuple[str, ...]) -> None:
+    path = manifest_path(root, name)
+    if not path.exists():
+        return
+    try:
+        there = SweepManifest.load(root, name).tuned
+    except TrackError:  # it is damaged, and is written anew
+        return
+    if there != tuned:
+        what = f"a tuning of {' and '.join(there)}" if there else "a sweep"
+        raise LaunchError(
+            f"{name!r} is already the name of {what}",
+            where=str(path),
+            fix="give this one another name: --set name=...",
+        )
+
+
 def write_manifest(
     file: SweepFile | TuneFile, work: Sequence[PlannedJob], root: Path, tuned: tuple[str, ...] = ()
 ) -> None:
@@ -48,7 +66,12 @@ def write_manifest(
         work: All its runs so far.
         root: Directory of all runs.
         tuned: Fields of the recipe in which the runs differ.
+
+    Raises:
+        LaunchError: The name is that of a tuning and this is a sweep, or the other way round, or of a tuning of
+            other fields.
     """
+    _refuse_other_kind(root, file.name, tuned)
     count, seq_len = file.recipe.param_count, file.recipe.seq_len
     trunks, planned = trunks_of(work), []
     trunk_dirs = {w.run_dir.run: str(t.run_dir.path.relative_to(root)) for t in trunks for w in t.branches}

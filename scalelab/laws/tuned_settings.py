@@ -22,6 +22,7 @@ Not here: the surface (response.py), laws over N, D and settings at once (forms/
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import chi2 as chi2_of
 from scipy.stats import norm, t
 
 from scalelab.laws.observations import Array
@@ -32,6 +33,8 @@ LEVEL = 0.8
 """Level of every interval here."""
 TOO_OFTEN = (1 - LEVEL) / 2
 CONSTANTS = 3
+NO_CONSTANT = 0.01
+"""Probability of so much scatter between cells of one best value below which no constant is given."""
 
 
 def runs_needed(k: int) -> int:
@@ -162,6 +165,11 @@ def rule_of(
     best = solve @ place
     chi2 = float(W @ (place - Z @ best) ** 2)
     spare = n - Z.shape[1]
+    if why and spare and chi2_of(spare).sf(chi2) < NO_CONSTANT:
+        return (
+            f"{why}; and no one value is right for the {n} cells, whose best values differ by more than their "
+            f"intervals (chi-squared {chi2:.3g} with {spare} to spare)"
+        )
     picks = np.random.default_rng(seed)
     drawn = np.stack([picks.choice(each, 4 * DRAWS) for each in draws]) - place[:, None]
     wider = max(1.0, np.sqrt(chi2 / spare)) if spare else 1.0

@@ -117,12 +117,18 @@ def test_a_well_known_cell_counts_more():
     ],
 )
 def test_fewer_cells_than_constants_give_a_constant(which, why):
-    rule = fitted(0.01, -0.5, 0.2, [0.05] * 4, which=which)
+    rule = fitted(0.01, 0, 0, [0.05] * 4, which=which)
 
     assert not rule.is_power
     assert why in rule.why_constant
     assert rule.at(1e9, 1e9) == rule.at(2e4, 4e5)
     assert rule.interval_at(1e9, 1e9)[0] < rule.at(1e9, 1e9) < rule.interval_at(1e9, 1e9)[1]
+
+
+def test_cells_that_contradict_one_value_give_no_rule():
+    found = fitted(0.01, -0.5, 0.2, [0.05] * 4, which=slice(0, 2))
+
+    assert "no one value is right for the 2 cells" in found
 
 
 def test_cells_along_a_line_and_settings_without_a_logarithm_give_a_constant():
