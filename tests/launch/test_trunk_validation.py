@@ -13,12 +13,12 @@ from scalelab.report.sweep.document import result_document
 from scalelab.sweep.file import SweepFile
 
 SWEEP = Path(__file__).parents[2] / "sweeps" / "isoflop.yaml"
-TRUNK = "recipe.schedule={kind: wsd, trunk: true, cooldown: 0.3, shape: sqrt}"
+REPLICATES = ("design.replicates=2", "design.replicate_at=centre")
 
 
 def trained(*overrides, lost=(), noise=0.02):
     """A sweep whose seeds differ by `noise`, and whose separate runs are worse than their branches by .01."""
-    file = SweepFile.load(SWEEP, (TRUNK, "design.validate_trunks=3", *overrides))
+    file = SweepFile.load(SWEEP, (*REPLICATES, "design.validate_trunks=3", *overrides))
     work = []
     for i, p in enumerate(file.design.ask(file.recipe, vocab_size=1024, data_digest="d" * 12)):
         loss = 3.0 + noise * p.spec.seed + (0.01 if p.validates else 0)
@@ -28,7 +28,10 @@ def trained(*overrides, lost=(), noise=0.02):
             loss=loss,
             flops=1.0,
             flops_per_token=1.0,
+            n_tokens=1,
             n_tokens_trunk=0,
+            train_s=0.0,
+            eval_s=0.0,
             trunk=None,
         )
         result = None if i in lost else ended

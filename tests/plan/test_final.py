@@ -10,6 +10,8 @@ from scalelab.errors import PlanError
 from scalelab.hardware.layout import Layout
 from scalelab.plan.plan import PLAN, Plan, assumed_shape, final_model, flops_per_token, phases
 from scalelab.sweep.file import SweepFile
+from scalelab.train.recipe import RunRequest
+from scalelab.train.rules import BatchRule
 
 DEFAULT = Path(__file__).parents[2] / "sweeps" / "isoflop.yaml"
 
@@ -90,9 +92,10 @@ def test_compute_is_in_the_count_of_the_evidence(built):
     assert flops_per_token(size, "total", "exact") == size.flops_per_token
 
 
-def test_the_rules_of_the_recipe_decide_rates_and_steps(built):
-    """By hand from sweeps/isoflop.yaml: lr .006 at width 64 and 1024 tokens, width 48 here."""
-    final = built(1e5)
+def test_the_rules_of_the_recipe_decide_rates_and_steps(recipe):
+    """By hand from sweeps/isoflop.yaml with a batch that grows: lr .006 at width 64 and 1024 tokens, width 48 here."""
+    grows = recipe.model_copy(update={"batch": BatchRule(coefficient=0.9, exponent=0.5)})
+    final = final_model(grows, n_params=1e5, vocab_size=1024, data_digest="d", seed=0, flops=6.4e12)
 
     # Width 48: two blocks of 4 x 48^2 and 3 x 48 x 128 and a head of 1024 x 48 multiply tokens;
     # 6 FLOPs each and 12 x 2 x 48 x 64 for attention leave 9,137,427 tokens of 6.4e12 FLOPs.
@@ -104,7 +107,22 @@ def test_the_rules_of_the_recipe_decide_rates_and_steps(built):
     rates, base = final.spec.optimizer, 0.006 * 2**0.5  # twice the reference batch
     assert rates.lr_matrix == pytest.approx(base * 64 / 48)
     assert (rates.lr_embedding, rates.lr_head, rates.lr_vector) == pytest.approx((10 * base, 6 * base, base))
-    assert phases(final.spec) == {"warmup_steps": 446, "cooldown_steps": 4016}
+    assert phases(final.spec) == {"warmup_steps": 446, "cooldown_steps": 1339}
+
+
+def test_the_final_run_comes_down_as_the_branches_of_its_evidence_do(recipe, built):
+    """It shares nothing, so its warmup is a share of its own steps; cooldown and shape are theirs."""
+    final = built(1e5).spec
+    asked = [RunRequest(final.model, tokens, 0) for tokens in (1e6, 2e6)]
+    for branch in recipe.specs(asked, data_digest="d"):
+        assert branch.trunk_id is not None
+        assert branch.schedule.alone() == final.schedule
+        ours, theirs = final.schedule.phases(final.n_steps), branch.schedule.phases(branch.n_steps)
+        assert ours["cooldown"] / final.n_steps == pytest.approx(
+            theirs["cooldown"] / branch.n_steps, abs=1e-3
+        )
+    assert (final.schedule.cooldown, final.schedule.shape) == (0.3, "sqrt")
+    assert final.trunk_id is None
 
 
 def test_every_count_is_recorded(built):

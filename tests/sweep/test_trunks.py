@@ -11,7 +11,7 @@ from scalelab.sweep.file import SweepFile
 from scalelab.train.run_directory import RunDir
 
 SWEEPS = Path(__file__).parents[2] / "sweeps"
-TRUNK = "recipe.schedule={kind: wsd, trunk: true, cooldown: 0.3, shape: sqrt}"
+TRUNK, SEPARATE = "recipe.schedule.trunk=true", "recipe.schedule.trunk=false"
 LADDER = "design={kind: ladder, sizes: [23e3, 59e3, 166e3]}"
 
 
@@ -51,10 +51,10 @@ def test_the_default_isoflop_design_without_replicates_takes_at_most_seven_tenth
 
 
 def test_without_trunks_nothing_is_shared(tmp_path):
-    assert share(ask(LADDER), tmp_path) == share(ask(), tmp_path) == 1
+    assert share(ask(LADDER, SEPARATE), tmp_path) == share(ask(SEPARATE), tmp_path) == 1
 
 
-@pytest.mark.parametrize("trunk", [TRUNK, "design.seed=0"])
+@pytest.mark.parametrize("trunk", [TRUNK, SEPARATE])
 @pytest.mark.parametrize(
     ("counts", "name", "numbers"),
     [
@@ -103,7 +103,7 @@ def test_three_points_are_trained_both_ways(design):
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [
-        (["design.validate_trunks=3"], "3 separate runs, and there are 0 branches"),
+        ([SEPARATE, "design.validate_trunks=3"], "3 separate runs, and there are 0 branches"),
         (
             [TRUNK, "design={kind: ladder, sizes: [59e3], tokens: [4e5], validate_trunks: 1}"],
             "there are 0 branches",
