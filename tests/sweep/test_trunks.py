@@ -97,7 +97,7 @@ def test_three_points_are_trained_both_ways(design):
         assert ours["warmup"] < theirs["warmup"] == round(0.1 * p.spec.n_steps)
     flops = [p.flops for p in separate]
     assert flops == sorted(flops)
-    assert flops[0] < flops[-1] == max(p.flops for p in proposals)
+    assert flops[0] < flops[-1] == pytest.approx(max(p.flops for p in proposals), rel=1e-3)
 
 
 @pytest.mark.parametrize(
