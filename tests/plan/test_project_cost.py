@@ -1,5 +1,7 @@
 """A project's money: a price with its range, restarts and lost time, people."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from scalelab.errors import PlanError
@@ -8,6 +10,7 @@ from scalelab.plan.cost.budget import Mfu, from_dollars
 from scalelab.plan.cost.rates import stated_price
 from scalelab.plan.planner import price
 from scalelab.plan.request import PlanRequest
+from scalelab.plan.source import _spent
 from scalelab.report.plan.document import plan_document
 from scalelab.report.render.terminal import render_terminal
 from scalelab.units import sci
@@ -148,3 +151,28 @@ def test_a_budget_in_dollars_at_a_range_of_prices_is_a_range_of_flops():
     assert budget.flops == pytest.approx(100 / 3 * 3600 * 989e12 * 0.5)
     low, high = (sci(100 / price * 3600 * 989e12 * 0.5) for price in (4, 2))
     assert budget.words.endswith(f"FLOPs ({low} to {high} at $4 to $2)")
+
+
+def test_a_trunk_is_spent_once_and_lost_only_with_all_its_branches():
+    """10 FLOPs and 1 ms a token: cooldowns of 300 and 600 tokens, of which the second diverged, on a trunk of 1,400."""
+
+    def ended(status, tokens, of_trunk):
+        return SimpleNamespace(
+            status=status,
+            device="x86_64",
+            n_tokens=tokens,
+            n_tokens_trunk=of_trunk,
+            flops_per_token=10.0,
+            flops=10.0 * tokens,
+            train_s=tokens / 1000,
+            eval_s=0.0,
+            trunk="trunk",
+            trunk_run=None,
+        )
+
+    found = _spent([ended("finished", 1700, 1400), None, ended("diverged", 1300, 700)])
+
+    assert (found.flops, found.lost_flops) == (10 * (300 + 600 + 1400), 10 * 600)
+    assert (found.seconds, found.lost_seconds) == (pytest.approx(2.3), pytest.approx(0.6))
+    assert (found.runs, found.lost_runs, found.device) == (2, 1, "x86_64")
+    assert _spent([None]) is None
