@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from scalelab.errors import ConfigError
 from scalelab.model.transformer.config import Transformer
@@ -266,6 +267,15 @@ def test_multipliers_enter_every_way_through_the_network():
 def test_what_does_not_go_with_a_parametrization_is_refused_by_name(param, optimizer, words):
     with pytest.raises(Exception, match=words):
         recipe(param, **optimizer)
+
+
+@pytest.mark.parametrize("param", ["mup", "completep"])
+def test_heads_that_widen_with_the_model_are_refused(param):
+    model = {"n_heads": 2, "head_size": None}
+    recipe("standard", model)
+
+    with pytest.raises(ValidationError, match=r"heads of one size at every width, and recipe\.model\.n_heads is 2"):
+        recipe(param, model)
 
 
 def test_a_parametrization_needs_a_width_to_start_from():
