@@ -247,9 +247,14 @@ def check_parts(model: Architecture) -> None:
         record = layout.describe(SEQ_LEN)
         assert record["model_type"] in layout.model_types
         assert layout.read(record) == model, "config.json describes another model"
-        again = layout.ours(layout.theirs(weights))
-        assert set(again) == set(weights), "other weights come back"
-        assert all(torch.equal(again[name], weights[name]) for name in weights)
+        layouts = [layout]
+        if model.has_multipliers:  # powers of two, which multiply without rounding
+            scaled = model.with_multipliers(residual=0.5, output=0.25, residual_depth=None)
+            layouts.append(scaled.hugging_face())
+        for layout in layouts:
+            again = layout.ours(layout.theirs(weights))
+            assert set(again) == set(weights), "other weights come back"
+            assert all(torch.equal(again[name], weights[name]) for name in weights), layout.config.words()
 
 
 def _not_exported(model: Architecture) -> str | None:

@@ -222,9 +222,9 @@ def test_multipliers_enter_every_way_through_the_network():
         network.configure(4, "sdpa")
         chunked = network(tokens[:, :-1], tokens[:, 1:])
         network.configure(None, "sdpa")
-        plain = config.model_copy(update={"residual_multiplier": 1.0, "output_multiplier": 1.0}).network()
-        layout = LlamaLayout(config)
-        plain.load_state_dict(layout.ours(layout.theirs(dict(network.named_parameters()))))
+        without = config.model_copy(update={"residual_multiplier": 1.0, "output_multiplier": 1.0})
+        plain, folded = without.network(), LlamaLayout(config).theirs(dict(network.named_parameters()))
+        plain.load_state_dict(LlamaLayout(without).ours(folded))
         exported = plain(tokens[:, :-1])
         cached = KeyValueCache(network, tokens[:, :-1].tolist(), 1).first()
 
@@ -274,7 +274,9 @@ def test_heads_that_widen_with_the_model_are_refused(param):
     model = {"n_heads": 2, "head_size": None}
     recipe("standard", model)
 
-    with pytest.raises(ValidationError, match=r"heads of one size at every width, and recipe\.model\.n_heads is 2"):
+    with pytest.raises(
+        ValidationError, match=r"heads of one size at every width, and recipe\.model\.n_heads is 2"
+    ):
         recipe(param, model)
 
 

@@ -10,7 +10,8 @@ Only names change: our joined matrices are cut into the ones that transformers e
     gate_up  -> gate_proj, up_proj
 
 Multipliers enter the weights: that of the branches o_proj and down_proj, that of the logits the gain of the last
-norm.
+norm. On the way back they leave the weights again; a config.json read without ours describes a model whose multipliers
+are 1.
 
 Not here: files (model/huggingface.py).
 """
@@ -159,20 +160,23 @@ class LlamaLayout(HuggingFace):
                 ours[f"{block}.gate_up"] = torch.cat((theirs[f"{mlp}.gate_proj.weight"], up))
             else:
                 ours[f"{block}.up"] = up
-            ours[f"{block}.down"] = theirs[f"{mlp}.down_proj.weight"]
+            ours[f"{block}.down"] = _times(
+                theirs[f"{mlp}.down_proj.weight"], 1 / self.config.residual_multiplier
+            )
         return {name: tensor.float().contiguous() for name, tensor in ours.items()}
 
     def ours_but_mlp(self, theirs: Mapping[str, Tensor], *, headless: bool = False) -> dict[str, Tensor]:
         """The inverse of `theirs_but_mlp`."""
         config = self.config
-        ours = {"embedding": theirs["model.embed_tokens.weight"], "norm": theirs["model.norm.weight"]}
+        norm = _times(theirs["model.norm.weight"], 1 / config.output_multiplier)
+        ours = {"embedding": theirs["model.embed_tokens.weight"], "norm": norm}
         if not (config.tied or headless):
             ours["head"] = theirs["lm_head.weight"]
         for i in range(config.n_layers):
             layer = {name: theirs[f"model.layers.{i}.{name}.weight"] for name in _LAYER}
             block = {
                 "qkv": torch.cat([layer[name] for name in _QKV]),
-                "out": layer["self_attn.o_proj"],
+                "out": _times(layer["self_attn.o_proj"], 1 / config.residual_multiplier),
                 "norm_attention": layer["input_layernorm"],
                 "norm_mlp": layer["post_attention_layernorm"],
             }
