@@ -30,6 +30,8 @@ class HuggingFace(ABC):
 
     model_types: ClassVar[tuple[str, ...]]
     """The `model_type` of every config.json that can be read."""
+    is_named_so_when_loaded: ClassVar[bool] = True
+    """Whether a model that transformers has loaded has its weights under these names too."""
 
     def __init__(self, config: Architecture):
         self.config = config

@@ -40,7 +40,8 @@ class TrainableModel:
     """A network with its optimizer and learning-rate schedule.
 
     Args:
-        module: Network; all of its parameters are trained.
+        module: Network; all of its parameters are trained but those of `sign_steps` (Network), which stay as
+            pretraining left them: their step does not follow the learning rate, and the text is another.
         kinds: Kind of each parameter, by name.
         rates: Optimizer settings, with the peak learning rate.
         n_steps: Total number of updates, for the schedule.
@@ -57,7 +58,8 @@ class TrainableModel:
     ):
         module.requires_grad_(True)
         self.n_steps, self.schedule = n_steps, WSD(warmup=warmup, cooldown=1 - warmup)
-        self.optimizer = FlatOptimizer(module, kinds, rates.spec(), torch.float32)
+        kept = dict.fromkeys(getattr(module, "sign_steps", dict)(), 0.0)
+        self.optimizer = FlatOptimizer(module, kinds, rates.spec(), torch.float32, sign_steps=kept)
 
     def update(self, k: int) -> float:
         """Update the weights with the accumulated gradient and return its norm before clipping."""

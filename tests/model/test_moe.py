@@ -1,6 +1,7 @@
 """Mixtures of experts: counts by hand, the formulas written out, balance, exports, refusals."""
 
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +13,11 @@ from scalelab.errors import ConfigError
 from scalelab.hardware.layout import Layout
 from scalelab.model.moe import network as module
 from scalelab.model.moe.config import Moe, MoeFamily
+from scalelab.posttrain.networks import TrainableModel
 from scalelab.testing import architectures as suite
-from scalelab.train.optimizers.adamw import AdamW
+from scalelab.train.engines.parallel import ParallelEngine
+from scalelab.train.engines.single import SingleEngine
+from scalelab.train.optimizers.adamw import AdamW, AdamWUniform
 from scalelab.train.optimizers.flat import FlatOptimizer
 from scalelab.train.optimizers.muon import Muon
 from scalelab.train.recipe import Recipe
@@ -285,6 +289,45 @@ def test_layouts_that_it_lacks_are_refused_by_name():
     assert SWITCH.refusal(Layout(pipeline=2))[0] == "moe has no pipeline-parallel layout"
     assert not BIASED.blocks().divides(2)
     assert SWITCH.blocks().most_stages == 1
+
+
+@pytest.mark.parametrize(
+    "given", [{"residual_multiplier": 0.5}, {"output_multiplier": 0.25}, {"residual_depth": 1}]
+)
+def test_multipliers_are_refused(given):
+    with pytest.raises(ValidationError, match=f"no multipliers: leave out .*{next(iter(given))}"):
+        Moe(**SHAPE, n_experts=4, top_k=2, **given)
+    with pytest.raises(ConfigError, match="moe has no multipliers"):
+        BIASED.with_multipliers(residual=0.5, output=1.0, residual_depth=None)
+
+
+@pytest.mark.parametrize("activation", ["swiglu", "gelu"])
+def test_a_lone_expert_has_one_name_in_every_layout(activation):
+    model = Moe(**SHAPE, n_experts=1, top_k=1, activation=activation)
+    single, parallel = SingleEngine.__new__(SingleEngine), ParallelEngine.__new__(ParallelEngine)
+    single.spec = parallel.spec = SimpleNamespace(model=model)
+    weights = dict(model.network().named_parameters())
+    weights = {name: weight for name, weight in weights.items() if len(model.joined(name)) == 1}
+    single.optimizer = SimpleNamespace(by_name=lambda: {"weight": weights})
+
+    parts = [part for name, weight in weights.items() for part, _ in parallel._parts_of(name, weight)]
+    assert single.state().keys() == {f"weight/{part}" for part in parts}
+
+
+def test_post_training_leaves_the_bias_as_it_is():
+    network = suite.reset(BIASED)
+    with torch.no_grad():
+        for block in network.blocks.values():
+            block.load_bias.uniform_(-0.01, 0.01, generator=torch.Generator().manual_seed(0))
+    trainee = TrainableModel(network, network.kinds(), AdamWUniform(lr=1e-2), n_steps=4)
+    before = {name: tensor.clone() for name, tensor in trainee.tensors("x").items()}
+    for k in range(3):
+        network(*suite.tokens()).backward()
+        trainee.update(k)
+
+    after = trainee.tensors("x")
+    same = {name for name in after if torch.equal(after[name], before[name])}
+    assert same == {f"x/blocks.{i}.load_bias" for i in range(2)}
 
 
 def test_more_experts_a_token_than_there_are_is_refused():

@@ -7,6 +7,7 @@ plain functions on our network; the weights travel there by the exported checkpo
 import json
 import os
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,14 +17,15 @@ from pydantic import TypeAdapter
 pytest.importorskip("trl")
 
 from scalelab.config import plugin
-from scalelab.errors import DataError, LaunchError, RunError
+from scalelab.errors import ConfigError, DataError, LaunchError, RunError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.conversations.skill_conversations import SkillConversations
 from scalelab.evals.reward_model import RewardModel
+from scalelab.model.moe.config import Moe
 from scalelab.posttrain import STAGES, heldout_eval, losses
 from scalelab.posttrain.add_chat_tokens import with_chat_tokens
 from scalelab.posttrain.base import StageContext, StopRequested
-from scalelab.posttrain.networks import write_model
+from scalelab.posttrain.networks import merged_weights, write_model
 from scalelab.posttrain.pairs import full_sequences
 from scalelab.posttrain.stages.dpo import Dpo, DpoJob, answer_logps
 from scalelab.posttrain.stages.reward import Reward, RewardJob, end_scores
@@ -109,6 +111,25 @@ def real_rows(batch):
     """Tokens of each row without the padding after them."""
     lengths = batch["attention_mask"].sum(1).tolist()
     return [tuple(r[:n].tolist()) for r, n in zip(batch["input_ids"], lengths, strict=True)]
+
+
+@pytest.mark.parametrize("kind", ["sft", "grpo"])
+def test_mixtures_are_refused_by_name(base, given, tmp_path, kind):
+    dense = Checkpoint.load(base)
+    fields = dense.config.model_dump(exclude={"kind"})
+    config = Moe(**fields, n_experts=4, top_k=2)
+    network = config.network()
+    network.reset(0)
+    model = with_chat_tokens(replace(dense, config=config, network=network), 0)
+    (tmp_path / "mixture").mkdir()
+    write_model(tmp_path / "mixture", model, merged_weights(model.network))
+    own = {"backend": "trl"} if kind == "sft" else {}
+    stage = STAGES[kind](name="s", rates=RATES, start="base", **own)
+    context = replace(given(stage), paths={"base": tmp_path / "mixture"})
+
+    with pytest.raises(ConfigError, match="TRL cannot train this model: the architecture 'moe'") as refused:
+        stage.create_job(context)
+    assert "backend: own" in refused.value.fix
 
 
 # Batches and losses.

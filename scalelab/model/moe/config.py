@@ -3,7 +3,7 @@
 Every block has `n_experts` feed-forwards of width `d_ff`, of which a token uses `top_k`, and `n_shared` that
 every token uses. No token is dropped, whatever the load.
 
-    scores   s = softmax or sigmoid of (router x), in fp32
+    scores   s = softmax or sigmoid of (router x), in fp32 (of weights in the working precision)
     choice   the top_k largest of s + b;  b = 0 unless balance is bias
     output   sum over the chosen of g_e expert_e(x) + shared(x);  g = s / (sum of the chosen s), or s for top_k 1
 
@@ -36,7 +36,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import model_validator
 
 from scalelab.config import Count, NonNegative, Positive, Whole
-from scalelab.model.base import Blocks, Family, ModelSize
+from scalelab.model.base import Architecture, Blocks, Family, ModelSize
 from scalelab.model.transformer.config import NUMBERS_OF_FF, Transformer, TransformerFamily
 from scalelab.model.transformer.flops import training_flops_per_token
 
@@ -114,6 +114,15 @@ class Moe(Transformer):
         if self.top_k > self.n_experts:
             raise ValueError(f"top_k is {self.top_k}, and there are {self.n_experts} experts")
         return self
+
+    @model_validator(mode="after")
+    def _has_no_multipliers(self) -> Self:
+        given = {"residual_multiplier": 1.0, "output_multiplier": 1.0, "residual_depth": None}
+        if found := {name: value for name in given if (value := getattr(self, name)) != given[name]}:
+            raise ValueError(f"a mixture of experts has no multipliers: leave out {found}")
+        return self
+
+    with_multipliers = Architecture.with_multipliers
 
     @property
     def has_losses(self) -> bool:

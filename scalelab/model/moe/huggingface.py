@@ -31,6 +31,7 @@ class MoeLayout(HuggingFace):
 
     config: Moe
     model_types = ("mixtral", "qwen3_moe", "glm4_moe")
+    is_named_so_when_loaded = False  # transformers 5 joins the experts of a block as it loads them
 
     def __init__(self, config: Moe):
         """Keep a model that has such a checkpoint.

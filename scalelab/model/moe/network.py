@@ -1,7 +1,9 @@
 """A transformer with mixtures of experts: the torch module.
 
 Notable:
-- routing is computed in fp32, whatever the precision of the rest;
+- routing is computed in fp32, but from the working weights: in bf16 the router and the bias are rounded first, and
+  bf16 numbers near 0.3 are 0.002 apart, twice the default bias_step, so that steps of the bias reach the choice in
+  jumps, and with fp32 weights some tokens are given other experts;
 - tokens are sorted by their expert; on a GPU in bf16 the experts are grouped matrix products
   (torch.nn.functional.grouped_mm), elsewhere a loop over the experts that have tokens;
 - all experts of a block share a matrix on each side, the width last, so that it is sharded along the width;
@@ -199,5 +201,5 @@ class MoeNet(TransformerNet):
             normed_RC = block.norm(x_RC, block.norm_mlp)
             chosen = block.routed(normed_RC)[2]
             found.append(torch.bincount(chosen.reshape(-1), minlength=self.config.n_experts) / chosen.numel())
-            x_RC = x_RC + block.feed_forward(normed_RC, batch)[0]
+            x_RC = x_RC + block.branch(block.feed_forward(normed_RC, batch)[0])
         return torch.stack(found)

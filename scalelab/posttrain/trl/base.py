@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from scalelab.errors import LaunchError, RunError
+from scalelab.errors import ConfigError, LaunchError, RunError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.export import export_checkpoint
 from scalelab.files import writing
@@ -122,6 +122,9 @@ class TrlJob(ABC):
         batch: Rows per update.
         n_updates: Total number of updates.
         lora: Train low-rank updates only; None: all weights.
+
+    Raises:
+        ConfigError: The weights of this architecture cannot be taken back from transformers.
     """
 
     n_steps = 1
@@ -137,6 +140,13 @@ class TrlJob(ABC):
         n_updates: int,
         lora: Lora | None = None,
     ):
+        if not start.config.hugging_face().is_named_so_when_loaded:
+            raise ConfigError(
+                f"TRL cannot train this model: the architecture {start.config.kind!r} has other weights once "
+                "transformers has loaded it, which cannot be taken back",
+                where=f"stage {context.stage.name}, which uses TRL",
+                fix="use a stage that does not need TRL (backend: own, or kind: ppo), or start from a dense model",
+            )
         self.context, self.start, self.rates, self.lora = context, start, rates, lora
         self.batch, self.n_updates, self.updates_within = batch, n_updates, n_updates
         self.schedule = WSD(warmup=warmup, cooldown=1 - warmup)

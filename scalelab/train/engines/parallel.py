@@ -427,7 +427,7 @@ class ParallelEngine:
         """The named parts of a weight or of its state, as DTensors over the same memory."""
         rows = self.spec.model.joined(name)
         if len(rows) == 1:
-            yield name, tensor
+            yield next(iter(rows)), tensor
             return
         local, start = tensor.to_local(), 0
         degree = self.layout.tensor if self.sharding.cut_dim(name) == 0 else 1

@@ -39,16 +39,24 @@ class FlatOptimizer:
         kinds: The role of each named parameter.
         optimizer: Its settings.
         working: dtype of the weights that the network computes with.
+        sign_steps: Step of each parameter that the optimizer does not train, by name; one of 0 stays as it is.
+            None: those of the network (Network.sign_steps).
 
     Raises:
         ConfigError: A weight is in none of the optimizer's groups.
     """
 
     def __init__(
-        self, network: nn.Module, kinds: Mapping[str, str], optimizer: Optimizer, working: torch.dtype
+        self,
+        network: nn.Module,
+        kinds: Mapping[str, str],
+        optimizer: Optimizer,
+        working: torch.dtype,
+        *,
+        sign_steps: Mapping[str, float] | None = None,
     ):
         self._parameters = dict(network.named_parameters())
-        steps: dict[str, float] = getattr(network, "sign_steps", dict)()
+        steps = getattr(network, "sign_steps", dict)() if sign_steps is None else sign_steps
         trained = {name: kinds[name] for name in self._parameters if name not in steps}
         found = grouped(optimizer.groups(), trained)
         device = next(iter(self._parameters.values())).device
@@ -77,7 +85,7 @@ class FlatOptimizer:
                 start = end
         self._refresh()
         self._spans = [self._span(group, names) for group, names in found]
-        self._stepped = [(slice(*self._places[name]), step) for name, step in steps.items()]
+        self._stepped = [(slice(*self._places[name]), step) for name, step in steps.items() if step]
         self._trained = self.gradient[: n - sum(self._parameters[name].numel() for name in steps)]
 
     def _span(self, group: ParamGroup, names: list[str]) -> _Span:
