@@ -223,7 +223,7 @@ def _unfinished(table: pd.DataFrame, where: str) -> tuple[pd.Series, pd.Series]:
 
 
 def _refuse_mixtures(table: pd.DataFrame, where: str) -> None:
-    """Runs on different text, and runs some of which were never trained, are not one family."""
+    """Runs on different text, with other products or some of them never trained are not one family."""
     for column in ONE_TEXT:
         if column not in table:
             continue
@@ -233,6 +233,15 @@ def _refuse_mixtures(table: pd.DataFrame, where: str) -> None:
                 f"the runs have {len(kinds)} different values of {column}",
                 where=f"{where}: {_counted(kinds)}",
                 fix="train all of them on one machine's text, or fit each group by itself",
+            )
+    if "precision" in table:
+        in_fp8 = table["precision"].dropna().astype(str).str.contains("+fp8", regex=False)
+        if in_fp8.any() and not in_fp8.all():
+            raise DataError(
+                f"{int(in_fp8.sum())} of {len(in_fp8)} runs multiplied matrices in fp8, which changes their losses "
+                "by more than rounding",
+                where=f"{where}, the column precision: {_counted(table['precision'].value_counts())}",
+                fix="fit each kind separately",
             )
     if "trunk" in table:
         _refuse_other_schedules(table, where)

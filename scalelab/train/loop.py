@@ -474,8 +474,9 @@ class _Run:
         )
 
     def _mfu(self, tokens_per_s: float | None) -> float | None:
+        """Share of the dense bf16 peak; None where it is unknown, and in fp8, whose products have another peak."""
         peak = self.device.peak_flops_per_s
-        if peak is None or tokens_per_s is None:
+        if peak is None or tokens_per_s is None or self.spec.matmul == "fp8":
             return None
         devices = self.launched.layout.devices if self.launched else 1
         return tokens_per_s * self.size.flops_per_token / (peak * devices)

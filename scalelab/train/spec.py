@@ -193,7 +193,8 @@ class RunResult:
     tokens_per_s: float | None
     """n_tokens / train_s: over all steps, those that compile the model included."""
     mfu: float | None
-    """Share of the device's dense peak at tokens_per_s, 0 to 1. None where the peak is unknown."""
+    """Share of the device's dense bf16 peak at tokens_per_s, 0 to 1. None where the peak is unknown, and with
+    `matmul: fp8`, since a part of the products then has another peak."""
     train_s: float
     """Seconds spent training, all attempts that counted, compilation included, evaluation excluded."""
     eval_s: float
@@ -221,7 +222,7 @@ class RunResult:
     steady_tokens_per_s: float | None = None
     """Tokens per second over the other steps, which compares with an estimate. None without any."""
     steady_mfu: float | None = None
-    """Share of the device's dense peak at steady_tokens_per_s, 0 to 1. None where the peak is unknown."""
+    """Share of the peak at steady_tokens_per_s, 0 to 1. None where mfu is."""
     trunk: str | None = None
     """RunSpec.trunk_id where the run began at a trunk's checkpoint, as in the run table; None: it trained all its
     steps itself."""

@@ -181,6 +181,7 @@ def test_the_tables_own_word_for_its_count_is_taken(table):
     [
         ("tokenizer", ("gpt2", "llama"), "the runs have 2 different values of tokenizer"),
         ("data_digest", ("d1", "d2"), "the runs have 2 different values of data_digest"),
+        ("precision", ("bf16", "bf16+fp8"), "1 of 2 runs multiplied matrices in fp8"),
         ("param_count", ("total", "matmul"), "the runs count their parameters in 2 ways"),
         ("param_count", ("bytes", "bytes"), "the table's param_count is 'bytes'"),
         ("status", ("finished", "simulated"), "1 of 2 runs are simulated, the others measured"),

@@ -165,9 +165,12 @@ def test_mfu_counts_every_device_of_a_launched_run(ended, monkeypatch):
     monkeypatch.setattr(loop, "find_device", lambda: Fast("cpu", "fast", None))
     run = loop._Run.__new__(loop._Run)
     run.device, run.size = Fast("cpu", "fast", None), run_dir.spec().model.size(32)
-    run.launched = LaunchOptions(Layout(replicate=4), Stability())
+    run.spec, run.launched = run_dir.spec(), LaunchOptions(Layout(replicate=4), Stability())
 
     assert run._mfu(1e6) == pytest.approx(1e6 * PER_TOKEN / (4 * PEAK))
+
+    run.spec = run.spec.model_copy(update={"matmul": "fp8"})
+    assert run._mfu(1e6) is None
 
 
 @pytest.mark.parametrize(("above", "diverges"), [(0.99, False), (1.01, True)])
