@@ -302,6 +302,10 @@ class Family(Config):
             raise ValueError(f"its smallest model cannot be built: {arithmetic_reason(error)}") from None
         return self
 
+    def width_obstacle(self) -> str | None:
+        """Why a parametrization such as mup does not hold along its widths ("needs ..."); None where it does."""
+        return None
+
     @abstractmethod
     def members(self, vocab_size: int) -> Iterator[Architecture]:
         """The family from its smallest member up, without end."""

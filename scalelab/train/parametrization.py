@@ -15,8 +15,8 @@
     logits            1                  1 / m_w    1 / m_w
 
 e is the optimizer's width_exponent. At width_ref and depth_ref all multipliers are 1 in each of them. The head
-starts at zero. Attention divides by sqrt(head size), which must be the same at every width: a recipe whose family
-holds `n_heads` instead is refused.
+starts at zero. Attention divides by sqrt(head size), which must be the same at every width: a recipe whose
+family holds the number of heads instead is refused.
 
 `mup` is muP for Adam with decay that is multiplied by the rate, as in AdamW; `completep` is CompleteP with
 alpha = 1.

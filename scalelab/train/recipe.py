@@ -114,8 +114,8 @@ class Recipe(Config):
             problem = f"is defined for adamw, and the optimizer is {self.optimizer.kind}"
         elif not ARCHITECTURES[self.model.kind].has_multipliers:
             problem = f"needs a model with multipliers, and {self.model.kind} has none"
-        elif (n_heads := getattr(self.model, "n_heads", None)) is not None:
-            problem = f"needs heads of one size at every width, and recipe.model.n_heads is {n_heads} at every width"
+        elif (obstacle := self.model.width_obstacle()) is not None:
+            problem = obstacle
         elif "width_ref" not in given:
             problem = "needs recipe.optimizer.width_ref, the width at which its multipliers are 1"
         elif self.param == "completep" and getattr(self.optimizer, "depth_ref", None) is None:

@@ -94,6 +94,12 @@ class TransformerFamily(Family):
             raise ValueError(f"{self.n_heads} heads do not divide into groups of {self.heads_per_kv_head}")
         return self
 
+    def width_obstacle(self) -> str | None:
+        """See Family: attention divides by sqrt(head size)."""
+        if self.n_heads is None:
+            return None
+        return f"needs heads of one size at every width, and recipe.model.n_heads is {self.n_heads}"
+
     @model_validator(mode="after")
     def _one_depth_rule(self) -> Self:
         if (self.aspect_ratio is None) == (self.n_layers is None):
