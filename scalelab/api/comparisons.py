@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from scalelab.api.fits import read_runs
-from scalelab.comparison.arms import UNITS, arm_of
+from scalelab.comparison.arms import UNITS, arm_of, refuse_shared
 from scalelab.comparison.verdict import CompareRequest, RecipeComparison, compare_arms
 from scalelab.errors import DataError
 from scalelab.files import runs_directory
@@ -64,7 +64,7 @@ def compare(
 
     Raises:
         ConfigError: A setting is impossible, or there is no challenger.
-        DataError: The losses or counts of two recipes are different quantities.
+        DataError: The losses or counts of two recipes are different quantities, or they share runs.
         FitError: No shared compute, no noise estimate, or no joint law.
     """
     if request is None:
@@ -82,6 +82,7 @@ def compare(
         )
     called = list(names) or _names(sources)
     arms = [replace(arm, name=name) for arm, name in zip(arms, called, strict=True)]
+    refuse_shared(arms, [runs.is_sweep for runs in sources])
     return ComparisonResult(tuple(sources), compare_arms(arms[0], arms[1:], request))
 
 

@@ -6,14 +6,16 @@
 Not here: reading runs (records/), the comparison (pairwise.py).
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 
 from scalelab.comparison.further import TOP
 from scalelab.errors import DataError, FitError, within
-from scalelab.laws.observations import Observations
+from scalelab.laws.observations import Array, Observations
 from scalelab.records.evaluation_text import EvaluationText
 from scalelab.records.runs import Runs
 from scalelab.study.forecast import SeedNoise
@@ -28,6 +30,9 @@ UNITS = {"loss": "nats per token", "bpb": "bits per byte"}
 LEAST_NOISE = 2
 """Runs beyond one a design point, of both recipes, below which the noise between seeds is unknown."""
 LEAST_RUNS = 2
+WRITTEN = 4  # decimals of a loss up to which runs of two recipes may agree by chance
+BLANK_SEEDS = ("", "nan", "none", "<na>", "nat")
+NO_NOISE = 1e-10  # sd between seeds over the loss, at or below which losses were copied
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +85,7 @@ def arm_of(runs: Runs, text: EvaluationText, metric: Metric = "loss") -> Arm:
     flop_count = count_of_flops(table)
     with within(where):
         kept, findings = quality_control(observations(table, flop_count, ()))
+        kept = replace(kept, seed=_seeds(kept.seed if "seed" in table else None, len(kept)))
         if len(kept) < LEAST_RUNS:
             raise DataError(
                 f"{len(kept)} runs are too few to compare: fewer than {LEAST_RUNS}",
@@ -114,7 +120,7 @@ def refuse_incomparable(baseline: Arm, other: Arm, noise: float | None) -> None:
 
     Raises:
         DataError: Other evaluation tokens, or another count of parameters or FLOPs; simulated and measured runs.
-        FitError: No shared compute, or no noise.
+        FitError: No shared compute, no noise, or one trunk.
     """
     both = f"{baseline.name} and {other.name}"
     for what, mine, theirs, fix in (
@@ -150,6 +156,7 @@ def refuse_incomparable(baseline: Arm, other: Arm, noise: float | None) -> None:
             fix="train a rung of one within the compute of the other",
         )
     if noise is None:
+        _refuse_one_trunk(baseline, other)
         found = pooled_noise(baseline.runs, other.runs)
         if found is None or found.dof < LEAST_NOISE:
             raise FitError(
@@ -159,6 +166,36 @@ def refuse_incomparable(baseline: Arm, other: Arm, noise: float | None) -> None:
                 fix=f"train a second and third seed of one rung, or state the noise: --noise 0.01 "
                 f"({UNITS[other.metric]}, standard deviation between seeds)",
             )
+        _refuse_copies((baseline, other), found)
+
+
+def _refuse_one_trunk(*arms: Arm) -> None:
+    """Refuse to measure errors of a recipe all of whose runs share their luck."""
+    for arm in arms:
+        if len(np.unique(np.asarray(arm.runs.group).astype(str))) == 1:
+            raise FitError(
+                f"the noise between trunks of {arm.name} cannot be measured: it has one",
+                where=f"{len(arm.runs)} runs of one trunk or group, {arm.runs.group[0]}",
+                fix=f"train a second trunk, or state the noise between trunks: --noise 0.01 ({UNITS[arm.metric]})",
+            )
+
+
+def _refuse_copies(arms: Sequence[Arm], pooled: SeedNoise) -> None:
+    """Refuse repeats whose losses are all equal: no noise was measured."""
+    for arm in arms:
+        found = SeedNoise.of(arm.runs)
+        for each in (pooled, found):
+            if (
+                each is not None
+                and each.dof >= LEAST_NOISE
+                and each.sd <= NO_NOISE * float(arm.runs.L.mean())
+            ):
+                raise FitError(
+                    f"runs of different seeds of {arm.name} have the same loss",
+                    where=f"{each.dof} runs that repeat a size and token count",
+                    fix="remove rows that were written twice, or state the noise: --noise 0.01 "
+                    f"({UNITS[arm.metric]}, standard deviation between seeds)",
+                )
 
 
 def evaluation_differences(one: EvaluationText, other: EvaluationText) -> list[tuple[str, str, str]]:
@@ -195,7 +232,7 @@ def together(baseline: Observations, other: Observations) -> tuple[Observations,
     }
     seed = [str(each) for runs in (baseline, other) for each in runs.seed]
     runs = [f"{arm}:{run}" for arm, each in enumerate((baseline, other)) for run in each.run]
-    groups = [g for arm, each in enumerate((baseline, other)) for g in _groups(each, arm)]
+    groups = [f"{arm}:{label}" for arm, each in enumerate((baseline, other)) for label in each.group]
     merged = Observations.of(
         both["N"],
         both["D"],
@@ -210,21 +247,71 @@ def together(baseline: Observations, other: Observations) -> tuple[Observations,
     return merged, z
 
 
-def _groups(runs: Observations, arm: int) -> list[str]:
-    """Labels of trunks; one label for every run names no trunk."""
-    labels = np.asarray(runs.group).astype(str)
-    alone = len(np.unique(labels)) == 1
-    return [f"{arm}:{run if alone else label}" for run, label in zip(runs.run, labels, strict=True)]
+def shared_runs(one: Arm, other: Arm, *, by_id: bool) -> int:
+    """Return how many runs stand in both recipes.
+
+    Losses that are written with few digits agree by chance, so rows of such losses count only where half of the
+    smaller recipe agrees.
+
+    Args:
+        one: A recipe.
+        other: Another.
+        by_id: Whether run ids name the same run in both, as those of sweeps do; else runs of equal size, tokens,
+            loss, compute and seed are the same.
+    """
+    if by_id:
+        return len(set(one.runs.run) & set(other.runs.run))
+    mine, theirs = (
+        set(
+            zip(
+                *(np.asarray(getattr(arm.runs, name)).tolist() for name in ("N", "D", "L", "C", "seed")),
+                strict=True,
+            )
+        )
+        for arm in (one, other)
+    )
+    equal = mine & theirs
+    exact = any(round(row[2], WRITTEN) != row[2] for row in equal)
+    return len(equal) if exact or 2 * len(equal) >= min(len(mine), len(theirs)) else 0
+
+
+def refuse_shared(arms: Sequence[Arm], sweeps: Sequence[bool]) -> None:
+    """Refuse recipes that have runs in common: their difference has less noise than the test assumes.
+
+    Args:
+        arms: All recipes.
+        sweeps: Whether each is a sweep.
+
+    Raises:
+        DataError: Two of them share runs.
+    """
+    for (one, is_sweep), (other, is_too) in combinations(zip(arms, sweeps, strict=True), 2):
+        if count := shared_runs(one, other, by_id=is_sweep and is_too):
+            raise DataError(
+                f"{count} runs stand in both {one.name} and {other.name}",
+                where=f"{len(one.runs)} and {len(other.runs)} runs",
+                fix="name two different sources, and leave shared runs out of one of them",
+            )
+
+
+def _seeds(seed: Array | None, count: int) -> Array:
+    """Seeds as text that agrees between tables, shape (n,); blank where none is recorded."""
+    if seed is None:
+        return np.full(count, "")
+    words = [str(each).strip() for each in np.asarray(seed).tolist()]
+    return np.array(["" if word.lower() in BLANK_SEEDS else word.removesuffix(".0") for word in words])
 
 
 def _bits_per_byte(table: Any, where: str) -> Any:
+    import pandas as pd
+
     if "bpb" not in table:
         raise DataError(
             "the runs have no bits per byte",
             where=f"{where}, column bpb",
             fix="add a column bpb, or compare the loss: --metric loss",
         )
-    values = table["bpb"].astype(float)
+    values = pd.to_numeric(table["bpb"], errors="coerce").astype(float)
     if not (values > 0).all() or np.isinf(values).any():
         raise DataError(
             f"bpb must be a positive number in every row; {int((~(values > 0)).sum())} are not",

@@ -1,9 +1,10 @@
 """Which runs of two recipes share their luck: pairs of one seed, branches of one trunk.
 
 Runs of both recipes with one seed, one size and one token count are trained on the same data in the same order.
-They form a pair, a trunk with its branches is one unit, and whatever shares a run with another unit is joined to
-it. To join runs that share nothing costs degrees of freedom and makes no interval too narrow, so runs are paired
-wherever seed, size and tokens agree, whether or not their data order is recorded.
+They form a pair where the seed is recorded and stands once among the runs of one recipe, size and token count. A
+trunk with its branches is one unit, and whatever shares a run with another unit is joined to it. To join runs that
+share nothing costs degrees of freedom and makes no interval too narrow, so runs are paired wherever seed, size and
+tokens agree, whether or not their data order is recorded.
 
 Not here: how units are drawn again (redrawing.py).
 """
@@ -24,6 +25,8 @@ class SharedLuck:
 
     unit: Array
     """Number of each run's unit, shape (n,), from 0."""
+    trunk: Array
+    """Number of each run's trunk, shape (n,), from 0; runs that share nothing have their own."""
     cell: Array
     """Number of each run's recipe, size and tokens, shape (n,), from 0."""
     joined_cell: Array
@@ -41,23 +44,17 @@ def shared_luck(runs: Observations, z: Array) -> SharedLuck:
         runs: Runs of both.
         z: 1 for those of the second recipe, shape (n,).
     """
-    label = alike(z, _groups(runs))
+    label = alike(z, np.asarray(runs.group).astype(str))
     first, second = np.flatnonzero(z == 0), np.flatnonzero(z == 1)
-    links = _partners(runs, first, second)
     cell = alike(z, _rounded(runs.N), _rounded(runs.D))
+    links = _partners(runs, first, second, cell)
     unit = _joined(label, links)
     trunks = len(np.unique(label)) < len(label)
     name = "trunk" if trunks else "run"
     if links:
         name = f"pair of {name}s with one seed"
     whole_cells = _joined(unit, _chain(cell))
-    return SharedLuck(unit, cell, whole_cells, len(links), name)
-
-
-def _groups(runs: Observations) -> Array:
-    """Which runs share a trunk; each run by itself where one label stands in every row."""
-    groups = np.asarray(runs.group).astype(str)
-    return runs.run if len(np.unique(groups)) == 1 and len(runs) > 1 else groups
+    return SharedLuck(unit, label, cell, whole_cells, len(links), name)
 
 
 def _rounded(values: Array) -> Array:
@@ -69,9 +66,15 @@ def _rounded(values: Array) -> Array:
     return found
 
 
-def _partners(runs: Observations, first: Array, second: Array) -> list[tuple[int, int]]:
-    """Pairs of a baseline run and a run of the second recipe, each run once, the nearest first."""
+def _partners(runs: Observations, first: Array, second: Array, cell: Array) -> list[tuple[int, int]]:
+    """Pairs of a baseline run and a run of the second recipe, each run once, the nearest first.
+
+    Runs without a seed, and those of a seed that stands twice in one cell, have no partner.
+    """
     seed = np.asarray(runs.seed).astype(str)
+    place = alike(cell, seed)
+    known = (seed != "") & (np.bincount(place)[place] == 1)
+    first, second = first[known[first]], second[known[second]]
     N, D = np.log(runs.N), np.log(runs.D)
     found = []
     for i in second:

@@ -378,7 +378,7 @@ def compare_pair(baseline: Arm, other: Arm, settings: PairSettings) -> PairCompa
     fit = fit_efficiency(runs, z, C_0, max(relative, SMALLEST_NOISE), trend=settings.trend)
     luck = shared_luck(runs, z)
     stated = None if settings.noise is None else relative
-    errors = error_model(fit, luck.unit, luck.cell, luck.joined_cell, stated)
+    errors = error_model(fit, luck.unit, luck.cell, luck.joined_cell, luck.trunk, stated)
     theta = errors.draws(settings.replicates, settings.seed, C_0)
     return PairComparison(baseline, other, settings, C_0, z, noise, sd, luck, fit, errors, theta)
 

@@ -11,9 +11,9 @@ nu   degrees of freedom of the variance of ln m at the compute of the decision. 
      as those of Student's t, which few units need
 
 Each redrawn fit is one Gauss-Newton step from the fit, so ln m, linear in the coordinates, has exactly the interval
-of the test; other quantities are computed from the coordinates without further approximation. With a noise that
-was stated instead of measured, errors are normal and independent between runs, and nu is infinite. Means of priors
-are redrawn from their priors: what only a prior holds is as uncertain as the prior says.
+of the test; other quantities have the error of that step. With a noise that was stated instead of measured, errors
+are normal, equal within a trunk and independent otherwise, and nu is infinite. Means of priors are redrawn from
+their priors: what only a prior holds is as uncertain as the prior says.
 
 Source: wild cluster bootstrap, Cameron, Gelbach & Miller 2008, doi:10.1162/rest.90.3.414; one step for each replicate,
 Davidson & MacKinnon 1999, doi:10.1111/1468-2354.00026; adjusted residuals and
@@ -159,7 +159,7 @@ class ErrorModel:
 
 
 def error_model(
-    fit: EfficiencyFit, unit: Array, cell: Array, joined_cell: Array, noise: float | None = None
+    fit: EfficiencyFit, unit: Array, cell: Array, joined_cell: Array, trunk: Array, noise: float | None = None
 ) -> ErrorModel:
     """Return how uncertain a joint fit is.
 
@@ -169,6 +169,7 @@ def error_model(
         cell: Design points, shape (n,).
         joined_cell: Units that hold whole design points, shape (n,); used where the law does not describe the
             means of the design points.
+        trunk: Trunks of the runs, shape (n,): the units of a stated noise.
         noise: Stated standard deviation of ln L between seeds; None: as the runs show.
 
     Raises:
@@ -179,7 +180,7 @@ def error_model(
     inverse = np.linalg.inv(X.T @ X + fit.precision)
     if noise is not None:
         error = np.full(len(weight), noise)
-        return ErrorModel(fit, np.arange(len(weight)), weight, X, inverse, error, True, None, False)
+        return ErrorModel(fit, trunk, weight, X, inverse, error, True, None, False)
     r = fit.residuals * weight
     chance = _misfit(r, X, inverse, cell)
     whole = chance is not None and chance < MISFIT and joined_cell.max() + 1 >= LEAST_UNITS

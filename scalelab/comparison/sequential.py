@@ -25,6 +25,7 @@ from scipy.special import ndtr, ndtri
 from scalelab.errors import ConfigError
 
 MOST_LOOKS = 20
+LEAST_ALPHA = 1e-6  # below it the boundary lies beyond the range of the search, and no error is known so well
 
 
 @cache
@@ -67,9 +68,11 @@ def nominal_level(alpha: float, look: int = 1, looks: int = 1) -> float:
     Raises:
         ConfigError: There is no such look, or more than MOST_LOOKS.
     """
-    if not (0 < alpha < 0.5):
+    if not (LEAST_ALPHA <= alpha < 0.5):
         raise ConfigError(
-            f"alpha = {alpha}", where="--alpha", fix="give a level between 0 and 0.5, such as 0.025"
+            f"alpha = {alpha}",
+            where="--alpha",
+            fix=f"give a level from {LEAST_ALPHA:g} to below 0.5, such as 0.025",
         )
     if not 1 <= look <= looks <= MOST_LOOKS:
         raise ConfigError(

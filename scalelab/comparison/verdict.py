@@ -14,6 +14,7 @@ Not here: one pair (pairwise.py), its report (report/comparison/).
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +36,8 @@ EXIT_STATUS: dict[Decision, int] = {"promote": 0, "tie": 3, "reject": 4}
 """Exit status of the command by its verdict; 2 is an error that a person can fix."""
 TUNINGS = ("small-rate", "per-arm")
 """What can be stated of the learning rates: one small rate for all, or a rate tuned for each recipe."""
+LEAST_REPLICATES = 100
+"""Redrawn fits below which percentiles are not known."""
 ALPHA_LEVEL = 0.025
 """One-sided level of the decision, all looks together: an interval of 95% on both sides."""
 FAR = 4.5  # residual over its robust standard deviation, beyond which a run is named
@@ -76,8 +79,11 @@ class CompareRequest:
     """Law that is fitted to each recipe by itself, beside the joint one."""
 
     def __post_init__(self) -> None:
+        self._check_types()
         nominal_level(self.alpha, self.look, self.looks)
         LAWS[self.law]
+        if self.seed < 0:
+            raise ConfigError(f"seed = {self.seed}", where="--seed", fix="use 0 or a larger whole number")
         for name, least, most in (("min_gain", 0.01, 100.0), ("reach", 1.0, 1000.0), ("level", 0.01, 0.99)):
             value = getattr(self, name)
             if not least <= value <= most:
@@ -99,10 +105,32 @@ class CompareRequest:
             raise ConfigError(
                 f"tuning = {self.tuning!r}", where="--tuning", fix=f"use {' or '.join(TUNINGS)}"
             )
-        if not 0 <= self.replicates <= 100_000:
+        if self.replicates and not LEAST_REPLICATES <= self.replicates <= 100_000:
             raise ConfigError(
-                f"replicates = {self.replicates}", where="--replicates", fix="use 0, or 100 to 100000"
+                f"replicates = {self.replicates}",
+                where="--replicates",
+                fix=f"use 0, or {LEAST_REPLICATES} to 100000",
             )
+
+    def _check_types(self) -> None:
+        """Refuse values of another type than the field's."""
+        wanted = {
+            "a number": (
+                Real,
+                ("min_gain", "alpha", "level", "reach", *(("noise",) if self.noise is not None else ())),
+            ),
+            "a whole number": (Integral, ("look", "looks", "replicates", "seed")),
+            "text": (str, ("metric", "law", *(("tuning",) if self.tuning is not None else ()))),
+        }
+        for what, (kind, names) in wanted.items():
+            for name in names:
+                value = getattr(self, name)
+                if not isinstance(value, kind) or isinstance(value, bool):
+                    raise ConfigError(
+                        f"{name} = {value!r} is not {what}",
+                        where="the request for a comparison",
+                        fix=f"give {what}",
+                    )
 
     @classmethod
     def of(cls, **settings: Any) -> "CompareRequest":

@@ -170,6 +170,13 @@ def evidence(
             )
     if "n_tokens_unique" in table:
         _refuse_more_than_seen(table, where)
+    if "trunk" in table:
+        trunk = table["trunk"].astype(object)
+        trunk = trunk.mask(trunk.isna() | (trunk.astype(str).str.strip() == ""))
+        named = (
+            table["group"].astype(object) if "group" in table else pd.Series(None, table.index, dtype=object)
+        )
+        table = table.assign(group=named.mask(named.astype(str).str.strip() == "").fillna(trunk))
     if "group" in table:
         table = table.assign(group=table["group"].astype(object).fillna(table["run"]).astype(str))
     if "seed" in table and not pd.api.types.is_numeric_dtype(table["seed"]):

@@ -2,11 +2,16 @@
 
 import json
 
+import pandas as pd
 import pytest
 from compare import DESIGNS
 
 import scalelab
 from scalelab.cli.main import main
+from scalelab.comparison.arms import arm_of
+from scalelab.errors import DataError
+from scalelab.records.evaluation_text import EvaluationText
+from scalelab.records.runs import read_external
 from scalelab.report.comparison.plot_data import multiplier_curve, recipe_frontiers
 from scalelab.testing.figures import check_figure
 
@@ -98,6 +103,8 @@ def test_sweeps_are_compared_by_name_and_their_tokens_by_their_file(here, simula
     ("argv", "problem"),
     [
         (["base.csv"], "two different recipes"),
+        (["base.csv", "base.csv"], "60 runs stand in both base 1 and base 2"),
+        (["base.csv", "better.csv", "--replicates", "50"], "replicates = 50"),
         (["base.csv", "base.csv", "--look", "2"], "--look 2"),
         (["base.csv", "better.csv", "--look", "3/2"], "look 3 of 2"),
         (["base.csv", "better.csv", "--alpha", "2"], "alpha = 2.0"),
@@ -137,6 +144,26 @@ def test_the_api_gives_what_the_command_shows(tables):
     for judged in found.comparison.pairs[:1]:
         check_figure("compare_multiplier", multiplier_curve(found.comparison, judged))
         check_figure("compare_frontiers", recipe_frontiers(found.comparison, judged))
+
+
+def _arm(table, metric="loss"):
+    return arm_of(read_external(table, {}, ("bpb",), None), EvaluationText(), metric)
+
+
+def test_trunks_of_a_table_are_units_and_unrecorded_seeds_are_blank(tables):
+    table = pd.read_csv("base.csv")
+    trunks = [f"t{k % 2}" for k in range(len(table))]
+
+    assert _arm(table.assign(trunk=trunks)).runs.group.tolist() == trunks
+    own = _arm(table.assign(trunk=trunks, group=["g", "", *[None] * (len(table) - 2)])).runs.group
+    assert own.tolist() == ["g", *trunks[1:]]
+    assert set(_arm(table.drop(columns="seed")).runs.seed) == {""}
+    assert _arm(table.assign(seed=[None, *table["seed"][1:]])).runs.seed.tolist()[:2] == ["", "0"]
+
+
+def test_text_in_bits_per_byte_is_refused(tables):
+    with pytest.raises(DataError, match="bpb must be a positive number in every row; 60 are not"):
+        _arm(pd.read_csv("base.csv").assign(bpb="abc"), "bpb")
 
 
 def test_a_second_report_leaves_no_figure_of_the_first(tables):

@@ -34,7 +34,7 @@ def test_residuals_are_raised_by_what_the_fit_took(simulated):
     fit = compare_pair(*simulated(m=1.2, design=DESIGNS[2]), PairSettings(replicates=0)).fit
     each = np.arange(len(fit.runs))
 
-    errors = error_model(fit, each, each, each)
+    errors = error_model(fit, each, each, each, each)
 
     leverage = np.sum((errors.X @ errors.inverse) * errors.X, axis=1)
     assert errors.adjusted == pytest.approx(fit.residuals / np.sqrt(1 - leverage), rel=1e-9)
@@ -77,6 +77,33 @@ def test_runs_of_one_seed_are_a_pair_and_a_trunk_is_one_unit():
     luck = shared_luck(trunk, z)
     assert luck.pairs == 2
     assert len({*luck.unit.tolist()}) == 1  # both branches of the trunk, and their partners
+
+
+def test_runs_without_a_seed_or_with_one_written_twice_have_no_partner():
+    z = np.repeat([0.0, 1.0], 2)
+
+    assert shared_luck(_runs(4, seed=np.full(4, "")), z).pairs == 0
+    assert shared_luck(_runs(4, seed=np.array(["1", "1", "1", "2"])), z).pairs == 0
+
+
+def test_runs_of_one_label_are_one_unit():
+    z = np.repeat([0.0, 1.0], 2)
+    luck = shared_luck(_runs(4, seed=np.full(4, ""), group=np.array(["0:a", "0:b", "1:t", "1:t"])), z)
+
+    assert luck.unit[2] == luck.unit[3]
+    assert len({*luck.unit.tolist()}) == 3
+
+
+def test_a_stated_noise_is_shared_within_a_trunk(simulated):
+    arms = simulated(design=DESIGNS[2])
+    trunks = [
+        replace(arm, runs=replace(arm.runs, group=np.array([f"seed {seed}" for seed in arm.runs.seed])))
+        for arm in arms
+    ]
+    apart, joined = (compare_pair(*each, PairSettings(noise=0.01, replicates=0)) for each in (arms, trunks))
+
+    assert joined.se > 1.5 * apart.se
+    assert joined.errors.units == 4
 
 
 def test_too_few_units_are_refused(simulated):

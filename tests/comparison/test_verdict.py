@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from compare import DESIGNS, calibrated, judged, promoted
 
-from scalelab.comparison.arms import refuse_incomparable
+from scalelab.comparison.arms import refuse_incomparable, refuse_shared
 from scalelab.comparison.verdict import EXIT_STATUS, CompareRequest, compare_arms
 from scalelab.errors import ConfigError, DataError, FitError, ScalelabError
 from scalelab.records.evaluation_text import EvaluationText
@@ -105,6 +105,40 @@ def test_one_seed_and_no_noise_estimate_is_refused(simulated):
     assert judged(arms, noise=0.01).pairs[0].to_json()["noise"]["kind"] == "assumed"
 
 
+def test_one_trunk_is_refused_unless_its_noise_is_stated(simulated):
+    baseline, variant = simulated()
+    one = replace(variant, runs=replace(variant.runs, group=np.full(len(variant.runs), "t")), trunks=True)
+
+    error = refused((baseline, one), FitError, "noise between trunks of variant cannot be measured")
+
+    assert "second trunk" in error.fix
+    refuse_incomparable(baseline, one, 0.01)
+
+
+def test_seeds_of_equal_losses_show_no_noise(simulated):
+    arms = simulated(noise=0.0)
+    noisy, _ = simulated()
+
+    refused(arms, FitError, "runs of different seeds of baseline have the same loss")
+    refused((noisy, arms[1]), FitError, "runs of different seeds of variant have the same loss")
+    refuse_incomparable(*arms, 0.01)
+
+
+def test_runs_that_stand_in_both_recipes_are_refused(simulated):
+    baseline, variant = simulated()
+    L = variant.runs.L.copy()
+    L[0] = baseline.runs.L[0]
+    common = replace(variant, runs=replace(variant.runs, L=L))
+    rounded = [replace(arm, runs=replace(arm.runs, L=arm.runs.L.round(2))) for arm in (baseline, variant)]
+
+    refuse_shared((baseline, variant), (False, False))
+    refuse_shared(rounded, (False, False))  # some agree by chance
+    with pytest.raises(DataError, match="1 runs stand in both baseline and variant"):
+        refuse_shared((baseline, common), (False, False))
+    with pytest.raises(DataError, match="60 runs stand in both"):
+        refuse_shared((baseline, replace(variant, runs=baseline.runs)), (True, True))
+
+
 def test_ladders_that_share_no_compute_are_refused(simulated):
     baseline, _ = simulated()
     _, variant = simulated(budgets=(1e21, 1e22))
@@ -161,6 +195,13 @@ def test_a_run_far_off_is_named(simulated):
         {"tuning": "well"},
         {"metric": "accuracy"},
         {"replicates": -1},
+        {"replicates": 50},
+        {"replicates": 200.5},
+        {"seed": -1},
+        {"min_gain": "1.1"},
+        {"look": 1.5, "looks": 2},
+        {"alpha": 1e-10, "looks": 2},
+        {"law": ["chinchilla"]},
         {"law": "none"},
         {"gain": 2},
     ],

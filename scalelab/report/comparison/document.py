@@ -320,7 +320,8 @@ def _with_interval(value: float, interval: Sequence[float | None] | None, write:
 
 def _unit_name(pair: PairComparison) -> str:
     if pair.errors.stated:
-        return "single runs, with the stated noise"
+        what = "single runs" if pair.errors.units == len(pair.errors.unit) else "trunks"
+        return f"{what}, with the stated noise"
     return "whole design points" if pair.errors.whole_cells else f"{pair.luck.name}, else single runs"
 
 
