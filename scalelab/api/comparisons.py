@@ -146,7 +146,9 @@ class ComparisonResult:
                         "rung_verdict": rung.verdict,
                         "verdict": judged.verdict,
                         "unit": UNITS[self.comparison.request.metric],
-                        "kind": "fitted",
+                        "kind": rung.kind,
+                        "difference_kind": self.comparison.kind,
+                        "floor_kind": judged.pair.kinds["noise_floor"],
                     }
                 )
         return pd.DataFrame(rows)

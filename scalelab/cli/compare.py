@@ -94,8 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=2000,
         metavar="COUNT",
-        help="redrawn fits for the intervals of frontiers and the probability of a crossing; 0 for none (default: "
-        "2000)",
+        help="redrawn fits for the probability of a crossing; 0 for none, else at least 100 (default: 2000)",
     )
     parser.add_argument(
         "--param-count",

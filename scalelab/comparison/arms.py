@@ -119,7 +119,8 @@ def refuse_incomparable(baseline: Arm, other: Arm, noise: float | None) -> None:
         noise: Stated noise between seeds; None: it has to be measured.
 
     Raises:
-        DataError: Other evaluation tokens, or another count of parameters or FLOPs; simulated and measured runs.
+        DataError: Other evaluation tokens (for bits per byte: another text), or another count of parameters or
+            FLOPs; simulated and measured runs.
         FitError: No shared compute, no noise, or one trunk.
     """
     both = f"{baseline.name} and {other.name}"
@@ -147,6 +148,14 @@ def refuse_incomparable(baseline: Arm, other: Arm, noise: float | None) -> None:
                 where=f"{mine} and {theirs}",
                 fix="evaluate both on the same tokens; or, where the text is the same and the tokenizer is not, "
                 "compare bits per byte: --metric bpb",
+            )
+    else:
+        for what, mine, theirs in _other_texts(baseline.text, other.text):
+            raise DataError(
+                f"{both} were evaluated on other texts, so bits per byte differ without either being better: their "
+                f"{what} differ",
+                where=f"{mine} and {theirs}",
+                fix="evaluate both on the same text",
             )
     low, high = max(baseline.least_flops, other.least_flops), min(baseline.most_flops, other.most_flops)
     if low > high * TOP:
@@ -211,6 +220,16 @@ def evaluation_differences(one: EvaluationText, other: EvaluationText) -> list[t
         mine, theirs = getattr(one, name), getattr(other, name)
         if mine is not None and theirs is not None and mine != theirs:
             found.append((plural, str(mine), str(theirs)))
+    return found
+
+
+def _other_texts(one: EvaluationText, other: EvaluationText) -> list[tuple[str, str, str]]:
+    """What shows that two texts differ before they are cut into tokens: name, value and value."""
+    found = [each for each in evaluation_differences(one, other) if each[0] == "texts"]
+    if one.source is not None and other.source is not None and one.source != other.source:
+        found.append(("sources", one.source, other.source))
+    if one.tokenizer is not None and one.tokenizer == other.tokenizer:
+        found += [each for each in evaluation_differences(one, other) if each[0] == "data digests"]
     return found
 
 

@@ -1,8 +1,9 @@
 """The smallest number of further seeds or rungs that would decide, and what they cost.
 
-The difference is taken to be what it is estimated to be now. Further runs add their rows to the linearised fit,
-with errors like those of the present ones; the power of the test at the compute of the decision is that of
-Student's noncentral t. The smallest number whose power reaches POWER is reported.
+The difference is taken to be what it is estimated to be now, and the level to be that of this look. Further runs add
+their rows to the linearised fit, with errors like those of the present ones; the power of the test at the compute of
+the decision is that of Student's noncentral t. To decide, the estimate has to be beyond the noise floor too. The
+smallest number whose power reaches POWER is reported.
 
     seeds   one more run of every size and token count of both recipes, k times
     top     the same at the largest shared compute only
@@ -16,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.special import nctdtr, ndtr, ndtri, stdtrit
+from scipy.special import gammaincinv, nctdtr, ndtr, ndtri, stdtrit
 
 from scalelab.comparison.efficiency import EfficiencyFit
 from scalelab.comparison.redrawing import ErrorModel
@@ -27,6 +28,7 @@ MOST_SEEDS, MOST_RUNGS = 1000, 4
 LEAST_STEP = 2.0  # of compute between rungs, where the runs show none
 TOP = 1.1  # factor of the largest shared compute within which a run belongs to it
 NOTHING = 1e-6  # distance of ln m that is rounding
+POINTS = 400  # quantiles of the estimated standard error over which power is averaged
 NORMAL = 1e6  # degrees of freedom beyond which Student's distribution is the normal one
 
 
@@ -55,24 +57,41 @@ class FurtherRuns:
         }
 
 
-def power(distance: float, se: float, dof: float, alpha: float) -> float:
+@dataclass(frozen=True, eq=False)
+class NoiseFloor:
+    """Distance that an estimate has to have besides its test."""
+
+    distance: float
+    """Of ln m from its limit, above 0."""
+    rows: Array
+    """Runs whose noise it is, a mask of shape (n,)."""
+
+
+def power(distance: float, se: float, dof: float, alpha: float, floor: float = 0.0) -> float:
     """Probability that a one-sided test decides at a true distance of ln m from its limit.
+
+    With a floor, that the estimate is beyond it too: the mean over the distribution of the estimated standard error.
 
     Args:
         distance: Of ln m, above 0.
         se: Standard error of ln m.
         dof: Its degrees of freedom; infinite for a known noise.
         alpha: Level of the test.
+        floor: Least estimated distance of ln m that decides.
     """
     if se <= 0:
-        return 1.0
+        return float(distance >= floor)
     if dof > NORMAL:
-        return float(ndtr(distance / se + ndtri(alpha)))
+        return float(ndtr(distance / se - max(-ndtri(alpha), floor / se)))
+    if floor > 0:
+        estimated = np.sqrt(2 * gammaincinv(dof / 2, (np.arange(POINTS) + 0.5) / POINTS) / dof)
+        limit = np.maximum(float(stdtrit(dof, 1 - alpha)) * estimated, floor / se)
+        return float(np.mean(ndtr(distance / se - limit)))
     return float(1 - nctdtr(dof, distance / se, float(stdtrit(dof, 1 - alpha))))
 
 
 def further_runs(
-    errors: ErrorModel, z: Array, C: float, distance: float, alpha: float
+    errors: ErrorModel, z: Array, C: float, distance: float, alpha: float, floor: NoiseFloor | None = None
 ) -> tuple[FurtherRuns, ...]:
     """Return the smallest further runs of each kind that decide, the cheapest first; empty where none do.
 
@@ -82,8 +101,9 @@ def further_runs(
         C: Compute of the decision, FLOPs.
         distance: Of the estimated ln m from the limit of the test; its sign does not count.
         alpha: One-sided level of the test.
+        floor: The noise floor of the present runs; None: none is asked.
     """
-    plan = _Plan(errors, C, abs(distance), alpha)
+    plan = _Plan(errors, C, abs(distance), alpha, z, floor)
     if plan.distance < NOTHING:
         return ()
     runs = errors.fit.runs
@@ -104,13 +124,13 @@ def further_runs(
     return tuple(sorted((each for each in found if each is not None), key=lambda each: each.flops))
 
 
-def detectable(errors: ErrorModel, C: float, alpha: float) -> float:
+def detectable(errors: ErrorModel, C: float, alpha: float, floor: float = 0.0) -> float:
     """Return the smallest |ln m| that the present runs would have decided with probability POWER."""
     se, dof = float(errors.se(C)), errors.dof(C)
-    low, high = 0.0, 50 * se
+    low, high = 0.0, 50 * se + floor
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if power(middle, se, dof, alpha) < POWER else (low, middle)
+        low, high = (middle, high) if power(middle, se, dof, alpha, floor) < POWER else (low, middle)
     return high
 
 
@@ -130,6 +150,8 @@ class _Plan:
     C: float
     distance: float
     alpha: float
+    z: Array
+    floor: NoiseFloor | None
 
     def smallest(self, kind: str, added: Any, most: int) -> FurtherRuns | None:
         """The least k whose power reaches POWER, by doubling and halving."""
@@ -170,7 +192,21 @@ class _Plan:
             units += seeds * len(design.rows) * errors.units / len(fit.runs)
         after = np.linalg.solve(data + fit.precision, along)
         variance = unit_error * float(after @ data @ after) + float(after @ fit.precision @ after) * fit.sd**2
-        return power(self.distance, float(np.sqrt(variance)), errors.dof(self.C) + units, self.alpha)
+        floor = self._floor(added)
+        return power(self.distance, float(np.sqrt(variance)), errors.dof(self.C) + units, self.alpha, floor)
+
+    def _floor(self, added: Iterable[tuple[_Design, int]]) -> float:
+        """The noise floor with these runs, as a distance of ln m; runs at other rungs do not lower it."""
+        if self.floor is None:
+            return 0.0
+        before = np.array([np.sum(self.floor.rows & (self.z == arm)) for arm in (0, 1)], float)
+        if not before.all():
+            return self.floor.distance
+        after = before.copy()
+        for design, seeds in added:
+            rows = design.rows[self.floor.rows[design.rows]] if design.scale == 1 else design.rows[:0]
+            after += seeds * np.bincount(self.z[rows].astype(int), minlength=2)
+        return self.floor.distance * float(np.sqrt((1 / after).sum() / (1 / before).sum()))
 
 
 def _rows(fit: EfficiencyFit, design: _Design) -> Array:

@@ -4,7 +4,8 @@
 
 The compute of the decision, C_0, is the largest that both recipes share: what holds there is nearest to the runs
 that follow. The test is Student's, of ln m(C_0) against ln of the least gain, and intervals of multipliers and their
-trend are its own; those of other quantities are percentiles of redrawn fits (redrawing.py).
+trend are its own. Those of frontiers have the variance of the coordinates carried over by the derivative (delta
+method), of the slope, of ln L and of ln N.
 
 Crossing. Where the efficiency has a trend, the multipliers of both recipes cross at ln C_0 - mu / s, a ratio
 whose interval is Fieller's: every C at which the interval of ln m(C) contains 0. It may be open, where no
@@ -32,13 +33,13 @@ from scalelab.comparison.pairing import SharedLuck, shared_luck
 from scalelab.comparison.redrawing import ErrorModel, error_model
 from scalelab.laws.description import Interval
 from scalelab.laws.observations import Array, Observations
-from scalelab.laws.uncertainty.bootstrap import TOO_MANY_FAILED, percentile
 from scalelab.study.forecast import SeedNoise
 
 MOST_RUNGS = 10
 """Rungs that are listed; of a ladder with more, evenly spaced ones."""
 NEAR = 0.05  # of ln C within which runs belong to one rung
 SMALLEST_NOISE = 1e-9  # sd of ln L that priors are weighed with where repeated runs agree exactly
+STEP = 1e-5  # of a coordinate, for derivatives by differences
 GRID = 801  # points in ln C on which a crossing is looked for
 
 
@@ -55,7 +56,7 @@ class PairSettings:
     reach: float = 10.0
     """Largest compute at which a crossing is looked for, over the largest shared one."""
     replicates: int = 2000
-    """Redrawn fits; 0 for none, and no intervals of frontiers or probability of a crossing."""
+    """Redrawn fits; 0 for none, and no probability of a crossing."""
     seed: int = 0
     trend: bool = True
     """Whether the multiplier may change with compute."""
@@ -79,12 +80,15 @@ class RungComparison:
     measured: float | None
     """Multiplier from the runs of this rung, with the fitted slope of the loss; None without runs of both."""
     measured_interval: Interval = None
+    kind: str = "fitted"
+    """Whether the multiplier is fitted, or extrapolated beyond the baseline's compute."""
 
     def to_json(self) -> dict[str, Any]:
         """The rung as JSON types."""
         return {
             "flops": self.flops,
             "multiplier": self.multiplier,
+            "multiplier_kind": self.kind,
             "interval": self.interval,
             "runs": list(self.runs),
             "loss_difference": self.difference,
@@ -135,14 +139,14 @@ class EfficiencyCrossing:
 class RecipeFrontier:
     """Compute-optimal frontier of one recipe under the joint law."""
 
-    slope: float
-    """Exponent of the loss above the floor, gamma."""
+    slope: float | None
+    """Exponent of the loss above the floor, gamma; None where sizes do not vary in both recipes."""
     slope_interval: Interval
     loss: float
     """Loss of the optimum at the compute of the decision."""
     loss_interval: Interval
-    n_params: float
-    """Size of that optimum."""
+    n_params: float | None
+    """Size of that optimum; None where sizes do not vary in both recipes."""
     n_params_interval: Interval
 
     def to_json(self) -> dict[str, Any]:
@@ -253,6 +257,58 @@ class PairComparison:
         one, two = (self.fit.frontier(self.C_0, second).L[0] for second in (False, True))
         return float(two - one)
 
+    @property
+    def excess(self) -> float:
+        """That loss minus the one which the least gain alone would give; `difference` where the least gain is 1."""
+        needed = self.fit.frontier(self.settings.min_gain * self.C_0, False).L[0]
+        return float(self.fit.frontier(self.C_0, True).L[0] - needed)
+
+    @property
+    def floor_distance(self) -> float:
+        """Distance of ln m from that of the least gain at which the loss differs by the noise floor, linearised."""
+        one = self.fit.frontier(self.settings.min_gain * self.C_0, False).L[0]
+        rest = float(one) - self.fit.params["E"]
+        return float(self.floor / rest / self.fit.gamma()[0])
+
+    @property
+    def floor_rows(self) -> Array:
+        """Runs of the rung that gives the noise floor, a mask of shape (n,)."""
+        return np.abs(np.log(_budgets(self.fit.runs) / self.C_0)) < NEAR
+
+    def beyond_baseline(self, C: float) -> float:
+        """Factor by which m(C) C lies outside the compute of the baseline's runs; 1 where it lies within."""
+        worth = float(np.exp(self.fit.ln_multiplier(C))) * C
+        return max(1.0, worth / self.baseline.most_flops, self.baseline.least_flops / worth)
+
+    def multiplier_kind(self, C: float) -> str:
+        """fitted, or extrapolated: the loss at C is one that the baseline has beyond its own compute."""
+        return "fitted" if self.beyond_baseline(C) <= TOP else "extrapolated"
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Where each number of the comparison comes from, by its name in compare.json."""
+        runs = "measured" if self.baseline.kind == "measured" else "simulated"
+        crossing = self.crossing
+        beyond = crossing is not None and crossing.best is not None and crossing.best > self.C_0
+        noise = runs if self.settings.noise is None else "assumed"
+        return {
+            "multiplier": self.multiplier_kind(self.C_0),
+            "loss_difference": "fitted",
+            "noise_floor": noise,
+            "noise": noise,
+            "trend": "fitted",
+            "rungs.loss_difference": runs,
+            "rungs.noise_floor": noise,
+            "rungs.measured_multiplier": "fitted",
+            "frontiers": "fitted",
+            "crossing": "extrapolated" if beyond else "fitted",
+            "joint.params": "fitted",
+            "joint.priors": "assumed",
+            "separate": "fitted",
+            "further": "extrapolated",
+            "detectable_multiplier": "fitted",
+        }
+
     def frontier(self, second: bool) -> RecipeFrontier:
         """The compute-optimal frontier of one recipe.
 
@@ -263,14 +319,21 @@ class PairComparison:
         def exponent(theta: Array) -> Array:
             return self.fit.gamma(theta) * (1 + (theta[:, TREND] if second else 0.0))
 
+        def loss(theta: Array) -> Array:
+            return np.log(self.fit.frontier(self.C_0, second, theta).L[:, 0])
+
+        def size(theta: Array) -> Array:
+            return np.log(self.fit.frontier(self.C_0, second, theta).N[:, 0])
+
         best = self.fit.frontier(self.C_0, second)
+        known = self.fit.has_size
         return RecipeFrontier(
-            float(exponent(self.fit.theta[None])[0]),
-            self._of_draws(exponent),
+            float(exponent(self.fit.theta[None])[0]) if known else None,
+            self._interval(exponent) if known else None,
             float(best.L[0]),
-            self._of_draws(lambda theta: self.fit.frontier(self.C_0, second, theta).L[:, 0]),
-            float(best.N[0]),
-            self._of_draws(lambda theta: self.fit.frontier(self.C_0, second, theta).N[:, 0]),
+            self._interval(loss, np.exp),
+            float(best.N[0]) if known else None,
+            self._interval(size, np.exp) if known else None,
         )
 
     @cached_property
@@ -316,9 +379,9 @@ class PairComparison:
         near = np.abs(np.log(_budgets(runs) / C)) < NEAR
         mine = tuple(int(np.sum(near & (self.z == arm))) for arm in (0, 1))
         interval = self.multiplier_interval(C)
-        multiplier = float(np.exp(fit.ln_multiplier(C)))
+        multiplier, kind = float(np.exp(fit.ln_multiplier(C))), self.multiplier_kind(C)
         if not all(mine):
-            return RungComparison(C, multiplier, interval, mine, None, None, _side(interval), None)
+            return RungComparison(C, multiplier, interval, mine, None, None, _side(interval), None, kind=kind)
         baseline, other = (fit.frontier(C, second).L[0] for second in (False, True))
         E = fit.params["E"]
         per_log = float(fit.gamma()[0] * (other - E) / other)  # fall of ln L per ln m
@@ -332,7 +395,7 @@ class PairComparison:
         half *= self._rung_error(weights, per_log)
         ends = [measured * float(np.exp(-half)), measured * float(np.exp(half))]
         side = "tie" if abs(difference) < floor else _side(interval)
-        return RungComparison(C, multiplier, interval, mine, difference, floor, side, measured, ends)
+        return RungComparison(C, multiplier, interval, mine, difference, floor, side, measured, ends, kind)
 
     def _rung_error(self, weights: Array, per_log: float) -> float:
         """Standard error of ln m from the runs of one rung, with the fitted slope of the loss taken as known."""
@@ -340,15 +403,21 @@ class PairComparison:
         by_unit = np.bincount(errors.unit, weights * errors.adjusted / errors.weight)
         return float(np.sqrt(np.sum(by_unit**2))) / per_log
 
-    def _of_draws(self, quantity: Callable[[Array], Array]) -> Interval:
-        """Interval of a quantity over the redrawn fits; None where too many failed, or there are none."""
-        if not len(self.theta):
-            return None
-        with np.errstate(all="ignore"):
-            values = quantity(self.theta)
-        if np.mean(~np.isfinite(values)) > TOO_MANY_FAILED:
-            return None
-        return percentile(values, self.settings.level)
+    def _interval(
+        self, quantity: Callable[[Array], Array], write: Callable[[Array], Array] = np.asarray
+    ) -> Interval:
+        """Interval of a smooth quantity of the coordinates, by its derivative; None where that is no number."""
+        free = np.flatnonzero(~self.fit.held)
+        moves = np.zeros((2 * len(free), len(self.fit.theta)))
+        moves[np.arange(len(free)), free] = STEP
+        moves[np.arange(len(free)) + len(free), free] = -STEP
+        values = quantity(np.vstack([self.fit.theta[None], self.fit.theta + moves]))
+        along = (values[1 : len(free) + 1] - values[len(free) + 1 :]) / (2 * STEP)
+        half = _quantile((1 + self.settings.level) / 2, self.dof) * float(
+            np.sqrt(sum(self.errors.variances(along)))
+        )
+        ends = [float(write(values[0] - half)), float(write(values[0] + half))]
+        return ends if np.isfinite(ends).all() else None
 
     def _around(self, middle: float, se: float) -> list[float]:
         """Interval of a quantity whose ln is linear in the coordinates."""

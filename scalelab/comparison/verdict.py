@@ -5,8 +5,8 @@
 
 A challenger is promoted where its multiplier at the largest shared compute exceeds the least gain: the one-sided
 p-value, adjusted by Holm for the number of challengers, is at most the level of this look (sequential.py), and the
-fitted difference in loss is at least what seeds alone give (the noise floor). It is rejected where the same holds
-on the other side. All else is a tie: these runs do not decide.
+fitted loss differs from the one that the least gain would give by at least what seeds alone give (the noise floor).
+It is rejected where the same holds on the other side. All else is a tie: these runs do not decide.
 
 Not here: one pair (pairwise.py), its report (report/comparison/).
 """
@@ -21,7 +21,7 @@ import numpy as np
 
 from scalelab.comparison.arms import UNITS, Arm, Metric, evaluation_differences, refuse_incomparable
 from scalelab.comparison.efficiency import ALPHA, BETA, FLOOR, NAMES, PRIOR
-from scalelab.comparison.further import FurtherRuns, detectable, further_runs
+from scalelab.comparison.further import FurtherRuns, NoiseFloor, detectable, further_runs
 from scalelab.comparison.pairwise import PairComparison, PairSettings, compare_pair
 from scalelab.comparison.redrawing import LEAST_UNITS, MISFIT
 from scalelab.comparison.sequential import holm, nominal_level
@@ -44,6 +44,7 @@ FAR = 4.5  # residual over its robust standard deviation, beyond which a run is 
 HELD_BY_PRIOR = 0.7  # sd after the runs over sd of the prior, above which the prior is named
 AGREED = 0.1  # share of searches below which the joint fit is one search's luck
 LIKELY = 0.1  # probability of a crossing that is worth a warning
+BEYOND = 2.0  # factor outside the baseline's compute from which an extrapolated multiplier is a warning
 SEARCHED = 1e4  # factor of compute within which separate fits are searched for the multiplier
 
 
@@ -68,7 +69,7 @@ class CompareRequest:
     reach: float = 10.0
     """Largest compute at which a crossing is looked for, over the largest shared one."""
     replicates: int = 2000
-    """Redrawn fits; 0 for none, and no intervals of frontiers or probability of a crossing."""
+    """Redrawn fits; 0 for none, and no probability of a crossing."""
     seed: int = 0
     """Seed of the redrawn fits."""
     constant: bool = False
@@ -206,6 +207,13 @@ class JudgedPair:
     separate: tuple[SeparateFit, SeparateFit] | None
     """Fits of the baseline and of the challenger by themselves; None where they were not made."""
     warnings: tuple[str, ...]
+    challengers: int = 1
+    """Challengers that share the level."""
+
+    @property
+    def shared_level(self) -> float:
+        """Level of the first step of Holm's procedure, the strictest: that of this look over the challengers."""
+        return self.level / self.challengers
 
     @property
     def name(self) -> str:
@@ -219,13 +227,15 @@ class JudgedPair:
             return ()
         pair = self.pair
         away = float(np.log(pair.multiplier / pair.settings.min_gain))
-        return further_runs(pair.errors, pair.z, pair.C_0, away, self.level)
+        floor = NoiseFloor(pair.floor_distance, pair.floor_rows)
+        return further_runs(pair.errors, pair.z, pair.C_0, away, self.shared_level, floor)
 
     @property
     def detectable(self) -> float:
-        """Smallest multiplier above the least gain that these runs promote with probability .8."""
+        """Smallest multiplier above the least gain that these runs promote with probability .8 at this look."""
         pair = self.pair
-        return float(pair.settings.min_gain * np.exp(detectable(pair.errors, pair.C_0, self.level)))
+        away = detectable(pair.errors, pair.C_0, self.shared_level, pair.floor_distance)
+        return float(pair.settings.min_gain * np.exp(away))
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as JSON types."""
@@ -236,6 +246,7 @@ class JudgedPair:
             "reason": self.reason,
             "decided_at_flops": pair.C_0,
             "multiplier": pair.multiplier,
+            "kinds": pair.kinds,
             "interval": pair.multiplier_interval(pair.C_0),
             "log_standard_error": pair.se,
             "degrees_of_freedom": None if np.isinf(pair.dof) else pair.dof,
@@ -375,7 +386,7 @@ def compare_arms(
     found = []
     for pair, p_promote, p_reject in zip(pairs, up, down, strict=True):
         verdict, reason = _decide(pair, p_promote, p_reject, level)
-        judged = JudgedPair(pair, p_promote, p_reject, level, verdict, reason, None, ())
+        judged = JudgedPair(pair, p_promote, p_reject, level, verdict, reason, None, (), len(pairs))
         if separate:
             judged = replace(judged, separate=_separate(pair, request.law, own))
         found.append(replace(judged, warnings=_warnings(judged, request)))
@@ -384,15 +395,18 @@ def compare_arms(
 
 def _decide(pair: PairComparison, p_promote: float, p_reject: float, level: float) -> tuple[Decision, str]:
     gain = multiple(pair.settings.min_gain)
-    above = abs(pair.difference) >= pair.floor or pair.settings.min_gain != 1
+    above = abs(pair.excess) >= pair.floor
+    below_floor = "the difference in loss is below the noise floor of the seeds"
+    if pair.settings.min_gain != 1:
+        below_floor = f"the difference in loss from that of {gain} is below the noise floor of the seeds"
     if p_promote <= level:
         if above:
             return "promote", f"the multiplier exceeds {gain} (p = {p_promote:.2g}, level {level:.2g})"
-        return "tie", "the difference in loss is below the noise floor of the seeds"
+        return "tie", below_floor
     if p_reject <= level:
         if above:
             return "reject", f"the multiplier is below {gain} (p = {p_reject:.2g}, level {level:.2g})"
-        return "tie", "the difference in loss is below the noise floor of the seeds"
+        return "tie", below_floor
     p = min(p_promote, p_reject)
     side = "above" if p_promote < p_reject else "below"
     return "tie", f"the multiplier is not shown to be {side} {gain} (p = {p:.2g}, level {level:.2g})"
@@ -470,6 +484,11 @@ def _warnings(judged: JudgedPair, request: CompareRequest) -> tuple[str, ...]:
             f"the joint law does not describe the runs within the noise of their seeds (p = {errors.misfit:.1g}): "
             f"{drawn}; look at the rungs"
         )
+    if (beyond := pair.beyond_baseline(pair.C_0)) >= BEYOND:
+        found.append(
+            f"the loss of {two.name} is one that {one.name} has {multiple(beyond)} outside the compute of its own "
+            "runs: the multiplier is extrapolated"
+        )
     if fit.agreement < AGREED:
         found.append(f"only {fit.agreement:.0%} of the searches for the joint law agree on its optimum")
     if held := _held_by_priors(pair):
@@ -490,6 +509,7 @@ def _warnings(judged: JudgedPair, request: CompareRequest) -> tuple[str, ...]:
 
 
 def _text_warnings(one: Arm, two: Arm) -> list[str]:
+    """Texts that are known to differ were refused before (arms.py)."""
     found = []
     if one.metric == "bpb" and (differ := evaluation_differences(one.text, two.text)):
         what = ", ".join(name for name, *_ in differ)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from compare import DESIGNS, judged, simulated_pair
+from scipy.special import stdtrit
 
 from scalelab.comparison.further import further_runs, power
 
@@ -77,6 +78,20 @@ def test_power_is_the_level_without_a_difference_and_that_of_the_normal_test():
     assert power(0.0, 1.0, 7, 0.025) == pytest.approx(0.025, abs=1e-6)
     assert power(2.8016, 1.0, np.inf, 0.025) == pytest.approx(0.8, abs=1e-3)
     assert power(2.8016, 1.0, 12, 0.025) < 0.78
+
+
+@pytest.mark.parametrize("dof", [7, np.inf])
+def test_power_with_a_floor_is_the_share_beyond_both(dof):
+    rng = np.random.default_rng(0)
+    se = np.sqrt(rng.chisquare(7, 200_000) / 7) if dof == 7 else np.ones(200_000)
+    estimate = 2.5 + rng.standard_normal(200_000)
+    limit = stdtrit(7, 0.975) if dof == 7 else 1.96
+
+    found = power(2.5, 1.0, dof, 0.025, 2.2)
+
+    assert found == pytest.approx(np.mean((estimate > limit * se) & (estimate > 2.2)), abs=0.005)
+    assert found < power(2.5, 1.0, dof, 0.025)
+    assert power(2.5, 1.0, dof, 0.025, 1e-9) == pytest.approx(power(2.5, 1.0, dof, 0.025), abs=2e-3)
 
 
 def test_what_is_decided_needs_nothing_further(simulated):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from compare import DESIGNS, judged
 
+from scalelab.comparison.efficiency import TREND
 from scalelab.comparison.pairing import shared_luck
 from scalelab.comparison.pairwise import PairSettings, compare_pair
 from scalelab.comparison.redrawing import error_model
@@ -39,6 +40,25 @@ def test_residuals_are_raised_by_what_the_fit_took(simulated):
     leverage = np.sum((errors.X @ errors.inverse) * errors.X, axis=1)
     assert errors.adjusted == pytest.approx(fit.residuals / np.sqrt(1 - leverage), rel=1e-9)
     assert leverage.max() > 0.3
+
+
+def test_intervals_of_a_frontier_hold_their_estimate_and_are_as_wide_as_its_spread(simulated):
+    arms = simulated(m=1.2)
+    pair = compare_pair(*arms, PairSettings(replicates=4000))
+    found = pair.frontier(True)
+    drawn = pair.fit.gamma(pair.theta) * (1 + pair.theta[:, TREND])
+
+    assert found.slope_interval[0] < found.slope < found.slope_interval[1]
+    assert found.loss_interval[0] < found.loss < found.loss_interval[1]
+    assert found.n_params_interval[0] < found.n_params < found.n_params_interval[1]
+    assert np.diff(found.slope_interval) == pytest.approx(np.diff(np.quantile(drawn, [0.1, 0.9])), rel=0.15)
+
+
+def test_a_ladder_has_no_slope_and_no_best_size(simulated):
+    found = compare_pair(*simulated(design=DESIGNS[3]), PairSettings(replicates=0)).frontier(False)
+
+    assert (found.slope, found.slope_interval, found.n_params, found.n_params_interval) == (None,) * 4
+    assert found.loss_interval[0] < found.loss < found.loss_interval[1]
 
 
 def test_shared_noise_narrows_the_interval(simulated):

@@ -7,7 +7,7 @@ import pytest
 from compare import DESIGNS, calibrated, judged, promoted
 
 from scalelab.comparison.arms import refuse_incomparable, refuse_shared
-from scalelab.comparison.verdict import EXIT_STATUS, CompareRequest, compare_arms
+from scalelab.comparison.verdict import EXIT_STATUS, CompareRequest, _decide, compare_arms
 from scalelab.errors import ConfigError, DataError, FitError, ScalelabError
 from scalelab.records.evaluation_text import EvaluationText
 
@@ -45,6 +45,33 @@ def test_the_least_gain_moves_both_sides(simulated):
     assert judged(arms, min_gain=1.4).verdict == "reject"
 
 
+@pytest.mark.parametrize("gain", [0.99, 1.0, 1.01])
+def test_a_difference_below_the_noise_floor_is_a_tie_at_every_least_gain(simulated, gain):
+    arms = simulated(m=1.06, seed=5, design=DESIGNS[2])
+    found = judged(arms, alpha=0.4, min_gain=gain).pairs[0]
+    pair = found.pair
+    limit = pair.fit.frontier(pair.C_0, True).L[0] - pair.fit.frontier(gain * pair.C_0, False).L[0]
+    loud = replace(pair)
+    loud.__dict__["floor"] = 1.01 * abs(limit)
+
+    assert pair.excess == pytest.approx(limit)
+    assert found.verdict == "promote"
+    assert _decide(loud, found.p_promote, found.p_reject, found.level)[0] == "tie"
+    there = pair.fit.frontier(gain * np.exp(np.array([0, loud.floor_distance])) * pair.C_0, False).L
+    assert there[0] - there[1] == pytest.approx(loud.floor, rel=0.03)
+
+
+def test_a_multiplier_beyond_the_compute_of_the_baseline_is_extrapolated(simulated):
+    small, large = (judged(simulated(m=m, seed=1)).pairs[0] for m in (1.02, 4.0))
+
+    assert small.pair.multiplier_kind(small.pair.C_0) == "fitted"
+    assert large.to_json()["kinds"]["multiplier"] == "extrapolated"
+    assert large.pair.rungs[0].kind == "fitted"
+    assert large.pair.rungs[-1].to_json()["multiplier_kind"] == "extrapolated"
+    assert any("outside the compute of its own runs" in text for text in large.warnings)
+    assert not any("outside the compute" in text for text in small.warnings)
+
+
 def test_a_crossing_decides_by_the_largest_shared_compute(simulated):
     arms = simulated(m=0.8, s=-0.12, seed=1)  # ahead at the smallest budget, behind at the largest
 
@@ -64,6 +91,7 @@ def test_several_challengers_share_the_level(simulated):
     many = judged([baseline, *others])
 
     assert [each.p_promote for each in many.pairs] == pytest.approx([3 * alone.p_promote] * 3)
+    assert many.pairs[0].detectable > alone.detectable
     assert {each.name for each in many.pairs} == {"v0", "v1", "v2"}
 
 
@@ -91,8 +119,21 @@ def test_other_evaluation_tokens_are_refused_unless_in_bits_per_byte(simulated):
         error = refused((baseline, other), DataError, "evaluated on other tokens")
         assert "--metric bpb" in error.fix
         bits = [replace(arm, metric="bpb") for arm in (baseline, other)]
+        if name == "data_digest":  # cut by the same tokenizer, so the text is another
+            refused(bits, DataError, "evaluated on other texts")
+            continue
         refuse_incomparable(*bits, None)
         assert any("bits per byte" in text for text in judged(bits, metric="bpb").pairs[0].warnings)
+
+
+@pytest.mark.parametrize("name", ["data", "source"])
+def test_other_texts_are_refused_in_bits_per_byte(simulated, name):
+    baseline, variant = (
+        replace(arm, metric="bpb", text=EvaluationText(**{name: text}))
+        for arm, text in zip(simulated(), ("one", "two"), strict=True)
+    )
+
+    refused((baseline, variant), DataError, "evaluated on other texts")
 
 
 def test_one_seed_and_no_noise_estimate_is_refused(simulated):

@@ -1,7 +1,8 @@
 """A comparison of recipes as one Document: verdicts, rungs, frontiers, crossing, what would decide.
 
 Multipliers, slopes and frontiers are fitted; differences at a rung are measured (or simulated); what lies beyond
-the largest shared compute is extrapolated. The page adds figures, fits of each recipe by itself and the errors.
+the largest shared compute is extrapolated, and so is a multiplier whose loss the baseline has beyond its own runs.
+The page adds figures, fits of each recipe by itself and the errors.
 
 Not here: the numbers (comparison/), the figures (plots.py), the files (page.py).
 """
@@ -72,7 +73,10 @@ def _challenger(found: RecipeComparison, judged: JudgedPair) -> list[Block]:
     rows: list[tuple[str, Content]] = [
         (
             "multiplier",
-            [Number(multiplier, "fitted", labelled=True), f" at {sci(pair.C_0)} FLOPs, {level} interval"],
+            [
+                Number(multiplier, pair.multiplier_kind(pair.C_0), labelled=True),
+                f" at {sci(pair.C_0)} FLOPs, {level} interval",
+            ],
         ),
         ("trend", _trend(pair)),
         ("crossing", _crossing(pair.crossing, judged)),
@@ -100,9 +104,11 @@ def _sentence(found: RecipeComparison, judged: JudgedPair) -> str:
         return f"{judged.name} reaches the loss of {found.baseline.name} with {1 / pair.multiplier:.0%} of its compute."
     if judged.verdict == "reject":
         return f"{judged.name} needs {1 / pair.multiplier:.0%} of the compute of {found.baseline.name}."
+    request = found.request
+    look = f" at look {request.look} of {request.looks}" if request.looks > 1 else ""
     return (
         f"These runs do not decide; they promote a multiplier of {multiple(judged.detectable)} or more with "
-        f"probability {POWER:.0%}."
+        f"probability {POWER:.0%}{look}."
     )
 
 
@@ -255,9 +261,11 @@ def _details(judged: JudgedPair) -> list[Block]:
 def _frontier_cells(frontier: RecipeFrontier) -> list[str]:
     write = decimals(4)
     return [
-        _with_interval(frontier.slope, frontier.slope_interval, write),
+        NONE if frontier.slope is None else _with_interval(frontier.slope, frontier.slope_interval, write),
         _with_interval(frontier.loss, frontier.loss_interval, write),
-        _with_interval(frontier.n_params, frontier.n_params_interval, si),
+        NONE
+        if frontier.n_params is None
+        else _with_interval(frontier.n_params, frontier.n_params_interval, si),
     ]
 
 
