@@ -322,15 +322,13 @@ def _seeds(seed: Array | None, count: int) -> Array:
 
 
 def _bits_per_byte(table: Any, where: str) -> Any:
-    import pandas as pd
-
     if "bpb" not in table:
         raise DataError(
             "the runs have no bits per byte",
             where=f"{where}, column bpb",
             fix="add a column bpb, or compare the loss: --metric loss",
         )
-    values = pd.to_numeric(table["bpb"], errors="coerce").astype(float)
+    values = np.array([_number(cell) for cell in table["bpb"]])
     if not (values > 0).all() or np.isinf(values).any():
         raise DataError(
             f"bpb must be a positive number in every row; {int((~(values > 0)).sum())} are not",
@@ -338,6 +336,14 @@ def _bits_per_byte(table: Any, where: str) -> Any:
             fix="give the bits per byte of every finished run, or compare the loss: --metric loss",
         )
     return values
+
+
+def _number(cell: Any) -> float:
+    """A cell as a number; NaN where it is none."""
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return float("nan")
 
 
 def _word(table: Any, name: str) -> str | None:
