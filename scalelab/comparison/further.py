@@ -62,7 +62,7 @@ class NoiseFloor:
     """Distance that an estimate has to have besides its test."""
 
     distance: float
-    """Of ln m from its limit, above 0."""
+    """Distance of ln m from its limit, above 0."""
     rows: Array
     """Runs whose noise it is, a mask of shape (n,)."""
 
@@ -125,7 +125,14 @@ def further_runs(
 
 
 def detectable(errors: ErrorModel, C: float, alpha: float, floor: float = 0.0) -> float:
-    """Return the smallest |ln m| that the present runs would have decided with probability POWER."""
+    """Return the smallest |ln m| that the present runs would have decided with probability POWER.
+
+    Args:
+        errors: The present fit and its errors.
+        C: Compute of the decision, FLOPs.
+        alpha: One-sided level of the test.
+        floor: Least estimated distance of ln m that decides.
+    """
     se, dof = float(errors.se(C)), errors.dof(C)
     low, high = 0.0, 50 * se + floor
     for _ in range(60):

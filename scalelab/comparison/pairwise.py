@@ -259,7 +259,7 @@ class PairComparison:
 
     @property
     def excess(self) -> float:
-        """That loss minus the one which the least gain alone would give; `difference` where the least gain is 1."""
+        """Loss of the other's optimum minus that which the least gain alone would give."""
         needed = self.fit.frontier(self.settings.min_gain * self.C_0, False).L[0]
         return float(self.fit.frontier(self.C_0, True).L[0] - needed)
 
