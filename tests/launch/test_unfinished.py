@@ -33,7 +33,15 @@ def result(*statuses, lr="0.03"):
     work = []
     for i, status in enumerate(statuses):
         ended = status and SimpleNamespace(
-            status=status, reason=f"reason {i}", flops=1.0, flops_per_token=1.0, n_tokens_trunk=0, trunk=None
+            status=status,
+            reason=f"reason {i}",
+            flops=1.0,
+            flops_per_token=1.0,
+            train_s=1.0,
+            eval_s=0.0,
+            n_tokens=1,
+            n_tokens_trunk=0,
+            trunk=None,
         )
         place = SimpleNamespace(run=f"run{i}", path=Path(f"runs/t/run{i}"), result=lambda ended=ended: ended)
         proposal = SimpleNamespace(flops=1.0, validates=None, spec=SimpleNamespace(trunk_id=None))
