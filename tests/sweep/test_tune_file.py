@@ -57,7 +57,7 @@ def test_the_batch_can_be_tuned_and_a_rule_written_for_it():
     ruled = file.recipe_with({"batch": {"kind": "power", "coefficient": 2.0, "n_tokens": 0.5}})
 
     assert spec.batch_tokens == 1024
-    assert file.own_values(cell) == {"batch": 512.0}
+    assert file.own_values(cell) == {"batch": 1024.0}
     assert isinstance(ruled.batch, PowerRule)
 
 
@@ -101,8 +101,8 @@ REFUSED = [
     (("fields={seq_len: {low: 32, high: 64}}",), "'seq_len' cannot be tuned: no rule can stand there"),
     (("fields={optimizer.kind: {low: 1, high: 2}}",), "no number 'optimizer.kind'"),
     (
-        ("fields={schedule.warmup: {low: 0.01, high: 0.3}}",),
-        "schedule.warmup cannot be 0.3: .*together over 1",
+        ("fields={schedule.warmup: {low: 0.01, high: 0.8}}",),
+        "schedule.warmup cannot be 0.8: .*together over 1",
     ),
     (("fields={}",), "fields"),
     (("extends=sweeps/absent.yaml",), "cannot read sweeps/absent.yaml"),
@@ -121,9 +121,9 @@ def test_a_file_that_cannot_be_is_refused(changes, problem):
 IMPOSSIBLE = [
     (
         ("fields={batch: {low: 512, high: 1e6}}",),
-        "batch 1e.06 is no run of 23k parameters on 400k tokens: the batch of 1,048,576 tokens is larger than the run",
+        "batch 1e.06 is no run of 26.2k parameters on 400k tokens: the batch of 1,048,576 tokens is larger than the run",
     ),
-    ((rates(7e-3, 4.8e-2),), "the recipe's own optimizer.lr at 23k .* is 0.006, outside 0.007 to 0.048"),
+    ((rates(7e-3, 4.8e-2),), "the recipe's own optimizer.lr at 26.2k .* is 0.006, outside 0.007 to 0.048"),
     (("sizes=[5.8e4, 5.9e4]",), "sizes 58k and 59k come out as the same model"),
     (("trials=7",), "7 trials of each cell are too few: a surface over 1 fields needs 8"),
     (("tokens=[4e3, 4e5]",), "fewer than min_steps 100"),
