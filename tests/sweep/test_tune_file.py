@@ -121,7 +121,8 @@ def test_a_file_that_cannot_be_is_refused(changes, problem):
 IMPOSSIBLE = [
     (
         ("fields={batch: {low: 512, high: 1e6}}",),
-        "batch 1e.06 is no run of 26.2k parameters on 400k tokens: the batch of 1,048,576 tokens is larger than the run",
+        "batch 1e.06 is no run of 26.2k parameters on 400k tokens: "
+        "the batch of 1,048,576 tokens is larger than the run",
     ),
     ((rates(7e-3, 4.8e-2),), "the recipe's own optimizer.lr at 26.2k .* is 0.006, outside 0.007 to 0.048"),
     (("sizes=[5.8e4, 5.9e4]",), "sizes 58k and 59k come out as the same model"),
