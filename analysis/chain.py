@@ -1,4 +1,4 @@
-"""The whole chain with several seeds: what was foretold of the final run, and what came.
+"""The whole chain with several seeds: what was forecast of the final run, and what came.
 
     python analysis/chain.py [--seeds 0 2 4 6 8 10] [--runs DIR ...] [--final 6.4e12]
 
@@ -6,8 +6,8 @@ For each seed the commands that a person would type: `scalelab sweep` (every run
 from that seed on), `scalelab plan`, `scalelab launch`. What is done is not done again, so the
 script may be stopped and started at will. It writes analysis/chain.md.
 
-    error = measured loss / foretold loss - 1
-    width = (upper - lower end of the quoted interval) / foretold loss
+    error = measured loss / forecast loss - 1
+    width = (upper - lower end of the quoted interval) / forecast loss
 
 The replicates of a sweep have the seeds after its own, so seeds two apart share no run where there is one.
 
@@ -65,7 +65,7 @@ class Chain:
     status: str
     loss: float | None
     """Measured; None unless the run finished."""
-    foretold: float
+    forecast: float
     """Extrapolated."""
     noise: Ends
     """Interval of the noise alone, at `level`."""
@@ -84,13 +84,13 @@ class Chain:
 
     @property
     def error(self) -> float | None:
-        """Measured over foretold, less one."""
-        return None if self.loss is None else self.loss / self.foretold - 1
+        """Measured over forecast, less one."""
+        return None if self.loss is None else self.loss / self.forecast - 1
 
     @property
     def width(self) -> float | None:
         """Width of the quoted interval as a share of the forecast."""
-        return None if self.quoted is None else (self.quoted[1] - self.quoted[0]) / self.foretold
+        return None if self.quoted is None else (self.quoted[1] - self.quoted[0]) / self.forecast
 
 
 def holds(ends: Ends, loss: float | None) -> bool | None:
@@ -135,7 +135,7 @@ def sweep_flops(root: Path, name: str) -> float:
 
 
 def final_of_new_arm(seed: int, root: Path, place: Path, name: str, flops: float) -> Chain:
-    """Plan and launch from a finished sweep; what was foretold and what came.
+    """Plan and launch from a finished sweep; what was forecast and what came.
 
     Args:
         seed: Of the final run.
@@ -169,7 +169,7 @@ def read_chain(seed: int, root: Path, out: Path, name: str) -> Chain:
         param_count=frozen.param_count,
         status=result.status,
         loss=result.loss if result.status == "finished" else None,
-        foretold=frozen.loss,
+        forecast=frozen.loss,
         noise=frozen.statistical and tuple(frozen.statistical),
         quoted=frozen.quoted and tuple(frozen.quoted),
         level=frozen.level,
@@ -247,20 +247,20 @@ def page(chains: Sequence[Chain]) -> str:
         f"`scalelab sweep`, `plan` and `launch`, times {len(chains)}, each with its own seed for "
         "every run, on one corpus and one set of validation tokens. "
         "`python analysis/chain.py` makes this page.",
-        "Foretold: extrapolated, frozen before the launch. Measured: validation loss of the final "
+        "Forecast: extrapolated, frozen before the launch. Measured: validation loss of the final "
         f"run, nats per token. Noise, quoted: {level} intervals, of the noise alone and with the "
-        "choice of law. Width: of the quoted interval, over foretold. Error: measured over foretold, "
+        "choice of law. Width: of the quoted interval, over forecast. Error: measured over forecast, "
         "less one.",
         "",
         f"| seed | N ({chains[0].param_count}) | D | D/N | sweep FLOPs | final FLOPs | reach | law | verdict "
-        "| foretold | noise | quoted | width | measured | error | noise | quoted |",
+        "| forecast | noise | quoted | width | measured | error | noise | quoted |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for c in chains:
         lines.append(
             f"| {c.seed} | {si(c.n_params)} | {si(c.n_tokens)} | {c.n_tokens / c.n_params:.1f} "
             f"| {sci(c.sweep_flops)} | {sci(c.final_flops)} | {c.reach:.3g}x | {c.law} | {c.grade} "
-            f"| {c.foretold:.4f} | {interval(c.noise)} | {interval(c.quoted)} "
+            f"| {c.forecast:.4f} | {interval(c.noise)} | {interval(c.quoted)} "
             f"| {'unknown' if c.width is None else f'{c.width:.2%}'} | {measured(c.loss, c.status)} "
             f"| {'unknown' if c.error is None else f'{c.error:+.2%}'} "
             f"| {told(c.noise, c.loss)} | {told(c.quoted, c.loss)} |"
@@ -293,7 +293,7 @@ def _tallies(chains: Sequence[Chain], level: str) -> list[str]:
         )
         lines.append(
             f"- mean absolute error {mean(sizes):.2%}, largest {max(sizes):.2%}; measured losses lie "
-            f"{side} what was foretold."
+            f"{side} what was forecast."
         )
         apart = f"standard error {stdev(errors) / len(errors) ** 0.5:.2%}" if len(errors) > 1 else "one chain"
         lines.append(f"- mean signed error {mean(errors):+.2%} ({apart}).")

@@ -207,7 +207,7 @@ def page(arms: Sequence[Arm], figure: str) -> str:
         "",
         "FLOPs spent, exact, in units of 1e12; T is sweep or trials plus the final run.",
         "",
-        "| way | seed | sweep or trials | final run | T | N | D | D/N | loss | foretold |",
+        "| way | seed | sweep or trials | final run | T | N | D | D/N | loss | forecast |",
         "|---|---|---|---|---|---|---|---|---|---|",
         *(_run(arm) for arm in arms),
         "",
@@ -277,15 +277,15 @@ def _rules(arms: Sequence[Arm]) -> list[str]:
 
 
 def _run(arm: Arm) -> str:
-    foretold = ""
+    words = ""
     if (c := arm.forecast) is not None:
         word = {True: "held", False: "**missed**", None: "not judged"}[chain.holds(c.quoted, c.loss)]
-        foretold = f"{c.foretold:.4f} {chain.interval(c.quoted)} {word}"
+        words = f"{c.forecast:.4f} {chain.interval(c.quoted)} {word}"
     return (
         f"| {arm.way} | {arm.seed} | {arm.search_flops / 1e12:.6g} | {arm.final_flops / 1e12:.6g} "
         f"| {arm.flops / 1e12:.6g} | {si(arm.n_params)} | {si(arm.n_tokens)} "
         f"| {arm.n_tokens / arm.n_params:.1f} | {chain.measured(arm.loss, arm.status)} "
-        f"| {foretold} |"
+        f"| {words} |"
     )
 
 

@@ -256,8 +256,8 @@ def _ask(name: str, fit: LawFit, runs: Observations, which: Array, origin: float
     flops = float(asked.flops_planned[0] if sliced else np.exp(np.mean(np.log(asked.C))))
     if flops <= origin:
         return "the compute held out is no larger than what was fitted"
-    foretold = fit.expected(asked)
-    error = None if foretold is None else float(np.mean(np.abs(foretold / asked.L - 1)))
+    forecast = fit.expected(asked)
+    error = None if forecast is None else float(np.mean(np.abs(forecast / asked.L - 1)))
     loss = n_params = None
     truth = Slice.of(asked, flops, IsoFlopLaw.window) if sliced else None
     if truth is not None and truth.refused is None:
@@ -269,7 +269,7 @@ def _ask(name: str, fit: LawFit, runs: Observations, which: Array, origin: float
             n_params, loss = N / truth.N - 1, L / truth.L - 1
         elif forms:
             loss = next(iter(forms.values())) / truth.L - 1
-    elif foretold is None:
+    elif forecast is None:
         return "the slice held out has no interior minimum to compare with"
     if error is None:
         error = None if loss is None else abs(loss)

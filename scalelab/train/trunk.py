@@ -45,7 +45,7 @@ class Branches:
         spec = trunk.spec()
         branches = [Branch(dir, dir.spec()) for dir in dirs]
         for branch in branches:
-            _refuse_stranger(trunk, spec, branch)
+            _refuse_unrelated(trunk, spec, branch)
         self.waiting = [branch for branch in branches if not branch.is_served]
         self.trunk_run = trunk.run
         self._log_every = {b.dir.run: log_interval(b.spec.n_steps) for b in self.waiting}
@@ -182,7 +182,7 @@ def _of_branch(progress: Progress, found: BranchProgress, trunk_run: str) -> Pro
     )
 
 
-def _refuse_stranger(trunk: RunDir, spec: RunSpec, branch: Branch) -> None:
+def _refuse_unrelated(trunk: RunDir, spec: RunSpec, branch: Branch) -> None:
     fix = "run the sweep again, which plans its trunks anew"
     if branch.spec.branch_step is None or branch.spec.trunk(spec.n_steps) != spec:
         raise RunError(

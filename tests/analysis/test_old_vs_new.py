@@ -75,7 +75,7 @@ def arm(way, seed, loss, **changes):
 
 
 def link(seed, loss, quoted=(2.9, 3.1), **changes):
-    """One chain that foretold 3.0."""
+    """One chain that forecast 3.0."""
     made = chain.Chain(
         seed=seed,
         sweep_flops=1.9e13,
@@ -87,7 +87,7 @@ def link(seed, loss, quoted=(2.9, 3.1), **changes):
         param_count="matmul",
         status="finished",
         loss=loss,
-        foretold=3.0,
+        forecast=3.0,
         noise=(2.95, 3.05),
         quoted=quoted,
         level=0.8,

@@ -111,7 +111,7 @@ def test_fit_answers_in_words_numbers_and_pictures(undisturbed):
     assert mlflow_rows(undisturbed, "select count(*) from runs where name = 'fit'") != [(0,)]
 
 
-def test_fit_takes_a_strangers_table(worlds):
+def test_fit_takes_an_external_table(worlds):
     world = worlds("stranger")
     rows = ["N,D,L"]
     for n in (1e7, 3e7, 1e8, 3e8, 1e9):

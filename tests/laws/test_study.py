@@ -113,7 +113,7 @@ def test_intervals_enclose_their_estimates(small):
                 assert low <= value <= high, key
 
 
-def test_the_held_out_budget_is_foretold(small):
+def test_the_held_out_budget_is_forecast(small):
     """Fitted to the three smaller budgets, the fourth minimum is 3.35 nats per token."""
     test = small.holdout
 

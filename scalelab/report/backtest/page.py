@@ -12,12 +12,12 @@ Not here: the answers of the methods beside them (backtest/runner.py), what the 
 from pathlib import Path
 
 from scalelab.backtest.board import Board
-from scalelab.files import make_dir, write_json, write_text, writing
+from scalelab.files import make_dir, write_json, write_text
 from scalelab.records.provenance import code_version
 from scalelab.report.backtest.document import backtest_document
 from scalelab.report.backtest.plot_data import coverage_by_level, errors_by_reach
 from scalelab.report.document import Figure
-from scalelab.report.plots.render_workers import RenderWorkers
+from scalelab.report.plots.render_workers import draw_figures
 from scalelab.report.render.markdown import render_markdown
 
 CAPTIONS = {
@@ -39,18 +39,9 @@ def write_backtest(board: Board, out: Path) -> Path:
     """
     make_dir(out)
     data = {"backtest_error": errors_by_reach(board), "backtest_coverage": coverage_by_level(board)}
-    jobs = []
-    for name, numbers in data.items():
-        paths = [out / f"{name}.png", out / f"{name}.svg"]
-        if numbers is not None:
-            jobs.append((name, numbers, paths))
-            continue
-        for path in paths:
-            with writing(path):
-                path.unlink(missing_ok=True)
-    RenderWorkers().draw(jobs)
+    drawn = draw_figures(out, data)
     write_json(out / "backtest.json", board.to_json())
-    figures = [Figure(name, CAPTIONS[name]) for name, _, _ in jobs]
+    figures = [Figure(name, CAPTIONS[name]) for name in drawn]
     document = backtest_document(board, figures=figures, provenance=code_version())
     write_text(out / "README.md", render_markdown(document))
     return out / "README.md"

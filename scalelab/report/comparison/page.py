@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from scalelab.comparison.verdict import RecipeComparison
-from scalelab.files import make_dir, write_json, write_text, writing
+from scalelab.files import make_dir, write_json, write_text
 from scalelab.records.provenance import code_version
 from scalelab.report.comparison.document import comparison_document, figure_suffix
 from scalelab.report.comparison.plot_data import multiplier_curve, recipe_frontiers
 from scalelab.report.document import Figure
-from scalelab.report.plots.render_workers import RenderWorkers
+from scalelab.report.plots.render_workers import RenderWorkers, figure_files, remove_figure
 from scalelab.report.render.markdown import render_markdown
 
 
@@ -60,13 +60,11 @@ def write_comparison(
             ),
         ):
             name = f"{title.removeprefix('compare_')}.{k}"
-            jobs.append((title, data, [out / f"{name}.png", out / f"{name}.svg"]))
+            jobs.append((title, data, figure_files(out, name)))
             figures.append(Figure(name, caption))
-    drawn = {path for _, _, paths in jobs for path in paths}
-    for title in ("multiplier", "frontiers"):
-        for path in {*out.glob(f"{title}.*.png"), *out.glob(f"{title}.*.svg")} - drawn:
-            with writing(path):
-                path.unlink(missing_ok=True)
+    earlier = {path.stem for title in ("multiplier", "frontiers") for path in out.glob(f"{title}.*.*g")}
+    for name in earlier - {figure.name for figure in figures}:
+        remove_figure(out, name)
     (workers or RenderWorkers()).draw(jobs)
     write_json(out / "compare.json", found.to_json())
     document = comparison_document(

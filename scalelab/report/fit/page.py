@@ -20,7 +20,7 @@ from scalelab.laws import LAWS
 from scalelab.report.document import Figure
 from scalelab.report.fit import captions, diagnostics, plot_data
 from scalelab.report.fit.document import fit_document
-from scalelab.report.plots.render_workers import RenderWorkers
+from scalelab.report.plots.render_workers import RenderWorkers, figure_files, remove_figure
 from scalelab.report.render.markdown import render_markdown
 from scalelab.report.render.terminal import render_terminal
 from scalelab.study.conventions import ConventionRow
@@ -68,16 +68,15 @@ def write_report(
     make_dir(out)
     found = figure_data(study, conventions)
     captioned = {title: CAPTIONS[title](study, found[title]) for title in FIGURES if found[title]}
-    jobs = [(title, found[title], _files(out, title)) for title in captioned]
+    jobs = [(title, found[title], figure_files(out, title)) for title in captioned]
     for law, fit in study.fits.items():
         for picture in fit.pictures():
             title = f"{law}.{picture.figure}"
             captioned[title] = picture.caption
-            jobs.append((picture.figure, picture.data, _files(out, title)))
+            jobs.append((picture.figure, picture.data, figure_files(out, title)))
     of_laws = {path.stem for path in out.glob("*.*.png") if path.name.split(".")[0] in LAWS}
     for title in {*FIGURES, *of_laws} - {*captioned}:
-        for path in _files(out, title):
-            _remove(path)
+        remove_figure(out, title)
     workers.draw(jobs)
     written = [path for _, _, paths in jobs for path in paths]
     write_json(out / "fit.json", study.to_json())
@@ -105,7 +104,8 @@ def write_report(
             file.write(("law,replicate,quantity,value\n" + "".join(lines)).encode())
         written.append(out / "draws.csv")
     else:
-        _remove(out / "draws.csv")
+        with writing(out / "draws.csv"):
+            (out / "draws.csv").unlink(missing_ok=True)
     return [out / "README.md", out / "fit.json", out / "summary.txt", *written]
 
 
@@ -122,12 +122,3 @@ def figure_data(study: Study, conventions: Sequence[ConventionRow]) -> dict[str,
         "residuals": diagnostics.residuals(study),
         "conventions": diagnostics.conventions(study, conventions),
     }
-
-
-def _files(out: Path, title: str) -> list[Path]:
-    return [out / f"{title}.png", out / f"{title}.svg"]
-
-
-def _remove(path: Path) -> None:
-    with writing(path):
-        path.unlink(missing_ok=True)

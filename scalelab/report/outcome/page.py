@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from scalelab.files import make_dir, write_json, write_text, writing
+from scalelab.files import make_dir, write_json, write_text
 from scalelab.plan.forecast.frozen import FrozenForecast
 from scalelab.plan.forecast.ledger import Outcome
 from scalelab.plan.plan import Plan
 from scalelab.report.outcome.comparison import NAMED, LossTrajectory, compared, course, record
 from scalelab.report.outcome.document import outcome_document
-from scalelab.report.plots.render_workers import RenderWorkers
+from scalelab.report.plots.render_workers import draw_figures
 from scalelab.report.render.markdown import render_markdown
 from scalelab.train.spec import RunResult
 
@@ -53,11 +53,5 @@ def write_outcome(
 
 def _draw(data: LossTrajectory, out: Path) -> bool:
     """Draw the loss curve if there is one; otherwise remove that of an earlier outcome."""
-    paths = [out / "course.png", out / "course.svg"]
-    if not data.measured and data.band is None:
-        for path in paths:
-            with writing(path):
-                path.unlink(missing_ok=True)
-        return False
-    RenderWorkers().draw([("course", data, paths)])
-    return True
+    is_empty = not data.measured and data.band is None
+    return bool(draw_figures(out, {"course": None if is_empty else data}))

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from scalelab.files import write_text, writing
+from scalelab.files import write_text
 from scalelab.laws.description import Interval
 from scalelab.laws.observations import Array
 from scalelab.plan.choose.allocate import Allocation
 from scalelab.plan.planner import PlanResult
 from scalelab.report.document import Figure
 from scalelab.report.plan.document import plan_document
-from scalelab.report.plots.render_workers import RenderWorkers
+from scalelab.report.plots.render_workers import draw_figures
 from scalelab.report.render.markdown import render_markdown
 from scalelab.units import si
 
@@ -99,13 +99,7 @@ def write_page(planned: PlanResult, out: Path) -> Path:
     """Write the page and its figure into a directory and return the path of the page."""
     chosen = None if planned.forecast is None else planned.forecast.actual["n_params"]
     data = regret(planned.best, chosen)
-    paths = [out / "regret.png", out / "regret.svg"]
-    if data is None:
-        for path in paths:  # an earlier plan may have left them
-            with writing(path):
-                path.unlink(missing_ok=True)
-    else:
-        RenderWorkers().draw([("regret", data, paths)])
+    draw_figures(out, {"regret": data})
     figures = [] if data is None else [Figure("regret", caption(data))]
     document = plan_document(planned, figures=figures, verdict_first=True)
     write_text(out / "README.md", render_markdown(document))

@@ -13,14 +13,47 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Mapping
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Self
 
+from scalelab.files import writing
+
 PAINTERS = 2
 Job = tuple[str, Any, list[Path]]
 """A figure's title, its numbers, and where it goes."""
+
+
+def figure_files(out: Path, name: str) -> list[Path]:
+    """Return the files of a figure in the directory of a page."""
+    return [out / f"{name}.png", out / f"{name}.svg"]
+
+
+def remove_figure(out: Path, name: str) -> None:
+    """Remove the files of a figure that an earlier page may have left. Raises RunError where that fails."""
+    for path in figure_files(out, name):
+        with writing(path):
+            path.unlink(missing_ok=True)
+
+
+def draw_figures(out: Path, data: Mapping[str, Any]) -> list[str]:
+    """Draw figures into the directory of a page, each under its name, and return the names of those drawn.
+
+    Args:
+        out: The directory.
+        data: The numbers of each figure; None where there are none, and then an earlier figure is removed.
+
+    Raises:
+        RunError: A file cannot be written or removed.
+    """
+    jobs = [(name, numbers, figure_files(out, name)) for name, numbers in data.items() if numbers is not None]
+    for name in data:
+        if data[name] is None:
+            remove_figure(out, name)
+    RenderWorkers().draw(jobs)
+    return [name for name, _, _ in jobs]
 
 
 class RenderWorkers:

@@ -8,8 +8,8 @@ Not here: the text (document.py), the drawing (plots.py).
 
 from pathlib import Path
 
-from scalelab.files import make_dir, write_json, write_text, writing
-from scalelab.report.plots.render_workers import RenderWorkers
+from scalelab.files import make_dir, write_json, write_text
+from scalelab.report.plots.render_workers import RenderWorkers, figure_files, remove_figure
 from scalelab.report.posttrain.document import CAPTIONS, available_figures, result_document, stage_plots
 from scalelab.report.posttrain.results import PosttrainResults, record
 from scalelab.report.render.markdown import render_markdown
@@ -20,15 +20,10 @@ def write_page(data: PosttrainResults, out: Path) -> Path:
     make_dir(out)
     names = available_figures(data)
     write_json(out / "posttrain.json", record(data))
-    jobs = [(f"post_{name}", data, [out / f"{name}.png", out / f"{name}.svg"]) for name in names]
-    jobs += [
-        ("post_plot", plot, [out / f"{name}.png", out / f"{name}.svg"])
-        for name, plot in stage_plots(data).items()
-    ]
+    jobs = [(f"post_{name}", data, figure_files(out, name)) for name in names]
+    jobs += [("post_plot", plot, figure_files(out, name)) for name, plot in stage_plots(data).items()]
     RenderWorkers().draw(jobs)
     for name in set(CAPTIONS) - set(names):
-        for path in (out / f"{name}.png", out / f"{name}.svg"):
-            with writing(path):
-                path.unlink(missing_ok=True)  # a figure of an earlier page
+        remove_figure(out, name)
     write_text(out / "README.md", render_markdown(result_document(data)))
     return out / "README.md"

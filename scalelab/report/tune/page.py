@@ -20,7 +20,7 @@ from scalelab.launch.tune import TunedCell, TuneResult, header_of
 from scalelab.laws.tuned_settings import LEVEL, SettingRule, SettingsOptimum
 from scalelab.records.provenance import code_version
 from scalelab.report.document import Facts, Figure, Heading
-from scalelab.report.plots.render_workers import RenderWorkers
+from scalelab.report.plots.render_workers import draw_figures
 from scalelab.report.render.markdown import render_markdown
 from scalelab.report.tune.document import natural, result_document
 from scalelab.report.tune.plots import OptimaPlot, SurfacePlot
@@ -94,23 +94,14 @@ def write_tuning(result: TuneResult, out: Path) -> Path:
     """
     make_dir(out)
     data = {"tune_surface": _surface(result), "tune_optima": _optima(result)}
-    jobs = []
-    for name, numbers in data.items():
-        paths = [out / f"{name}.png", out / f"{name}.svg"]
-        if numbers is not None:
-            jobs.append((name, numbers, paths))
-            continue
-        for path in paths:
-            with writing(path):
-                path.unlink(missing_ok=True)
-    RenderWorkers().draw(jobs)
+    drawn = draw_figures(out, data)
     write_json(out / "tune.json", record(result))
     if result.written_rules():
         write_text(out / RECIPE, header_of(result) + result.sweep_file().to_yaml())
     else:
         with writing(out / RECIPE):
             (out / RECIPE).unlink(missing_ok=True)  # of an earlier tuning
-    figures = [Figure(name, CAPTIONS[name]) for name, _, _ in jobs]
+    figures = [Figure(name, CAPTIONS[name]) for name in drawn]
     document = result_document(result, figures=figures)
     origin = Facts([("digest", result.file.digest), *code_version().items()], detail=True)
     document += [Heading("Provenance", detail=True), origin]
