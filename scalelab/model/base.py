@@ -96,6 +96,8 @@ class Blocks:
     normed: int = 0
     """Numbers of queries and keys that are normed head by head. They are kept as they came as well, and in fp32
     where a number has fewer bytes."""
+    fp32: int = 0
+    """Numbers that are kept in fp32 whatever the precision of the others."""
     params_first: int = 0
     """Parameters between the embedding and the first block."""
     params_last: int = 0
@@ -118,7 +120,8 @@ class Blocks:
             tensor: Processes that share what is cut.
         """
         of_norms = self.normed * (number + (FP32_BYTES if number < FP32_BYTES else 0))
-        return number * self.numbers_whole + (number * (self.numbers_cut + scores) + of_norms) / tensor
+        whole = number * self.numbers_whole + FP32_BYTES * self.fp32
+        return whole + (number * (self.numbers_cut + scores) + of_norms) / tensor
 
     def divides(self, tensor: int) -> bool:
         """Whether so many processes can share every matrix."""

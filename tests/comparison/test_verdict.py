@@ -95,6 +95,17 @@ def test_several_challengers_share_the_level(simulated):
     assert {each.name for each in many.pairs} == {"v0", "v1", "v2"}
 
 
+def test_several_challengers_need_more_further_seeds(simulated):
+    baseline, variant = simulated(m=1.02, seed=5, design=DESIGNS[2])
+    others = [replace(variant, name=f"v{k}") for k in range(3)]
+
+    alone, many = (judged([baseline, *arms]).pairs[0] for arms in ([variant], others))
+    seeds = [{each.kind: each.count for each in found.further}["seeds"] for found in (alone, many)]
+
+    assert alone.verdict == many.verdict == "tie"
+    assert seeds[1] > seeds[0] > 0
+
+
 def test_an_early_look_asks_for_more(simulated):
     arms = simulated(m=1.06, seed=5, design=DESIGNS[2])
     p = judged(arms).pairs[0].p_promote

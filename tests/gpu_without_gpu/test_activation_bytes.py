@@ -11,6 +11,8 @@ from torch.autograd.graph import saved_tensors_hooks
 from scalelab.hardware.layout import Layout
 from scalelab.model import kernels
 from scalelab.model.loss_memory import logits_bytes
+from scalelab.model.moe import network as moe_network
+from scalelab.model.moe.config import Moe
 from scalelab.model.transformer import network
 from scalelab.model.transformer.config import Transformer
 from scalelab.plan.cost.memory import memory
@@ -39,15 +41,18 @@ def gpu_branch(monkeypatch):
         monkeypatch.setattr(module, "use_cpu_kernels", lambda x: False)
 
 
-def kept_bytes(net):
-    """Bytes that autograd keeps of a forward pass, without weights, and those of the logits."""
+def kept_bytes(net, integers=False):
+    """Bytes that autograd keeps of a forward pass, without weights, and those of the logits.
+
+    Whole numbers are those of the routing of a mixture, and of rows of the embedding and targets elsewhere.
+    """
     tokens = torch.randint(VOCAB_SIZE, (ROWS, SEQ_LEN + 1))
     weights = {p.untyped_storage().data_ptr() for p in net.parameters()}
     kept = {}
 
     def pack(tensor):
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights and tensor.is_floating_point():
+        if storage.data_ptr() not in weights and (integers or tensor.is_floating_point()):
             # The tensor stays, so that no other one gets its memory.
             kept[storage.data_ptr()] = (storage.nbytes(), tensor)
         return tensor
@@ -100,6 +105,27 @@ def test_activations_are_kept_as_estimated(precision, changes):
     number = 2 if precision == "bf16" else 4
     share = 4 / (number + 8 if number == 2 else 8)
     assert logits == pytest.approx(share * estimate.logits_bytes, rel=CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("n_experts", "top_k", "d_ff", "routing"),
+    [
+        (8, 2, 96, {"scores": "sigmoid", "balance": "bias"}),
+        (64, 8, 32, {"scores": "sigmoid", "balance": "bias"}),
+        (128, 1, 176, {"scores": "softmax", "balance": "loss", "z_weight": 1e-3}),
+    ],
+)
+def test_mixtures_keep_their_routing_in_fp32(monkeypatch, n_experts, top_k, d_ff, routing):
+    monkeypatch.setattr(moe_network, "uses_groups", lambda *of: True)
+    model = Moe(**SHAPE | {"d_ff": d_ff}, n_experts=n_experts, top_k=top_k, **routing)
+    net = model.network()
+    net.reset(0)
+    net.to(torch.bfloat16)
+    estimate = memory(model, seq_len=SEQ_LEN, rows=ROWS, layout=Layout(), cross_entropy="plain")
+
+    kept, _ = kept_bytes(net, integers=True)
+
+    assert kept == pytest.approx(estimate.activations_bytes, rel=CLOSE)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])

@@ -166,12 +166,13 @@ class Moe(Transformer):
         """See Architecture.
 
         Of the feed-forward a token leaves what each expert that it uses leaves, with that expert's input
-        and output, and its scores three times.
+        and output; and of the routing, in fp32, its input, three numbers an expert (logits and scores), and the
+        numbers and places of the chosen experts, 24 bytes each.
         """
         dense, (matrices, _, vectors) = self.as_dense().blocks(), self._mixture
         used = self.top_k + self.n_shared
         of_ff = NUMBERS_OF_FF[self.activation] * self.d_ff
-        experts = used * (of_ff + 2 * self.d_model) - of_ff + 3 * self.n_experts
+        experts = used * (of_ff + 2 * self.d_model) - of_ff
         refused = {"tensor"} | ({"pipeline"} if self.has_losses else set())
         return replace(
             dense,
@@ -179,6 +180,7 @@ class Moe(Transformer):
             params_cut=0,
             numbers_whole=dense.numbers_whole + dense.numbers_cut + experts,
             numbers_cut=0,
+            fp32=self.d_model + 3 * self.n_experts + 6 * self.top_k,
             divided={},
             refused=frozenset(refused),
         )
