@@ -53,9 +53,7 @@ class RecipeCheckRequest:
             )
         if not 2 <= self.seeds <= 100:
             raise ConfigError(
-                f"{self.seeds} seeds are asked for",
-                where="--seeds",
-                fix="give 2 to 100: with one the noise is unknown",
+                f"seeds = {self.seeds}", where="--seeds", fix="give 2 to 100: with one the noise is unknown"
             )
         for name in self.checks:
             RECIPE_CHECKS[name]

@@ -87,7 +87,15 @@ class TuningCell:
 
 
 def _loaded(value: object) -> object:
-    return SweepFile.load(Path(value)) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    if not Path(value).is_file():
+        raise ValueAtKey(
+            f"there is no file {value} in {Path.cwd()}",
+            key=(),
+            fix="give the path of a sweep file relative to the working directory",
+        )
+    return SweepFile.load(Path(value))
 
 
 class TuneFile(Config):

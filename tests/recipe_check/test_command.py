@@ -72,7 +72,7 @@ def test_multipliers_are_printed_by_group(sweep, capsys):
     [
         (["--check", "cordinate"], "did you mean 'coordinate'?"),
         (["--flops", "-1"], "the budget of a check is -1 FLOPs"),
-        (["--seeds", "1"], "1 seeds are asked for"),
+        (["--seeds", "1"], "seeds = 1"),
         (["--set", "recipe.param=completep"], "needs recipe.optimizer.depth_ref"),
     ],
 )

@@ -105,7 +105,7 @@ REFUSED = [
         "schedule.warmup cannot be 0.8: .*together over 1",
     ),
     (("fields={}",), "fields"),
-    (("extends=sweeps/absent.yaml",), "cannot read sweeps/absent.yaml"),
+    (("extends=sweeps/absent.yaml",), "there is no file sweeps/absent.yaml in "),
 ]
 
 
