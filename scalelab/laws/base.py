@@ -174,6 +174,11 @@ class LawFit(ABC):
     """Whether it has a loss for every N and D (loss_at) and an optimum on every budget."""
 
     @property
+    def evidence_warnings(self) -> tuple[str, ...]:
+        """Those warnings that hold of the runs themselves, whichever law makes the forecast."""
+        return self.warnings
+
+    @property
     def evidence_end(self) -> float:
         """The most compute that this fit has seen, FLOPs; beyond it everything is extrapolated."""
         return self.runs.largest_budget

@@ -6,6 +6,11 @@
 
 The bounds are conventions, each with its reason beside it. A forecast is at best as good as
 its hold-out: no in-sample figure can raise a grade.
+
+Where the choice of law is part of the quoted interval, doubts about the other laws are doubts about the
+forecast. Where the calibrated interval stands alone it is not: then only what another law says of the runs
+themselves counts against the forecast, not the shape of its own curve, and not how far it is from the
+primary law (analysis/verdict.md).
 """
 
 from collections.abc import Mapping
@@ -90,7 +95,8 @@ def judge(
         grave.append(f"the target is {multiple(forecast.reach)} the largest compute in evidence")
     elif forecast.reach > FAR:
         doubts.append(f"the target is {multiple(forecast.reach)} the largest compute in evidence")
-    doubts += _of_the_spread(forecast.structural)
+    if not forecast.stands_alone:
+        doubts += _of_the_spread(forecast.structural)
     if not forecast.structural:
         grave.append("the runs speak against every law that was fitted")
     answered = {m.name: m for m in forecast.members if m.kind == "law"}
@@ -100,7 +106,8 @@ def judge(
         if name not in answered:
             doubts.append(f"{name} has no optimum at the target that can be written down")
         elif answered[name].refuted is None or fit.broken:
-            doubts += [f"{name}: {warning}" for warning in fit.warnings]
+            counted = fit.evidence_warnings if forecast.stands_alone else fit.warnings
+            doubts += [f"{name}: {warning}" for warning in counted]
     doubts += [f"{name} refused: {why}" for name, why in refused.items()]
     if noise is None:
         doubts.append("seed noise is unknown: no two runs differ in their seed alone")

@@ -155,9 +155,7 @@ class IsoFlopFit(LawFit):
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the number and the course of the minima leave open."""
-        lost, found = len(self.slices) - len(self.minima), list(self.broken)
-        if lost:
-            found.append(f"{lost} of {len(self.slices)} budgets refused: no interior minimum")
+        found = [*self.broken, *self._refused_budgets()]
         m, floor = len(self.minima), self.trends.floor
         if m == 3:
             found.append("three minima: the form with a floor fits L* exactly, shown for contrast")
@@ -167,12 +165,20 @@ class IsoFlopFit(LawFit):
                 f"gamma = {floor.gamma[0]:.3g}): the pure power law forecasts L*, "
                 "the bent form stands for contrast"
             )
-        by_kind: dict[str, list[str]] = {}
-        for s in self.slices:
-            for warning in s.warnings:
-                by_kind.setdefault(warning, []).append(sci(s.flops))
-        found += [f"{warning} (budgets {', '.join(at)})" for warning, at in by_kind.items()]
-        return tuple(found)
+        return (*found, *_by_kind({s.flops: s.warnings for s in self.slices}))
+
+    @property
+    def evidence_warnings(self) -> tuple[str, ...]:
+        """Refused budgets, and what the slices say of their runs; nothing of the curves through them."""
+        return (
+            *self.broken,
+            *self._refused_budgets(),
+            *_by_kind({s.flops: s.evidence_warnings for s in self.slices}),
+        )
+
+    def _refused_budgets(self) -> list[str]:
+        lost = len(self.slices) - len(self.minima)
+        return [f"{lost} of {len(self.slices)} budgets refused: no interior minimum"] if lost else []
 
     @property
     def evidence_end(self) -> float:
@@ -301,6 +307,15 @@ class IsoFlopFit(LawFit):
             "residual_dof": spare,
             "warnings": list(self.warnings),
         }
+
+
+def _by_kind(warnings: Mapping[float, tuple[str, ...]]) -> list[str]:
+    """Each warning once, with the budgets that have it. `warnings` are by budget, FLOPs."""
+    budgets: dict[str, list[str]] = {}
+    for flops, of_slice in warnings.items():
+        for warning in of_slice:
+            budgets.setdefault(warning, []).append(sci(flops))
+    return [f"{warning} (budgets {', '.join(at)})" for warning, at in budgets.items()]
 
 
 def _trunks(runs: Observations) -> Array:

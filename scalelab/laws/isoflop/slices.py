@@ -159,15 +159,25 @@ class Slice:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Why this minimum may be worth less than it seems."""
+        return (*self.evidence_warnings, *(self._of_the_shape() if self.refused is None else ()))
+
+    @property
+    def evidence_warnings(self) -> tuple[str, ...]:
+        """Those of the runs and where they stand, whatever curve is drawn through them."""
         found = [
             f"run {run} is off the valley of its slice by {miss:+.1%} of the loss and is left out"
             for run, miss in self.misses.items()
         ]
-        if self.refused is None:
-            found += self._caveats()
         off = float(np.max(np.abs(self.runs.C / self.flops - 1)))
         if off > 0.02:
             found.append(f"a run spent {off:.0%} more or less than the budget")
+        if self.refused is not None:
+            return tuple(found)
+        if min(self.sides) < 3:
+            found.append("fewer than three sizes on one side of the minimum")
+        interval = self.curvature_interval
+        if interval is not None and interval[0] <= 0:
+            found.append("the curvature interval contains zero: no valley stands out of the noise")
         return tuple(found)
 
     def to_json(self) -> dict[str, Any]:
@@ -190,20 +200,15 @@ class Slice:
             "warnings": list(self.warnings),
         }
 
-    def _caveats(self) -> list[str]:
-        """What the minimum itself leaves open."""
+    def _of_the_shape(self) -> list[str]:
+        """What the curve through the runs leaves open of its minimum."""
         found = []
-        if min(self.sides) < 3:
-            found.append("fewer than three sizes on one side of the minimum")
         if self.window.spare < 1:
             found.append("three sizes fit a parabola exactly: its error cannot be seen")
         widest = float(np.exp(np.abs(self.window.w).max()))
         if widest > WIDE.get(self.shape, np.inf) * (1 + 1e-9):
             fault = "biased" if self.shape == "parabola" else "unstable"
             found.append(f"the {self.shape} reaches {widest:.0f}x from the lowest run: {fault}")
-        interval = self.curvature_interval
-        if interval is not None and interval[0] <= 0:
-            found.append("the curvature interval contains zero: no valley stands out of the noise")
         return found + self._moved()
 
     def _moved(self) -> list[str]:
