@@ -10,7 +10,7 @@ from scalelab.errors import FitError
 from scalelab.laws.isoflop.law import IsoFlopLaw
 from scalelab.laws.isoflop.slices import Slice
 from scalelab.laws.isoflop.trend import FloorLaw, PowerLaw
-from scalelab.laws.isoflop.valley import FitWindow
+from scalelab.laws.isoflop.valley import FitWindow, akima
 from scalelab.laws.observations import Observations
 
 
@@ -87,6 +87,15 @@ def test_akima_finds_an_asymmetric_minimum_off_its_knots():
 
     assert pytest.approx(1e8, rel=0.01) == found.N  # the parabola is off by 14%
     assert pytest.approx(valley(0.0, 0.465, 0.155), rel=1e-4) == found.L
+
+
+@pytest.mark.parametrize("points", [3, 4, 5, 9])
+def test_akimas_pieces_are_those_of_scipy(points):
+    rng = np.random.default_rng(points)
+    x = np.sort(rng.random(points))
+    random, steps = rng.standard_normal((points, 7)), np.round(rng.standard_normal((points, 7)))
+    for y in (random, steps, 3 * x[:, None] + 1):  # noise; stretches on which nothing turns; a line
+        assert np.allclose(akima(x, y), Akima1DInterpolator(x, y).c, rtol=1e-9, atol=1e-9)
 
 
 def test_akima_goes_through_the_lowest_point_of_scipys_curve():

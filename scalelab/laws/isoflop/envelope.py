@@ -25,7 +25,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.interpolate import PchipInterpolator
 
 from scalelab.errors import FitError
 from scalelab.laws.base import Law, LawFit, Optimum, Replicates
@@ -51,6 +50,8 @@ class TrainingCurve:
 
     def at(self, ln_C: Array) -> tuple[Array, Array]:
         """Loss and tokens at these ln C; infinite and NaN where it has no rows on both sides."""
+        from scipy.interpolate import PchipInterpolator  # takes .25 s to import, and few fits ask for it
+
         x = np.log(self.C)
         covered = (ln_C >= x[0]) & (ln_C <= x[-1])
         L, D = np.full(ln_C.shape, np.inf), np.full(ln_C.shape, np.nan)

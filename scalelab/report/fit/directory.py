@@ -13,8 +13,6 @@ from scalelab.report.fit.page import write_report
 from scalelab.report.plots.render_workers import RenderWorkers
 from scalelab.study.conventions import ConventionRow
 from scalelab.study.study import Study
-from scalelab.tracking.mirror_warning import warn_if_not_mirrored
-from scalelab.tracking.report_mirror import log_fit
 
 REPORTS = Path("reports")
 """Parent of the directories of reports."""
@@ -57,6 +55,9 @@ def write_fit(
         workers=workers,
     )
     if runs.is_sweep:
+        from scalelab.tracking.mirror_warning import warn_if_not_mirrored  # .2 s that a table need not take
+        from scalelab.tracking.report_mirror import log_fit
+
         write_table(runs.table, out / "runs.csv")
         with warn_if_not_mirrored("the fit"):
             log_fit(root, runs.name, out, study.to_json())

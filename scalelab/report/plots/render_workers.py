@@ -1,19 +1,21 @@
 """Processes that draw, getting ready while the laws are still being fitted.
 
     with RenderWorkers() as workers:
-        ...                       fit; meanwhile they import matplotlib
+        ...                       fit; meanwhile one of them imports matplotlib
         workers.draw(jobs)       every figure on the disk when it returns
 
 Loading matplotlib and drawing eight figures twice costs more than a fit without bootstrap.
-Where there is a second core and fork, other processes share that; elsewhere, and for whatever
-they could not draw, this one draws itself, so that the error is reported as usual.
+Where there is a second core and fork, another process does that, and forks for half of the figures once
+matplotlib is loaded, so that it is loaded once; elsewhere, and for whatever they could not draw, this
+one draws itself, so that the error is reported as usual.
 """
 
 import os
+import pickle
 import signal
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,7 +23,6 @@ from typing import Any, Self
 
 from scalelab.files import writing
 
-PAINTERS = 2
 Job = tuple[str, Any, list[Path]]
 """A figure's title, its numbers, and where it goes."""
 
@@ -57,49 +58,39 @@ def draw_figures(out: Path, data: Mapping[str, Any]) -> list[str]:
 
 
 class RenderWorkers:
-    """A few drawing processes, or none."""
+    """A drawing process, or none."""
 
     def __init__(self) -> None:
-        self._lines: list[Any] = []
+        self._line: Any = None
 
     def __enter__(self) -> Self:
         if sys.platform != "linux" or (os.cpu_count() or 1) < 2:
             return self
         fork = get_context("fork")
-        for _ in range(PAINTERS):
-            ours, theirs = fork.Pipe()
-            worker = fork.Process(target=_work, args=(theirs, [*self._lines, ours]), daemon=True)
-            with warnings.catch_warnings():
-                # Python 3.12 warns of forking beside threads. These are the linear algebra's,
-                # idle at this moment, and the other process only draws.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                worker.start()
-            theirs.close()
-            self._lines.append(ours)
+        self._line, theirs = fork.Pipe()
+        worker = fork.Process(target=_work, args=(theirs, self._line), daemon=True)
+        with warnings.catch_warnings():
+            # Python 3.12 warns of forking beside threads. These are the linear algebra's,
+            # idle at this moment, and the other process only draws.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            worker.start()
+        theirs.close()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for line in self._lines:
-            line.close()
+        if self._line is not None:
+            self._line.close()
 
     def draw(self, jobs: list[Job]) -> None:
-        """Every figure drawn and written; what a painter could not draw is drawn here."""
-        asked = []
-        for k, line in enumerate(self._lines):
-            mine = jobs[k :: len(self._lines)]
+        """Every figure drawn and written; what the workers could not draw is drawn here."""
+        drawn: set[int] = set()
+        if self._line is not None:
             try:
-                line.send(mine)
-            except OSError:
-                continue  # it died; its share stays here
-            asked.append((line, mine))
-        titles = {job[0] for _, mine in asked for job in mine}
-        _render([job for job in jobs if job[0] not in titles])
-        for line, mine in asked:
-            try:
-                done = line.recv()
+                self._line.send(jobs)
+                drawn = self._line.recv()
             except (EOFError, OSError):
-                done = 0
-            _render(mine[done:])
+                pass  # it died; all of them are drawn here
+        _render([job for k, job in enumerate(jobs) if k not in drawn])
 
 
 def _render(jobs: list[Job]) -> None:
@@ -109,20 +100,52 @@ def _render(jobs: list[Job]) -> None:
             render(*job)
 
 
-def _work(line: Any, others: list[Any]) -> None:
-    """Draw what comes along the line, once; answer how many were drawn."""
+def _work(line: Any, other: Any) -> None:
+    """Draw what comes along the line, once; answer which of the jobs were drawn."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the fitting process answers for both
     os.nice(5)  # the fit goes first while it lasts
-    for other in others:
-        other.close()  # or the lines of dead parents would never end
-    done = 0
+    other.close()  # or the line of a dead parent would never end
     try:
         render = import_module("scalelab.report.plots.figure_file").render
-        for job in line.recv():
-            render(*job)
-            done += 1
-        line.send(done)
+        jobs = dict(enumerate(line.recv()))
+        second = dict(list(jobs.items())[1::2])
+        share = _forked(render, second) if second else None
+        drawn = _drawn(render, {k: job for k, job in jobs.items() if k not in second})
+        line.send(drawn | (share() if share else set()))
     except (EOFError, BrokenPipeError):
         return  # no figure was asked for: the fit was refused or stopped
     except BaseException:  # whatever it was, it occurs again where it can be reported
-        line.send(done)
+        line.send(set())
+
+
+def _drawn(render: Callable[..., Any], jobs: Mapping[int, Job]) -> set[int]:
+    """Draw jobs until one fails, and return the numbers of those that are drawn."""
+    done = set()
+    try:
+        for k, job in jobs.items():
+            render(*job)
+            done.add(k)
+    except Exception:
+        return done  # it occurs again where it can be reported
+    return done
+
+
+def _forked(render: Callable[..., Any], jobs: Mapping[int, Job]) -> Callable[[], set[int]]:
+    """Draw jobs in a fork of this process; the function returned waits for it and says which are drawn."""
+    theirs, ours = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            with os.fdopen(ours, "wb") as end:
+                pickle.dump(_drawn(render, jobs), end)
+        finally:
+            os._exit(0)
+    os.close(ours)
+
+    def wait() -> set[int]:
+        with os.fdopen(theirs, "rb") as end:
+            told = end.read()
+        os.waitpid(child, 0)
+        return pickle.loads(told) if told else set()  # a killed one says nothing
+
+    return wait
