@@ -23,7 +23,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
 from scalelab.errors import ConfigError
@@ -44,6 +43,7 @@ from scalelab.model.kernels import (
 )
 from scalelab.model.linear_loss import linear_cross_entropy
 from scalelab.model.network import AttentionKernel, MatmulKernel
+from scalelab.model.products import linear
 from scalelab.model.sharding import NetworkStage
 from scalelab.model.transformer.config import Transformer
 from scalelab.model.transformer.unsharded import UNSHARDED, Changed, Unsharded
