@@ -228,6 +228,7 @@ SUITES = {  # by the noun of a registry
     "architecture": "architectures",
     "law": "laws",
     "source": "sources",
+    "tokenizer": "tokenizers",
     "optimizer": "optimizers",
     "rule": "rules",
     "schedule": "schedules",

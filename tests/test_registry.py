@@ -78,7 +78,7 @@ def test_a_name_that_is_taken_is_refused(adds):
 def test_our_own_targets_conform():
     """Every member of every table is what the table says that it holds."""
     from scalelab.bench import BENCHMARKS
-    from scalelab.data import SOURCES
+    from scalelab.data import SOURCES, TOKENIZERS
     from scalelab.evals import CONVERSATIONS, JUDGES, LAYOUTS, MEASUREMENTS, TASKS
     from scalelab.hardware import CHECKS
     from scalelab.jobs import EXECUTORS
@@ -87,7 +87,7 @@ def test_our_own_targets_conform():
     from scalelab.report.plots.figure_file import FIGURES
     from scalelab.train import SCHEDULES
 
-    tables = (SOURCES, CONVERSATIONS, JUDGES, TASKS, EXECUTORS, ARCHITECTURES, STAGES, FIGURES)
+    tables = (SOURCES, TOKENIZERS, CONVERSATIONS, JUDGES, TASKS, EXECUTORS, ARCHITECTURES, STAGES, FIGURES)
     for table in (*tables, LAYOUTS, MEASUREMENTS, SCHEDULES, LAWS, DESIGNS, CHECKS, BENCHMARKS):
         assert isinstance(table, Registry)
         for name in table:

@@ -11,7 +11,20 @@ SOURCES = Registry(
         "synthetic": "scalelab.data.sources.synthetic:Synthetic",
         "skills": "scalelab.data.sources.skills:Skills",
         "mix": "scalelab.data.sources.mix:Mix",
+        "tokens": "scalelab.data.sources.tokens:TokenShards",
     },
     group="scalelab.sources",
     base="scalelab.data.base:DocumentSource",
+)
+
+TOKENIZERS = Registry(
+    "tokenizer",
+    {
+        "bpe": "scalelab.data.base:TokenizerConfig",
+        "bytes": "scalelab.data.base:TokenizerConfig",
+        "file": "scalelab.data.tokenizers.file:TokenizerFile",
+        "huggingface": "scalelab.data.tokenizers.huggingface:HuggingFaceDirectory",
+    },
+    group="scalelab.tokenizers",
+    base="scalelab.data.base:TokenizerSettings",
 )

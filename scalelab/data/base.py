@@ -13,13 +13,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from scalelab.config import Config, Count, Positive, plugin
-from scalelab.data import SOURCES
+from scalelab.data import SOURCES, TOKENIZERS
 from scalelab.data.hashing import utf8_name
 
 SplitName = Literal["train", "validation"]
@@ -103,13 +103,40 @@ class TokenSource(DocumentSource):
     def vocab_size(self) -> int:
         """Tokens of its vocabulary."""
 
+    @property
+    def tokenizer_name(self) -> str:
+        """Name of what its tokens mean; equal names, equal meaning."""
+        return f"{self.kind}-{self.vocab_size}-{self.digest[:8]}"
+
     @abstractmethod
     def encoded(self, validation: float) -> Iterator[EncodedDocument]:
         """Every document, about the share `validation` of them on the validation side."""
 
 
-class TokenizerConfig(Config):
-    """How text becomes tokens."""
+class TokenizerSettings(Config):
+    """How text becomes tokens. Members add `kind: Literal[...]` and their settings.
+
+    One that is not trained on the corpus is an ExternalTokenizer (tokenizers/base.py).
+    """
+
+    sample_bytes: ClassVar[int] = 1_000_000
+    """Text of training documents that the tokenizer is trained or checked on, bytes; trained kinds set their own."""
+
+    @abstractmethod
+    def planned_vocab_size(self) -> int:
+        """Return the size of the vocabulary before any text is read.
+
+        Raises:
+            DataError: The tokenizer cannot be read.
+        """
+
+    def fingerprint(self, hash_file: HashFile) -> str:
+        """Return hex digits that change with its files; empty where its settings and the text say all."""
+        return ""
+
+
+class TokenizerConfig(TokenizerSettings):
+    """A tokenizer trained on the corpus, or plain bytes."""
 
     kind: Literal["bpe", "bytes"] = "bpe"
     """bpe: byte-level byte-pair encoding, trained on this corpus. bytes: as they are, untrained."""
@@ -127,12 +154,16 @@ class TokenizerConfig(Config):
             raise ValueError(f"bytes has 257 tokens, not {self.vocab_size}: remove vocab_size")
         return self
 
+    def planned_vocab_size(self) -> int:
+        """Return the number of tokens that are asked for; text may hold fewer."""
+        return self.vocab_size if self.kind == "bpe" else MIN_BPE_VOCAB
+
 
 class DataConfig(Config):
     """A corpus: where its documents come from and how they are cut into tokens."""
 
     source: plugin(SOURCES)
-    tokenizer: TokenizerConfig = TokenizerConfig()
+    tokenizer: plugin(TOKENIZERS, default="bpe") = TokenizerConfig()
     validation: Annotated[float, Field(strict=True, gt=0, le=0.5)] = 0.08
     """Share of the text held out, whole documents, near-copies kept on one side."""
     epochs: Positive = 1.0

@@ -4,6 +4,9 @@ Both start from the 256 bytes, so that every text can be written and comes back 
 and both add one token that ends a document. A text that happens to spell out the name of
 that token is still only text. Saved as tokenizer.json, which transformers loads as it is.
 
+A tokenizer from elsewhere (tokenizers/) may have other models, and another token at the end of a document. Its
+post-processor, which this file never applies to a text, says which: it appends that token.
+
 Source: Sennrich et al. 2016, arXiv:1508.07909; byte level after Radford et al. 2019 (GPT-2);
 the way text is cut before merging is that of GPT-4, as published in tiktoken.
 """
@@ -14,9 +17,10 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from scalelab.data.base import TokenizerConfig
 from scalelab.data.hashing import U64, mix
@@ -30,24 +34,51 @@ _CUT = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 _DRAW = U64(0x7E57D0C5)  # sets this draw apart from every other use of the content hash
+LARGEST = 200_000_000
+"""Bytes of a tokenizer.json. The largest published one, of 262,144 tokens, has about 33 million."""
 _LONG = 1_000_000  # characters; the library needs some 100 bytes of memory for each token
 
 
 class TextTokenizer:
     """A trained tokenizer. `encode` leaves the end-of-document token to the caller."""
 
-    def __init__(self, inner: Tokenizer):
+    def __init__(self, inner: Tokenizer, vocab_size: int | None = None):
         self._inner = inner
         self._inner.encode_special_tokens = True  # text that spells END is text
-        model = json.loads(inner.to_str())["model"]
-        self._is_bytes = not model["merges"]
-        learned = json.dumps([sorted(model["vocab"].items()), model["merges"]])
-        mark = hashlib.sha256(learned.encode()).hexdigest()[:8]
-        self.vocab_size: int = inner.get_vocab_size()
-        self.end: int = inner.token_to_id(END)
+        whole = json.loads(inner.to_str())
+        model, end = whole["model"], _appended(whole)
+        self.n_ids: int = max(inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        """One more than its largest token: numbers may be left out."""
+        self.vocab_size: int = max(self.n_ids, vocab_size or 0)
+        self.end: int = inner.token_to_id(END if end is None else end)
         """The token that ends a document."""
-        self.name = f"{'bytes' if self._is_bytes else 'bpe'}-{self.vocab_size}-{mark}"
+        self._is_bytes = end is None and not model["merges"]
+        if end is None:
+            learned = json.dumps([sorted(model["vocab"].items()), model["merges"]])
+            kind = "bytes" if self._is_bytes else "bpe"
+        else:
+            learned, kind = json.dumps(whole, sort_keys=True), str(model["type"]).lower()
+        mark = hashlib.sha256(learned.encode()).hexdigest()[:8]
+        self.name = f"{kind}-{self.n_ids}-{mark}"
         """Kind, vocabulary size and a hash of what was learned: "bpe-1024-1a2b3c4d"."""
+
+    @classmethod
+    def ending(cls, inner: Tokenizer, end: str, vocab_size: int | None = None) -> "TextTokenizer":
+        """Return a tokenizer from elsewhere.
+
+        Args:
+            inner: The tokenizer; `end` is one of its special tokens.
+            end: Name of the token that ends a document.
+            vocab_size: Tokens of the model's vocabulary where they are more.
+        """
+        whole = json.loads(inner.to_str())
+        if end == END and _is_ours(whole):
+            return cls(inner, vocab_size)  # trained here: it keeps its name
+        place = inner.token_to_id(end)
+        inner.post_processor = processors.TemplateProcessing(
+            single=["$A", end], special_tokens=[(end, place)]
+        )
+        return cls(inner, vocab_size)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Each text as int64 tokens. A very long text is cut at line ends first."""
@@ -84,7 +115,7 @@ class TextTokenizer:
     def load(cls, path: Path) -> "TextTokenizer":
         """The inverse of save. Raises DataError where there is none or it is damaged."""
         try:
-            return cls(Tokenizer.from_str(read_regular(path).decode("utf-8")))
+            return cls(Tokenizer.from_str(read_regular(path, LARGEST).decode("utf-8")))
         except Exception as error:  # the library raises bare Exceptions
             raise DataError(
                 f"cannot read the tokenizer: {error}",
@@ -133,12 +164,7 @@ def train(config: TokenizerConfig, texts: Iterator[str]) -> TextTokenizer:
     if config.kind == "bytes":
         return _bytes()
     inner = Tokenizer(models.BPE())
-    inner.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_CUT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    inner.pre_tokenizer = _cutting()
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=config.vocab_size,
@@ -148,6 +174,31 @@ def train(config: TokenizerConfig, texts: Iterator[str]) -> TextTokenizer:
     )
     inner.train_from_iterator(progress(list(texts), "training the tokenizer"), trainer)
     return TextTokenizer(inner)
+
+
+def _cutting() -> pre_tokenizers.PreTokenizer:
+    """How text is cut before merging."""
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_CUT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+
+
+def _is_ours(whole: dict[str, Any]) -> bool:
+    """Return whether a tokenizer, as JSON types, is one that `train` could have made."""
+    ours = Tokenizer(models.BPE())
+    ours.pre_tokenizer, ours.decoder = _cutting(), decoders.ByteLevel()
+    cut = json.loads(ours.to_str())
+    same = ("normalizer", "post_processor", "decoder", "pre_tokenizer")
+    settings = cut["model"].keys() - {"vocab", "merges"}
+    return (
+        all(whole[key] == cut[key] for key in same)
+        and whole["model"]["type"] == "BPE"
+        and bool(whole["model"]["merges"])
+        and all(whole["model"].get(key) == cut["model"][key] for key in settings)
+    )
 
 
 def _bytes() -> TextTokenizer:
@@ -162,6 +213,12 @@ def _bytes() -> TextTokenizer:
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens([AddedToken(END, special=True)])
     return TextTokenizer(inner)
+
+
+def _appended(whole: dict[str, Any]) -> str | None:
+    """Return the name of the token that a tokenizer's post-processor appends to a text; None where it does not."""
+    last = ((whole.get("post_processor") or {}).get("single") or [None])[-1]
+    return last["SpecialToken"]["id"] if isinstance(last, dict) and "SpecialToken" in last else None
 
 
 def _pieces(text: str) -> list[str]:

@@ -7,13 +7,13 @@ from scalelab.data.base import DataConfig
 
 UNPREPARED = "unprepared"
 """Digest of a corpus that is not prepared, in a plan."""
-BYTES = 257
-"""Vocabulary of plain bytes: 256 and the end of a document."""
 
 
 def vocab_size_of(data: DataConfig) -> int:
-    """Return the vocabulary size that a corpus will have once prepared."""
+    """Return the vocabulary size that a corpus will have once prepared.
+
+    Raises:
+        DataError: The tokenizer is a file that cannot be read.
+    """
     fixed = getattr(data.source, "vocab_size", None)
-    if fixed is not None:
-        return fixed
-    return BYTES if data.tokenizer.kind == "bytes" else data.tokenizer.vocab_size
+    return data.tokenizer.planned_vocab_size() if fixed is None else fixed

@@ -3,6 +3,7 @@
 import json
 import sysconfig
 
+import numpy as np
 import pytest
 
 from scalelab.data import SOURCES
@@ -52,7 +53,15 @@ def make_mix(directory, texts, monkeypatch):
     return {"kind": "mix", "parts": parts}
 
 
+def make_tokens(directory, texts, monkeypatch):
+    directory.mkdir(exist_ok=True)
+    rows = [np.append(np.frombuffer(text.encode(), np.uint8), 256) for text in texts]
+    np.save(directory / "rows.npy", np.concatenate(rows).astype(np.uint16))
+    return {"kind": "tokens", "paths": [str(directory / "*.npy")], "vocab": 257, "end": 256}
+
+
 MAKE = {
+    "tokens": make_tokens,
     "skills": make_skills,
     "mix": make_mix,
     "pycode": make_pycode,
@@ -68,7 +77,7 @@ def make(request, tmp_path, prose, monkeypatch):
 
     def config(n=40):
         source = MAKE[request.param](tmp_path / "here", prose(n), monkeypatch)
-        tokenizer = {} if request.param == "synthetic" else {"vocab_size": 300}
+        tokenizer = {} if request.param in ("synthetic", "tokens") else {"vocab_size": 300}
         return DataConfig(source=source, tokenizer=tokenizer, validation=0.2)
 
     return config

@@ -4,7 +4,8 @@
     2) encode every document
 
 The tokenizer learns from training documents alone: held-out text has no say in how text is
-cut. A source that changes between the passes is refused.
+cut. One from a file learns nothing; it is checked on a sample of them. A source that changes
+between the passes is refused.
 """
 
 from collections.abc import Iterator
@@ -14,7 +15,14 @@ from itertools import chain
 
 import numpy as np
 
-from scalelab.data.base import DataConfig, EncodedDocument, SkippedDocuments, TextDocument, TextSource
+from scalelab.data.base import (
+    DataConfig,
+    EncodedDocument,
+    SkippedDocuments,
+    TextDocument,
+    TextSource,
+    TokenizerConfig,
+)
 from scalelab.data.corpus.sketches import Sketcher
 from scalelab.data.corpus.split import Split, choose
 from scalelab.data.hashing import content_hash, utf8_name
@@ -43,7 +51,11 @@ def read(config: DataConfig) -> FirstPassResult:
         DataError: The source cannot be read, holds no text, or is too little to divide.
     """
     source: TextSource = config.source
-    wanted, skips = config.tokenizer.train_bytes, SkippedDocuments()
+    settings, skips = config.tokenizer, SkippedDocuments()
+    is_trained = isinstance(settings, TokenizerConfig)
+    if not is_trained:
+        settings.load()  # a damaged one is refused before the text is read
+    wanted = settings.train_bytes if is_trained else settings.sample_bytes
     # A quarter more than the held-out share takes away, since that share is not exact in a draw.
     sketcher, sample = Sketcher(), DocumentSample(int(1.25 * wanted / (1 - config.validation)))
     n = 0
@@ -60,7 +72,8 @@ def read(config: DataConfig) -> FirstPassResult:
             fix="name files that hold text",
         )
     split = choose(sketches, config.validation)
-    tokenizer = train(config.tokenizer, sample.texts(split.is_validation, wanted))
+    texts = sample.texts(split.is_validation, wanted)
+    tokenizer = train(settings, texts) if is_trained else settings.load(texts)
     return FirstPassResult(tokenizer, split, skips, int(sketches.n_bytes[split.largest].sum()))
 
 

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from scalelab.config import later_fields
 from scalelab.data.base import DataConfig, SplitName, TokenSource
 from scalelab.data.corpus import verification
 from scalelab.data.corpus.encode import encoded, names_of, read
@@ -260,15 +261,14 @@ def _fill(config: DataConfig, directory: Path) -> CorpusManifest:
     if isinstance(config.source, TokenSource):
         vocab_size = config.source.vocab_size
         about: dict[str, Any] = {}
-        # Its text has no tokenizer; what its tokens mean is named by its settings.
-        tokenizer = f"{config.source.kind}-{vocab_size}-{config.source.digest[:8]}"
-        documents = progress(config.source.encoded(config.validation), "writing the language")
+        tokenizer = config.source.tokenizer_name
+        documents = progress(config.source.encoded(config.validation), "writing tokens")
         asked = vocab_size
     else:
         reading = read(config)
         reading.tokenizer.save(directory / "tokenizer.json")
         tokenizer, vocab_size = reading.tokenizer.name, reading.tokenizer.vocab_size
-        asked = config.tokenizer.vocab_size if config.tokenizer.kind == "bpe" else vocab_size
+        asked = config.tokenizer.planned_vocab_size()
         documents = encoded(config, reading)
         largest = reading.split.largest
         about = {
@@ -322,8 +322,10 @@ def _fill(config: DataConfig, directory: Path) -> CorpusManifest:
 
 def _key(config: DataConfig, hashes: FileHashes) -> str:
     """Names what goes in: the settings that matter, the state of the source, our format."""
-    settings = config.model_dump_json(exclude={"epochs"})
+    settings = config.model_dump_json(exclude=later_fields(config, 1) | {"epochs": True})
     parts = [settings, config.source.fingerprint(hashes), str(TOKENS_FORMAT)]
+    if files := config.tokenizer.fingerprint(hashes):
+        parts.append(files)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

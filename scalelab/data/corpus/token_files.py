@@ -20,6 +20,7 @@ from scalelab.errors import DataError
 from scalelab.files import writing
 
 SHARD_TOKENS = 100_000_000
+_WRITTEN = 2**24  # tokens written at once: a document may be a mapped file larger than memory
 
 
 def dtype_for(vocab_size: int) -> str:
@@ -139,7 +140,8 @@ class TokenWriter:
                     self._close(self.shards[-1])
                 self.shards.append(f"{self._split}-{len(self.shards):05d}.bin")
                 self._room = self._shard_tokens
-            part, tokens = tokens[: self._room], tokens[self._room :]
+            most = min(self._room, _WRITTEN)
+            part, tokens = tokens[:most], tokens[most:]
             self._append(self.shards[-1], part.astype(self._dtype))
             self._room -= len(part)
 

@@ -1,0 +1,1 @@
+"""Tokenizers that come from outside of the corpus."""
