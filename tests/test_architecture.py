@@ -227,6 +227,7 @@ def test_a_fit_says_itself_what_it_can_do():
 SUITES = {  # by the noun of a registry
     "architecture": "architectures",
     "law": "laws",
+    "mixture law": "mixture_laws",
     "source": "sources",
     "tokenizer": "tokenizers",
     "optimizer": "optimizers",

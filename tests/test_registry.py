@@ -9,6 +9,7 @@ from scalelab import registry
 from scalelab.errors import ConfigError
 from scalelab.laws import LAWS
 from scalelab.laws.base import Law
+from scalelab.laws.mixture import MIXTURE_LAWS
 from scalelab.registry import Registry
 from scalelab.sweep import DESIGNS
 
@@ -88,7 +89,7 @@ def test_our_own_targets_conform():
     from scalelab.train import SCHEDULES
 
     tables = (SOURCES, TOKENIZERS, CONVERSATIONS, JUDGES, TASKS, EXECUTORS, ARCHITECTURES, STAGES, FIGURES)
-    for table in (*tables, LAYOUTS, MEASUREMENTS, SCHEDULES, LAWS, DESIGNS, CHECKS, BENCHMARKS):
+    for table in (*tables, LAYOUTS, MEASUREMENTS, SCHEDULES, LAWS, MIXTURE_LAWS, DESIGNS, CHECKS, BENCHMARKS):
         assert isinstance(table, Registry)
         for name in table:
             member = table[name]
