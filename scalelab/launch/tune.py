@@ -33,7 +33,8 @@ from scalelab.laws.tuned_settings import SettingRule, SettingsOptimum, optimum_o
 from scalelab.leases import hold, holder
 from scalelab.sweep.base import Proposal
 from scalelab.sweep.file import SweepFile
-from scalelab.sweep.trials import TrialSession, journal_storage
+from scalelab.sweep.trial_journal import TrialJournal
+from scalelab.sweep.trials import TrialSession
 from scalelab.sweep.tune_file import BATCH, TuneFile, TuningCell
 from scalelab.tracking.sync import Syncer
 from scalelab.train.spec import RunResult
@@ -226,7 +227,7 @@ def run_tune(file: TuneFile, root: Path, on_plan: Callable[[TunePlan], None] = _
         ConfigError: As plan_tune.
         DataError: The corpus is too small for a run.
         LaunchError: A sweep of this name is being run, an executor cannot start, or no device can do a run.
-        RunError: The journal of trials is damaged.
+        RunError: The journal of trials is damaged, or is not of this tuning.
     """
     corpus = shards.prepare(file.recipe.data)
     with file.located():
@@ -241,7 +242,8 @@ def run_tune(file: TuneFile, root: Path, on_plan: Callable[[TunePlan], None] = _
             fix="wait for it, or give this tuning another name (--set name=...)",
         )
     make_dir(directory)
-    session = TrialSession(file, cells, journal_storage(directory), corpus.digest, directory)
+    journal = TrialJournal(directory)
+    session = TrialSession(file, cells, journal.storage, corpus.digest, journal)
     stages = _TuningStages(session, corpus.digest)
 
     def placed(proposals: tuple[Proposal, ...]) -> list[PlannedJob]:

@@ -7,7 +7,8 @@ Optuna suggests values and nothing more: a trial is an ordinary run, named by th
 read from the run's own result. The studies of all cells lie in one journal file that several processes may share.
 A process asks for trials under a lease, takes over those that others left unfinished, and waits for those that others
 train: the leases of the run directories decide who trains what. If the journal is lost, it is made anew, and the runs
-are found by their names.
+are found by their names. A trial of the journal counts if its values, seed and number in the spread are those that
+the tuning file gives, and its loss is that of its run.
 
     finished   value: its loss          diverged   pruned, so that TPE avoids such values
     lost       failed; the next command tries the same values again
@@ -17,36 +18,30 @@ Intermediate losses never end a trial: at another rate, another curve is normal.
 Source: TPE, Bergstra et al. 2011 (Algorithms for Hyper-Parameter Optimization), as in Optuna; the sequence, Roberts
 2018 (The Unreasonable Effectiveness of Quasirandom Sequences): x_i = frac(1/2 + i a), a_j = phi_k^-j.
 
-Not here: the file (tune_file.py), the jobs (launch/tune.py), the best values (laws/tuned_settings.py).
+Not here: the file (tune_file.py), the journal's lines (trial_journal.py), the jobs (launch/tune.py), the best values
+(laws/tuned_settings.py).
 """
 
-import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import optuna
 from optuna.distributions import FloatDistribution
 from optuna.samplers import TPESampler
 from optuna.storages import BaseStorage
-from optuna.storages.journal import JournalFileBackend, JournalStorage
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from scalelab.errors import RunError
-from scalelab.files import refuse_link, writing
-from scalelab.leases import hold
 from scalelab.sweep.base import Proposal
+from scalelab.sweep.file import MOST_RUNS
+from scalelab.sweep.trial_journal import FIX, TrialJournal
 from scalelab.sweep.tune_file import TuneFile, TuningCell
 from scalelab.train.spec import RunResult
 
-JOURNAL = "trials.journal"
-"""File of the studies in the directory of a tuning."""
-ASKING = "asking"
-"""Lease in the directory of a tuning: to ask for trials, and to write in the journal."""
 POINT, SEED, AGAIN = "point", "seed", "again"
 """Attributes of a trial: its number in the spread, its seed, and the number of the lost trial that it repeats."""
 
@@ -73,9 +68,12 @@ class TrialSession:
     Args:
         file: The tuning file.
         cells: Its cells.
-        storage: Holds the studies.
+        storage: Holds the studies: that of the journal, where there is one.
         data_digest: Digest of the corpus.
-        directory: Directory of the tuning, whose lease is held while trials are asked for; None: nobody else asks.
+        journal: Journal whose lease is held while trials are asked for; None: nobody else asks.
+
+    Raises:
+        RunError: The journal holds a trial that is not of this tuning.
     """
 
     def __init__(
@@ -84,14 +82,16 @@ class TrialSession:
         cells: tuple[TuningCell, ...],
         storage: BaseStorage,
         data_digest: str,
-        directory: Path | None = None,
+        journal: TrialJournal | None = None,
     ):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.file, self.cells, self._directory = file, cells, directory
+        self.file, self.cells, self._journal = file, cells, journal
         self._digest = data_digest
         self._ranges = {
             field: FloatDistribution(r.low, r.high, log=r.log) for field, r in file.fields.items()
         }
+        self._checked: set[tuple[int, int, TrialState]] = set()
+        self._studies: list[Study] = []
         with self._alone():
             self._studies = [
                 optuna.create_study(
@@ -99,6 +99,7 @@ class TrialSession:
                 )
                 for cell in cells
             ]
+            self._check_trials()
         self.trials: dict[str, TuningTrial] = {}
         """Every trial that was asked for, by the id of its run."""
         self._equal: dict[str, list[tuple[int, int]]] = {}
@@ -124,16 +125,68 @@ class TrialSession:
         self._results[run] = result
         with self._alone():
             for cell, number in self._equal[run]:
-                _record(self._studies[cell], number, result)
+                self._record(cell, number, result)
             self._refill(self._equal[run][0][0])
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        if self._directory is None:
+        if self._journal is None:
             yield
             return
-        with _lease(self._directory):
+        with self._journal.alone():
+            self._check_trials()
             yield
+
+    def _check_trials(self) -> None:
+        """Refuse a trial that is new, or in a new state, and that this tuning cannot have written."""
+        for k, study in enumerate(self._studies):
+            trials = study.get_trials(deepcopy=False)
+            for t in trials:
+                if (k, t.number, t.state) not in self._checked:
+                    if (problem := self._problem(k, t, trials)) is not None:
+                        raise self._damage(k, t.number, problem)
+                    self._checked.add((k, t.number, t.state))
+
+    def _problem(self, k: int, t: FrozenTrial, trials: list[FrozenTrial]) -> str | None:
+        """Return why a trial of the journal is not of this tuning, in words."""
+        for field, ends in t.distributions.items():
+            if ends != self._ranges.get(field):
+                return f"its {field} is from {ends}, and the tuning file has {self._ranges.get(field)}"
+        values: Mapping[str, float] = t.params or t.system_attrs.get("fixed_params", {})
+        if t.state == TrialState.WAITING and values.keys() != self._ranges.keys():
+            return f"it waits with values of {_listed(values)}, and the fields are {_listed(self._ranges)}"
+        for field, value in values.items():
+            ends = self.file.fields.get(field)
+            if ends is None or not ends.low <= value <= ends.high:
+                return f"its {field} is {value:g}, which is not in the tuning file's range"
+        if t.state == TrialState.COMPLETE and not self._has_values(t):
+            return f"it is complete with values of {_listed(t.params)} only"
+        return self._attribute_problem(k, t, values, trials)
+
+    def _attribute_problem(
+        self, k: int, t: FrozenTrial, values: Mapping[str, float], trials: list[FrozenTrial]
+    ) -> str | None:
+        seeds = range(self.file.seed, self.file.seed + self.file.seeds)
+        if (seed := t.user_attrs.get(SEED, seeds[0])) not in seeds:
+            return f"its seed is {seed!r}, and the tuning's are {seeds[0]} to {seeds[-1]}"
+        if (again := t.user_attrs.get(AGAIN)) is not None:
+            earlier = trials[again] if isinstance(again, int) and 0 <= again < t.number else None
+            if earlier is None or earlier.state != TrialState.FAIL or dict(earlier.params) != dict(values):
+                return f"it repeats trial {again!r}, which is no lost trial of the same values"
+        if (point := t.user_attrs.get(POINT)) is None or not values:
+            return None
+        if not isinstance(point, int) or not 0 <= point < MOST_RUNS:
+            return f"its number in the spread is {point!r}"
+        for field, value in self._first_values(k, point).items():
+            if field in values and not math.isclose(values[field], value, rel_tol=1e-9):
+                return f"its {field} is {values[field]:g}, and place {point} of the spread is {value:g}"
+        return None
+
+    def _damage(self, k: int, number: int, problem: str) -> RunError:
+        said, where = f"trial {number}: {problem}", f": trial {number} of {self.cells[k].words()}"
+        if self._journal is not None:
+            return self._journal.damage(said, where)
+        return RunError(said, where=where.removeprefix(": "), fix=FIX)
 
     def _has_values(self, trial: FrozenTrial) -> bool:
         return self._ranges.keys() <= trial.params.keys()
@@ -161,15 +214,16 @@ class TrialSession:
     def _spread(self, k: int) -> None:
         """Put the first values of a cell in its queue, those of them that are not there."""
         there = {t.user_attrs.get(POINT) for t in self._trials(k)}
-        own = self.file.own_values(self.cells[k])
-        for i, place in enumerate(quasi_random(self.file.n_spread, len(own))):
+        for i in range(self.file.n_spread):
             if i not in there:
-                values = {
-                    field: self._value(field, own[field], place[j] if i else None)
-                    for j, field in enumerate(own)
-                }
                 attributes = {POINT: i, SEED: self.file.seed + i % self.file.seeds}
-                self._studies[k].enqueue_trial(values, user_attrs=attributes)
+                self._studies[k].enqueue_trial(self._first_values(k, i), user_attrs=attributes)
+
+    def _first_values(self, k: int, i: int) -> dict[str, float]:
+        """Return point i of the spread of a cell, by field."""
+        own = self.file.own_values(self.cells[k])
+        place = quasi_random(i + 1, len(own))[i]
+        return {field: self._value(field, own[field], place[j] if i else None) for j, field in enumerate(own)}
 
     def _value(self, field: str, own: float | None, place: float | None) -> float:
         """Return the value at a place from 0 to 1 of a field's first values; None: the recipe's own."""
@@ -209,7 +263,7 @@ class TrialSession:
         if proposal.spec.id in self._results:
             self._seen.add((k, number))
             self._equal[proposal.spec.id].append((k, number))
-            _record(self._studies[k], number, self._results[proposal.spec.id])
+            self._record(k, number, self._results[proposal.spec.id])
 
     def _new(self, k: int) -> Iterator[TuningTrial]:
         """Yield trials of a cell that were not requested before; one of those whose runs are equal."""
@@ -221,10 +275,35 @@ class TrialSession:
             run = proposal.spec.id
             self._equal.setdefault(run, []).append((k, t.number))
             if run in self._results:
-                _record(self._studies[k], t.number, self._results[run])
+                self._record(k, t.number, self._results[run])
             if run not in self.trials:
                 self.trials[run] = TuningTrial(k, t.number, self._values(t), proposal)
                 yield self.trials[run]
+
+    def _record(self, k: int, number: int, result: RunResult | None) -> None:
+        """Record the end of a trial where no process has done so before, else compare what was recorded.
+
+        Raises:
+            RunError: The journal has another end of the trial than its run.
+        """
+        study = self._studies[k]
+        state, loss = TrialState.PRUNED, None
+        if result is None:
+            state = TrialState.FAIL
+        elif result.status == "finished" and result.loss is not None:
+            state, loss = TrialState.COMPLETE, result.loss
+        t = study.get_trials(deepcopy=False)[number]
+        if not t.state.is_finished():
+            study.tell(number, loss, state=None if loss is not None else state)
+        elif TrialState.FAIL not in (state, t.state) and (t.state, t.value) != (state, loss):
+            said = {TrialState.COMPLETE: f"loss {t.value}"}.get(t.state, "that it diverged")
+            run = "that it diverged" if loss is None else f"loss {loss}"
+            raise self._damage(
+                k, number, f"the journal has {said}, and the run {self._run_of(k, t)} has {run}"
+            )
+
+    def _run_of(self, k: int, trial: FrozenTrial) -> str:
+        return self._proposal(k, trial).spec.id
 
     def _proposal(self, k: int, trial: FrozenTrial) -> Proposal:
         return self.file.proposal(self.cells[k], self._values(trial), self._seed(trial), self._digest)
@@ -236,14 +315,8 @@ class TrialSession:
         return int(trial.user_attrs.get(SEED, self.file.seed + trial.number % self.file.seeds))
 
 
-def _record(study: Study, number: int, result: RunResult | None) -> None:
-    """Record the end of a trial in its study, where no process has done so before."""
-    if result is None:
-        study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
-    elif result.status == "finished" and result.loss is not None:
-        study.tell(number, result.loss, skip_if_finished=True)
-    else:
-        study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "nothing"
 
 
 def quasi_random(n: int, k: int) -> np.ndarray:
@@ -252,69 +325,3 @@ def quasi_random(n: int, k: int) -> np.ndarray:
     for _ in range(60):
         phi = (1 + phi) ** (1 / (k + 1))
     return (0.5 + np.arange(n)[:, None] * phi ** -np.arange(1, k + 1)) % 1
-
-
-class _UnderLease:
-    """The lock of a journal that is only written under the lease of a session."""
-
-    def acquire(self) -> bool:
-        """Return True: the lease is held."""
-        return True
-
-    def release(self) -> None:
-        """Nothing: the lease is released later."""
-
-
-@contextmanager
-def _lease(directory: Path) -> Iterator[None]:
-    """Hold the right to ask for trials and to write in the journal; one left by a killed process is free at once."""
-    problem, fix = "another process asks for trials", "run the same command again"
-    with hold(directory / ASKING, problem, fix, wait_s=math.inf):
-        yield
-
-
-def journal_storage(directory: Path) -> JournalStorage:
-    """Return the storage of a tuning's studies, in its directory.
-
-    Raises:
-        RunError: The journal is damaged, or cannot be read or written.
-    """
-    path = directory / JOURNAL
-    refuse_link(path)
-    with writing(path), _lease(directory):
-        _cut_unfinished(path)
-        damaged = _damaged_line(path)
-        try:
-            if damaged is None:
-                return JournalStorage(JournalFileBackend(str(path), lock_obj=_UnderLease()))
-        except (ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError) as error:
-            damaged = f"it cannot be replayed: {type(error).__name__}: {error}"
-    raise RunError(
-        f"the journal of trials is damaged: {damaged}",
-        where=str(path),
-        fix="remove it and run the same command again: runs that are trained are kept",
-    )
-
-
-def _cut_unfinished(path: Path) -> None:
-    """Remove a last line that was cut short by the end of its writer: it was never acknowledged."""
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        with open(path, "r+b") as file:
-            file.truncate(data.rfind(b"\n") + 1)
-
-
-def _damaged_line(path: Path) -> str | None:
-    """Return what is wrong with the first damaged line of a journal; None: every line is a record."""
-    if not path.exists():
-        return None
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        try:
-            record = json.loads(line)
-        except ValueError:
-            return f"line {number} is not JSON"
-        if not isinstance(record, dict) or not isinstance(record.get("op_code"), int):
-            return f"line {number} is no record"
-    return None

@@ -8,8 +8,8 @@ import numpy as np
 import optuna
 import pytest
 
-from scalelab.errors import RunError
-from scalelab.sweep.trials import JOURNAL, TrialSession, journal_storage, quasi_random
+from scalelab.sweep.trial_journal import TrialJournal
+from scalelab.sweep.trials import TrialSession, quasi_random
 from scalelab.sweep.tune_file import TuneFile
 
 ROOT = Path(__file__).parents[2]
@@ -23,8 +23,9 @@ def file(monkeypatch):
 
 
 def session(file, directory=None):
-    storage = optuna.storages.InMemoryStorage() if directory is None else journal_storage(directory)
-    return TrialSession(file, file.cells(1024)[:2], storage, DIGEST, directory)
+    journal = None if directory is None else TrialJournal(directory)
+    storage = optuna.storages.InMemoryStorage() if journal is None else journal.storage
+    return TrialSession(file, file.cells(1024)[:2], storage, DIGEST, journal)
 
 
 def rate(proposal):
@@ -159,21 +160,3 @@ def test_equal_runs_are_trained_once(file):
 
     assert {p.spec.batch_tokens for p in asked} == {512, 1024}
     assert len(asked) == 4  # two cells
-
-
-def test_a_line_that_was_cut_short_is_dropped_and_a_damaged_one_refused(file, tmp_path):
-    run(session(file, tmp_path))
-    path = tmp_path / JOURNAL
-    data = path.read_bytes()
-
-    path.write_bytes(data + b'{"op_code": 4, "wor')
-    session(file, tmp_path)
-    assert path.read_bytes().startswith(data)
-    assert b'{"op_code": 4' not in path.read_bytes()
-
-    unknown = data.replace(b'"op_code":0', b'"op_code":99', 1)
-    for damaged in (data.replace(b'{"op_code"', b"{#", 1), b"[1]\n" + data, unknown):
-        path.write_bytes(damaged)
-        with pytest.raises(RunError, match="the journal of trials is damaged") as refused:
-            session(file, tmp_path)
-        assert "remove it and run the same command again" in refused.value.fix
