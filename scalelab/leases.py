@@ -152,6 +152,18 @@ def holder(directory: Path, name: str = "lease") -> Claim | None:
     return _newest(directory, name)[1]
 
 
+def abandoned(directory: Path, name: str = "lease") -> Claim | None:
+    """The newest claim where its process vanished without releasing it; None where it did not, or may live."""
+    attempt = max(numbers(directory, name), default=0)
+    if attempt == 0 or _newest(directory, name)[1] is not None:
+        return None
+    try:
+        newest = CLAIM.read(numbered(directory, name, attempt))
+    except (FileNotFoundError, ScalelabError):
+        return None
+    return None if newest.released else newest
+
+
 @contextmanager
 def hold(path: Path, problem: str, fix: str, *, wait_s: float = 0.0, ttl_s: float = TTL_S) -> Iterator[Lease]:
     """Hold the lease `path.name` of the directory `path.parent`.

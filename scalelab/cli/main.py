@@ -24,6 +24,7 @@ COMMANDS = {
     "sweep": ("sweep", "train the family of models of a sweep file"),
     "check-recipe": ("check_recipe", "check by short runs that a recipe scales with width and tokens"),
     "tune": ("tune", "search numbers of a recipe at several scales and write the rule they follow"),
+    "worker": ("worker", "run queued runs of a sweep on this machine, beside other workers"),
     "run": ("run", "train one run from its spec.yaml, or resume it"),
     "runs": ("runs", "list sweeps, runs and their states, or all forecasts"),
     "clean": ("clean", "remove run directories that no sweep or post-training names any more"),

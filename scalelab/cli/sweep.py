@@ -14,7 +14,10 @@ EXAMPLES = examples(
     "scalelab sweep sweeps/isoflop.yaml",
     "scalelab sweep sweeps/isoflop.yaml --dry-run --set recipe.seq_len=128",
     "scalelab sweep sweeps/isoflop.yaml --dry-run --no-timing",
+    "scalelab sweep sweeps/isoflop.yaml --prepare",
 )
+PREPARED = ("workers",)
+"""What runs can be prepared for, the default first."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not time a few steps of the models, so the time of the runs stays unknown "
         "(default: time them for 10 seconds at most)",
+    )
+    parser.add_argument(
+        "--prepare",
+        nargs="?",
+        const="workers",
+        choices=PREPARED,
+        metavar="FOR",
+        help="queue the runs instead of training them, and print the command that starts a worker: workers "
+        "(default: train them)",
     )
     add_json(parser, "the plan")
 
@@ -61,6 +73,13 @@ def run(args: argparse.Namespace) -> int:
         show(plan)
         if limit_s is not None:
             show_time(time_plan(plan, limit_s))
+        return 0
+    if args.prepare is not None:
+        from scalelab.launch.sweep_queue import queue_sweep
+
+        queued = queue_sweep(file, runs_directory(), show)
+        echo(f"\n{queued.n_jobs} jobs are queued. Start workers where {queued.queue.home} is shared:")
+        echo(f"  {queued.command}")
         return 0
     result = run_sweep(file, runs_directory(), show, show_time, limit_s)
     echo(render_terminal(result_document(result)))

@@ -11,6 +11,7 @@ Units: seconds, bytes. Not here: the order of jobs (driver.py), what a process d
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from scalelab.config import Config
@@ -139,6 +140,8 @@ class Capabilities:
     """Whether it can call a function on an otherwise idle device, for an estimate."""
     blocking: bool = False
     """Whether submit returns only after the job has ended."""
+    poll_s: float | None = None
+    """Seconds between two polls that it asks for. None: many a second."""
 
 
 class Executor(Protocol):
@@ -190,11 +193,13 @@ class ExecutorConfig(Config):
     """An executor's settings. Members add `kind: Literal[...]` and their own."""
 
     @abstractmethod
-    def start(self, preload: Sequence[str] = ()) -> Executor:
+    def start(self, preload: Sequence[str] = (), home: Path | None = None) -> Executor:
         """Return the executor.
 
         Args:
             preload: Modules that the jobs' processes need, imported once where that is possible.
+            home: Directory of the sweep or post-training whose jobs it will run, in the directory of all runs.
+                Executors of one machine need none.
 
         Raises:
             LaunchError: It cannot be used here.

@@ -16,6 +16,7 @@ Not here: processes and devices (executors), what is shown (view.py).
 """
 
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,8 +31,13 @@ from scalelab.leases import holder
 from scalelab.train.run_directory import LEASE, read_events
 
 POLL_S = 0.05
+"""Seconds between two polls of executors that do not ask for longer ones (Capabilities.poll_s)."""
+STOPPING_POLL_S = 1.0
+"""Longest time between two polls while jobs are asked to stop."""
 RECHECK_S = 1.0
 """Seconds between two checks of a job that another process is running."""
+CHECKS_PER_S = 4.0
+"""Most such checks a second, over all jobs: many drivers may share one file system."""
 GRACE_S = 60.0
 """Seconds without a sign of progress after which a process that was asked to save and stop is killed."""
 MOST_GRACE_S = 1800.0
@@ -78,6 +84,13 @@ class Limits:
     """Longest duration of one try, seconds. None: no limit."""
     stop_on_refusal: bool = True
     """Whether a refused job, which needs a person to fix something, stops the others."""
+    stop_after_s: float | None = None
+    """Seconds after which all jobs are asked to save and stop, as by Ctrl-C. None: never."""
+    take_over: bool = True
+    """Whether to wait for jobs that other processes run, to take over what they leave behind. False: such a job
+    ends at once, as elsewhere."""
+    ask_s: float | None = None
+    """Seconds after which the source is asked again although no job has ended. None: only then."""
 
 
 class DriverView(Protocol):
@@ -136,7 +149,7 @@ def drive(source: JobSource, executor: Executor, view: DriverView, limits: Limit
         driver.run_all()
     if driver.refusal is not None:
         raise driver.refusal.refusal()
-    driver.outcomes.interrupted = driver.n_interrupts > 0
+    driver.outcomes.interrupted = driver.n_interrupts > 0 or driver.is_out_of_time
     return driver.outcomes
 
 
@@ -174,6 +187,8 @@ class _Driver:
         self.refusal: JobOutcome | None = None
         self.n_interrupts = 0
         self._stop_since: float | None = None
+        self._began = self._asked = time.monotonic()
+        self._wake = threading.Event()
         self._waiting: list[Job] = []
         self._running: dict[str, _Running] = {}
         self._elsewhere: dict[str, tuple[Job, float]] = {}  # with the time of the next look
@@ -182,7 +197,12 @@ class _Driver:
 
     @property
     def stopping(self) -> bool:
-        return self.n_interrupts > 0 or self.refusal is not None
+        return self.n_interrupts > 0 or self.refusal is not None or self.is_out_of_time
+
+    @property
+    def is_out_of_time(self) -> bool:
+        limit = self.limits.stop_after_s
+        return limit is not None and time.monotonic() - self._began >= limit
 
     def run_all(self) -> None:
         self._ask()
@@ -203,11 +223,26 @@ class _Driver:
             for running in list(self._running.values()):
                 self._watch(running, time.monotonic())
             self._look_elsewhere()
+            self._ask_again()
             self.view.tick()
+            self._pause()
+
+    def _pause(self) -> None:
+        """Wait for the next poll; a signal ends the wait."""
+        wait_s = self.executor.capabilities.poll_s
+        if wait_s is None or not self._running:
             time.sleep(POLL_S)
+        else:
+            self._wake.wait(min(wait_s, STOPPING_POLL_S) if self.stopping else wait_s)
+            self._wake.clear()
+
+    def _ask_again(self) -> None:
+        every = self.limits.ask_s
+        if every is not None and not self.stopping and time.monotonic() - self._asked >= every:
+            self._ask()
 
     def _ask(self) -> None:
-        unfinished = self._unfinished()
+        unfinished, self._asked = self._unfinished(), time.monotonic()
         jobs = [job for job in self.source.ask() if job.id not in unfinished]
         if not jobs:
             return
@@ -280,6 +315,9 @@ class _Driver:
                 )
 
     def _wait_for_another(self, job: Job) -> None:
+        if not self.limits.take_over:
+            self._end(JobOutcome(job, "elsewhere", "another process is running it"))
+            return
         self._elsewhere[job.id] = (job, time.monotonic() + RECHECK_S)
         self.view.elsewhere(job)
 
@@ -287,7 +325,7 @@ class _Driver:
         now = time.monotonic()
         for name, (job, at) in list(self._elsewhere.items()):
             if at <= now:
-                self._elsewhere[name] = (job, now + RECHECK_S)
+                self._elsewhere[name] = (job, now + max(RECHECK_S, len(self._elsewhere) / CHECKS_PER_S))
                 if job.standing(job) is not None or holder(job.dir.path, LEASE) is None:
                     del self._elsewhere[name]
                     self._waiting.append(job)
@@ -403,16 +441,17 @@ class _Driver:
 
     @contextmanager
     def interrupts(self) -> Iterator[None]:
-        """Count Ctrl-C, SIGTERM and SIGHUP; the loop acts on them, wherever they come in."""
+        """Count Ctrl-C, SIGTERM, SIGHUP and SIGUSR1; the loop acts on them, wherever they come in."""
 
         def heard(number: int, frame: FrameType | None) -> None:
             del number, frame
             self.n_interrupts += 1
+            self._wake.set()
             for executor in (self.executor, self.terminal):
                 if executor.capabilities.blocking:  # the loop does not turn while it works
                     executor.cancel([], now=self.n_interrupts > 1)
 
-        asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        asked = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
         before = {number: signal.signal(number, heard) for number in asked}
         try:
             yield

@@ -6,7 +6,8 @@ Two ways in. An executor on this machine forks the process (local.py). torchrun 
 
 which records its exit status (0 done, 130 stopped on request, 2 refused or held by another process,
 1 otherwise) and writes the
-same in full to $SCALELAB_REPORT-<rank>.json, where that is set. torchrun's own restarts are of no
+same in full to $SCALELAB_REPORT-<rank>.json, where that is set. A file at $SCALELAB_STOP asks it to save and
+stop, as SIGTERM does. torchrun's own restarts are of no
 use here: the new processes meet the keys of the old ones in the store they share and wait for ever
 (pytorch#135712), so call it with --max-restarts 0.
 
@@ -20,6 +21,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -43,6 +45,10 @@ from scalelab.screen import echo
 from scalelab.train.run_directory import RunDir
 
 REPORT = "SCALELAB_REPORT"
+STOP = "SCALELAB_STOP"
+"""Path of a file whose appearance asks the processes to save and stop, for starters that cannot signal them."""
+LOOK_S = 1.0
+"""Seconds between two looks for that file."""
 STATUS = {"done": 0, "interrupted": 130, "refused": 2, "elsewhere": 2}
 GONE = ("connection closed by peer", "connection reset", "broken pipe", "timed out", "timeout")
 """Error texts of a collective operation after another process has gone."""
@@ -173,8 +179,26 @@ def _in_directory(
             "--max-restarts 0 -m scalelab.jobs.worker DIR",
         )
     use_threads(threads or record.threads)
-    assignment = Assignment(run_dir, record.settings, rank, size, asked_to_stop.is_set)
+    stop = _stop_request(asked_to_stop)
+    assignment = Assignment(run_dir, record.settings, rank, size, stop)
     return run_reported(assignment, record, environ)
+
+
+def _stop_request(signalled: threading.Event) -> Callable[[], bool]:
+    """Return a function that says whether a signal or the file of $SCALELAB_STOP asks to stop."""
+    path, looked = os.environ.get(STOP), time.monotonic()
+    if path is None:
+        return signalled.is_set
+
+    def stop() -> bool:
+        nonlocal looked
+        if not signalled.is_set() and time.monotonic() - looked >= LOOK_S:
+            looked = time.monotonic()
+            if os.path.exists(path):
+                signalled.set()
+        return signalled.is_set()
+
+    return stop
 
 
 def leave_with_parent() -> None:

@@ -122,7 +122,7 @@ def launch(final: FinalRun, root: Path, config: LaunchConfig) -> FinalRun:
             run_dir.tidy()
             return replace(final, result=run_dir.result())
         preload = TRAINING if final.layout.devices == 1 else PARALLEL_TRAINING
-        with closing(config.executor.start(preload)) as executor:
+        with closing(config.executor.start(preload, root / plan.name)) as executor:
             executor.check(job)
             _record(final, root)
             syncer = Syncer.start(root, plan.name)

@@ -165,7 +165,7 @@ def time_plan(plan: SweepPlan, limit_s: float = LIMIT_S) -> SweepPlan:
     Raises:
         LaunchError: The executor cannot start.
     """
-    with closing(_executor(plan.file)) as executor:
+    with closing(_executor(plan.file, None)) as executor:
         return _with_times(plan, executor, limit_s)
 
 
@@ -207,7 +207,7 @@ def run_sweep(
     with sweep_lock(root, file.name):
         plan = SweepPlan(file, place(first, root, file.name, shared_runs.settle), corpus.n_train)
         on_plan(plan)
-        with closing(_executor(file)) as executor:
+        with closing(_executor(file, root / file.name)) as executor:
             return _train(plan, session, corpus, executor, root, on_time, limit_s)
 
 
@@ -273,8 +273,8 @@ def _remedy(result: SweepResult) -> str:
     )
 
 
-def _executor(file: SweepFile) -> Executor:
-    return file.launch.executor.start(("scalelab.launch.training",))
+def _executor(file: SweepFile, home: Path | None) -> Executor:
+    return file.launch.executor.start(("scalelab.launch.training",), home)
 
 
 def refuse_too_many_runs(proposals: Sequence[Proposal]) -> None:

@@ -255,7 +255,7 @@ def run_tune(file: TuneFile, root: Path, on_plan: Callable[[TunePlan], None] = _
         ):
             write_manifest(file, work, root, tuple(file.fields))
 
-    with closing(file.launch.executor.start(("scalelab.launch.training",))) as executor:
+    with closing(file.launch.executor.start(("scalelab.launch.training",), directory)) as executor:
         source = SweepJobs(stages, placed, written)
         written(source.begin(placed(stages.ask())))
         syncer = Syncer.start(root, file.name)

@@ -107,7 +107,7 @@ def run_posttrain(plan: PosttrainPlan) -> PosttrainRun:
         syncer = Syncer.start(root, file.name)
         try:
             with (
-                closing(file.executor.start(preload(stages))) as executor,
+                closing(file.executor.start(preload(stages), root / file.name)) as executor,
                 LiveView(StageLabels(stages)) as view,
             ):
                 outcomes = drive(JobList(jobs_of(stages)), executor, view, LIMITS)

@@ -129,7 +129,7 @@ def check_recipe(
     corpus = shards.prepare(file.recipe.data)
     seeds = tuple(range(request.first_seed, request.first_seed + request.seeds))
     findings = {}
-    with _trainer(file, train) as trainer, file.located():
+    with _trainer(file, directory, train) as trainer, file.located():
         for name in request.checks or tuple(RECIPE_CHECKS):
             bench = RecipeWorkbench(file.recipe, corpus, directory, trainer, request.budget, seeds)
             found = RECIPE_CHECKS[name]().run(bench)
@@ -146,12 +146,12 @@ def _directory(root: Path, sweep: str) -> Path:
 
 @contextmanager
 def _trainer(
-    file: SweepFile, train: Callable[[Sequence[RunDir]], None] | None
+    file: SweepFile, home: Path, train: Callable[[Sequence[RunDir]], None] | None
 ) -> Iterator[Callable[[Sequence[RunDir]], None]]:
     if train is not None:
         yield train
         return
-    with executor_trainer(file.launch) as trainer:
+    with executor_trainer(file.launch, home) as trainer:
         yield trainer
 
 

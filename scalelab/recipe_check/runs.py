@@ -5,6 +5,7 @@ Not here: which runs (workbench.py).
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 from scalelab.jobs.base import LOST, Executor, Job, JobOutcome, JobResources
 from scalelab.jobs.driver import JobList, drive
@@ -63,13 +64,13 @@ class ExecutorTrainer:
 
 
 @contextmanager
-def executor_trainer(config: LaunchConfig) -> Iterator[ExecutorTrainer]:
-    """Start the executor of a sweep file for the runs of checks.
+def executor_trainer(config: LaunchConfig, home: Path) -> Iterator[ExecutorTrainer]:
+    """Start the executor of a sweep file for the runs of checks, which lie below the directory `home`.
 
     Raises:
         LaunchError: It cannot start.
     """
-    with closing(config.executor.start(("scalelab.launch.training",))) as executor:
+    with closing(config.executor.start(("scalelab.launch.training",), home)) as executor:
         yield ExecutorTrainer(executor, config)
 
 

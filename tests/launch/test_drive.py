@@ -74,7 +74,7 @@ class DeferredConfig(ExecutorConfig):
 
     kind: Literal["deferred"] = "deferred"
 
-    def start(self, preload=()):
+    def start(self, preload=(), home=None):
         return Deferred()
 
 

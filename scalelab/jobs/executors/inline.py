@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from scalelab.jobs.base import (
@@ -23,9 +24,9 @@ class InlineConfig(ExecutorConfig):
 
     kind: Literal["inline"] = "inline"
 
-    def start(self, preload: Sequence[str] = ()) -> "InlineExecutor":
+    def start(self, preload: Sequence[str] = (), home: Path | None = None) -> "InlineExecutor":
         """The executor. Nothing is imported before the first job."""
-        del preload
+        del preload, home
         return InlineExecutor()
 
 

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, Literal
 
 from scalelab.config import Count
@@ -69,8 +70,9 @@ class LocalConfig(ExecutorConfig):
     """Upper limit of jobs on each GPU, since they also share its compute. Each may allocate a share of
     the memory only, so that none takes what the others need. Example: 1."""
 
-    def start(self, preload: Sequence[str] = ()) -> "LocalExecutor":
+    def start(self, preload: Sequence[str] = (), home: Path | None = None) -> "LocalExecutor":
         """Return the executor with the devices of this machine."""
+        del home
         return LocalExecutor(self, preload)
 
 

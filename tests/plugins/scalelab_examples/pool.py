@@ -38,8 +38,8 @@ class PoolConfig(ExecutorConfig):
     size: Count = 2
     """Jobs at once."""
 
-    def start(self, preload: Sequence[str] = ()) -> "Pool":
-        del preload  # every process is a fresh Python
+    def start(self, preload: Sequence[str] = (), home: Path | None = None) -> "Pool":
+        del preload, home  # every process is a fresh Python
         return Pool(self.size)
 
 

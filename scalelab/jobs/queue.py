@@ -1,0 +1,391 @@
+"""Jobs in a directory that several machines share, for worker processes that claim them.
+
+    runs/<sweep>/.queue/
+      queue.json              what all workers have to know, with the token of this directory
+      jobs/<job>.json         a job that may run; `number` counts how often it was published
+      ended/<job>-<number>.json   how it ended: written once, by whoever saw the end
+      workers/<worker>.json   a worker that has reached this directory, with the path of its log
+
+A job is open until its newest number has an end. A worker claims an open job by the lease of the job's
+own directory (leases.py), so a job that a dead worker left behind is open again once its lease has run
+out. What a late worker writes is refused by that lease, and its end is refused by the one that stands.
+
+No file is appended to or locked, so a network file system needs to offer no more than links and renames.
+
+Not here: how a worker runs its jobs (queue_worker.py), who starts workers (executors, people).
+"""
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, Self
+from uuid import uuid4
+
+from scalelab.errors import LaunchError, ScalelabError
+from scalelab.files import inside, make_dir, refuse_link
+from scalelab.jobs.base import Job, JobOutcome, JobResources, Outcome
+from scalelab.jobs.record import read_record, write_record
+from scalelab.leases import abandoned, numbers
+from scalelab.sealed import Format
+from scalelab.train.memory import run_memory
+from scalelab.train.run_directory import LEASE, RunDir
+
+QUEUE = ".queue"
+TRAINING_KINDS = ("run", "trunk")
+"""Kinds of jobs whose directory holds a RunSpec, from which their memory is estimated."""
+Wanted = Literal["run", "stop", "kill"]
+
+
+@dataclass(frozen=True)
+class QueueSettings:
+    """The content of queue.json. JSON types."""
+
+    driven: bool
+    """Whether a driver publishes jobs and reads their ends. Then a worker leaves when none is left that it
+    could begin; else it waits for those of other workers, to take over what they leave behind."""
+    retries: int
+    """Further tries of a job that was killed, stalled or ran out of memory, and got no further."""
+    heartbeat_timeout_s: float
+    """Seconds without a log entry after which a job counts as stalled."""
+    wall_timeout_s: float | None = None
+    """Longest duration of one try, seconds. None: no limit."""
+    idle_s: float = 10.0
+    """Seconds that a worker waits for further jobs of a driver before it leaves."""
+    preload: list[str] = field(default_factory=list)
+    """Modules that the jobs' processes need."""
+    token: str = ""
+    """Distinguishes this directory from every other, also from a directory of the same path elsewhere."""
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """The content of jobs/<job>.json. JSON types; the rest of the job is in its directory (record.py)."""
+
+    job: str
+    dir: str
+    """Relative to the directory of all runs."""
+    number: int
+    """How often the job was published, this time included."""
+    order: int
+    """Place among the jobs of the queue: lower ones are begun first."""
+    precision: str = "auto"
+    needs: list[str] = field(default_factory=list)
+    after: list[str] = field(default_factory=list)
+    leaves_result: bool = True
+    since: int = 0
+    """Attempts at the job before it was published; workers that vanished then do not count."""
+    wanted: Wanted = "run"
+    """stop: save and stop; kill: end at once."""
+
+
+@dataclass(frozen=True)
+class JobEnd:
+    """The content of ended/<job>-<number>.json. JSON types."""
+
+    outcome: Outcome
+    reason: str | None = None
+    where: str | None = None
+    fix: str | None = None
+    worker: str | None = None
+    """Id of the worker that saw the end; None: the driver."""
+
+    @classmethod
+    def seen_by(cls, worker: str, ended: JobOutcome) -> Self:
+        """Return the end that a worker saw."""
+        return cls(ended.outcome, ended.reason, ended.where, ended.fix, worker)
+
+    def of(self, job: Job) -> JobOutcome:
+        """Return it as the outcome of a job."""
+        return JobOutcome(job, self.outcome, self.reason, self.where, self.fix)
+
+
+@dataclass(frozen=True)
+class WorkerRecord:
+    """The content of workers/<worker>.json. JSON types."""
+
+    worker: str
+    host: str
+    pid: int
+    task: str | None = None
+    """Name of the scheduler's task that started it."""
+    log: str | None = None
+    """Path of its log, where its starter named one."""
+
+
+FIX = "delete it and run the command that queued the jobs again: it writes the file anew"
+SETTINGS = Format("job queue", QueueSettings, schema=1, error=LaunchError, fix=FIX)
+TICKET = Format("queued job", QueuedJob, schema=1, error=LaunchError, fix=FIX)
+END = Format("end of a job", JobEnd, schema=1, error=LaunchError, fix=FIX)
+WORKER = Format("worker record", WorkerRecord, schema=1, error=LaunchError, fix=FIX)
+
+
+class JobQueue:
+    """The jobs of one sweep or post-training.
+
+    Args:
+        home: Directory of the sweep or post-training, in the directory of all runs.
+    """
+
+    def __init__(self, home: Path):
+        self.home, self.root, self.path = home, home.parent, home / QUEUE
+
+    @property
+    def logs(self) -> Path:
+        """Directory of the logs of workers whose starter keeps them here."""
+        return self.path / "logs"
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever queued here."""
+        return (self.path / "queue.json").exists()
+
+    def settings(self) -> QueueSettings:
+        """Return the settings.
+
+        Raises:
+            LaunchError: Nothing was queued here, or the file is damaged.
+        """
+        try:
+            return SETTINGS.read(self.path / "queue.json")
+        except FileNotFoundError:
+            raise LaunchError(
+                f"no jobs are queued in {self.home.name}",
+                where=str(self.path),
+                fix="queue the runs of a sweep first: scalelab sweep FILE.yaml --prepare; if that was done, this "
+                "machine does not share the directory with the one that did it",
+            ) from None
+
+    def open(self, settings: QueueSettings) -> QueueSettings:
+        """Write the settings with the token of this directory, which is made once, and return them.
+
+        Raises:
+            RunError: The directory cannot be written.
+        """
+        refuse_link(self.home)
+        refuse_link(self.path)
+        try:
+            token = self.settings().token
+        except ScalelabError:
+            token = uuid4().hex[:12]
+        settings = replace(settings, token=token)
+        for part in ("jobs", "ended", "workers", "logs"):
+            make_dir(self.path / part)
+        SETTINGS.write(self.path / "queue.json", settings)
+        return settings
+
+    def check_token(self, token: str) -> None:
+        """Refuse a directory that is not the one whose token was named.
+
+        Raises:
+            LaunchError: It has another token, or none.
+        """
+        there = self.settings().token
+        if there != token:
+            raise LaunchError(
+                f"this directory has the token {there}, not {token}: it is another one of the same name",
+                where=f"{self.path} on {socket.gethostname()}",
+                fix="run scalelab in a directory that all machines share",
+            )
+
+    # Jobs
+
+    def publish(self, jobs: Sequence[Job], threads: int = 1) -> dict[str, int]:
+        """Queue jobs, each in its directory's record and as a ticket, and return their numbers.
+
+        A job that is open keeps its number.
+
+        Args:
+            jobs: In the order in which they should begin.
+            threads: CPU threads of each process of a job that does not name them itself.
+
+        Raises:
+            RunError: A directory cannot be written, or is or holds a symbolic link.
+        """
+        there = {ticket.job: ticket for ticket in self.tickets()}
+        order = max((ticket.order for ticket in there.values()), default=-1) + 1
+        published = {}
+        for place, job in enumerate(jobs, order):
+            old = there.get(job.id)
+            number = 1 if old is None else old.number
+            if old is not None and (self.end(old) is not None or old.wanted != "run"):
+                number += 1
+            published[job.id] = number
+            write_record(job, job.resources.threads or threads)
+            new = QueuedJob(
+                job.id,
+                str(job.dir.path.relative_to(self.root)),
+                number,
+                place,
+                job.resources.precision,
+                list(job.needs),
+                list(job.after),
+                job.leaves_result,
+                max(numbers(job.dir.path, LEASE), default=0)
+                if old is None or number > old.number
+                else old.since,
+            )
+            if old is None or replace(new, order=old.order) != old:
+                TICKET.write(self._ticket_path(job.id), new)
+        return published
+
+    def keep_only(self, ids: Sequence[str]) -> None:
+        """Remove the tickets of all other jobs, and the ends of what is not queued any more."""
+        keep = set(ids)
+        for path in (self.path / "jobs").glob("*.json"):
+            if path.stem not in keep:
+                path.unlink(missing_ok=True)
+        for path in (self.path / "ended").glob("*.json"):
+            if path.stem.rpartition("-")[0] not in keep:
+                path.unlink(missing_ok=True)
+
+    def tickets(self) -> list[QueuedJob]:
+        """Return every ticket that holds, in order; damaged ones are left out, as if they were not there."""
+        found = []
+        for path in self._listed("jobs"):
+            with suppress(FileNotFoundError, ScalelabError):
+                found.append(TICKET.read(path))
+        return sorted(found, key=lambda ticket: ticket.order)
+
+    def ticket(self, job: str) -> QueuedJob | None:
+        """Return the ticket of a job; None without one that holds."""
+        try:
+            return TICKET.read(self._ticket_path(job))
+        except (FileNotFoundError, ScalelabError):
+            return None
+
+    def open_tickets(self) -> list[QueuedJob]:
+        """Return the tickets of jobs that have not ended, in order."""
+        ended = self.ended_names()
+        return [t for t in self.tickets() if _end_name(t.job, t.number) not in ended]
+
+    def ended_names(self) -> set[str]:
+        """Return the names of all ends, JOB-NUMBER, from one look into the directory."""
+        return {path.stem for path in self._listed("ended")}
+
+    def withdraw(self, job: str, wanted: Wanted) -> None:
+        """Ask the worker of a job to stop it or to kill it; no worker begins it any more."""
+        ticket = self.ticket(job)
+        if ticket is not None and ticket.wanted != wanted:
+            TICKET.write(self._ticket_path(job), replace(ticket, wanted=wanted))
+
+    def job_of(self, ticket: QueuedJob, retries: int) -> Job:
+        """Return the job of a ticket, as its directory describes it.
+
+        Args:
+            ticket: The ticket.
+            retries: Workers that may be killed with the job while it gets no further.
+
+        Raises:
+            LaunchError: Its record is missing or damaged.
+            RunError: Its directory is not below the directory of all runs.
+        """
+        run_dir = RunDir(inside(self.root, ticket.dir))
+        record = read_record(run_dir)
+
+        def memory(*device: object) -> int:
+            return run_memory(run_dir.spec(), *device)
+
+        def standing(job: Job) -> JobOutcome | None:
+            if (end := self.end(ticket)) is not None:
+                return end.of(job)
+            if ticket.leaves_result and run_dir.is_done:
+                return JobOutcome(job, "done")
+            now = self.ticket(ticket.job)
+            if now is None or now.number != ticket.number or now.wanted != "run":
+                return JobOutcome(job, "interrupted", "it was withdrawn from the queue")
+            n = note_abandoned(run_dir, ticket.since)
+            if n > retries:
+                reason = f"{n} workers were killed while they ran it, and it got no further"
+                return JobOutcome(job, "killed", reason)
+            return None
+
+        return Job(
+            ticket.job,
+            run_dir,
+            record.kind,
+            tuple(ticket.needs),
+            tuple(ticket.after),
+            JobResources(
+                record.processes,
+                record.threads,
+                memory if record.kind in TRAINING_KINDS else None,
+                ticket.precision,
+            ),
+            record.settings,
+            standing,
+            ticket.leaves_result,
+        )
+
+    # Ends
+
+    def end(self, ticket: QueuedJob) -> JobEnd | None:
+        """Return how a job ended; None while it is open, or where the file does not hold."""
+        try:
+            return END.read(self.path / "ended" / f"{_end_name(ticket.job, ticket.number)}.json")
+        except FileNotFoundError:
+            return None
+
+    def record_end(self, job: str, number: int, end: JobEnd) -> bool:
+        """Record how a job ended, unless that is recorded already. Returns whether it was written."""
+        return END.write_once(self.path / "ended" / f"{_end_name(job, number)}.json", end)
+
+    # Workers
+
+    def join(self, task: str | None = None, log: str | None = None) -> WorkerRecord:
+        """Record that this process has reached the directory, and return the record."""
+        host = socket.gethostname()
+        record = WorkerRecord(
+            f"{host.split('.')[0]}-{os.getpid()}-{uuid4().hex[:6]}", host, os.getpid(), task, log
+        )
+        WORKER.write(self.path / "workers" / f"{record.worker}.json", record)
+        return record
+
+    def workers(self) -> Iterator[WorkerRecord]:
+        """Every worker that has ever reached the directory, in no order."""
+        for path in self._listed("workers"):
+            with suppress(FileNotFoundError, ScalelabError):
+                yield WORKER.read(path)
+
+    def _listed(self, part: str) -> list[Path]:
+        try:
+            return [self.path / part / name for name in os.listdir(self.path / part) if _is_record(name)]
+        except FileNotFoundError:
+            return []
+
+    def _ticket_path(self, job: str) -> Path:
+        return self.path / "jobs" / f"{job}.json"
+
+
+def note_abandoned(run_dir: RunDir, since: int = 0) -> int:
+    """Note in a job's journal that its last process vanished, and return how many did since its last checkpoint.
+
+    0 where the last process ended in order, or still runs.
+
+    Args:
+        run_dir: The job's directory.
+        since: Number of the attempt after which vanished processes count.
+    """
+    left = abandoned(run_dir.path, LEASE)
+    if left is None or left.attempt <= since:
+        return 0
+    lost: set[int] = set()
+    for event in run_dir.events():
+        if event["event"] == "checkpoint":
+            lost = set()
+        elif event["event"] == "lost" and isinstance(event.get("attempt"), int):
+            lost.add(event["attempt"])
+    if left.attempt not in lost:
+        reason = f"its worker on {left.host} vanished"
+        run_dir.append("lost", outcome="killed", attempt=left.attempt, reason=reason)
+    return sum(attempt > since for attempt in lost | {left.attempt})
+
+
+def _end_name(job: str, number: int) -> str:
+    return f"{job}-{number:06d}"
+
+
+def _is_record(name: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".")
