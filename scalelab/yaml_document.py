@@ -82,6 +82,27 @@ class YamlDocument:
         self.written = _without(self.written, path)
         self.written |= {(*path, *rest): raw for rest, raw in value.written.items()}
 
+    def extend(self, base: "YamlDocument") -> None:
+        """Take from another document what this one does not have.
+
+        Mappings are joined key by key. One that names another `kind` than that of the base replaces it whole, and so
+        does every list and value.
+        """
+        self._join(self.data, base.data, base, ())
+
+    def _join(self, mine: dict[str, Any], theirs: dict[str, Any], base: "YamlDocument", path: Place) -> None:
+        for key, value in theirs.items():
+            at = (*path, key)
+            if key not in mine:
+                mine[key] = value
+                self.notes[at] = base.place(at)
+                self.written |= {to: raw for to, raw in base.written.items() if to[: len(at)] == at}
+                self.notes |= {
+                    to: base.place(to) for to in base.marks.keys() | base.notes.keys() if to[: len(at)] == at
+                }
+            elif isinstance(mine[key], dict) and isinstance(value, dict) and _same_kind(mine[key], value):
+                self._join(mine[key], value, base, at)
+
     def _no_place(self, text: str, path: Place) -> None:
         raise ConfigError(
             f"the override {shortened(text)} leads nowhere",
@@ -118,6 +139,11 @@ def parse_yaml(text: str, name: str) -> YamlDocument:
         what = "empty" if builder.root is None else "not made of keys and values"
         raise ConfigError(f"the file is {what}", where=f"{name}:1", fix="write `key: value` lines")
     return YamlDocument(name, builder.root, builder.marks, {}, builder.written)
+
+
+def _same_kind(one: dict[str, Any], base: dict[str, Any]) -> bool:
+    """Whether a mapping can be joined with one below it: it names no kind, or the same."""
+    return "kind" not in one or one["kind"] == base.get("kind")
 
 
 def _is_index(key: str) -> bool:

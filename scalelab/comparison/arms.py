@@ -212,9 +212,14 @@ def evaluation_differences(one: EvaluationText, other: EvaluationText) -> list[t
     names = {
         "tokenizer": "tokenizers",
         "data_digest": "data digests",
+        "validation_digest": "digests of validation tokens",
         "data": "texts",
         "tokens": "numbers of validation tokens",
     }
+    if one.validation_digest is not None and other.validation_digest is not None:
+        del names["data_digest"]  # of the training tokens too, which may differ
+    else:
+        del names["validation_digest"]
     found = []
     for name, plural in names.items():
         mine, theirs = getattr(one, name), getattr(other, name)
@@ -229,7 +234,7 @@ def _other_texts(one: EvaluationText, other: EvaluationText) -> list[tuple[str, 
     if one.source is not None and other.source is not None and one.source != other.source:
         found.append(("sources", one.source, other.source))
     if one.tokenizer is not None and one.tokenizer == other.tokenizer:
-        found += [each for each in evaluation_differences(one, other) if each[0] == "data digests"]
+        found += [each for each in evaluation_differences(one, other) if "digests" in each[0]]
     return found
 
 

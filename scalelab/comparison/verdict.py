@@ -519,7 +519,8 @@ def _text_warnings(one: Arm, two: Arm) -> list[str]:
             + ("" if same else "; whether the held-out text is the same is not recorded")
         )
     if one.metric == "loss" and all(
-        getattr(one.text, name) is None or getattr(two.text, name) is None for name in ("data_digest", "data")
+        getattr(one.text, name) is None or getattr(two.text, name) is None
+        for name in ("data_digest", "validation_digest", "data")
     ):
         found.append(
             "the evaluation tokens are not recorded and are taken to be the same (assumed): columns data_digest "

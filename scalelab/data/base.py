@@ -26,6 +26,8 @@ SplitName = Literal["train", "validation"]
 HashFile = Callable[[Path], str]
 """Gives the sha256 of a file in hex; may remember what it read before."""
 
+ADDED = {"since": 2}
+"""Marks fields that came with the second schema of runs (config.py)."""
 MIN_BPE_VOCAB = 257
 """One token for each byte, one that ends a document."""
 
@@ -168,6 +170,23 @@ class DataConfig(Config):
     """Share of the text held out, whole documents, near-copies kept on one side."""
     epochs: Positive = 1.0
     """Passes over the training text that a run may make before it is refused."""
+    held_out: plugin(SOURCES) | None = Field(None, json_schema_extra=ADDED)
+    """Text in which validation documents are held out, and the rest of which the tokenizer learns from, in place of
+    `source`: recipes that train on different text are then evaluated on the same tokens. Documents of `source`
+    that are near-copies of validation documents are left out. None: `source` itself."""
+    train_share: Annotated[float, Field(strict=True, gt=0, le=1)] = Field(1.0, json_schema_extra=ADDED)
+    """Share of the training text that is trained on, by bytes, whole documents by a hash of their text: a smaller
+    share is part of a larger one. Neither the validation text nor the tokenizer depends on it."""
+
+    @model_validator(mode="after")
+    def _is_drawn_from_text(self) -> Self:
+        given = {"held_out": self.held_out is not None, "train_share": self.train_share != 1}
+        if isinstance(self.source, TokenSource) and any(given.values()):
+            names = " and ".join(name for name, is_set in given.items() if is_set)
+            raise ValueError(f"source {self.source.kind!r} is tokens already: remove {names}")
+        if isinstance(self.held_out, TokenSource):
+            raise ValueError(f"held_out {self.held_out.kind!r} is tokens already: name a source of text")
+        return self
 
     @model_validator(mode="after")
     def _tokens_need_no_tokenizer(self) -> Self:

@@ -49,6 +49,28 @@ def content_hash(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
+def draw_documents(content: np.ndarray, n_bytes: np.ndarray, wanted: float, draw: int) -> np.ndarray:
+    """Choose documents of about so many bytes, by a hash of their texts, as a mask of shape (n,).
+
+    Fewer bytes are a part of more, and equal texts are chosen or not together.
+
+    Args:
+        content: Hashes of the texts, uint64, shape (n,).
+        n_bytes: Their sizes, shape (n,).
+        wanted: Bytes to choose.
+        draw: Number of the draw: different ones choose independently.
+    """
+    rank = mix(content ^ key(draw))
+    order = np.argsort(rank, kind="stable")
+    ends = np.cumsum(n_bytes[order])
+    # The document in which the wanted bytes end is taken where that comes nearer to them.
+    chosen = np.zeros(len(content), bool)
+    count = int(np.searchsorted(ends - n_bytes[order] / 2, wanted))
+    if count:
+        chosen = rank <= rank[order[count - 1]]
+    return chosen
+
+
 def drawn_share(seed: str, i: int) -> float:
     """The i-th of a row of numbers between 0 and 1 that are drawn evenly."""
     said = hashlib.sha256(f"{seed}:{i}".encode()).digest()

@@ -8,11 +8,12 @@ Not here: the order of jobs and their retries (the jobs package), what a run is 
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from scalelab.errors import LaunchError, TrackError
+from scalelab.data.corpus.shards import open_corpus
+from scalelab.errors import DataError, LaunchError, TrackError
 from scalelab.files import place_of
 from scalelab.jobs.base import Executor, Job, JobOutcome, JobResources
 from scalelab.jobs.driver import JobList, JobOutcomes, drive
@@ -108,6 +109,7 @@ def write_manifest(
         created_ms=time.time_ns() // 1_000_000,
         runs=tuple(planned),
         tuned=tuned,
+        validation_digest=_validation_digest(work),
     ).write(root)
     for w in work:
         if w.state == "done":
@@ -119,6 +121,15 @@ def write_manifest(
             trunk.run_dir.create(trunk.spec)
         else:
             trunk.run_dir.clear_checkpoints()
+
+
+def _validation_digest(work: Sequence[PlannedJob]) -> str | None:
+    """Digest of the validation tokens of runs; None where there are none, or their corpus is not here."""
+    for each in work:
+        with suppress(DataError):
+            return open_corpus(each.proposal.spec.data_digest).validation_digest
+        break
+    return None
 
 
 def jobs_of(work: Sequence[PlannedJob]) -> list[Job]:

@@ -2,8 +2,10 @@
 
     evaluated_on(runs, root) -> EvaluationText
 
-A sweep records the digest of its corpus, the tokenizer and the sweep file, which has the number of validation
-tokens; a table has what its columns tokenizer, data_digest and data say. What is not recorded is None.
+A sweep records the digests of its corpus and of the validation tokens in it, the tokenizer and the sweep file, which
+has the number of validation tokens; a table has what its columns tokenizer, data_digest, validation_digest and data
+say. What is not recorded is None. Recipes with other training text have other digests of the corpus and may have
+the same of the validation tokens.
 
 Not here: whether two sources may be compared (comparison/arms.py).
 """
@@ -17,12 +19,18 @@ from scalelab.config import parse_yaml
 from scalelab.records.runs import Runs
 
 
+COLUMNS = ("data_digest", "validation_digest", "tokenizer", "data")
+"""Columns of a table that say on which text it was evaluated."""
+
+
 @dataclass(frozen=True)
 class EvaluationText:
     """What is known of the validation tokens of a source."""
 
     data_digest: str | None = None
     """Digest of the corpus in tokens, whose held-out part is evaluated."""
+    validation_digest: str | None = None
+    """Digest of the validation tokens themselves."""
     tokenizer: str | None = None
     data: str | None = None
     """Name of the text, where a table gives one."""
@@ -45,7 +53,7 @@ def evaluated_on(runs: Runs, root: Path) -> EvaluationText:
         TrackError: The manifest of a sweep cannot be read.
     """
     table = runs.evidence.table
-    known = {name: _only(table, name) for name in ("data_digest", "tokenizer", "data")}
+    known = {name: _only(table, name) for name in COLUMNS}
     if not runs.is_sweep:
         return EvaluationText(**known)
     from scalelab.records.sweep_manifest import SweepManifest
@@ -54,6 +62,10 @@ def evaluated_on(runs: Runs, root: Path) -> EvaluationText:
     recipe = _part(parse_yaml(manifest.config_yaml, f"the sweep file of {runs.name}").data, "recipe")
     data = _part(recipe, "data")
     text = {key: data[key] for key in ("source", "validation") if key in data}
+    if data.get("held_out") is not None:
+        text["source"] = data["held_out"]
+    if manifest.validation_digest is not None:
+        known["validation_digest"] = manifest.validation_digest
     return EvaluationText(
         **known,
         tokens=_number(_part(recipe, "evaluation").get("tokens")),

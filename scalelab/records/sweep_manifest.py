@@ -72,6 +72,8 @@ class SweepManifest:
     tuned: tuple[str, ...] = ()
     """Fields of the recipe in which the runs differ beside its rules: they are trials of a tuning, and no points of a
     law. Empty for sweeps, and in older manifests."""
+    validation_digest: str | None = None
+    """Digest of the validation tokens that the runs are evaluated on; None in older manifests."""
 
     def write(self, root: Path) -> None:
         """Write the manifest atomically, keeping the creation time of an earlier one."""

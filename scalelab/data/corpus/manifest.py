@@ -79,6 +79,14 @@ def contents_digest(manifest: CorpusManifest) -> str:
     return hashlib.sha256(contents.encode()).hexdigest()[:12]
 
 
+def validation_digest(manifest: CorpusManifest) -> str:
+    """Twelve hex digits of the validation side and its tokenizer, whatever the training side is."""
+    names = [*manifest.splits["validation"].shards, "validation.ends", "tokenizer.json"]
+    files = {name: asdict(manifest.files[name]) for name in names if name in manifest.files}
+    contents = {"tokenizer": manifest.tokenizer, "dtype": manifest.dtype, "files": files}
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def read_manifest(directory: Path) -> CorpusManifest:
     """The manifest of a corpus directory, after every check that needs no reading of its files.
 

@@ -40,6 +40,7 @@ from scalelab.data.corpus.manifest import (
     CorpusSide,
     contents_digest,
     read_manifest,
+    validation_digest,
 )
 from scalelab.data.corpus.token_files import SHARD_TOKENS, CorpusFile, TokenFile, TokenWriter, dtype_for
 from scalelab.data.hashing import FileHashes
@@ -114,6 +115,11 @@ class Corpus:
     def tokenizer_path(self) -> Path | None:
         """Where tokenizer.json lies, not verified; None where there is no text."""
         return None if self.bytes_per_token is None else self.path / "tokenizer.json"
+
+    @property
+    def validation_digest(self) -> str:
+        """Twelve hex digits of the validation tokens and what they mean: equal digests, equal evaluation tokens."""
+        return validation_digest(self.manifest)
 
     def verify(self, *names: str) -> None:
         """Refuse files that are not what was written; without names, any file of the corpus.
@@ -326,6 +332,8 @@ def _key(config: DataConfig, hashes: FileHashes) -> str:
     parts = [settings, config.source.fingerprint(hashes), str(TOKENS_FORMAT)]
     if files := config.tokenizer.fingerprint(hashes):
         parts.append(files)
+    if config.held_out is not None:
+        parts.append(config.held_out.fingerprint(hashes))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

@@ -96,3 +96,16 @@ def clusters(bands: np.ndarray) -> np.ndarray:
             while not np.array_equal(parent, above := parent[parent]):
                 parent = above
     return parent
+
+
+def share_bands(bands: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether each document shares any band with one of other documents, shape (n,).
+
+    Args:
+        bands: Band hashes, shape (n, n_bands); equal only counts within a column.
+        others: Those of the other documents, shape (m, n_bands).
+    """
+    found = np.zeros(len(bands), bool)
+    for column, other in zip(bands.T, others.T, strict=True):
+        found |= np.isin(column, other)
+    return found

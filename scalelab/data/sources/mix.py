@@ -1,20 +1,24 @@
-"""Several sources as one corpus: every document of each, one source behind the other.
+"""Several sources as one corpus, one source behind the other.
 
-Shares are not asked for, they come out: each source hands out all it has, so a mixture is
-changed by asking a source for more or fewer documents. Training reads windows in shuffled
-order, so where a document stands among the others does not matter. What each part came to is
-in the corpus's manifest by its documents' names.
+Without shares each source hands out all it has. With `shares` the mixture is the largest that has them: the part
+that is scarcest for its share is taken whole, and of every other one whole documents are drawn by a hash of their
+text. Drawing takes one more pass over every part. Training reads windows in shuffled order, so where a document
+stands among the others does not matter. What each part came to is in the corpus's manifest by its documents' names.
 """
 
 import hashlib
 from collections.abc import Iterator
 from typing import Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 
-from scalelab.config import plugin
+from scalelab.config import Positive, plugin
 from scalelab.data import SOURCES
-from scalelab.data.base import HashFile, SkippedDocuments, TextDocument, TextSource
+from scalelab.data.base import ADDED, HashFile, SkippedDocuments, TextDocument, TextSource
+from scalelab.data.hashing import U64, content_hash, draw_documents
+
+_SHARES = 0x5A12E  # number of the draw of the first part
 
 
 class Mix(TextSource):
@@ -24,6 +28,14 @@ class Mix(TextSource):
     """Names this source in SOURCES."""
     parts: tuple[plugin(SOURCES), ...] = Field(min_length=2)
     """Sources of text, in this order."""
+    shares: tuple[Positive, ...] | None = Field(None, json_schema_extra=ADDED)
+    """Shares of the parts, by bytes, in their order; their sum need not be 1. None: all of every part."""
+
+    @model_validator(mode="after")
+    def _every_part_has_a_share(self) -> Self:
+        if self.shares is not None and len(self.shares) != len(self.parts):
+            raise ValueError(f"shares has {len(self.shares)} numbers for {len(self.parts)} parts")
+        return self
 
     @model_validator(mode="after")
     def _all_are_text(self) -> Self:
@@ -38,7 +50,26 @@ class Mix(TextSource):
         return hashlib.sha256(said.encode()).hexdigest()
 
     def documents(self, skips: SkippedDocuments) -> Iterator[TextDocument]:
-        """Every document of every part."""
+        """The documents of every part, by its share."""
+        drawn = None if self.shares is None else self._drawn()
         for i, part in enumerate(self.parts):
-            for document in part.documents(skips):
-                yield TextDocument(f"{i}-{part.kind}/{document.name}", document.text)
+            for at, document in enumerate(part.documents(skips)):
+                if drawn is None or (at < len(drawn[i]) and drawn[i][at]):
+                    yield TextDocument(f"{i}-{part.kind}/{document.name}", document.text)
+
+    def _drawn(self) -> list[np.ndarray]:
+        """Whether each document of each part is taken."""
+        found = []
+        for part in self.parts:
+            texts = [document.text.encode() for document in part.documents(SkippedDocuments())]
+            found.append(
+                (
+                    np.array([content_hash(text) for text in texts], U64),
+                    np.array([len(text) for text in texts], np.int64),
+                )
+            )
+        whole = min(sizes.sum() / share for (_, sizes), share in zip(found, self.shares, strict=True))
+        return [
+            draw_documents(content, sizes, share * whole, _SHARES + i)
+            for i, ((content, sizes), share) in enumerate(zip(found, self.shares, strict=True))
+        ]

@@ -8,10 +8,12 @@ strip the tests), so its fingerprint travels with every run.
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
 
 from scalelab.config import Switch
-from scalelab.data.base import HashFile, SkippedDocuments, TextDocument, TextSource
+from scalelab.data.base import ADDED, HashFile, SkippedDocuments, TextDocument, TextSource
 from scalelab.data.files.opening import unreadable
 from scalelab.data.hashing import fingerprint_of
 from scalelab.errors import DataError
@@ -27,6 +29,14 @@ class PyCode(TextSource):
     """Names this source in SOURCES."""
     tests: Switch = True
     """Read the library's own tests too, where they are installed (two thirds of the text)."""
+    library: Switch = Field(True, json_schema_extra=ADDED)
+    """Read what is no test."""
+
+    @model_validator(mode="after")
+    def _reads_something(self) -> Self:
+        if not (self.tests or self.library):
+            raise ValueError("neither tests nor the library are read: set one of them to true")
+        return self
 
     def fingerprint(self, hash_file: HashFile) -> str:
         """Over the name, sha256 and size of every file."""
@@ -51,10 +61,14 @@ class PyCode(TextSource):
         root = Path(sysconfig.get_path("stdlib"))
         shut = _NOT_THE_LIBRARY if self.tests else _NOT_THE_LIBRARY | _TESTS
         inside = ((path.relative_to(root), path) for path in root.rglob("*.py"))
-        found = sorted((r.as_posix(), p) for r, p in inside if shut.isdisjoint(r.parts[:-1]))
+        found = sorted(
+            (r.as_posix(), p)
+            for r, p in inside
+            if shut.isdisjoint(r.parts[:-1]) and (self.library or not _TESTS.isdisjoint(r.parts[:-1]))
+        )
         if not found:
             raise DataError(
-                "this Python keeps no .py files of its own",
+                "this Python keeps no .py files of its own" if self.library else "this Python has no tests",
                 where=str(root),
                 fix="use another source, such as `source: {kind: text, paths: [...]}`",
             )
