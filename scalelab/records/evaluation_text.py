@@ -18,7 +18,6 @@ from typing import Any
 from scalelab.config import parse_yaml
 from scalelab.records.runs import Runs
 
-
 COLUMNS = ("data_digest", "validation_digest", "tokenizer", "data")
 """Columns of a table that say on which text it was evaluated."""
 
