@@ -38,7 +38,7 @@ MAY = {  # in the order in which data flows
     "model": set(),
     "train": {"hardware", "data", "model"},
     "jobs": {"hardware", "train"},
-    "sweep": {"model", "train", "jobs"},
+    "sweep": {"data", "model", "train", "jobs"},
     "records": {"train"},
     "tracking": {"train", "records"},
     "laws": set(),

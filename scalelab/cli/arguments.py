@@ -150,7 +150,7 @@ def add_fit_source(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME",
         help="fit only this law; can be repeated (default: averaged, isoflop, chinchilla and "
-        "kaplan where they apply)",
+        "kaplan where they apply; mixture for a table of shares and losses of domains)",
     )
     parser.add_argument(
         "--param-count",
@@ -192,6 +192,29 @@ def add_replicates(parser: argparse._ActionsContainer) -> None:
         default=4000,
         metavar="COUNT",
         help="bootstrap replicates for intervals; 0 for none (default: 4000)",
+    )
+
+
+def add_mixture(parser: argparse._ActionsContainer) -> None:
+    """Add what a mixture of domains is chosen for."""
+    parser.add_argument(
+        "--natural",
+        default="",
+        metavar="DOMAIN=SHARE,...",
+        help="with --law mixture: shares of the domains that the gain is measured from (default: mean of the trained "
+        "mixtures)",
+    )
+    parser.add_argument(
+        "--unique-tokens",
+        default="",
+        metavar="DOMAIN=TOKENS,...",
+        help="with --law mixture: deduplicated tokens of domains, which cap their repetition (default: no cap)",
+    )
+    parser.add_argument(
+        "--train-tokens",
+        type=float,
+        metavar="TOKENS",
+        help="with --law mixture: training tokens of the run that the mixture is for (default: those of the table)",
     )
 
 

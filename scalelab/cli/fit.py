@@ -3,7 +3,15 @@
 import argparse
 from dataclasses import replace
 
-from scalelab.cli.arguments import add_fit_source, add_json, add_out, add_replicates, examples, is_table
+from scalelab.cli.arguments import (
+    add_fit_source,
+    add_json,
+    add_mixture,
+    add_out,
+    add_replicates,
+    examples,
+    is_table,
+)
 from scalelab.files import runs_directory
 from scalelab.screen import echo
 
@@ -44,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="add intervals by profile likelihood, which takes seconds (default: off)",
     )
     add_replicates(parser)
+    add_mixture(parser)
     parser.add_argument(
         "--draws",
         action="store_true",
@@ -55,6 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fit, print the summary, write the report, and return the exit status."""
+    from scalelab.cli.work.fit_mixture import fit_mixture, is_mixture
+
+    if is_mixture(args):
+        return fit_mixture(args)
     import sys
     from pathlib import Path
 

@@ -39,6 +39,7 @@ COMMANDS = {
     "sync": ("sync", "copy new results from the run directories to MLflow"),
     "ui": ("ui", "show the runs in MLflow's web page"),
     "data": ("data", "prepare the corpus of a sweep file: tokenizer, shards, split"),
+    "tokenizer-report": ("tokenizer_report", "compare tokenizers: bytes per token, splits, perplexity"),
     "doctor": ("doctor", "check this machine for training, with a fix for each problem"),
     "bench": ("bench", "measure this device: correctness, speed, memory, settings"),
     "export": ("export", "write a model as a Hugging Face checkpoint"),

@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from scalelab.config import Config, Count, Positive, plugin
+from scalelab.config import Config, Count, Fraction, Positive, plugin
 from scalelab.data import SOURCES, TOKENIZERS
 from scalelab.data.hashing import utf8_name
 
@@ -38,6 +38,8 @@ class TextDocument:
 
     name: str
     text: str
+    domain: str | None = None
+    """Domain of a mixture whose shares can be chosen; None: it belongs to none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,8 @@ class EncodedDocument:
     """UTF-8 bytes of the text; 0 where there is no text."""
     nats: np.ndarray | None = None
     """True information of each token given all before it in the document, nats; None: unknown."""
+    domain: str | None = None
+    """As of its text."""
 
 
 @dataclass
@@ -177,6 +181,9 @@ class DataConfig(Config):
     train_share: Annotated[float, Field(strict=True, gt=0, le=1)] = Field(1.0, json_schema_extra=ADDED)
     """Share of the training text that is trained on, by bytes, whole documents by a hash of their text: a smaller
     share is part of a larger one. Neither the validation text nor the tokenizer depends on it."""
+    weights: dict[str, Fraction] | None = Field(None, json_schema_extra=ADDED)
+    """Share of each domain in the training tokens, which sum to 1; domains are the names of a mix. A domain that is
+    left out has none. None: all text in its natural proportions."""
 
     @model_validator(mode="after")
     def _is_drawn_from_text(self) -> Self:
@@ -192,4 +199,17 @@ class DataConfig(Config):
     def _tokens_need_no_tokenizer(self) -> Self:
         if isinstance(self.source, TokenSource) and self.tokenizer != TokenizerConfig():
             raise ValueError(f"source {self.source.kind!r} is tokens already: remove `tokenizer`")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_are_shares_of_domains(self) -> Self:
+        if self.weights is None:
+            return self
+        names = getattr(self.source, "names", ())
+        if not names:
+            raise ValueError("weights need a source with named domains: kind: mix, with `names`")
+        if unknown := sorted(set(self.weights) - set(names)):
+            raise ValueError(f"weights name {unknown[0]!r}, which is no domain ({', '.join(names)})")
+        if abs(sum(self.weights.values()) - 1) > 1e-3:
+            raise ValueError(f"the weights sum to {sum(self.weights.values()):.6g}, not 1")
         return self

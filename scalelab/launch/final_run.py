@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scalelab.data.corpus import shards
+from scalelab.data.corpus.mixture import refuse_too_many
 from scalelab.data.corpus.shards import Corpus
-from scalelab.data.corpus.stream import refuse_too_many
 from scalelab.errors import LaunchError, PlanError
 from scalelab.files import place_of
 from scalelab.hardware.layout import Layout, parse_layout
@@ -182,7 +182,7 @@ def _corpus(plan: Plan) -> Corpus:
             where=f"{corpus.path}",
             fix="restore the original text, or run the sweep and the plan again on the new text",
         )
-    refuse_too_many(corpus, spec.seq_len, spec.n_tokens, spec.data.epochs)
+    refuse_too_many(corpus, spec.data, spec.seq_len, spec.n_tokens)
     return corpus
 
 

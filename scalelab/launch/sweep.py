@@ -7,6 +7,7 @@
 Not here: the jobs (sweep_run.py), texts (report/sweep/), flags (cli/sweep.py).
 """
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -14,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from scalelab.data.corpus import shards
+from scalelab.data.corpus.mixture import refuse_too_many
 from scalelab.data.corpus.shards import Corpus
-from scalelab.data.corpus.stream import refuse_too_many
 from scalelab.data.vocabulary import UNPREPARED, vocab_size_of
 from scalelab.errors import ConfigError, DataError, LaunchError
 from scalelab.files import place_of
@@ -31,7 +32,7 @@ from scalelab.sweep.base import DesignSession, Proposal
 from scalelab.sweep.file import MOST_RUNS, SweepFile, too_many_runs
 from scalelab.tracking.sync import Syncer
 from scalelab.train.recipe import Recipe
-from scalelab.train.spec import RunResult
+from scalelab.train.spec import RunResult, RunSpec
 from scalelab.units import si
 
 
@@ -289,8 +290,13 @@ def refuse_unfit(recipe: Recipe, corpus: Corpus, proposals: tuple[Proposal, ...]
     Raises:
         DataError: A run needs more tokens than the corpus has, or validation has too few.
     """
-    longest = max((proposal.spec.n_tokens for proposal in proposals), default=0)
-    refuse_too_many(corpus, recipe.seq_len, longest, recipe.data.epochs)
+    longest: dict[str, RunSpec] = {}
+    for spec in (proposal.spec for proposal in proposals):
+        mixture = json.dumps(spec.data.weights)
+        if mixture not in longest or spec.n_tokens > longest[mixture].n_tokens:
+            longest[mixture] = spec
+    for spec in longest.values():
+        refuse_too_many(corpus, spec.data, recipe.seq_len, spec.n_tokens)
     wanted = max(recipe.evaluation.tokens, recipe.evaluation.curve_tokens)
     available = corpus.n_validation - 1
     if wanted > available:

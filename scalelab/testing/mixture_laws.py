@@ -49,7 +49,7 @@ def check_mixture_law(name: str) -> None:
     if law.is_smooth:
         w = runs.weights[0]
         rise = [fit.predict(w + 1e-6 * e) - fit.predict(w - 1e-6 * e) for e in np.eye(len(w))]
-        assert_allclose(fit.slope(w), np.transpose(rise) / 2e-6, rtol=1e-5, atol=1e-7, err_msg="the slope")
+        assert_allclose(fit.jacobian(w), np.transpose(rise) / 2e-6, rtol=1e-5, atol=1e-7, err_msg="the slope")
     least = law.least_mixtures(len(runs.domains))
     if least > 1:
         _refused(law, runs.take(np.arange(least - 1)), "mixtures")

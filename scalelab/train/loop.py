@@ -28,8 +28,9 @@ import numpy as np
 import torch
 
 import scalelab
+from scalelab.data.corpus.mixture import domain_windows, n_tokens_unique, stream_of
 from scalelab.data.corpus.shards import Corpus, open_corpus
-from scalelab.data.corpus.stream import Stream, n_tokens_unique, validation_windows
+from scalelab.data.corpus.stream import validation_windows
 from scalelab.errors import DataError, RunError
 from scalelab.files import make_dir
 from scalelab.hardware.device import Device, find_device
@@ -139,7 +140,7 @@ class _Run:
         if usable_mode(self.device, spec.compile) != "off":
             share_compile_cache(run_dir.path.parent.parent)
         self.corpus: Corpus = open_corpus(spec.data_digest)
-        self.stream = Stream(self.corpus.tokens("train"), spec.seq_len, spec.seed)
+        self.stream = stream_of(self.corpus, spec.data, spec.seq_len, spec.seed)
         self.rows = spec.batch_tokens // spec.seq_len
         self.size = spec.model.size(spec.seq_len)
         self.watch = StabilityMonitor(launched.stability) if launched else None
@@ -535,6 +536,12 @@ class _Run:
         begun = time.monotonic()
         with self._compiling():
             loss, error = self.engine.validate(self.windows[self.spec.evaluation.tokens])
+            domains = {
+                name: self.engine.validate(windows)[0]
+                for name, windows in domain_windows(
+                    self.corpus, self.spec.seq_len, self.spec.evaluation.tokens
+                ).items()
+            }
         self.progress.eval_s += time.monotonic() - begun
         untrained = math.log(self.spec.model.vocab_size)
         if not math.isfinite(loss) or loss > untrained + WORSE_THAN_UNTRAINED:
@@ -545,7 +552,7 @@ class _Run:
             self.dir.guard()
             path = self.dir.weights_path
             files[path.name] = unsharded.save_weights(path, weights)
-        return self._conclude("finished", None, loss, error, files)
+        return self._conclude("finished", None, loss, error, files, domains or None)
 
     def _conclude(
         self,
@@ -554,6 +561,7 @@ class _Run:
         loss: float | None,
         error: float | None,
         files: dict[str, str] | None = None,
+        domain_losses: dict[str, float] | None = None,
     ) -> RunResult:
         """Write down what the run came to: log first, result last."""
         spec, size, progress = self.spec, self.size, self.progress
@@ -579,7 +587,7 @@ class _Run:
             flops_6nd=6.0 * size.n_params_active * n_tokens,
             n_tokens=n_tokens,
             n_tokens_planned=spec.n_tokens,
-            n_tokens_unique=n_tokens_unique(self.corpus, spec.seq_len, n_tokens),
+            n_tokens_unique=n_tokens_unique(self.corpus, spec.data, spec.seq_len, n_tokens),
             n_steps=progress.step,
             batch_tokens=spec.batch_tokens,
             micro_batch_tokens=progress.micro_rows * spec.seq_len,
@@ -614,6 +622,7 @@ class _Run:
             trunk=None if progress.trunk is None else spec.trunk_id,
             n_tokens_trunk=progress.trunk_steps * spec.batch_tokens,
             trunk_run=progress.trunk,
+            domain_losses=domain_losses,
         )
         if self.engine.is_first:
             result = self.dir.write_result(result)

@@ -231,3 +231,5 @@ class RunResult:
     whole run, as if it had been trained by itself."""
     trunk_run: str | None = None
     """Id of the run that trained those steps: a trunk of a certain length. None, as for `trunk`."""
+    domain_losses: dict[str, float] | None = None
+    """Validation loss of each domain of a mix with names, nats per token; None without domains."""

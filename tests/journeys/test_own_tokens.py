@@ -103,3 +103,42 @@ def test_what_does_not_fit_is_refused_before_anything_is_trained(change, said, w
     assert "fix:" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(world.runs.glob("own/*/result.json"))
+
+
+def test_tokenizers_are_compared_on_one_text(world):
+    where, tokenizer = source(world, "file")
+    text = SWEEP.replace("SOURCE", where)
+    (world.path / "own.yaml").write_text(text.replace("TOKENIZER", tokenizer))
+    (world.path / "bytes.yaml").write_text(text.replace("TOKENIZER", "tokenizer: bytes"))
+
+    done = in_process(world, "tokenizer-report", "own.yaml", "bytes.yaml", "--json", "found.json")
+
+    assert done.returncode == 0, done.stderr
+    assert "Perplexity per token cannot be compared between tokenizers" in done.stdout
+    found = json.loads((world.path / "found.json").read_text())
+    own, plain = (found["tokenizers"][name]["total"] for name in ("own", "bytes"))
+    assert own["n_bytes"] == plain["n_bytes"]
+    assert own["bytes_per_token"] > plain["bytes_per_token"]
+    assert plain["n_tokens"] == plain["n_bytes"] + 200
+    page = (world.path / "reports/own-tokenizers/README.md").read_text()
+    assert "1 9 8 4" in page
+    assert json.loads((world.path / "reports/own-tokenizers/tokenizers.json").read_text()) == found
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["own.yaml"], "the source tokens has tokens and no tokenizer"),
+        (["gone.yaml"], "cannot read gone.yaml"),
+        (["text.txt"], "text.txt"),
+    ],
+)
+def test_what_has_no_tokenizer_is_refused(argv, said, world):
+    where, _ = source(world, "npy")
+    (world.path / "own.yaml").write_text(SWEEP.replace("SOURCE", where).replace("TOKENIZER", ""))
+
+    done = in_process(world, "tokenizer-report", *argv)
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

@@ -10,11 +10,11 @@ from numpy.testing import assert_allclose
 from scalelab.errors import FitError
 from scalelab.laws.mixture import MIXTURE_LAWS
 from scalelab.laws.mixture.base import MixtureRuns
-from scalelab.laws.mixture.checks import compare_laws, errors, leave_one_out, transfers
 from scalelab.laws.mixture.linear import Linear
 from scalelab.laws.mixture.log_log import OFFSETS, LogLog
 from scalelab.laws.mixture.nearest import Mean, Nearest
 from scalelab.laws.mixture.recommendation import MixtureRequest, best_mixture, epochs_cap, project, recommend
+from scalelab.laws.mixture.validation import compare_laws, errors, leave_one_out, transfers
 from scalelab.testing.mixture_laws import check_mixture_law, planted
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "domain_mixture.csv"

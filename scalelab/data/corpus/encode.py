@@ -161,9 +161,8 @@ def encoded(config: DataConfig, reading: FirstPassResult) -> Iterator[EncodedDoc
                 yield side, document
 
     for side, document, tokens in _encode(reading.tokenizer, kept()):
-        yield EncodedDocument(
-            "validation" if side == VALIDATION else "train", tokens, len(document.text.encode("utf-8"))
-        )
+        name = "validation" if side == VALIDATION else "train"
+        yield EncodedDocument(name, tokens, len(document.text.encode("utf-8")), domain=document.domain)
     if at != n:
         raise _changed(f"{n} documents became {at}")
 

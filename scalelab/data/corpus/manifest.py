@@ -64,6 +64,8 @@ class CorpusManifest:
     """Documents that were left out, by reason; None where there is no text."""
     n_clusters: int | None = None
     largest_cluster: dict[str, Any] | None = None
+    domains: dict[str, dict[str, int]] | None = None
+    """Tokens of each domain by side, in the order in which they lie; None where there are no domains."""
 
 
 _CONTENTS = ("format", "tokenizer", "vocab_size", "dtype", "entropy", "bytes_per_token", "splits", "files")
@@ -75,7 +77,10 @@ MANIFEST = Format("corpus manifest", CorpusManifest, schema=2, error=DataError, 
 def contents_digest(manifest: CorpusManifest) -> str:
     """Twelve hex digits of the contents: equal digests, equal tokens."""
     plain = asdict(manifest)
-    contents = json.dumps({name: plain[name] for name in _CONTENTS}, sort_keys=True)
+    covered = {name: plain[name] for name in _CONTENTS}
+    if manifest.domains is not None:  # as pairs: their order counts
+        covered["domains"] = {side: [*tokens.items()] for side, tokens in manifest.domains.items()}
+    contents = json.dumps(covered, sort_keys=True)
     return hashlib.sha256(contents.encode()).hexdigest()[:12]
 
 

@@ -305,6 +305,7 @@ def _fill(config: DataConfig, directory: Path) -> CorpusManifest:
     for extra in directory.glob("tokenizer.json"):
         data = extra.read_bytes()
         files[extra.name] = CorpusFile(len(data), hashlib.sha256(data).hexdigest())
+    domains = {name: side.domains for name, side in sides.items()}
     manifest = CorpusManifest(
         digest="",
         format=TOKENS_FORMAT,
@@ -321,6 +322,7 @@ def _fill(config: DataConfig, directory: Path) -> CorpusManifest:
         vocab_size_planned=asked,
         validation_planned=config.validation,
         data=config.model_dump(mode="json"),
+        domains=domains if any(domains.values()) else None,
         **about,
     )
     return replace(manifest, digest=contents_digest(manifest))
@@ -328,7 +330,7 @@ def _fill(config: DataConfig, directory: Path) -> CorpusManifest:
 
 def _key(config: DataConfig, hashes: FileHashes) -> str:
     """Names what goes in: the settings that matter, the state of the source, our format."""
-    settings = config.model_dump_json(exclude=later_fields(config, 1) | {"epochs": True})
+    settings = config.model_dump_json(exclude=later_fields(config, 1) | {"epochs": True, "weights": True})
     parts = [settings, config.source.fingerprint(hashes), str(TOKENS_FORMAT)]
     if files := config.tokenizer.fingerprint(hashes):
         parts.append(files)

@@ -12,6 +12,8 @@ Symbols: T seq_len, in tokens; n windows in a batch.
 Source:  Feistel network with cycle walking, Black and Rogaway 2002 (format-preserving ciphers).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from scalelab.data.corpus.shards import Corpus
@@ -53,14 +55,22 @@ class Stream:
         tokens: What `corpus.tokens("train")` gives.
         seq_len: Tokens a model sees at once; a window holds one more, the last target.
         seed: Decides the order.
+        starts: Gives the start of the window of each sample; None: the order above.
 
     Raises:
         DataError: There is not one whole window.
     """
 
-    def __init__(self, tokens: TokenFile, seq_len: int, seed: int):
+    def __init__(
+        self,
+        tokens: TokenFile,
+        seq_len: int,
+        seed: int,
+        starts: Callable[[np.ndarray], np.ndarray] | None = None,
+    ):
         self.tokens, self.seq_len, self.seed = tokens, seq_len, seed
         self.n_windows = count_windows(len(tokens), seq_len)
+        self._starts_of = starts
         self._block, self._starts = -1, np.empty(0, np.int64)
 
     def batch(self, k: int, n: int) -> np.ndarray:
@@ -87,6 +97,8 @@ class Stream:
 
     def _order(self, block: int) -> np.ndarray:
         sample = np.arange(block * _BLOCK, (block + 1) * _BLOCK)
+        if self._starts_of is not None:
+            return self._starts_of(sample)
         epoch, place = sample // self.n_windows, sample % self.n_windows
         keys = mix(key(self.seed) + mix(epoch.astype(U64)))
         return permute(place, self.n_windows, keys) * self.seq_len
@@ -173,9 +185,14 @@ def _validation_starts(corpus: Corpus, seq_len: int, n_tokens: int) -> np.ndarra
             where="evaluation",
             fix=f"ask for at least {seq_len} tokens",
         )
+    return spread(there, n) * seq_len
+
+
+def spread(there: int, n: int) -> np.ndarray:
+    """Return n of the numbers below `there`, as evenly spread as all: in the order of their reversed bits."""
     bits = int(there - 1).bit_length()
     count = min(1 << bits, 1 << (2 * n - 1).bit_length())  # at least half of them are windows
     number, order = np.arange(count), np.zeros(count, np.int64)
     for bit in range(bits):
         order |= ((number >> bit) & 1) << (bits - 1 - bit)
-    return order[order < there][:n] * seq_len
+    return order[order < there][:n]

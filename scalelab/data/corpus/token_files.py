@@ -112,6 +112,8 @@ class TokenWriter:
         """Sum of the true information, nats, where it is known."""
         self.shards: list[str] = []
         self.files: dict[str, CorpusFile] = {}
+        self.domains: dict[str, int] = {}
+        """Tokens of each domain, in the order in which they lie."""
 
     def __enter__(self) -> "TokenWriter":
         return self
@@ -127,6 +129,12 @@ class TokenWriter:
         assert tokens.min() >= 0
         assert tokens.max() < self._vocab_size
         self.n_tokens += len(tokens)
+        if document.domain is not None:
+            assert document.domain in (
+                next(reversed(self.domains), None),
+                *({document.domain} - self.domains.keys()),
+            )
+            self.domains[document.domain] = self.domains.get(document.domain, 0) + len(tokens)
         self.n_documents += 1
         self.n_bytes += document.n_bytes
         self._append(f"{self._split}.ends", np.array([self.n_tokens], "<u8"))

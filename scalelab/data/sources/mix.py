@@ -2,8 +2,9 @@
 
 Without shares each source hands out all it has. With `shares` the mixture is the largest that has them: the part
 that is scarcest for its share is taken whole, and of every other one whole documents are drawn by a hash of their
-text. Drawing takes one more pass over every part. Training reads windows in shuffled order, so where a document
-stands among the others does not matter. What each part came to is in the corpus's manifest by its documents' names.
+text. Drawing takes one more pass over every part. With names the parts are domains, whose shares a run may choose
+(`weights` of the data). Training reads windows in shuffled order, so where a document stands among the others does
+not matter. What each part came to is in the corpus's manifest by its documents' names.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from typing import Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from scalelab.config import Positive, plugin
+from scalelab.config import Name, Positive, plugin
 from scalelab.data import SOURCES
 from scalelab.data.base import ADDED, HashFile, SkippedDocuments, TextDocument, TextSource
 from scalelab.data.hashing import U64, content_hash, draw_documents
@@ -30,11 +31,22 @@ class Mix(TextSource):
     """Sources of text, in this order."""
     shares: tuple[Positive, ...] | None = Field(None, json_schema_extra=ADDED)
     """Shares of the parts, by bytes, in their order; their sum need not be 1. None: all of every part."""
+    names: tuple[Name, ...] = Field((), json_schema_extra=ADDED)
+    """Names of the parts as domains, whose shares `weights` of the data chooses and whose losses a run records. Empty:
+    one text."""
 
     @model_validator(mode="after")
     def _every_part_has_a_share(self) -> Self:
         if self.shares is not None and len(self.shares) != len(self.parts):
             raise ValueError(f"shares has {len(self.shares)} numbers for {len(self.parts)} parts")
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_those_of_the_parts(self) -> Self:
+        if self.names and len(set(self.names)) != len(self.parts):
+            raise ValueError(
+                f"{len(self.parts)} parts need as many different names, not {', '.join(self.names)}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -53,9 +65,11 @@ class Mix(TextSource):
         """The documents of every part, by its share."""
         drawn = None if self.shares is None else self._drawn()
         for i, part in enumerate(self.parts):
+            domain = self.names[i] if self.names else None
             for at, document in enumerate(part.documents(skips)):
                 if drawn is None or (at < len(drawn[i]) and drawn[i][at]):
-                    yield TextDocument(f"{i}-{part.kind}/{document.name}", document.text)
+                    name = f"{domain or f'{i}-{part.kind}'}/{document.name}"
+                    yield TextDocument(name, document.text, domain=domain)
 
     def _drawn(self) -> list[np.ndarray]:
         """Whether each document of each part is taken."""

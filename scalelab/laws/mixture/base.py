@@ -45,6 +45,13 @@ class MixtureRuns:
     ) -> Self:
         """Return runs, checked. Shares within SUM_TOLERANCE of a sum of 1 are divided by it.
 
+        Args:
+            weights: Shares of the domains, shape (n, k).
+            losses: Losses of the targets, nats per token, shape (n, m).
+            domains: Names of the domains; None: numbered.
+            targets: Names of the targets; None: the domains where they are as many, else numbered.
+            names: Names of the runs; empty: numbered.
+
         Raises:
             FitError: A share or loss is no number of its kind, or shares do not sum to 1.
         """
@@ -116,7 +123,7 @@ class MixtureFit(ABC):
             Shape (m,) or (q, m).
         """
 
-    def slope(self, weights: Array) -> Array:
+    def jacobian(self, weights: Array) -> Array:
         """Return the derivative of each target's loss by each share, shape (m, k), for shares of shape (k,)."""
         step = 1e-6
         return np.stack(

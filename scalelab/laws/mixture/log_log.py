@@ -40,7 +40,7 @@ class LogLogFit(MixtureFit):
         logs = np.log(w[..., None, :] + self.offsets[:, None])  # (..., m, k)
         return np.exp(self.intercepts + (logs * self.coefficients).sum(axis=-1))
 
-    def slope(self, weights: Array) -> Array:
+    def jacobian(self, weights: Array) -> Array:
         """Return the derivative of each target's loss by each share, shape (m, k)."""
         w = np.asarray(weights, float)
         return self.predict(w)[:, None] * self.coefficients / (w + self.offsets[:, None])

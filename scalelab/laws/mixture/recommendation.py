@@ -35,7 +35,7 @@ from scalelab.laws.observations import Array
 WORTH = 0.8
 """Worth of a repeated token, as a part of a new one, down to which a domain is repeated."""
 BOUND = 1e-4
-"""Distance from a bound, as a share, at which a recommendation is said to be at it."""
+"""Distance from a bound, as a share, within which a recommendation counts as at it."""
 
 
 def epochs_cap(worth: float = WORTH) -> float:
@@ -229,7 +229,7 @@ def best_mixture(fit: MixtureFit, v: Array, low: Array, high: Array) -> Array:
     k = len(low)
 
     def value(w: Array) -> tuple[float, Array]:
-        return float(fit.predict(w) @ v), v @ fit.slope(w)
+        return float(fit.predict(w) @ v), v @ fit.jacobian(w)
 
     trained = fit.runs.weights[int(np.argmin(fit.runs.losses @ v))]
     best, least = None, np.inf

@@ -1,0 +1,188 @@
+"""The order of training on a mixture: the shares of domains are chosen, each domain's windows shuffled by itself.
+
+    slot      j mod 65,536 of a fixed pattern names the domain of sample j
+    place     samples of that domain before j
+    window    permute(place mod n, n, seed, domain, epoch place // n) of the domain's n windows
+
+The pattern merges the domains evenly: its c-th slot of domain d lies at (c + 1/2) / w_d. So every prefix of a run has
+the shares that were asked for, to a window, and nothing is kept between batches. Shares are whole 65,536ths.
+
+Symbols: w shares of the domains; n windows of a domain.
+Not here: text in natural proportions (stream.py), where the domains lie (manifest.py).
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from scalelab.data.base import DataConfig
+from scalelab.data.corpus.shards import Corpus
+from scalelab.data.corpus.stream import Stream, count_windows, permute, spread
+from scalelab.data.corpus.stream import n_tokens_unique as unique_of_one_text
+from scalelab.data.corpus.stream import refuse_too_many as refuse_too_many_of_one_text
+from scalelab.data.hashing import U64, key, mix
+from scalelab.errors import DataError
+from scalelab.units import si
+
+SLOTS = 65_536
+
+
+class MixtureOrder:
+    """Where the window of each sample starts.
+
+    Args:
+        corpus: Has domains.
+        weights: Share of each domain; those left out have none.
+        seq_len: Tokens of a window, less the last target.
+        seed: Decides the order.
+
+    Raises:
+        DataError: A domain with a share has not one whole window.
+    """
+
+    def __init__(self, corpus: Corpus, weights: Mapping[str, float], seq_len: int, seed: int):
+        self._seq_len, self._seed = seq_len, seed
+        ranges = domain_ranges(corpus, "train")
+        total = sum(weights.values())
+        self.domains = tuple(name for name in ranges if weights.get(name, 0) > 0)
+        self._begin = np.array([ranges[name][0] for name in self.domains])
+        self.n_windows = np.array(
+            [_windows(corpus, name, ranges[name], seq_len, "training") for name in self.domains]
+        )
+        self._counts = _slots(np.array([weights[name] / total for name in self.domains]))
+        place = [(np.arange(n) + 0.5) / n for n in self._counts]
+        number = np.repeat(np.arange(len(self.domains)), self._counts)
+        self._pattern = number[np.argsort(np.concatenate(place), kind="stable")]
+        is_of = self._pattern[:, None] == np.arange(len(self.domains))
+        self._before = np.cumsum(is_of, axis=0) - is_of  # of each domain before each slot
+
+    def __call__(self, sample: np.ndarray) -> np.ndarray:
+        """Return the start of the window of each sample, shape (n,)."""
+        cycle, slot = sample // SLOTS, sample % SLOTS
+        domain = self._pattern[slot]
+        count = cycle * self._counts[domain] + self._before[slot, domain]
+        starts = np.empty(len(sample), np.int64)
+        for d, n in enumerate(self.n_windows.tolist()):
+            is_here = domain == d
+            epoch, place = count[is_here] // n, count[is_here] % n
+            keys = mix(key(self._seed, d + 1) + mix(epoch.astype(U64)))
+            starts[is_here] = self._begin[d] + permute(place, n, keys) * self._seq_len
+        return starts
+
+    def samples(self, n_samples: int) -> np.ndarray:
+        """Return how many of the first samples are of each domain, shape (n_domains,)."""
+        cycle, slot = divmod(n_samples, SLOTS)
+        last = self._counts if slot == SLOTS else self._before[slot]
+        return cycle * self._counts + last
+
+
+def stream_of(corpus: Corpus, data: DataConfig, seq_len: int, seed: int) -> Stream:
+    """Return the batches of a run. Raises DataError where there is not one whole window.
+
+    Args:
+        corpus: The prepared corpus.
+        data: Its config, with the weights of the run.
+        seq_len: Tokens a model sees at once.
+        seed: Decides the order.
+    """
+    order = None if data.weights is None else MixtureOrder(corpus, data.weights, seq_len, seed)
+    return Stream(corpus.tokens("train"), seq_len, seed, order)
+
+
+def n_tokens_unique(corpus: Corpus, data: DataConfig, seq_len: int, n_tokens: int) -> int:
+    """Return how many of a run's training tokens are seen for the first time.
+
+    Args:
+        corpus: The prepared corpus.
+        data: Its config, with the weights of the run.
+        seq_len: Tokens a model sees at once.
+        n_tokens: Training tokens of the run.
+    """
+    if data.weights is None:
+        return unique_of_one_text(corpus, seq_len, n_tokens)
+    order = MixtureOrder(corpus, data.weights, seq_len, 0)
+    return int(np.minimum(order.samples(n_tokens // seq_len), order.n_windows).sum()) * seq_len
+
+
+def refuse_too_many(corpus: Corpus, data: DataConfig, seq_len: int, n_tokens: int) -> None:
+    """Refuse a run that would read its text, or a domain of it, more often than was allowed.
+
+    Args:
+        corpus: The prepared corpus.
+        data: Its config, with the weights and the allowed epochs of the run.
+        seq_len: Context length of the run, tokens.
+        n_tokens: Training tokens of the run.
+
+    Raises:
+        DataError: It would.
+    """
+    if data.weights is None:
+        refuse_too_many_of_one_text(corpus, seq_len, n_tokens, data.epochs)
+        return
+    order = MixtureOrder(corpus, data.weights, seq_len, 0)
+    epochs = order.samples(n_tokens // seq_len) / order.n_windows
+    worst = int(np.argmax(epochs))
+    if epochs[worst] > data.epochs:
+        name = order.domains[worst]
+        raise DataError(
+            f"{si(n_tokens)} training tokens with {data.weights[name]:.1%} of {name} read its "
+            f"{si(int(order.n_windows[worst]) * seq_len)} tokens {epochs[worst]:.3g} times, where {data.epochs:g} are "
+            "allowed",
+            where=f"corpus {corpus.digest} ({corpus.path})",
+            fix=f"ask for fewer tokens or a smaller share, give more text, or allow repeats with "
+            f"data.epochs={epochs[worst] * 1.005:.2f}",
+        )
+
+
+def domain_windows(corpus: Corpus, seq_len: int, n_tokens: int) -> dict[str, np.ndarray]:
+    """Return validation windows of each domain, int64, shape (n, seq_len + 1) each; empty without domains.
+
+    They are spread evenly over the domain's held-out text, the same for every run.
+
+    Args:
+        corpus: The prepared corpus.
+        seq_len: Tokens a model sees at once.
+        n_tokens: Targets wanted in all; each domain gets an equal part, or what it has.
+
+    Raises:
+        DataError: A domain has no whole window of held-out text.
+    """
+    if corpus.manifest.domains is None:
+        return {}
+    tokens, found = corpus.tokens("validation"), {}
+    ranges = domain_ranges(corpus, "validation")
+    for name in domain_ranges(corpus, "train"):
+        there = _windows(corpus, name, ranges.get(name, (0, 0)), seq_len, "held-out")
+        n = max(1, min(there, n_tokens // seq_len // len(ranges)))
+        found[name] = tokens.windows(ranges[name][0] + spread(there, n) * seq_len, seq_len + 1)
+    return found
+
+
+def domain_ranges(corpus: Corpus, side: str) -> dict[str, tuple[int, int]]:
+    """Return where the tokens of each domain begin and end on a side; empty without domains."""
+    found, at = {}, 0
+    for name, n in ((corpus.manifest.domains or {}).get(side) or {}).items():
+        found[name] = (at, at + n)
+        at += n
+    return found
+
+
+def _windows(corpus: Corpus, name: str, ends: tuple[int, int], seq_len: int, what: str) -> int:
+    n_tokens = ends[1] - ends[0]
+    if n_tokens <= seq_len:
+        raise DataError(
+            f"the domain {name} has {n_tokens} {what} tokens, not one window of {seq_len} + 1",
+            where=f"corpus {corpus.digest} ({corpus.path})",
+            fix="give the domain more text, hold out more (data.validation), or choose a smaller seq_len",
+        )
+    return count_windows(n_tokens, seq_len)
+
+
+def _slots(shares: np.ndarray) -> np.ndarray:
+    """Return whole numbers of slots that sum to SLOTS, by largest remainder, one at least."""
+    exact = shares * SLOTS
+    counts = np.maximum(np.floor(exact).astype(np.int64), 1)
+    for i in np.argsort(-(exact - np.floor(exact)), kind="stable")[: max(0, SLOTS - int(counts.sum()))]:
+        counts[i] += 1
+    counts[np.argmax(counts)] += SLOTS - counts.sum()
+    return counts
