@@ -191,7 +191,7 @@ def add_replicates(parser: argparse._ActionsContainer) -> None:
         type=int,
         default=4000,
         metavar="COUNT",
-        help="bootstrap replicates for intervals; 0 for none (default: 4000)",
+        help="bootstrap replicates for intervals, of a mixture at most 400; 0 for none (default: 4000)",
     )
 
 

@@ -2,15 +2,20 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scalelab.cli.arguments import add_json, add_out, add_set, examples
 from scalelab.screen import echo
+
+if TYPE_CHECKING:
+    from scalelab.report.tokenizers.document import TrainedLoss
+    from scalelab.sweep.file import SweepFile
 
 DESCRIPTION = (
     "Compare the tokenizers of sweep files on the text of the first: bytes per token by domain, how numbers and code "
     "are split, and perplexity per token beside bits per byte. Corpora that are not prepared are prepared. The text is "
     "a sample of whole documents; its domains are the parts of a mix, or top directories. With --set the files are "
-    "compared as they are and as changed."
+    "compared as they are and as changed. The best trained run of each sweep is shown too."
 )
 EXAMPLES = examples(
     "scalelab tokenizer-report a.yaml b.yaml",
@@ -67,9 +72,38 @@ def run(args: argparse.Namespace) -> int:
     source = first.recipe.data.source
     scores = compare(tokenizers, sample(source, int(min(args.bytes, 1e15))))
     text = f"{source.kind} source of {paths[0]}"
-    echo(render_terminal(tokenizer_document(scores, text)))
-    page = write_tokenizer_report(scores, text, args.out or Path("reports") / f"{first.name}-tokenizers")
+    trained = {name: one for name, file in files.items() if (one := _best_run(file)) is not None}
+    echo(render_terminal(tokenizer_document(scores, text, trained)))
+    page = write_tokenizer_report(
+        scores, text, trained, args.out or Path("reports") / f"{first.name}-tokenizers"
+    )
     if args.json is not None:
-        write_json(args.json, tokenizer_json(scores, text))
+        write_json(args.json, tokenizer_json(scores, text, trained))
     echo(f"\nreport: {page}")
     return 0
+
+
+def _best_run(file: "SweepFile") -> "TrainedLoss | None":
+    """Return the loss of the best finished run of a sweep with this very data; None where there is none."""
+    from scalelab.errors import ScalelabError
+    from scalelab.files import runs_directory
+    from scalelab.records.sweep_manifest import SweepManifest
+    from scalelab.report.tokenizers.document import TrainedLoss
+    from scalelab.train.run_directory import RunDir
+
+    try:
+        found = [
+            (result.loss, planned.run, result)
+            for planned in SweepManifest.load(runs_directory(), file.name).runs
+            for run_dir in (RunDir(runs_directory() / planned.dir),)
+            if (result := run_dir.result()) is not None
+            and result.loss is not None
+            and result.bpb is not None
+            and run_dir.spec().data == file.recipe.data
+        ]
+    except ScalelabError:
+        return None
+    if not found:
+        return None
+    loss, run, result = min(found, key=lambda one: one[:2])
+    return TrainedLoss(run, result.n_params_total, loss, result.bpb)

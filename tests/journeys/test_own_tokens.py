@@ -111,15 +111,19 @@ def test_tokenizers_are_compared_on_one_text(world):
     (world.path / "own.yaml").write_text(text.replace("TOKENIZER", tokenizer))
     (world.path / "bytes.yaml").write_text(text.replace("TOKENIZER", "tokenizer: bytes"))
 
+    trained = in_process(world, "sweep", "own.yaml")
     done = in_process(world, "tokenizer-report", "own.yaml", "bytes.yaml", "--json", "found.json")
 
-    assert done.returncode == 0, done.stderr
+    assert (trained.returncode, done.returncode) == (0, 0), done.stderr
     assert "Perplexity per token cannot be compared between tokenizers" in done.stdout
     found = json.loads((world.path / "found.json").read_text())
     own, plain = (found["tokenizers"][name]["total"] for name in ("own", "bytes"))
     assert own["n_bytes"] == plain["n_bytes"]
     assert own["bytes_per_token"] > plain["bytes_per_token"]
     assert plain["n_tokens"] == plain["n_bytes"] + 200
+    (result,) = [json.loads(path.read_text()) for path in (world.runs / "own").glob("*/result.json")]
+    assert {*found["trained"]} == {"own"}  # the other file has the name of the same sweep, and other data
+    assert found["trained"]["own"]["bpb"] == result["bpb"]
     page = (world.path / "reports/own-tokenizers/README.md").read_text()
     assert "1 9 8 4" in page
     assert json.loads((world.path / "reports/own-tokenizers/tokenizers.json").read_text()) == found

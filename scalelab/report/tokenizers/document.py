@@ -1,6 +1,8 @@
 """Tokenizers side by side as a Document: bytes per token by domain, splits of numbers and code, perplexity."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from math import exp
 
 from scalelab.data.tokenizers.comparison import CODE, NUMBERS, NumberSplit, TokenizerScore
 from scalelab.report.document import Block, Code, Content, Document, Facts, Heading, Number, Paragraph, Table
@@ -16,14 +18,30 @@ MODEL = (
 )
 
 
+@dataclass(frozen=True)
+class TrainedLoss:
+    """Validation loss of a trained run."""
+
+    run: str
+    n_params: int
+    loss: float
+    """Nats per token."""
+    bpb: float
+    """Bits per byte."""
+
+
 def tokenizer_document(
-    scores: Mapping[str, TokenizerScore], source: str, provenance: Mapping[str, str] | None = None
+    scores: Mapping[str, TokenizerScore],
+    source: str,
+    trained: Mapping[str, TrainedLoss],
+    provenance: Mapping[str, str] | None = None,
 ) -> Document:
     """Return the comparison.
 
     Args:
         scores: By the names that they are reported under; all on the same text.
         source: Description of the text.
+        trained: Best trained run of sweeps with these tokenizers, by the same names.
         provenance: Version and commit of the code, for the page.
     """
     names = list(scores)
@@ -53,6 +71,7 @@ def tokenizer_document(
         blocks.append(Paragraph(note))
     blocks += [
         Paragraph(MODEL, detail=True),
+        *_trained(trained),
         Heading("Bytes per token by domain"),
         Table(
             ["domain", "bytes", *names],
@@ -106,6 +125,24 @@ def _perplexity(score: TokenizerScore) -> list[Content]:
         _or_dash(total.perplexity_per_byte, "{:.4f}"),
         _or_dash(total.bits_per_byte, "{:.4f}"),
         f"{total.held_out_tokens:,}",
+    ]
+
+
+def _trained(trained: Mapping[str, TrainedLoss]) -> list[Block]:
+    if not trained:
+        return []
+    rows = [
+        [name, Code(one.run), si(one.n_params), f"{one.loss:.4f}", f"{exp(one.loss):.4g}", f"{one.bpb:.4f}"]
+        for name, one in trained.items()
+    ]
+    return [
+        Heading("Trained runs"),
+        Table(
+            ["tokenizer", "run", "parameters", "nats per token", "perplexity", "bits per byte"],
+            rows,
+            align="llrrrr",
+            caption="The run of each sweep with the lowest validation loss, on its own validation text. Measured.",
+        ),
     ]
 
 
