@@ -8,22 +8,20 @@ Only regular files are read: a pipe or a device may never end.
 """
 
 import errno
-import hashlib
+import fnmatch
 import json
 import os
 import re
 import shutil
-import socket
-import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 from uuid import uuid4
 
 from scalelab.errors import RunError
+from scalelab.system import special_kind as special_kind
+from scalelab.system import system
 
 _FIXES = {
     errno.ENOSPC: "free some space, then run the same command again: it goes on from here",
@@ -46,21 +44,6 @@ _ABANDONED_S = 24 * 3600.0
 """Age from which an unfinished file of another machine counts as left behind by a killed writer."""
 LARGEST_RECORD = 1 << 30
 """Largest file that is read whole, bytes."""
-_KINDS = (
-    (stat.S_ISDIR, "a directory"),
-    (stat.S_ISFIFO, "a named pipe"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a character device"),
-    (stat.S_ISBLK, "a block device"),
-)
-"""Files that are not regular. Reading one can wait for ever, or never end."""
-
-
-def special_kind(mode: int) -> str | None:
-    """Return what the file of a status (st_mode) is, in words; None for a regular file."""
-    if stat.S_ISREG(mode):
-        return None
-    return next((name for is_kind, name in _KINDS if is_kind(mode)), "a special file")
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -72,17 +55,7 @@ def open_regular(path: Path) -> BinaryIO:
     Raises:
         OSError: It cannot be read, or is no regular file; `strerror` is the reason.
     """
-    try:
-        _refuse_special(os.stat(path).st_mode)
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except ValueError as error:  # a NUL in the path
-        raise OSError(errno.EINVAL, str(error)) from None
-    try:
-        _refuse_special(os.fstat(handle).st_mode)  # O_NONBLOCK: it may have been replaced since
-    except OSError:
-        os.close(handle)
-        raise
-    return os.fdopen(handle, "rb")
+    return system().open_read(path)
 
 
 def read_regular(path: Path, limit: int = LARGEST_RECORD) -> bytes:
@@ -92,16 +65,12 @@ def read_regular(path: Path, limit: int = LARGEST_RECORD) -> bytes:
         OSError: As open_regular, or it is larger.
     """
     with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
         data = file.read() if size <= limit else b""  # with a number, so many bytes are set aside
     if max(size, len(data)) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit:,} bytes")
     return data
-
-
-def _refuse_special(mode: int) -> None:
-    if (kind := special_kind(mode)) is not None:
-        raise OSError(errno.EINVAL, f"it is {kind}, not a regular file")
 
 
 @contextmanager
@@ -127,7 +96,7 @@ def writing(path: Path) -> Iterator[None]:
 def make_dir(path: Path) -> Path:
     """`path` as a directory that exists. Raises RunError where it cannot be made."""
     with writing(path):
-        path.mkdir(parents=True, exist_ok=True)
+        system().mkdir(path)
     return path
 
 
@@ -141,15 +110,14 @@ def whole(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
     partial = _partial_of(path)
     try:
         with writing(path):
-            with open(partial, mode, encoding=None if "b" in mode else "utf-8") as file:
+            with system().open_write(partial, mode) as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
+                system().flush(file)
+            system().replace(partial, path)
             sync_dir(path.parent)
     finally:
-        with suppress(OSError):  # a read-only disk refuses even this, and the first refusal counts
-            partial.unlink(missing_ok=True)
+        with suppress(OSError):  # it has its name; or a read-only disk refuses even this
+            system().unlink(partial)
 
 
 @contextmanager
@@ -182,7 +150,7 @@ def _partial_of(path: Path, mark: str = "") -> Path:
     """Where `path` is written before it gets its name; those of killed writers are removed."""
     sweep_partials(path.parent, path.name)
     mark = f".{mark}" if mark else ""
-    return path.with_name(f".{path.name}{mark}.{machine()}.{os.getpid()}.partial")
+    return path.with_name(f".{path.name}{mark}.{machine()}.{system().pid()}.partial")
 
 
 def sweep_partials(directory: Path, name: str = "*") -> None:
@@ -191,20 +159,18 @@ def sweep_partials(directory: Path, name: str = "*") -> None:
     A writer of this machine is dead when its process is gone; one of another machine when its file
     is a day old.
     """
-    for leftover in directory.glob(f".{name}.*.partial"):
-        owner = leftover.name.split(".")
+    pattern = f".{name}.*.partial"
+    try:
+        leftovers = fnmatch.filter(system().listdir(directory), pattern)
+    except OSError:
+        return
+    for leftover in leftovers:
+        owner = leftover.split(".")
         here = len(owner) > 3 and owner[-3] == machine()
-        try:
-            age = time.time() - leftover.stat().st_mtime
-        except OSError:
-            continue
-        if not (process_start(int(owner[-2])) is None if here else age > _ABANDONED_S):
-            continue
-        if leftover.is_dir() and not leftover.is_symlink():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            with suppress(OSError):
-                leftover.unlink(missing_ok=True)
+        with suppress(OSError):  # removed meanwhile, or not ours to remove
+            age = system().time() - system().mtime(directory / leftover)
+            if process_start(int(owner[-2])) is None if here else age > _ABANDONED_S:
+                system().remove(directory / leftover)
 
 
 def link_new(draft: Path, path: Path, *, flush: bool = True) -> bool:
@@ -215,20 +181,18 @@ def link_new(draft: Path, path: Path, *, flush: bool = True) -> bool:
     """
     with writing(path):
         try:
-            os.link(draft, path)
+            system().link(draft, path)
         except FileExistsError:
-            return False
+            return system().is_same(draft, path)  # true where the answer to our own link was lost
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
             try:
-                handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+                with system().open_write(path, "xb") as file:
+                    file.write(read_regular(draft))
+                    system().flush(file)
             except FileExistsError:
                 return False
-            with open(handle, "wb") as file:
-                file.write(draft.read_bytes())
-                file.flush()
-                os.fsync(file.fileno())
         if flush:
             sync_dir(path.parent)
     return True
@@ -251,15 +215,14 @@ def write_new(path: Path, text: str, *, flush: bool = True) -> bool:
     make_dir(path.parent)
     draft = _partial_of(path, uuid4().hex[:8])
     try:
-        with writing(path), open(draft, "x", encoding="utf-8") as file:
+        with writing(path), system().open_write(draft, "x") as file:
             file.write(text)
-            file.flush()
             if flush:
-                os.fsync(file.fileno())
+                system().flush(file)
         return link_new(draft, path, flush=flush)
     finally:
         with suppress(OSError):
-            draft.unlink(missing_ok=True)
+            system().unlink(draft)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -278,18 +241,7 @@ def append(path: Path, lines: str, *, flush: bool = False) -> None:
         flush: Wait until they are on the disk.
     """
     with writing(path):
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
-        handle = os.open(path, flags, 0o644)
-        try:
-            size = os.fstat(handle).st_size
-            is_torn = size > 0 and os.pread(handle, 1, size - 1) != b"\n"
-            data = (b"\n" if is_torn else b"") + lines.encode()
-            if os.write(handle, data) < len(data):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if flush:
-                os.fsync(handle)
-        finally:
-            os.close(handle)
+        system().append(path, lines.encode(), flush=flush)
 
 
 def is_component(name: object) -> bool:
@@ -357,18 +309,12 @@ def refuse_links_in(directory: Path) -> None:
             refuse_link(entry)
 
 
-@cache
 def machine() -> str:
     """Eight hex digits of this machine, its boot and its process numbering.
 
     Two containers under one kernel that cannot see one another's processes are two machines.
     """
-    words = [socket.gethostname()]
-    with suppress(OSError):
-        words.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
-    with suppress(OSError):
-        words.append(os.readlink("/proc/self/ns/pid"))
-    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:8]
+    return system().machine()
 
 
 def process_start(pid: int) -> int | None:
@@ -377,29 +323,12 @@ def process_start(pid: int) -> int | None:
     Together with the pid it names a process for good: pids are used again. 0 where the system has
     no /proc, and the process is there.
     """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return None
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return None
-        except OSError:
-            return 0
-        return 0
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else int(fields[19])
+    return system().process_start(pid)
 
 
 def sync_dir(path: Path) -> None:
     """Make a rename in `path` survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    system().sync_dir(path)
 
 
 def runs_directory() -> Path:

@@ -22,6 +22,8 @@ SHARED = {
     "registry",
     "files",
     "sealed",
+    "system",
+    "network_files",
     "leases",
     "screen",
     "config",
@@ -77,6 +79,8 @@ HOMES = {
     "pydantic": {
         "jobs",
         "sealed",
+        "system",
+        "network_files",
         "config",
         "config_errors",
         "data",

@@ -153,15 +153,15 @@ def test_a_child_writes_under_its_parent_s_claim(tmp_path):
 
 def test_a_slow_claimant_does_not_take_a_number_that_was_passed(tmp_path, monkeypatch):
     """It looked while the first claim was free; two others have followed one another since."""
-    real, calls = leases._newest, []
+    real, calls = leases._look, []
 
     def late(directory, name):
         calls.append(1)
-        return (0, None) if len(calls) == 1 else real(directory, name)
+        return (0, None, False) if len(calls) == 1 else real(directory, name)
 
     claim(tmp_path).release()
     claim(tmp_path)  # sweeps the first one's file away
-    monkeypatch.setattr(leases, "_newest", late)
+    monkeypatch.setattr(leases, "_look", late)
 
     assert claim(tmp_path) is None
     assert [p.name for p in tmp_path.iterdir()] == ["lease-000002.json"]
@@ -204,6 +204,79 @@ def test_waiting_ends_when_it_is_let_go(tmp_path):
 
     with hold(tmp_path / "lease", "taken", "wait", wait_s=10) as ours:
         assert ours.held.attempt == 2
+
+
+def test_what_is_published_is_written_once_and_by_the_holder(tmp_path):
+    lease = claim(tmp_path)
+    check = follows(tmp_path, "lease", lease.held.attempt)
+
+    assert lease.publish(tmp_path / "result.json", "one")
+    assert not lease.publish(tmp_path / "result.json", "two")
+    assert (tmp_path / "result.json").read_text() == "one"
+    lease.check()
+    check()  # its children's, who know the number before
+    assert claim(tmp_path) is None
+    lease.release()
+    assert claim(tmp_path).held.attempt == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["lease-000003.json", "result.json"]
+
+
+def test_a_holder_that_was_followed_publishes_nothing(tmp_path, monkeypatch):
+    """It was suspended after its last check."""
+    lease = claim(tmp_path)
+    monkeypatch.setattr(lease, "check", lambda: None)
+    after = replace(lease.held, attempt=2, nonce="x" * 16)
+    CLAIM.write(numbered(tmp_path, "lease", 2), after)
+
+    with pytest.raises(LeaseTaken):
+        lease.publish(tmp_path / "result.json", "late")
+    assert not (tmp_path / "result.json").exists()
+    assert holder(tmp_path) == after
+
+
+def test_the_next_claim_completes_what_a_killed_holder_published(tmp_path, elsewhere):
+    (tmp_path / ".result.json.lease-000001.draft").write_text("done")
+    elsewhere(age_s=61, attempt=2, publishes="result.json")
+
+    lease = claim(tmp_path)
+
+    assert lease.held.attempt == 3
+    assert (tmp_path / "result.json").read_text() == "done"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_result_that_a_person_removed_is_not_brought_back(tmp_path):
+    lease = claim(tmp_path)
+    lease.publish(tmp_path / "result.json", "wrong")
+    lease.release()
+    (tmp_path / "result.json").unlink()
+
+    assert claim(tmp_path).held.attempt == 3
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_a_claim_whose_answer_was_lost_is_ours(tmp_path, monkeypatch):
+    """The client of a network file system asks once more, and finds its own link."""
+    real = os.link
+
+    def twice(*names):
+        real(*names)
+        real(*names)
+
+    monkeypatch.setattr(os, "link", twice)
+    assert claim(tmp_path).held.attempt == 1
+
+
+def test_a_clock_that_cannot_be_asked_frees_no_lease(tmp_path, elsewhere, monkeypatch):
+    """The disk is full at the moment, and this machine's own clock is ahead."""
+    path = elsewhere(age_s=10)
+    os.utime(path, (time.time() - 600,) * 2)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "touch", full)
+    assert claim(tmp_path) is None
 
 
 @pytest.mark.parametrize("link", ["log.jsonl", "lease-000001.json", "checkpoints", None])

@@ -17,7 +17,6 @@ Not here: processes and devices (executors), what is shown (view.py).
 
 import signal
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +27,8 @@ from typing import Protocol
 from scalelab.jobs.base import LOST, RETRIED, Executor, Job, JobOutcome, Outcome
 from scalelab.jobs.executors.inline import InlineExecutor
 from scalelab.leases import holder
+from scalelab.system import clock as time
+from scalelab.system import system
 from scalelab.train.run_directory import LEASE, read_events
 
 POLL_S = 0.05
@@ -366,7 +367,8 @@ class _Driver:
         if reported.outcome == "interrupted" and not self.stopping:
             return JobOutcome(job, "killed", "its process was asked to stop, but not by this driver")
         if reported.outcome == "done" and job.leaves_result:
-            return JobOutcome(job, "error", "it left no result")
+            job.dir.refresh()  # another machine wrote it a moment ago
+            return job.standing(job) or JobOutcome(job, "error", "it left no result")
         return reported
 
     def _may_try_again(self, job: Job) -> bool:
@@ -441,7 +443,13 @@ class _Driver:
 
     @contextmanager
     def interrupts(self) -> Iterator[None]:
-        """Count Ctrl-C, SIGTERM, SIGHUP and SIGUSR1; the loop acts on them, wherever they come in."""
+        """Count Ctrl-C, SIGTERM, SIGHUP and SIGUSR1; the loop acts on them, wherever they come in.
+
+        Signals reach the main thread alone: a driver in another thread has none to count.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def heard(number: int, frame: FrameType | None) -> None:
             del number, frame
@@ -462,7 +470,10 @@ class _Driver:
 
 def _log_size(job: Job) -> int:
     """Return the size of a job's journal, bytes; 0 without one."""
-    return job.dir.log_path.stat().st_size if job.dir.log_path.exists() else 0
+    try:
+        return system().size(job.dir.log_path)
+    except OSError:
+        return 0
 
 
 def _checkpoint_bytes(job: Job) -> int:

@@ -17,14 +17,15 @@ from scalelab.hardware.device import find_device
 from scalelab.jobs.base import Outcome
 from scalelab.jobs.worker import Assignment
 from scalelab.launch.job_settings import FinalSettings
-from scalelab.leases import TTL_S, follows
+from scalelab.leases import expiry_s, follows
 from scalelab.plan.cost.memory import holds_gradients
 from scalelab.train.checkpoints.sharded import leave
 from scalelab.train.loop import LaunchOptions, train, train_trunk
 from scalelab.train.run_directory import LEASE, RunDir
 
-CLAIM_S = 1.5 * TTL_S
-"""Seconds to wait for the lease, which another machine may just have released."""
+CLAIM_WAIT = 1.5
+"""How long to wait for the lease, in times after which a holder counts as gone: another machine's may just
+have ended."""
 
 
 def train_run(assignment: Assignment) -> Outcome:
@@ -67,7 +68,7 @@ def train_final(assignment: Assignment) -> Outcome:
     with ExitStack() as stack:
         attempt = None
         if assignment.rank == 0:
-            run_dir, lease = stack.enter_context(run_dir.claimed(wait_s=CLAIM_S))
+            run_dir, lease = stack.enter_context(run_dir.claimed(wait_s=CLAIM_WAIT * expiry_s(run_dir.path)))
             attempt = lease.held.attempt
         if layout.devices > 1:
             from scalelab.train.engines.parallel import agree, join

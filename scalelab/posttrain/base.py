@@ -231,7 +231,7 @@ class StageDir:
         Returns: The stored result; if the stage already had one, that one.
         """
         self.run_dir.guard()
-        if STAGE_RESULT.write_once(self.run_dir.result_path, result):
+        if self.run_dir.publish(self.run_dir.result_path, STAGE_RESULT.text(result)):
             return result
         return self.result() or result
 

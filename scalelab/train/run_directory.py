@@ -38,18 +38,27 @@ does not match, or that is no event, is skipped and counted.
 """
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from scalelab.config import parse_yaml
 from scalelab.errors import ConfigError, RunError
-from scalelab.files import append, make_dir, read_regular, refuse_link, refuse_links_in, write_text
+from scalelab.files import (
+    append,
+    machine,
+    make_dir,
+    read_regular,
+    refuse_link,
+    refuse_links_in,
+    write_new,
+    write_text,
+)
 from scalelab.leases import Lease, hold, holder
 from scalelab.sealed import Damaged, Format, check_file, line, read_lines, seal_text, unseal_text
+from scalelab.system import system
 from scalelab.train.spec import RunResult, RunSpec
 
 RESULT = Format("run result", RunResult, schema=2, unsealed=1)
@@ -85,6 +94,8 @@ class RunDir:
     path: Path
     guard: Callable[[], None] = field(default=_nothing, compare=False, repr=False)
     """Called before every write; raises leases.LeaseTaken once another process has taken over."""
+    publish: Callable[[Path, str], bool] = field(default=write_new, compare=False, repr=False)
+    """Writes a file once: Lease.publish under a lease. False: the file is there."""
 
     @classmethod
     def of(cls, spec: RunSpec, root: Path, sweep: str) -> "RunDir":
@@ -131,7 +142,7 @@ class RunDir:
     @property
     def is_done(self) -> bool:
         """Whether the run has come to its result."""
-        return self.result_path.exists()
+        return system().exists(self.result_path)
 
     @contextmanager
     def claimed(self, noun: str = "run", wait_s: float = 0.0) -> Iterator[tuple["RunDir", Lease]]:
@@ -150,7 +161,7 @@ class RunDir:
         problem = f"{noun} {self.run} is being worked on by another process"
         fix = "wait for it to end, or stop it"
         with hold(self.path / LEASE, problem, fix, wait_s=wait_s) as lease:
-            yield replace(self, guard=lease.check), lease
+            yield replace(self, guard=lease.check, publish=lease.publish), lease
 
     def create(self, spec: RunSpec) -> None:
         """Write the spec, unless it stands there already.
@@ -189,7 +200,7 @@ class RunDir:
     def append(self, event: str, **values: Any) -> None:
         """Add one event to the log."""
         self.guard()
-        append(self.log_path, line({"t": time.time_ns() // 1_000_000, "event": event, **values}))
+        append(self.log_path, line({"t": int(system().time() * 1000), "event": event, **values}))
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Every event of the log that holds."""
@@ -201,7 +212,7 @@ class RunDir:
         Returns: The result that stands, which is the other one where there was one already.
         """
         self.guard()
-        return result if RESULT.write_once(self.result_path, result) else self.result()
+        return result if self.publish(self.result_path, RESULT.text(result)) else self.result()
 
     def result(self) -> RunResult | None:
         """What the run came to; None while it has not.
@@ -225,10 +236,23 @@ class RunDir:
             )
         return result
 
+    def refresh(self) -> None:
+        """Make this machine see the directory as it is now.
+
+        The client of a network file system may show old names until it notices a change, and it notices
+        its own (network_files.py).
+        """
+        probe = self.path / f".look.{machine()}.{system().pid()}.partial"
+        with suppress(OSError):  # it cannot be written: old names may be all there is to see
+            system().touch(probe)
+            system().unlink(probe)
+
     def tidy(self) -> None:
         """Remove the checkpoints of a run that has its result: a kill may have come in between."""
         if self.is_done:
             self.clear_checkpoints()
+            for draft in self.path.glob(".*.draft"):
+                draft.unlink(missing_ok=True)
 
     def clear_checkpoints(self) -> None:
         """Remove the checkpoints that no process is writing and that nothing resumes from."""

@@ -23,7 +23,7 @@ SFT = {"kind": "sft", "name": "sft", "examples": 8, "batch": 4, "rates": {"lr": 
 def made(tmp_path, tiny_spec, tiny_corpus, monkeypatch):
     """How to make a job of each kind, and what it came to."""
     # A second launched process would wait for its lease as another machine's does.
-    monkeypatch.setattr("scalelab.launch.training.CLAIM_S", 0.0)
+    monkeypatch.setattr("scalelab.launch.training.CLAIM_WAIT", 0.0)
 
     def run(kind, settings):
         def make(folder):
