@@ -248,7 +248,8 @@ class _Driver:
         if not jobs:
             return
         for job in jobs:
-            self._carrier(job).check(job)
+            if job.standing(job) is None:
+                self._carrier(job).check(job)
         self.view.added(jobs)
         found = set(self.executor.find([job for job in jobs if not job.resources.terminal]))
         for job in jobs:
@@ -263,10 +264,14 @@ class _Driver:
     def _begin_what_can(self) -> None:
         while not self.stopping:
             job = self._next()
-            if job is None or not self._carrier(job).has_room(job):
+            if job is None:
+                return
+            # What is done already needs no room. While others run, it is looked for where there is room.
+            standing = None if self._running else job.standing(job)
+            if standing is None and not self._carrier(job).has_room(job):
                 return
             self._waiting.remove(job)
-            standing = job.standing(job)
+            standing = standing or job.standing(job)
             if standing is not None:  # done before, or by another command since we planned
                 if standing.outcome == "done":
                     job.dir.tidy()

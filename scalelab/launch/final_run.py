@@ -42,7 +42,7 @@ from scalelab.train.engines.layout_checks import refuse_layout
 from scalelab.train.run_directory import RunDir
 from scalelab.train.spec import RunResult
 
-TRAINING = ("scalelab.launch.training",)
+TRAINING = ("scalelab.launch.training", "scalelab.train.checkpoints.sharded")
 """Modules that the only process of a launched run needs."""
 PARALLEL_TRAINING = (*TRAINING, "scalelab.train.engines.parallel")
 """Modules that each of several processes of a launched run needs; imports take seconds."""

@@ -45,7 +45,7 @@ class SweepPlan:
     n_train: int | None
     """Training tokens of the corpus; None if it is not prepared."""
     devices: AvailableDevices | None = None
-    """Devices that the runs are placed on; None before an executor has started."""
+    """Devices that the runs are placed on; None before an executor has started, and where all runs are trained."""
     timing: SweepTiming | None = None
     """Timed steps behind the seconds of each run; None: not timed."""
 
@@ -172,7 +172,9 @@ def time_plan(plan: SweepPlan, limit_s: float = LIMIT_S) -> SweepPlan:
 
 def _with_times(plan: SweepPlan, executor: Executor, limit_s: float | None) -> SweepPlan:
     timing = None if limit_s is None else time_runs(plan.work, executor, limit_s)
-    return replace(plan, work=estimate(plan.work, timing), devices=executor.devices, timing=timing)
+    is_trained = all(work.state == "done" for work in plan.work)
+    devices = None if is_trained else executor.devices
+    return replace(plan, work=estimate(plan.work, timing), devices=devices, timing=timing)
 
 
 def _ignore(plan: SweepPlan) -> None:

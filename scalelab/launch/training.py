@@ -19,7 +19,6 @@ from scalelab.jobs.worker import Assignment
 from scalelab.launch.job_settings import FinalSettings
 from scalelab.leases import expiry_s, follows
 from scalelab.plan.cost.memory import holds_gradients
-from scalelab.train.checkpoints.sharded import leave
 from scalelab.train.loop import LaunchOptions, train, train_trunk
 from scalelab.train.run_directory import LEASE, RunDir
 
@@ -88,6 +87,8 @@ def train_final(assignment: Assignment) -> Outcome:
             _holds_gradients(settings, run_dir),
         )
         result = train(run_dir, assignment.stop, launched)
+        from scalelab.train.checkpoints.sharded import leave  # slow to import; a sweep's runs do without
+
         leave()
         return "interrupted" if result is None else "done"
 

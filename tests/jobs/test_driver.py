@@ -57,6 +57,27 @@ def test_a_need_that_is_nobody_s_job_counts_as_done(run, tmp_path):
     assert executor.submitted == ["a"]
 
 
+class Unavailable(Scripted):
+    """An executor whose devices must not be asked for."""
+
+    def check(self, each):
+        raise AssertionError(f"{each.id} needs no device")
+
+    has_room = check
+
+
+def test_jobs_that_are_done_need_no_device(run, tmp_path):
+    """Nor does the local executor start its server for them."""
+    jobs = [needing(tmp_path, "a"), needing(tmp_path, "b", "a")]
+    for each in jobs:
+        done(None, each)
+
+    for executor in (Unavailable(done), local := LocalConfig().start()):
+        ended = run(list(jobs), executor).ended
+        assert {name: e.outcome for name, e in ended.items()} == {"a": "done", "b": "done"}
+    assert "_context" not in vars(local)
+
+
 def test_what_needs_a_lost_job_is_blocked_and_the_rest_is_done(run, tmp_path):
     jobs = [
         needing(tmp_path, "a"),

@@ -19,7 +19,9 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Literal
@@ -146,43 +148,70 @@ class _Running:
     kill_at: float | None = None
 
 
+@dataclass(frozen=True)
+class _Machine:
+    """The devices of this machine."""
+
+    name: str
+    on_cpu: bool
+    places: list[_Place]
+    threads: int | None
+    """Threads of each process; None: as torch chooses."""
+    variable: str
+    """Environment variable that says which GPUs a process sees."""
+    has_mps: bool
+
+    @classmethod
+    def of(cls, devices: list[dict], config: LocalConfig) -> "_Machine":
+        """Return the devices that a process found, with room for the jobs that the settings allow."""
+        name, memory, auto = str(devices[0]["name"]), devices[0]["memory_bytes"], devices[0]["auto"]
+        # torch reads the second one too on AMD, unless the first is set.
+        by_hip = devices[0].get("is_amd") and HIP_DEVICES in os.environ
+        variable = HIP_DEVICES if by_hip else CUDA_DEVICES
+        if devices[0]["kind"] == "cpu":
+            cores = len(os.sched_getaffinity(0))
+            slots = min(config.slots or cores, cores)
+            place = _Place(None, memory, slots, auto, name)
+            return cls(name, True, [place], max(1, cores // slots), variable, False)
+        most = config.max_runs_per_gpu
+        places = [
+            _Place(i, memory, most_sharing(memory, most), d["auto"], str(d["name"]))
+            for i, d in enumerate(devices)
+            for memory in [d["memory_bytes"]]
+        ]
+        return cls(name, False, places, None, variable, not devices[0].get("is_amd") and bool(mps_runs()))
+
+
 class LocalExecutor:
-    """Processes on one machine, forked, watched and ended."""
+    """Processes on one machine, forked, watched and ended.
+
+    The server is started and asked for its devices when they are first needed: a sweep that is trained
+    already starts none.
+    """
 
     capabilities = Capabilities(gangs=True, timing=True)
 
     def __init__(self, config: LocalConfig, preload: Sequence[str] = ()):
-        self._context = fork_server(("scalelab.jobs.worker", *preload))
+        self._config, self._preload = config, ("scalelab.jobs.worker", *preload)
         self._running: dict[str, _Running] = {}
         self._needs: dict[tuple[str, int | None], int | None] = {}
-        devices = devices_here(self._context)
-        self._name = str(devices[0]["name"])
-        self._on_cpu = devices[0]["kind"] == "cpu"
-        self._places, self._threads, self._slots = [], None, config.slots
-        # torch reads the second one too on AMD, unless the first is set.
-        by_hip = devices[0].get("is_amd") and HIP_DEVICES in os.environ
-        self._variable = HIP_DEVICES if by_hip else CUDA_DEVICES
-        if self._on_cpu:
-            cores = len(os.sched_getaffinity(0))
-            slots = min(config.slots or cores, cores)
-            self._threads = max(1, cores // slots)
-            self._places = [_Place(None, devices[0]["memory_bytes"], slots, devices[0]["auto"], self._name)]
-        else:
-            most = config.max_runs_per_gpu
-            self._places = [
-                _Place(i, memory, most_sharing(memory, most), d["auto"], str(d["name"]))
-                for i, d in enumerate(devices)
-                for memory in [d["memory_bytes"]]
-            ]
-        self._has_mps = not self._on_cpu and not devices[0].get("is_amd") and bool(mps_runs())
+
+    @cached_property
+    def _context(self) -> ForkServerContext:
+        return fork_server(self._preload)
+
+    @cached_property
+    def _machine(self) -> _Machine:
+        return _Machine.of(devices_here(self._context), self._config)
 
     @property
     def devices(self) -> AvailableDevices:
         """Devices that were found, for an estimate."""
-        if self._on_cpu:
-            return AvailableDevices(1, self._name, self._places[0].max_jobs)
-        n = len(self._places)
-        return AvailableDevices(n, self._name, min(n, self._slots or n), is_gpu=True)
+        here = self._machine
+        if here.on_cpu:
+            return AvailableDevices(1, here.name, here.places[0].max_jobs)
+        n = len(here.places)
+        return AvailableDevices(n, here.name, min(n, self._config.slots or n), is_gpu=True)
 
     def call(self, function: str, *arguments: Any, limit_s: float | None = None) -> Any | None:
         """Return the value of "module:function" on the first device, or None if it failed or took longer.
@@ -193,7 +222,13 @@ class LocalExecutor:
         from_child, to_parent = self._context.Pipe(duplex=False)
         process = self._context.Process(
             target=_call,
-            args=(to_parent, self._environ([self._places[0]], 0), self._threads, function, arguments),
+            args=(
+                to_parent,
+                self._environ([self._machine.places[0]], 0),
+                self._machine.threads,
+                function,
+                arguments,
+            ),
             daemon=True,
         )
         start(process)
@@ -214,17 +249,17 @@ class LocalExecutor:
     def check(self, job: Job) -> None:
         """Refuse a job that asks for more GPUs than there are, or for bf16 where too few multiply it."""
         n = job.resources.processes
-        if not self._on_cpu and n > len(self._places):
+        if not self._machine.on_cpu and n > len(self._machine.places):
             raise LaunchError(
-                f"the layout asks for {n} GPUs, {len(self._places)} are here",
+                f"the layout asks for {n} GPUs, {len(self._machine.places)} are here",
                 where=f"{job.dir.path}",
                 fix="plan for fewer devices, or start it on several machines with torchrun",
             )
-        able = [p for p in self._places if p.multiplies(job.resources.precision)]
-        if not self._on_cpu and len(able) < n:
-            without = dict.fromkeys(p.name for p in self._places if p not in able)
+        able = [p for p in self._machine.places if p.multiplies(job.resources.precision)]
+        if not self._machine.on_cpu and len(able) < n:
+            without = dict.fromkeys(p.name for p in self._machine.places if p not in able)
             raise LaunchError(
-                f"precision is bf16 for {n} GPU(s), and {len(able)} of {len(self._places)} here multiply it; "
+                f"precision is bf16 for {n} GPU(s), and {len(able)} of {len(self._machine.places)} here multiply it; "
                 f"{', '.join(without)} {'does' if len(without) == 1 else 'do'} not",
                 where=str(job.dir.path),
                 fix="set `precision: auto` or `precision: fp32` in the recipe, or use a GPU of compute "
@@ -236,15 +271,15 @@ class LocalExecutor:
         return self._places_for(job) is not None
 
     def _places_for(self, job: Job) -> list[_Place] | None:
-        if self._slots is not None and len(self._running) >= self._slots:
+        if self._config.slots is not None and len(self._running) >= self._config.slots:
             return None
         n = job.resources.processes
         if n == 1:
-            able = (p for p in self._places if p.multiplies(job.resources.precision))
+            able = (p for p in self._machine.places if p.multiplies(job.resources.precision))
             free = [p for p in able if p.fits(self._need(job, p))]
             return [min(free, key=lambda p: len(p.jobs))] if free else None
-        idle = [p for p in self._places if not p.jobs and p.multiplies(job.resources.precision)]
-        if self._on_cpu:  # its processes share all cores; no other job runs beside them
+        idle = [p for p in self._machine.places if not p.jobs and p.multiplies(job.resources.precision)]
+        if self._machine.on_cpu:  # its processes share all cores; no other job runs beside them
             return idle * n if idle else None
         return idle[:n] if len(idle) >= n else None
 
@@ -253,7 +288,7 @@ class LocalExecutor:
         key = (job.id, place.index)
         if key not in self._needs:
             estimate = job.resources.memory
-            kind = "cpu" if self._on_cpu else "cuda"
+            kind = "cpu" if self._machine.on_cpu else "cuda"
             self._needs[key] = estimate and estimate(kind, place.memory_bytes, place.precision)
         return self._needs[key]
 
@@ -261,7 +296,7 @@ class LocalExecutor:
         """Fork the job's processes."""
         places = self._places_for(job)
         assert places is not None, "submit only after has_room"
-        threads = (job.resources.threads or self._threads) if self._on_cpu else None
+        threads = (job.resources.threads or self._machine.threads) if self._machine.on_cpu else None
         write_record(job, threads)
         n, port = job.resources.processes, free_port()
         running = _Running(job, places)
@@ -282,7 +317,7 @@ class LocalExecutor:
 
     def _environ(self, places: Sequence[_Place], rank: int) -> dict[str, str]:
         index = places[rank].index
-        return {} if index is None else {self._variable: _visible(self._variable, index)}
+        return {} if index is None else {self._machine.variable: _visible(self._machine.variable, index)}
 
     def _share(self, place: _Place, job: Job) -> dict[str, str]:
         """Return the limits of a job that shares its GPU, as environment variables."""
@@ -292,7 +327,7 @@ class LocalExecutor:
         share = {}
         if place.memory_bytes is not None:
             share[MEMORY_FRACTION] = f"{limit / place.memory_bytes:.4f}"
-        if self._has_mps and THREAD_PERCENTAGE not in os.environ:
+        if self._machine.has_mps and THREAD_PERCENTAGE not in os.environ:
             share[THREAD_PERCENTAGE] = thread_percentage(place.max_jobs)
         return share
 
