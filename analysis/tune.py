@@ -49,8 +49,8 @@ def losses_at(file, cell, rates, seeds, digest):
 
 def rule_at(written, n_params, n_tokens):
     """The rate of a written rule."""
-    if not isinstance(written, dict):
-        return written
+    if written["kind"] == "constant":
+        return written["value"]
     return written["coefficient"] * n_params ** written["n_params"] * n_tokens ** written["n_tokens"]
 
 

@@ -6,7 +6,8 @@
 A tuning is a sweep that asks step by step: its trials are runs with directories, leases and a manifest of their own
 sweep, and are mirrored like them. Several processes, on several machines, may run the same file at the same time.
 
-Not here: which values are tried (sweep/trials.py), the estimates (laws/tuned_settings.py), texts (report/tune/).
+Not here: which values are tried (sweep/trials.py), the estimates (laws/tuned_settings.py), the result
+(tune_result.py), texts (report/tune/).
 """
 
 import math
@@ -20,25 +21,24 @@ import numpy as np
 
 from scalelab.data.corpus import shards
 from scalelab.data.vocabulary import UNPREPARED, vocab_size_of
-from scalelab.errors import ConfigError, FitError, LaunchError
+from scalelab.errors import ConfigError, LaunchError
 from scalelab.files import make_dir, place_of
-from scalelab.jobs.base import LOST, Job, JobOutcome
-from scalelab.jobs.driver import JobOutcomes, drive
+from scalelab.jobs.base import Job
+from scalelab.jobs.driver import drive
 from scalelab.jobs.view import JobDisplay, LiveView
 from scalelab.launch import shared_runs
 from scalelab.launch.sweep import refuse_unfit
 from scalelab.launch.sweep_plan import PlannedJob, place
 from scalelab.launch.sweep_run import SweepJobs, SweepLabels, write_manifest
+from scalelab.launch.tune_result import TrialRow, TunedCell, TuneResult
 from scalelab.laws.tuned_settings import SettingRule, SettingsOptimum, optimum_of, rule_of, runs_needed
 from scalelab.leases import hold, holder
 from scalelab.sweep.base import Proposal
-from scalelab.sweep.file import SweepFile
 from scalelab.sweep.trial_journal import TrialJournal
 from scalelab.sweep.trials import TrialSession
 from scalelab.sweep.tune_file import BATCH, TuneFile, TuningCell
 from scalelab.tracking.sync import Syncer
 from scalelab.train.spec import RunResult
-from scalelab.units import si
 
 MANIFEST = "manifest"
 """Lease in the directory of a tuning under which its manifest is written."""
@@ -70,108 +70,6 @@ class TunePlan:
             ],
             "flops_planned": self.file.trials * sum(self.flops),
         }
-
-
-@dataclass(frozen=True)
-class TrialRow:
-    """One trial or rerun after its job has ended. Measured."""
-
-    run: str
-    seed: int
-    values: dict[str, float]
-    """By field, as trained: the batch is that of the run."""
-    status: str
-    """finished, diverged, failed, or no result."""
-    loss: float | None
-    """Validation loss, nats per token."""
-
-
-@dataclass(frozen=True, eq=False)
-class TunedCell:
-    """A cell with its trials and its best values."""
-
-    cell: TuningCell
-    trials: Sequence[TrialRow]
-    reruns: Sequence[TrialRow]
-    """Further seeds of the best observed values, where there is no optimum."""
-    optimum: SettingsOptimum | str
-    """Best values by the surface; or in words why there are none."""
-
-    @property
-    def best(self) -> TrialRow | None:
-        """Trial of the lowest loss; None if none finished. It is the luckiest too."""
-        return min((t for t in self.trials if t.loss is not None), key=lambda t: t.loss, default=None)
-
-    def rerun_loss(self) -> tuple[float, float] | None:
-        """Mean loss of the reruns and its standard error, nats per token; None for fewer than two."""
-        losses = [t.loss for t in self.reruns if t.loss is not None]
-        if len(losses) < 2:
-            return None
-        return float(np.mean(losses)), float(np.std(losses, ddof=1) / math.sqrt(len(losses)))
-
-
-@dataclass(frozen=True, eq=False)
-class TuneResult:
-    """A tuning after its jobs have ended."""
-
-    file: TuneFile
-    cells: Sequence[TunedCell]
-    rules: dict[str, SettingRule | str]
-    """By field: the rule through the cells, or in words why there is none."""
-    outcomes: JobOutcomes
-    behind: str | None
-    """Message of the MLflow mirror if it has not caught up."""
-
-    @property
-    def interrupted(self) -> bool:
-        """Whether the tuning was stopped on request."""
-        return self.outcomes.interrupted
-
-    @property
-    def lost(self) -> list[JobOutcome]:
-        """Jobs that ended without a result."""
-        return self.outcomes.of(*LOST)
-
-    def written_rules(self) -> dict[str, Any]:
-        """Return what stands in the tuned recipe by field: a rule as a mapping, or a number."""
-        return {name: _written(rule) for name, rule in self.rules.items() if isinstance(rule, SettingRule)}
-
-    def sweep_file(self) -> SweepFile:
-        """Return the sweep file that was extended, with the rules in place of its numbers.
-
-        Raises:
-            FitError: No field has a rule.
-        """
-        rules = self.written_rules()
-        if not rules:
-            raise FitError(
-                f"the tuning {self.file.name} has no rule: "
-                + "; ".join(f"{name}: {why}" for name, why in self.rules.items()),
-                where="; ".join(
-                    f"{c.cell.words()}: {c.optimum}" for c in self.cells if isinstance(c.optimum, str)
-                ),
-                fix="widen low and high of the fields, or raise trials, and run the same command again",
-            )
-        base = self.file.extends
-        data = base.model_dump() | {
-            "recipe": self.file.recipe_with(rules).model_dump(),
-            "name": f"{base.name[:58]}-tuned",
-        }
-        return SweepFile.model_validate(data)
-
-
-def _written(rule: SettingRule) -> Any:
-    """A rule as a recipe holds it, its constants to six digits."""
-    first, a, b = (float(c) for c in rule.constants)
-    value = float(f"{math.exp(first) if rule.is_log else first:.6g}")
-    if not rule.is_power:
-        return value
-    return {
-        "kind": "power",
-        "coefficient": value,
-        "n_params": float(f"{a:.6g}"),
-        "n_tokens": float(f"{b:.6g}"),
-    }
 
 
 def plan_tune(file: TuneFile) -> TunePlan:
@@ -374,7 +272,7 @@ def _row(values: dict[str, float], proposal: Proposal, result: RunResult | None)
     values = {name: float(spec.batch_tokens) if name == BATCH else value for name, value in values.items()}
     status = "no result" if result is None else result.status
     loss = result.loss if result is not None and result.status == "finished" else None
-    return TrialRow(spec.id, spec.seed, values, status, loss)
+    return TrialRow(spec.id, spec.seed, spec.batch_tokens, values, status, loss)
 
 
 def _rules(file: TuneFile, cells: Sequence[TunedCell]) -> dict[str, SettingRule | str]:
@@ -387,16 +285,3 @@ def _rules(file: TuneFile, cells: Sequence[TunedCell]) -> dict[str, SettingRule 
         draws = [optimum.draws[:, j] for _, optimum in tuned]
         found[name] = rule_of(n_params, n_tokens, place, draws, values.log)
     return found
-
-
-def header_of(result: TuneResult) -> str:
-    """Return the comment lines at the start of a tuned recipe: where its rules come from, and where they hold."""
-    tuned = [c.cell for c in result.cells if isinstance(c.optimum, SettingsOptimum)]
-    names = ", ".join(result.written_rules())
-    sizes, tokens = [c.n_params for c in tuned], [c.n_tokens for c in tuned]
-    return (
-        f"# {names} fitted by the tuning {result.file.name} to {len(tuned)} cells of {si(min(sizes))} to "
-        f"{si(max(sizes))} parameters\n# and {si(min(tokens))} to {si(max(tokens))} tokens; outside of these it is "
-        "extrapolated. It holds for the other numbers\n# of this recipe: with another batch, schedule or optimizer, "
-        "tune again.\n"
-    )

@@ -43,6 +43,7 @@ from scalelab.plan.request import WHERE, PlanRequest, flag
 from scalelab.plan.source import PlanSource
 from scalelab.records.provenance import code_version
 from scalelab.study.study import Study
+from scalelab.train.rules.family_checks import range_warnings
 from scalelab.units import sci, si
 
 OPTIMUM = "optimum"
@@ -127,6 +128,11 @@ def make_plan(request: PlanRequest, source: PlanSource) -> PlanResult:
     )
     if chosen == UNIQUE and wanted.figures["epochs"] > 1:
         forecast = _repeating(forecast, study, wanted, source)
+    if final is not None and source.recipe is not None:
+        beyond = range_warnings(
+            source.recipe, [source.recipe.scale(final.spec.model, final.requested_tokens)]
+        )
+        forecast = replace(forecast, warnings=(*forecast.warnings, *beyond))
     obstacles += evidence_refusals(study, source, forecast, wanted if chosen == UNIQUE else None)
     if request.override is not None:
         if not any(each.overridable for each in obstacles):

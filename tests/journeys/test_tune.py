@@ -60,14 +60,20 @@ def test_a_tuning_ends_with_a_page_numbers_and_a_sweep_file(tuned):
 def test_the_written_recipe_is_a_sweep_with_the_rule(tuned):
     world, _ = tuned
     recipe = world.path / "reports/tuned/recipe.yaml"
-    written = json.loads((world.path / "out.json").read_text())["written"]["optimizer.lr"]
-    rate = float(written if isinstance(written, float) else written["coefficient"])
+    rule = json.loads((world.path / "out.json").read_text())["written"]["optimizer.lr"]
+    rate = float(rule.get("value", rule.get("coefficient")))
 
     planned = in_process(world, "sweep", "reports/tuned/recipe.yaml", "--dry-run", "--no-timing")
 
     assert planned.returncode == 0, planned.stderr
     assert "9 runs" in planned.stdout
-    assert "outside of these it is extrapolated" in recipe.read_text().replace("\n# ", " ")
+    assert "Outside of fitted_on it is extrapolated" in recipe.read_text().replace("\n# ", " ")
+    tuned_cells = [c for c in json.loads((world.path / "out.json").read_text())["cells"] if "best" in c]
+    for name in ("n_params", "n_tokens"):
+        ends = [f(c[name] for c in tuned_cells) for f in (min, max)]
+        assert rule["fitted_on"][name] == ends
+    shown = " ".join(planned.stdout.split())
+    assert f"optimizer.lr by {rule['kind']} is extrapolated: fitted on" in shown
     assert f"{rate:g}"[:5] in recipe.read_text()
 
 

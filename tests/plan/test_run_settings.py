@@ -76,6 +76,18 @@ def test_every_setting_has_its_source(folder):
     assert found.plan.model["n_steps"] == spec.n_steps
 
 
+def test_a_rule_beyond_what_it_was_fitted_on_is_a_warning_of_the_forecast(folder):
+    text = (folder / "s.yaml").read_text()
+    assert planned(tokens_available=300e9).forecast.warnings  # others are there too
+    marked = text.replace("n_tokens: 0.307}", "n_tokens: 0.307, fitted_on: {n_tokens: [1e8, 2e8]}}")
+    (folder / "s.yaml").write_text(marked)
+    found = planned(tokens_available=300e9)
+    (warning,) = [w for w in found.forecast.warnings if "extrapolated" in w]
+
+    assert warning.startswith("optimizer.lr by power is extrapolated: fitted on 1e8 to 2e8 tokens, asked at")
+    assert warning in {row.value for row in settings_of(found)}
+
+
 def test_with_a_limit_on_unique_tokens_size_and_tokens_are_still_those_of_the_laws(folder):
     found = planned(tokens_available=5e8, unique_tokens=5e8)
 

@@ -239,6 +239,48 @@ def test_runs_outside_the_fitted_range_are_named_with_the_range():
     assert recipe().rule_notes([recipe().scale(MODEL, 160_000)]) == []
 
 
+FITTED_ON = {"n_params": [2e4, 1e5], "n_tokens": [1e5, 2e5], "batch_tokens": [128, 128]}
+
+
+@pytest.mark.parametrize(
+    "fitted",
+    [
+        {"kind": "power", "coefficient": 0.1, "n_params": -0.2, "n_tokens": -0.1},
+        {"kind": "constant", "value": 0.01},
+    ],
+    ids=lambda rule: rule["kind"],
+)
+def test_a_rule_of_the_recipe_is_extrapolated_beyond_what_it_was_fitted_on(fitted):
+    mine = recipe(optimizer={"lr": fitted | {"fitted_on": FITTED_ON}})
+    inside, beyond = mine.scale(MODEL, 160_000), mine.scale(MODEL, 1_600_000)
+    assert 2e4 <= inside.n_params <= 1e5
+    assert (inside.batch_tokens, beyond.batch_tokens) == (256, 512)
+
+    said = f"optimizer.lr by {fitted['kind']} is extrapolated: fitted on "
+    assert mine.rule_notes([inside]) == [f"{said}1.28e2 tokens a step, asked at 2.56e2."]
+    assert mine.rule_notes([inside, beyond]) == [
+        f"{said}1e5 to 2e5 tokens, asked at 1.6e6.",
+        f"{said}1.28e2 tokens a step, asked at 2.56e2 to 5.12e2.",
+    ]
+    assert type(mine).parse(parse_yaml(mine.to_yaml(), "mine")) == mine
+    unmarked = recipe(optimizer={"lr": fitted})
+    assert unmarked.rule_notes([beyond]) == []
+    specs = [r.spec(MODEL, 160_000, data_digest="d", seed=0) for r in (mine, unmarked)]
+    assert specs[0] == specs[1]  # where it was fitted changes no run
+
+
+def test_a_range_that_descends_is_refused_with_its_ends():
+    text = (
+        recipe()
+        .to_yaml()
+        .replace("  lr: 0.004", "  lr: {kind: constant, value: 0.004, fitted_on: {n_tokens: [2e5, 1e5]}}")
+    )
+    with pytest.raises(ConfigError) as caught:
+        Recipe.parse(parse_yaml(text, "r.yaml"))
+    assert "the range of n_tokens begins at 200000 and ends at 100000" in str(caught.value)
+    assert "fitted_on.n_tokens" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from scalelab.launch.tune import TunedCell, TunePlan, TuneResult
+from scalelab.launch.tune import TunePlan
+from scalelab.launch.tune_result import TunedCell, TuneResult
 from scalelab.laws.tuned_settings import LEVEL, SettingRule, SettingsOptimum
 from scalelab.report.document import (
     Block,

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from scalelab.files import make_dir, write_json, write_text, writing
-from scalelab.launch.tune import TunedCell, TuneResult, header_of
+from scalelab.launch.tune_result import TunedCell, TuneResult, header_of
 from scalelab.laws.tuned_settings import LEVEL, SettingRule, SettingsOptimum
 from scalelab.records.provenance import code_version
 from scalelab.report.document import Facts, Figure, Heading

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from scalelab.config import Config
 from scalelab.errors import ConfigError
-from scalelab.units import si
+from scalelab.units import sci, si
 
 QUANTITIES = ("n_params", "n_tokens", "width", "depth", "flops", "batch_tokens", "n_steps")
 """Quantities of a Scale that a power may read."""
@@ -118,6 +118,11 @@ class FittedRange:
     checked: str = ""
     """As in RuleConstant."""
 
+    def ends(self) -> str:
+        """Return both ends, or the one value, with the unit."""
+        ends = sci(self.low) if self.low == self.high else f"{sci(self.low)} to {sci(self.high)}"
+        return f"{ends} {self.words}"
+
 
 @dataclass(frozen=True)
 class PublishedFit:
@@ -167,6 +172,10 @@ class Rule(Config):
     @abstractmethod
     def at(self, scale: Scale) -> float:
         """The number at a scale."""
+
+    def fitted_ranges(self) -> tuple[FittedRange, ...]:
+        """Return the ranges that the rule was fitted on, as far as they are known."""
+        return self.published.ranges if self.published is not None else ()
 
     def mismatch(self, recipe: Any) -> str | None:
         """Return why the rule does not hold in a recipe beyond what `published` says, or None.

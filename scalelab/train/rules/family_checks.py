@@ -128,7 +128,7 @@ def range_warnings(recipe: Any, scales: Iterable[Scale]) -> list[str]:
     """
     found, scales = [], list(scales)
     for place, rule in rules_of(recipe).items():
-        for fitted in rule.published.ranges if rule.published is not None else ():
+        for fitted in rule.fitted_ranges():
             try:
                 values = [getattr(scale, fitted.quantity) for scale in scales]
             except ConfigError:  # not known of a scale that was made by hand
@@ -141,8 +141,7 @@ def range_warnings(recipe: Any, scales: Iterable[Scale]) -> list[str]:
                     else f"{sci(min(outside))} to {sci(max(outside))}"
                 )
                 found.append(
-                    f"{place} by {rule.kind} is extrapolated: fitted on {sci(fitted.low)} to "
-                    f"{sci(fitted.high)} {fitted.words}, asked at {of}."
+                    f"{place} by {rule.kind} is extrapolated: fitted on {fitted.ends()}, asked at {of}."
                 )
     return found
 

@@ -5,6 +5,9 @@
     width       base (width_ref / width)^exponent                          muP's for Adam: exponent 1
     horizon     base (tokens_ref / D)^exponent                      at a batch that stays as it is
 
+A constant or a power that was fitted, by `scalelab tune` or elsewhere, states on which N, D and batches in `fitted_on`;
+a plan of runs beyond them says so.
+
 The rate of `horizon` falls with D and that of the Step law rises with D: the batch stays in the
 first and grows in the second. Never take the rate of one and the batch of the other.
 
@@ -12,13 +15,60 @@ Sources: Yang et al. 2022 (muP), arXiv:2203.03466; Bjorck et al. 2024, arXiv:240
 power of D, exponent about .3).
 """
 
-from typing import Literal
+from typing import Literal, Self
 
-from scalelab.config import NonNegative, Number, Positive
-from scalelab.train.rules.base import QUANTITIES, Rule, Scale
+from pydantic import Field, model_validator
+
+from scalelab.config import Config, NonNegative, Number, Positive
+from scalelab.config_errors import ValueAtKey
+from scalelab.train.rules.base import QUANTITIES, FittedRange, Rule, Scale
+
+Ends = tuple[Positive, Positive]
 
 
-class ConstantRule(Rule):
+class FittedOn(Config):
+    """The least and the largest of what a rule was fitted on. What is not given is not known."""
+
+    n_params: Ends | None = None
+    """Parameters, in the count of the recipe."""
+    n_tokens: Ends | None = None
+    """Training tokens of a run."""
+    batch_tokens: Ends | None = None
+    """Tokens of a step."""
+
+    @model_validator(mode="after")
+    def _ascend(self) -> Self:
+        for name in _WORDS:
+            ends = getattr(self, name)
+            if ends is not None and ends[0] > ends[1]:
+                raise ValueAtKey(
+                    f"the range of {name} begins at {ends[0]:g} and ends at {ends[1]:g}",
+                    (name,),
+                    "give the smaller end first",
+                )
+        return self
+
+    def ranges(self) -> tuple[FittedRange, ...]:
+        """Return the ranges that are known."""
+        known = {name: getattr(self, name) for name in _WORDS}
+        return tuple(FittedRange(name, *ends, _WORDS[name]) for name, ends in known.items() if ends)
+
+
+_WORDS = {"n_params": "parameters", "n_tokens": "tokens", "batch_tokens": "tokens a step"}
+
+
+class _FittedRule(Rule):
+    """A rule whose constants are the recipe's own, and may have been fitted."""
+
+    fitted_on: FittedOn | None = Field(None, json_schema_extra={"since": 2})
+    """Where it was fitted; None: nowhere, or not known."""
+
+    def fitted_ranges(self) -> tuple[FittedRange, ...]:
+        """See Rule."""
+        return () if self.fitted_on is None else self.fitted_on.ranges()
+
+
+class ConstantRule(_FittedRule):
     """A number that does not depend on the scale."""
 
     kind: Literal["constant"] = "constant"
@@ -30,7 +80,7 @@ class ConstantRule(Rule):
         return self.value
 
 
-class PowerRule(Rule):
+class PowerRule(_FittedRule):
     """coefficient x n_params^a x n_tokens^b x ..., within [least, most].
 
     Such are the published ones: rate and batch as powers of N and D, Li et al. 2025 (Step law),

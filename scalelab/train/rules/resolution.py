@@ -16,6 +16,7 @@ from scalelab.errors import ConfigError
 from scalelab.registry import Registry
 from scalelab.train import RULES
 from scalelab.train.rules.base import Rule, Scale
+from scalelab.train.rules.power import ConstantRule
 from scalelab.units import sci
 
 
@@ -60,10 +61,15 @@ class UnresolvedPlugin(Config):
     def summary(self) -> str:
         """The rate, and which numbers are rules, for a plan."""
         values = {name: getattr(self, name) for name in type(self).model_fields}
-        words = {name: f"by {v.kind}" for name, v in values.items() if isinstance(v, Rule)}
+        words = {name: _named(v) for name, v in values.items() if isinstance(v, Rule)}
         if "lr" in values and "lr" not in words:
             words = {"lr": sci(values["lr"])} | words
         return ", ".join(f"{name} {word}" for name, word in words.items())
+
+
+def _named(rule: Rule) -> str:
+    """A constant as its value, another rule by its kind."""
+    return sci(rule.value) if isinstance(rule, ConstantRule) else f"by {rule.kind}"
 
 
 def rule_words(rule: Rule) -> str:
