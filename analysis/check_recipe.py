@@ -1,43 +1,64 @@
 """How often `scalelab check-recipe` catches planted faults, and how often it alarms without one.
 
-    python analysis/check_recipe.py [--trials 20] [--check NAME[:TRIALS] ...] [--first-seed 0] [--runs DIR]
-                                    [--out FILE.md]
+    python analysis/check_recipe.py [--trials 20] [--check NAME[:TRIALS] ...] [--minutes M] [--first-seed 0]
+                                    [--runs DIR] [--out FILE.md]
 
-A trial is one check of one recipe with seeds of its own. The clean recipe is muP at a constant rate, which is not
-quite clean for the horizon check: with a batch that stays the best rate falls with the tokens, by about the published
-8^-.3, .6 steps, which a limit of one step lets pass. The faults change what a run of it gets, by a stated size:
+A trial is one check of one recipe with seeds of its own. The clean recipe is muP; for the horizon check its rate falls
+with the tokens as D^-.3 (Bjorck et al. 2024), because its batch stays. The faults change what a run of it gets, by a
+stated size:
 
     inverted   coordinate, transfer   the rate of matrices rises as the width instead of falling: x16 at x4 width
     head       coordinate             the multiplier of the logits does not follow the width: x4 at x4 width
-    horizon    horizon                the rate rises with the tokens: x8^EXPONENT too high at 8 times the tokens, as it
-                                      is where the factor of a recipe that needs one is missing
+    horizon    horizon                the factor of the tokens has the wrong sign: x8^EXPONENT too high at x8 tokens
 
-The limits of coordinate were set on other seeds (100 to 102), the table is of seeds from 0 on. Runs are kept
-in --runs, so that a second call adds trials without repeating any. One process, one thread.
+A factor of D^-.3 that is only missing is x1.9 at 8 times the tokens, .6 steps of the grid: by a limit of one step that
+is no fault, and the check cannot see it. The languages are small, so
+that the loss of a few hundred steps has a valley in the rate.
+
+The reference width is the base width of each check, so a fault changes no run of the base width (of the shorter runs,
+for horizon) and all recipes of a trial share those. The limits of coordinate were set on seeds from 100 on, as were
+budgets and rates of the other two, whose limit is one step; the table is of seeds from 0 on.
+
+Runs are kept in --runs, and what each trial found in trials.jsonl there: the same command resumes. With --minutes no
+trial starts after that time, and the table says how many there are. One process, one thread.
 """
 
 import argparse
+import json
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import time
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from scalelab.config import short_hash
 from scalelab.data.corpus import shards
-from scalelab.files import write_text
-from scalelab.recipe_check import RECIPE_CHECKS
+from scalelab.files import append, make_dir, write_text
+from scalelab.recipe_check import RECIPE_CHECKS, rate_sweep
+from scalelab.recipe_check.base import RecipeMeasure
+from scalelab.recipe_check.members import coordinate, horizon, transfer
+from scalelab.recipe_check.members.coordinate import USUAL
 from scalelab.recipe_check.runs import train_here
 from scalelab.recipe_check.workbench import RecipeWorkbench
 from scalelab.train.recipe import Recipe
 
-WIDTH_REF, EXPONENT = 8, 0.75
+EXPONENT = 1.05
+"""Of the tokens, by which the rate of the fault of horizon is too high."""
+WIDTH_REF = {"coordinate": 16, "transfer": 8, "horizon": 8}
 SEEDS = {"coordinate": 3, "transfer": 2, "horizon": 2}
-BUDGET = {"coordinate": 1e10, "transfer": 1.2e10, "horizon": 1.1e10}
+BUDGET = {"coordinate": 1e10, "transfer": 1e10, "horizon": 6e9}
+WORDS = {"coordinate": (64, 4), "transfer": (18, 2), "horizon": (18, 2)}
+"""Tokens and topics of the language."""
+RATE = {
+    "coordinate": 0.008,
+    "transfer": 0.03,
+    "horizon": {"kind": "horizon", "base": 0.03, "tokens_ref": 6600, "exponent": 0.3},
+}
+
 CASES = {
     "coordinate": ("clean", "inverted", "head"),
     "transfer": ("clean", "inverted"),
@@ -51,20 +72,27 @@ SIZES = {
 }
 
 
-def recipe() -> Recipe:
+def recipe(check: str) -> Recipe:
     """MuP on the synthetic language, small enough for a check in seconds."""
+    vocab, topics = WORDS[check]
     return Recipe.model_validate(
         {
             "data": {
-                "source": {"kind": "synthetic", "vocab": 64, "topics": 4, "documents": 6000, "length": 65},
+                "source": {
+                    "kind": "synthetic",
+                    "vocab": vocab,
+                    "topics": topics,
+                    "documents": 6000,
+                    "length": 65,
+                },
                 "validation": 0.05,
                 "epochs": 4,
             },
             "seq_len": 32,
             "model": {"kind": "transformer", "n_layers": 1, "head_size": 8},
             "optimizer": {
-                "lr": 0.016,
-                "width_ref": WIDTH_REF,
+                "lr": RATE[check],
+                "width_ref": WIDTH_REF[check],
                 "batch_ref": 64,
                 "embedding_lr": 2,
                 "head_lr": 4,
@@ -88,14 +116,15 @@ class FaultyWorkbench(RecipeWorkbench):
     def spec(self, model, n_tokens, seed, batch_tokens=None):
         """See RecipeWorkbench."""
         spec = super().spec(model, n_tokens, seed, batch_tokens)
-        wider = model.width() / WIDTH_REF
+        wider = model.width() / self.recipe.optimizer.width_ref
         if self.fault == "inverted":
             rate = spec.optimizer.lr_matrix * wider**2
             return spec.model_copy(
                 update={"optimizer": spec.optimizer.model_copy(update={"lr_matrix": rate})}
             )
         if self.fault == "head":
-            flat = spec.model.model_copy(update={"output_multiplier": 1.0})
+            # muP divides the logits by the width relative to the reference.
+            flat = spec.model.model_copy(update={"output_multiplier": spec.model.output_multiplier * wider})
             return spec.model_copy(update={"model": flat})
         if self.fault == "horizon":
             self.shortest = self.shortest or n_tokens
@@ -104,28 +133,89 @@ class FaultyWorkbench(RecipeWorkbench):
         return spec
 
 
-def trial(check: str, case: str, number: int, first_seed: int, corpus, runs: Path):
-    """Return the finding of one trial, and its CPU seconds; a note in the finding says that runs were kept."""
+def trial(check: str, case: str, number: int, first_seed: int, corpus, runs: Path) -> dict:
+    """Return what one trial found, as JSON types. Seconds are CPU seconds; null where some of its runs were kept
+    from an earlier call.
+    """
     n = SEEDS[check]
     seeds = tuple(first_seed + n * number + i for i in range(n))
-    bench = FaultyWorkbench(recipe(), corpus, runs / ".checks" / check, train_here, BUDGET[check], seeds)
+    mine = recipe(check)
+    bench = FaultyWorkbench(mine, corpus, runs / ".checks" / check, train_here, BUDGET[check], seeds)
     bench.fault = case
     before, begun = sum(1 for _ in bench.directory.glob("*/result.json")), time.process_time()
-    finding, seconds = RECIPE_CHECKS[check]().run(bench), time.process_time() - begun
+    finding = RECIPE_CHECKS[check]().run(bench)
+    seconds, worst = time.process_time() - begun, finding.worst
     new = sum(1 for _ in bench.directory.glob("*/result.json")) - before
-    return (finding if new == len(bench.used) else replace(finding, notes=["runs were kept"])), seconds
+    return {
+        "check": check,
+        "case": case,
+        "seeds": list(seeds),
+        "setting": setting(check),
+        "verdict": finding.verdict,
+        "worst": worst.to_json(),
+        "settings": {k: v for k, v in finding.settings.items() if "best" not in k},
+        "measures": [m.to_json() for m in finding.measures],
+        "n_runs": len(bench.used),
+        "n_trained": new,
+        "seconds": seconds,
+    }
+
+
+def setting(check: str) -> str:
+    """Digest of what a trial of a check is and how it is judged, its seeds and its fault aside."""
+    rates = [rate_sweep.STEP, rate_sweep.FIRST, rate_sweep.MOST_STEPS, rate_sweep.SHARE]
+    constants = {
+        "coordinate": [
+            coordinate.FACTORS,
+            [*coordinate.STAGES.items()],
+            coordinate.HIDDEN,
+            coordinate.LOGITS,
+        ],
+        "transfer": [transfer.FACTORS, transfer.THRESHOLD, *rates],
+        "horizon": [horizon.LONGER, horizon.THRESHOLD, EXPONENT, *rates],
+    }
+    return short_hash([recipe(check).digest, BUDGET[check], constants[check]])
+
+
+def kept(path: Path) -> dict:
+    """Trials of earlier calls, by check, case, seeds and setting. A line that was cut short is left out."""
+    found = {}
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        found[row["check"], row["case"], tuple(row["seeds"]), row["setting"]] = row
+    return found
 
 
 def line(check: str, case: str, found: list) -> str:
     """A row of the table."""
-    verdicts = Counter(finding.verdict for finding, _ in found)
-    values = [f.worst.value for f, _ in found if f.worst.value is not None]
+    verdicts = Counter(row["verdict"] for row in found)
+    values = [row["worst"]["value"] for row in found if row["worst"]["value"] is not None]
     spread = f"{min(values):+.2f} to {max(values):+.2f}" if values else "-"
-    limit = max(m.threshold for m in found[0][0].measures)
-    seconds = [s for finding, s in found if not finding.notes]
-    spent = f"{sum(seconds) / len(seconds):.1f}" if seconds else "-"
+    limit = max(m["threshold"] for m in found[0]["measures"])
+    trained = sum(row["n_trained"] for row in found) / len(found)
+    spent = f"{sum(row['seconds'] for row in found) / len(found):.1f}"
     counts = " | ".join(f"{verdicts[v]}" for v in ("fails", "undecided", "ok"))
-    return f"| {check} | {case} | {SIZES[case]} | {len(found)} | {counts} | {spread} | {limit:g} | {spent} |"
+    runs = f"{found[0]['n_runs']} | {trained:.0f}"
+    return f"| {check} | {case} | {SIZES[case]} | {len(found)} | {counts} | {spread} | {limit:g} | {runs} | {spent} |"
+
+
+def usual_limit(found: list) -> str:
+    """What a limit of .05, right for models hundreds of units wide, would say of the clean recipe here."""
+    worst = [max(abs(m["value"]) for m in row["measures"]) for row in found]
+    alarms = sum(
+        any(RecipeMeasure(**_fields(m, USUAL)).verdict == "fails" for m in row["measures"]) for row in found
+    )
+    return (
+        f"- coordinate, clean: the largest |slope| of a trial is {min(worst):.2f} to {max(worst):.2f}; a limit of "
+        f"{USUAL:g}, which suits models hundreds of units wide, would alarm in {alarms} of {len(found)} trials"
+    )
+
+
+def _fields(measure: dict, threshold: float) -> dict:
+    return {k: v for k, v in measure.items() if k != "verdict"} | {"threshold": threshold}
 
 
 def main() -> None:
@@ -133,31 +223,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--check", action="append", metavar="NAME[:TRIALS]", default=[])
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no trial after so long")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--out", type=Path, help="file of the table (default: printed alone)")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    corpus = shards.prepare(recipe().data)
-    rows, settings = [], []
+    end = time.monotonic() + 60 * args.minutes
+    record = make_dir(args.runs) / "trials.jsonl"
+    known, rows, settings = kept(record), [], []
     for asked in args.check or CASES:
         check, _, trials = asked.partition(":")
-        for case in CASES[check]:
-            found = []
-            for number in range(int(trials or args.trials)):
-                found.append(trial(check, case, number, args.first_seed, corpus, args.runs))
-                finding, seconds = found[-1]
-                worst = finding.worst
-                print(
-                    f"{check} {case} {number}: {finding.verdict}, {worst.name} {worst.value} "
-                    f"[{worst.low}, {worst.high}], {seconds:.1f} s",
-                    flush=True,
-                )
-            rows.append(line(check, case, found))
-        words = ", ".join(
-            f"{key} {value}" for key, value in found[0][0].settings.items() if "best" not in key
-        )
-        settings.append(f"- {check}: {words}")
+        corpus, found = None, {case: [] for case in CASES[check]}
+        for number in range(int(trials or args.trials)):
+            for case in CASES[check]:
+                n = SEEDS[check]
+                seeds = tuple(args.first_seed + n * number + i for i in range(n))
+                row = known.get((check, case, seeds, setting(check)))
+                if row is None and time.monotonic() < end:
+                    corpus = corpus or shards.prepare(recipe(check).data)
+                    row = trial(check, case, number, args.first_seed, corpus, args.runs)
+                    append(record, json.dumps(row) + "\n")
+                    worst = row["worst"]
+                    print(
+                        f"{check} {case} {number}: {row['verdict']}, {worst['name']} {worst['value']} "
+                        f"[{worst['low']}, {worst['high']}], {row['seconds']:.1f} s",
+                        flush=True,
+                    )
+                if row is not None:
+                    found[case].append(row)
+        rows += [line(check, case, each) for case, each in found.items() if each]
+        some = next((each[0] for each in found.values() if each), None)
+        if some is not None:
+            words = ", ".join(f"{key} {value}" for key, value in some["settings"].items())
+            settings.append(f"- {check}: {words}")
+        if check == "coordinate" and found["clean"]:
+            settings.append(usual_limit(found["clean"]))
     text = TEXT.format(first=args.first_seed, rows="\n".join(rows), settings="\n".join(settings))
     if args.out is None:
         print(text)
@@ -171,13 +272,14 @@ TEXT = """# Faults that `scalelab check-recipe` catches, and false alarms [measu
 own seeds, from {first} on. The limits of coordinate were set on other seeds; those of transfer and horizon are one
 step, set beforehand. A fault is caught where the verdict is "fails".
 `value` is the measure that decides, least to largest over the trials: d ln rms / d ln width, or steps of a factor
-of 3 in the rate. Seconds are CPU seconds of trials that trained all their runs anew; a dash where none did.
+of 3 in the rate. `runs` are those that a check reads, of which `trained` were not shared with another recipe of the
+table; seconds are CPU seconds of the trained ones.
 
-| check | recipe | size of the fault | trials | fails | undecided | ok | value | limit | seconds |
-|---|---|---|--:|--:|--:|--:|--:|--:|--:|
+| check | recipe | size of the fault | trials | fails | undecided | ok | value | limit | runs | trained | seconds |
+|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
 {rows}
 
-Settings, of the last recipe of each check:
+Settings:
 
 {settings}
 """

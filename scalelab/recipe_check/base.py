@@ -59,6 +59,33 @@ class RecipeRow:
 
 
 @dataclass(frozen=True)
+class CheckCurve:
+    """One line in the figure of a check. Measured."""
+
+    panel: str
+    """Title of the panel in which it stands; curves of one panel share it."""
+    name: str
+    """What it is, where a panel has several curves."""
+    x: tuple[float, ...]
+    y: tuple[tuple[float, ...], ...]
+    """Values at each x, one for each seed; NaN where there is none."""
+    best: float | None = None
+    """Where the curve is lowest, in x; None where it is not known to be lowest within it."""
+
+
+@dataclass(frozen=True)
+class CheckPlot:
+    """The figure of a check: panels with curves over one x. Both axes but a linear y are logarithmic."""
+
+    x_label: str
+    y_label: str
+    log_y: bool
+    curves: tuple[CheckCurve, ...]
+    own: float | None = None
+    """The recipe's own x; None where it has none."""
+
+
+@dataclass(frozen=True)
 class CheckFinding:
     """What a check measured. All losses and activations are measured; intervals are over seeds."""
 
@@ -71,6 +98,9 @@ class CheckFinding:
     """Seconds of training and evaluation of all its runs, measured when each was trained."""
     n_runs: int = 0
     notes: Sequence[str] = field(default=())
+    """What a reader has to know of the limits, as sentences."""
+    plot: CheckPlot | None = None
+    """Its figure; None for a check without one."""
 
     @property
     def verdict(self) -> RecipeVerdict:

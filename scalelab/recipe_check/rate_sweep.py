@@ -12,7 +12,7 @@ Not here: where the loss is least (best_rate.py).
 import math
 from collections.abc import Callable, Mapping
 
-from scalelab.recipe_check.base import CheckFinding, RecipeRow
+from scalelab.recipe_check.base import CheckCurve, CheckFinding, CheckPlot, RecipeRow
 from scalelab.recipe_check.best_rate import BestRate, best_rate, moved
 from scalelab.recipe_check.workbench import RecipeWorkbench
 from scalelab.train.spec import RunSpec
@@ -61,7 +61,18 @@ def compare_rates(
     }
     seeds = tuple(f"loss, seed {seed}" for seed in bench.seeds)
     facts = {**facts, "seeds": len(bench.seeds), **best}
-    return CheckFinding([move], facts, ("setting", "times the rate", *seeds), rows)
+    curves = tuple(
+        CheckCurve(
+            name,
+            "",
+            tuple(STEP**k for k in sorted(losses[name])),
+            tuple(tuple(losses[name][k]) for k in sorted(losses[name])),
+            None if found.side else STEP**found.at,
+        )
+        for name, found in zip(settings, (first, second), strict=True)
+    )
+    plot = CheckPlot("times the recipe's rate", "loss, nats per token", False, curves, own=1.0)
+    return CheckFinding([move], facts, ("setting", "times the rate", *seeds), rows, plot=plot)
 
 
 def _at_rate(spec: RunSpec, k: int) -> RunSpec:

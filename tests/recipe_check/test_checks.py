@@ -4,6 +4,7 @@ import math
 import random
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from scalelab.errors import ConfigError
@@ -49,6 +50,10 @@ def test_coordinate_keeps_its_contract_at_one_batch_and_three_widths(tiny_recipe
     assert len({spec.batch_tokens for spec in specs}) == 1
     assert {spec.n_steps for spec in specs} == {1, 4, 8, 64}
     assert len(found.measures) == 8  # one block and the logits, at four places
+    for measure, curve in zip(found.measures, found.plot.curves, strict=True):
+        assert measure.name.startswith(f"{curve.name}, step")
+        slopes = np.polyfit(np.log(curve.x), np.log(curve.y), 1)[0]
+        assert slopes.mean() == pytest.approx(measure.value)
 
 
 def test_transfer_keeps_its_contract_at_thirds_and_triples_of_equal_runs(
@@ -139,6 +144,13 @@ def test_moves_of_the_best_rate_are_measured_and_judged(check, workbench, verdic
 
     assert found.verdict == verdict
     assert found.measures[0].value == pytest.approx(move, abs=0.2)
+    first, second = found.plot.curves
+    if None not in (first.best, second.best):
+        assert math.log(second.best / first.best, 3) == pytest.approx(found.measures[0].value)
+    assert (first.best is None or second.best is None) == ("end of the grid" in found.measures[0].reason)
+    for curve in (first, second):
+        tried = [times for _, times, *losses in (row.cells for row in found.rows) if tuple(losses) in curve.y]
+        assert list(curve.x) == tried
 
 
 def test_a_rule_of_the_tokens_corrects_what_the_horizon_check_found(bench):

@@ -27,6 +27,8 @@ def sweep(tiny_recipe, synthetic_corpus, tmp_path, monkeypatch):
 
 
 def test_a_check_writes_its_page_and_repeats_no_run(sweep, capsys):
+    (sweep / "reports" / "tiny-recipe").mkdir(parents=True)
+    (sweep / "reports" / "tiny-recipe" / "recipe_transfer.png").write_text("of an earlier page")
     arguments = [
         "check-recipe",
         "tiny.yaml",
@@ -48,6 +50,12 @@ def test_a_check_writes_its_page_and_repeats_no_run(sweep, capsys):
     assert "[measured]" not in shown
     page = (sweep / "reports" / "tiny-recipe" / "README.md").read_text()
     assert "logits, step 1" in page
+    assert "recipe_coordinate.png" in page
+    assert "The limit is 0.5, not 0.05" in " ".join(shown.split())
+    assert (sweep / "reports" / "tiny-recipe" / "recipe_coordinate.png").read_bytes()[
+        :8
+    ] == b"\x89PNG\r\n\x1a\n"
+    assert not (sweep / "reports" / "tiny-recipe" / "recipe_transfer.png").exists()
     before = {path: path.stat().st_mtime_ns for path in (sweep / "runs" / ".checks").rglob("result.json")}
     assert len(before) == 36
 

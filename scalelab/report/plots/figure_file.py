@@ -32,6 +32,7 @@ FIGURES = Registry(
         "backtest_coverage": "scalelab.report.backtest.plots:draw_coverage",
         "tune_surface": "scalelab.report.tune.plots:draw_surface",
         "tune_optima": "scalelab.report.tune.plots:draw_optima",
+        "recipe_check": "scalelab.report.recipe.plots:draw_check",
         "post_models": "scalelab.report.posttrain.plots:draw_models",
         "post_series": "scalelab.report.posttrain.plots:draw_series",
         "post_overreach": "scalelab.report.posttrain.plots:draw_overreach",

@@ -13,6 +13,7 @@ from scalelab.report.document import (
     Content,
     Document,
     Facts,
+    Figure,
     Heading,
     Number,
     Paragraph,
@@ -28,12 +29,15 @@ MEANING = (
 )
 
 
-def recipe_document(report: RecipeReport, provenance: Mapping[str, str] | None = None) -> Document:
+def recipe_document(
+    report: RecipeReport, provenance: Mapping[str, str] | None = None, figures: Sequence[str] = ()
+) -> Document:
     """Return the findings of all checks.
 
     Args:
         report: The findings.
         provenance: Version and commit of the code, for the page.
+        figures: Names of the figures beside the page.
     """
     rows = [_row(name, found) for name, found in report.findings.items()]
     blocks: list[Block] = [
@@ -42,6 +46,8 @@ def recipe_document(report: RecipeReport, provenance: Mapping[str, str] | None =
     ]
     for name, found in report.findings.items():
         blocks += _section(name, found)
+        if (figure := f"recipe_{name}") in figures:
+            blocks.append(Figure(figure, _caption(found)))
     facts: list[tuple[str, Content]] = [
         ("param", report.recipe.param),
         ("recipe", report.recipe.describe()),
@@ -110,6 +116,7 @@ def _section(name: str, found: CheckFinding) -> list[Block]:
         Paragraph(f"{member.question} Unit: {member.unit}."),
         Facts(settings),
     ]
+    blocks += [Paragraph(note) for note in found.notes]
     reasons = {measure.reason for measure in found.measures if measure.reason}
     blocks += [Paragraph(f"{reason[0].upper()}{reason[1:]}.") for reason in sorted(reasons)]
     blocks.append(
@@ -123,6 +130,16 @@ def _section(name: str, found: CheckFinding) -> list[Block]:
         rows = [[_cell(cell) for cell in row.cells] for row in found.rows]
         blocks.append(Table(found.columns, rows, caption="Measured.", detail=True))
     return blocks
+
+
+def _caption(found: CheckFinding) -> str:
+    """What the figure of a check shows."""
+    words = f"Points: seeds [measured]. Lines: their means over {found.settings.get('seeds', 'all')} seeds."
+    if found.plot is not None and found.plot.own is not None:
+        words += (
+            " Grey: the recipe's own rate. Dashed: the best rate, where it lies within those tried [fitted]."
+        )
+    return words
 
 
 def _cell(value: str | float | int | None) -> str:
