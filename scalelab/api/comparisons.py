@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from scalelab.api.fits import read_runs
 from scalelab.comparison.arms import UNITS, arm_of, refuse_shared
+from scalelab.comparison.tuned_rates import arm_tuning
 from scalelab.comparison.verdict import CompareRequest, RecipeComparison, compare_arms
 from scalelab.errors import DataError
 from scalelab.files import runs_directory
@@ -21,6 +22,7 @@ from scalelab.records.evaluation_text import evaluated_on
 from scalelab.records.runs import Runs, read_external
 from scalelab.records.table_bytes import has_table_ending
 from scalelab.records.table_units import TableUnits
+from scalelab.records.tried_rates import tried_rates
 from scalelab.report.comparison.document import comparison_document
 from scalelab.report.comparison.page import write_comparison
 from scalelab.report.comparison.plot_data import multiplier_curve, recipe_frontiers
@@ -73,7 +75,14 @@ def compare(
         _read(source, request, columns=columns, param_count=param_count, units=units, decimal=decimal)
         for source in (baseline, *challengers)
     ]
-    arms = [arm_of(runs, evaluated_on(runs, runs_directory()), request.metric) for runs in sources]
+    root = runs_directory()
+    arms = [
+        replace(
+            arm_of(runs, evaluated_on(runs, root), request.metric),
+            tuning=arm_tuning(tried_rates(root, runs.name) if runs.is_sweep else ()),
+        )
+        for runs in sources
+    ]
     if names and len(names) != len(arms):
         raise DataError(
             f"{len(names)} names for {len(arms)} recipes",

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from scalelab.comparison.further import TOP
+from scalelab.comparison.tuned_rates import ArmTuning
 from scalelab.errors import DataError, FitError, within
 from scalelab.laws.observations import Array, Observations
 from scalelab.records.evaluation_text import EvaluationText
@@ -55,6 +56,8 @@ class Arm:
     excluded: tuple[tuple[str, str], ...] = ()
     """Runs that were left out, each with its reason."""
     findings: tuple[QualityFinding, ...] = ()
+    tuning: ArmTuning = field(default_factory=ArmTuning)
+    """What the rates that were tried say of its learning rate."""
 
     @property
     def least_flops(self) -> float:

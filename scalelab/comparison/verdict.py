@@ -339,6 +339,7 @@ class RecipeComparison:
                     "name": arm.name,
                     "n_runs": len(arm.runs),
                     "excluded": [{"run": run, "reason": reason} for run, reason in arm.excluded],
+                    "learning_rate": {"status": arm.tuning.status, "found": arm.tuning.words},
                 }
                 for arm in arms
             ],
@@ -455,12 +456,7 @@ def _warnings(judged: JudgedPair, request: CompareRequest) -> tuple[str, ...]:
     pair, fit, errors = judged.pair, judged.pair.fit, judged.pair.errors
     one, two = pair.baseline, pair.other
     found = []
-    if request.tuning is None:
-        found.append(
-            "nothing is stated of the learning rates: rankings of recipes change with the rate of small models "
-            "(openreview 2FZC0c06jP); compare at a small rate or at a rate tuned for each recipe, and state it: "
-            "--tuning small-rate or per-arm"
-        )
+    found += _tuning_warnings(one, two, request)
     found += _text_warnings(one, two)
     if one.trunks != two.trunks or (one.schedule and two.schedule and one.schedule != two.schedule):
         found.append(
@@ -506,6 +502,30 @@ def _warnings(judged: JudgedPair, request: CompareRequest) -> tuple[str, ...]:
             f"the multiplier passes 1 between {sci(low)} and {sci(high)} FLOPs with probability {1 - crossing.none:.0%}"
         )
     return tuple(found)
+
+
+def _tuning_warnings(one: Arm, two: Arm, request: CompareRequest) -> list[str]:
+    """Whether neither a small rate nor a rate tuned for each recipe holds, or is contradicted by the rates tried."""
+    by_arm = {arm.name: arm.tuning for arm in (one, two)}
+    if request.tuning == "small-rate":
+        near = [name for name, tuning in by_arm.items() if tuning.status == "tuned"]
+        return [f"the stated small rate is the best one of {name}: {by_arm[name].words}" for name in near]
+    wrong = [
+        f"{name}: {tuning.words}"
+        for name, tuning in by_arm.items()
+        if tuning.status in ({"off"} if request.tuning else {"off", "open", None})
+    ]
+    if not wrong:
+        return []
+    if request.tuning == "per-arm":
+        return [
+            f"the rate is stated as tuned for each recipe, and the rates tried say otherwise; {'; '.join(wrong)}"
+        ]
+    return [
+        "neither a small learning rate is stated, nor is the rate of each recipe known to be tuned; "
+        f"{'; '.join(wrong)}. Rankings of recipes change with the rate of small models (openreview 2FZC0c06jP): tune "
+        "each (scalelab tune), or state what holds: --tuning small-rate or per-arm"
+    ]
 
 
 def _text_warnings(one: Arm, two: Arm) -> list[str]:

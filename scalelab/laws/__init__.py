@@ -17,6 +17,7 @@ LAWS = Registry(
         "repeated": "scalelab.laws.forms.repeated:Repeated",
         "bounded": "scalelab.laws.forms.bounded:Bounded",
         "experts": "scalelab.laws.forms.experts:Experts",
+        "sparse": "scalelab.laws.forms.sparse:Sparse",
         "farseer": "scalelab.laws.forms.farseer:Farseer",
         "response": "scalelab.laws.forms.response:Response",
         "frontier": "scalelab.laws.isoflop.frontier:FrontierLaw",

@@ -119,3 +119,6 @@ RECIPE = (
 )
 """Columns that say how a run was trained: runs that differ in one are no repeats of one another."""
 N_EXPERTS = Column("n_experts", "M", "experts", "experts of a feed-forward, 1 for a dense model")
+TOTAL_PARAMS = Column(
+    "n_params_total", "T", "parameters", "all parameters, also those that a token does not use"
+)

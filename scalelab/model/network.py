@@ -5,7 +5,7 @@ Not here: the modules (network.py of each architecture).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from torch import Tensor, nn
@@ -61,6 +61,26 @@ class Network(nn.Module, ABC):
         schedule. Its gradient is neither clipped nor part of the norm.
         """
         return {}
+
+    def observed(self) -> dict[str, float]:
+        """Numbers of the training passes since the last call, by name, for the log of a run. In a layout over several
+        processes they are those of the caller's own part of the batch and of the model.
+        """
+        return {}
+
+    def exact_names(self) -> tuple[str, ...]:
+        """Parameters that it computes with in fp32 while the others are in another precision, by name."""
+        return ()
+
+    def keep_exact(self, values: Mapping[str, Tensor]) -> None:
+        """Compute with these fp32 values of the parameters of `exact_names` from now on.
+
+        Gradients still go to the parameters. Whoever changes a parameter changes its value here too.
+
+        Args:
+            values: By name, in the shapes of the parameters, on their device.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def forward(

@@ -21,7 +21,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scalelab.errors import FitError
 from scalelab.laws import LAWS
 from scalelab.laws.base import Law, LawFit
-from scalelab.laws.columns import BATCH_TOKENS, LEARNING_RATE, N_EXPERTS, STEPS, UNIQUE_TOKENS
+from scalelab.laws.columns import BATCH_TOKENS, LEARNING_RATE, N_EXPERTS, STEPS, TOTAL_PARAMS, UNIQUE_TOKENS
 from scalelab.laws.description import FitContext
 from scalelab.laws.formula import Formula
 from scalelab.laws.observations import Array, Observations
@@ -91,6 +91,7 @@ class LawCase:
             BATCH_TOKENS.name: np.geomspace(2e4, 6e6, 7),
             LEARNING_RATE.name: np.geomspace(8e-5, 1e-1, 9),
             N_EXPERTS.name: np.array([1.0, 4.0, 16.0, 64.0]),
+            TOTAL_PARAMS.name: np.array([1.0, 4.0, 16.0]),
             **(columns or {}),
         }
         for column in made.columns:
@@ -98,7 +99,9 @@ class LawCase:
             grid[column.symbol] = values[column.name]
         points = dict(zip(grid, map(np.ravel, np.meshgrid(*grid.values())), strict=True))
         for column in made.columns:
-            if column.name in usual and column.name not in (columns or {}):
+            if column.name == TOTAL_PARAMS.name and column.name not in (columns or {}):
+                points[column.symbol] = points["N"] * points[column.symbol]
+            elif column.name in usual and column.name not in (columns or {}):
                 points[column.symbol] = usual[column.name](points["D"], points[column.symbol])
         return cls(made, dict(made.published if truth is None else truth), points, **settings)
 

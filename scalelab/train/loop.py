@@ -472,6 +472,7 @@ class _Run:
             grad_norm=norm,
             tokens_per_s=tokens_per_s,
             mfu=self._mfu(tokens_per_s),
+            **self.engine.observed(),
         )
 
     def _mfu(self, tokens_per_s: float | None) -> float | None:

@@ -16,7 +16,8 @@ Events of the log, each {"t": milliseconds since 1970, "event": ..., ...}:
 
     start        attempt, pid, host, device, precision, threads, n_steps, batch_tokens, ...
     resume       step: what follows continues from there; later points before it are void
-    step         step, n_tokens, loss, lr, grad_norm, tokens_per_s, mfu
+    step         step, n_tokens, loss, lr, grad_norm, tokens_per_s, mfu; of a mixture of experts also
+                 expert_load_max, expert_load_min, expert_load_entropy (model/moe/network.py)
     eval         step, n_tokens, loss, bpb
     checkpoint   step
     branched     step, run: a trunk left the branch's checkpoint in the directory of that run
@@ -79,7 +80,10 @@ AT_A_STEP = {
     "alarm",
 }
 """Events that have a step."""
-NUMBERS = ("loss", "bpb", "lr", "grad_norm", "tokens_per_s", "mfu", "expected", "low", "high")
+NUMBERS = (
+    *("loss", "bpb", "lr", "grad_norm", "tokens_per_s", "mfu", "expected", "low", "high"),
+    *("expert_load_max", "expert_load_min", "expert_load_entropy"),
+)
 """Fields of events that are numbers, or None."""
 
 

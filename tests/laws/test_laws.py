@@ -96,6 +96,17 @@ def routed():
     return {"N": N.ravel(), "M": M.ravel(), "D": np.full(N.size, 1.3e11)}
 
 
+def sparse(t, N, D, T):
+    return t["E"] + t["A"] / N ** (t["alpha"] - t["sigma"]) / T ** t["sigma"] + t["B"] / D ** t["beta"]
+
+
+def mixtures():
+    """Sizes times lengths times 1, 4 and 16 times as many parameters as a token uses."""
+    both, ratios = ladder(5, 4), np.array([1.0, 4.0, 16.0])
+    N, D = (np.repeat(both[k], len(ratios)) for k in "ND")
+    return {"N": N, "D": D, "T": N * np.tile(ratios, both["D"].size)}
+
+
 def epochs():
     """Sizes times lengths times 1, 4, 16 and 40 epochs."""
     both, times = ladder(5, 4), np.array([1.0, 4.0, 16.0, 40.0])
@@ -317,6 +328,14 @@ CASES = {
         far=lambda inputs: tuned(10 * inputs["N"].max(), 10 * inputs["D"].max()),
         along=lambda C, N: tuned(N, C / 6 / N),
         varied=("N", "D", "lr", "batch"),
+    ),
+    "sparse": case(
+        "sparse",
+        sparse,
+        {"E": 1.8, "A": 480.0, "B": 2100.0, "alpha": 0.35, "beta": 0.37, "sigma": 0.12},
+        mixtures(),
+        allots=False,
+        varied=("N", "D"),
     ),
     "bounded": case("bounded", bounded, BOUNDED, epochs(), allots=False, varied=("N", "D")),
     "farseer": case("farseer", farseer, FARSEER, ladder(9, 9), allots=False, varied=("N", "D"), too_few=59),

@@ -349,3 +349,69 @@ def test_a_recipe_has_to_say_which_parameters_are_n():
 
     assert "param_count: active" in refusal.value.fix
     assert Recipe.parse(parse_yaml(RECIPE + "param_count: active\n", "recipe")).param_count == "active"
+
+
+def test_routing_follows_fp32_weights_under_bf16_working_ones():
+    """A step of the bias below the resolution of bf16 reaches the choice, and gradients reach the working weights."""
+    net = BIASED.network()
+    net.reset(0)
+    optimizer = FlatOptimizer(net, net.kinds(), AdamW(**RATES), torch.bfloat16)
+    block, masters = net.blocks["0"], optimizer.weights()
+    x_RC = torch.randn(64, 16, generator=torch.Generator().manual_seed(1)).bfloat16()
+
+    with torch.no_grad():
+        masters["blocks.0.load_bias"].copy_(torch.tensor([0.3, 0.3, 0.3, 0.3001]))
+        masters["blocks.0.router"].zero_()
+    optimizer.restored(0)
+    logits, _, chosen = block.routed(x_RC)
+
+    assert block.load_bias.dtype == torch.bfloat16
+    assert block.load_bias.unique().numel() == 1  # rounded, all are alike
+    assert (chosen == 3).any(1).all()
+    logits.sum().backward()
+    assert block.router.grad.abs().sum() > 0
+
+    with torch.no_grad():
+        masters["blocks.0.router"].normal_(generator=torch.Generator().manual_seed(2))
+    optimizer.restored(0)
+    assert torch.equal(block.routed(x_RC)[0], F.linear(x_RC.float(), masters["blocks.0.router"]))
+    assert not torch.equal(block.router.float(), masters["blocks.0.router"])
+
+
+def test_the_log_has_the_load_of_the_experts():
+    net = SWITCH.network()
+    net.reset(0)
+    assert net.observed() == {}
+    tokens = torch.randint(0, 50, (4, 13), generator=torch.Generator().manual_seed(3))
+
+    with torch.no_grad():
+        net(tokens[:, :-1])
+        shares = net.expert_loads(tokens[:, :-1])
+    assert net.observed() == {}  # passes that train count, no others
+    net(tokens[:, :-1], tokens[:, 1:])
+    found = net.observed()
+
+    assert found["expert_load_max"] == pytest.approx(float(shares.max()))
+    assert found["expert_load_min"] == pytest.approx(float(shares.min()))
+    entropy = -(shares * shares.log().nan_to_num(neginf=0)).sum(1) / torch.log(torch.tensor(4.0))
+    assert found["expert_load_entropy"] == pytest.approx(float(entropy.mean()), rel=1e-5)
+    assert net.observed() == {}
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, of a graph after a break
+@pytest.mark.parametrize("model", [BIASED, SWITCH], ids=["biased", "switch"])
+def test_a_compiled_mixture_has_the_losses_gradients_and_loads_of_the_plain_one(model):
+    plain, compiled = model.network(), model.network()
+    for net in (plain, compiled):
+        net.reset(0)
+    compiled.compile_with(lambda function: torch.compile(function, backend="eager"), False)
+    tokens = torch.randint(0, 50, (2, 13), generator=torch.Generator().manual_seed(4))
+
+    losses = [net(tokens[:, :-1], tokens[:, 1:]) for net in (plain, compiled)]
+    for loss in losses:
+        loss.backward()
+
+    torch.testing.assert_close(*losses)
+    for one, other in zip(plain.parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    assert plain.observed() == compiled.observed()

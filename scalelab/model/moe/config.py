@@ -3,7 +3,7 @@
 Every block has `n_experts` feed-forwards of width `d_ff`, of which a token uses `top_k`, and `n_shared` that
 every token uses. No token is dropped, whatever the load.
 
-    scores   s = softmax or sigmoid of (router x), in fp32 (of weights in the working precision)
+    scores   s = softmax or sigmoid of (router x), in fp32 whatever the working precision
     choice   the top_k largest of s + b;  b = 0 unless balance is bias
     output   sum over the chosen of g_e expert_e(x) + shared(x);  g = s / (sum of the chosen s), or s for top_k 1
 

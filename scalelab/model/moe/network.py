@@ -1,9 +1,9 @@
 """A transformer with mixtures of experts: the torch module.
 
 Notable:
-- routing is computed in fp32, but from the working weights: in bf16 the router and the bias are rounded first, and
-  bf16 numbers near 0.3 are 0.002 apart, twice the default bias_step, so that steps of the bias reach the choice in
-  jumps, and with fp32 weights some tokens are given other experts;
+- routing is computed in fp32 throughout. Where the working weights are bf16, router and bias are read from their fp32
+  values (`keep_exact`): bf16 numbers near 0.3 are 0.002 apart, twice the default bias_step, so rounded ones would
+  follow steps of the bias in jumps and give some tokens other experts;
 - tokens are sorted by their expert; on a GPU in bf16 the experts are grouped matrix products
   (torch.nn.functional.grouped_mm), elsewhere a loop over the experts that have tokens;
 - all experts of a block share a matrix on each side, the width last, so that it is sharded along the width;
@@ -19,6 +19,8 @@ Shapes: B batch, T time, R = B*T rows, K top_k, N = R*K, E experts, F width of a
 Not here: dimensions, formulas and sources (config.py), layouts (sharding.py).
 """
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -63,6 +65,8 @@ class MoeBlock(AttentionBlock):
             self.load_bias = nn.Parameter(torch.zeros(c.n_experts))
         self.experts_in = nn.Parameter(torch.empty(c.n_experts * sides * c.d_ff, c.d_model))
         self.experts_out = nn.Parameter(torch.empty(c.n_experts * c.d_ff, c.d_model))
+        self._exact: dict[str, Tensor] = {}
+        self.register_buffer("load_counts", torch.zeros(c.n_experts), persistent=False)
         if c.n_shared:
             self.shared_in = nn.Parameter(torch.empty(sides * c.n_shared * c.d_ff, c.d_model))
             self.shared_out = nn.Parameter(torch.empty(c.d_model, c.n_shared * c.d_ff))
@@ -79,6 +83,8 @@ class MoeBlock(AttentionBlock):
         load_E.scatter_add_(
             0, chosen_RK.reshape(-1), torch.ones_like(chosen_RK.reshape(-1), dtype=torch.float32)
         )
+        if torch.is_grad_enabled():
+            self.load_counts.add_(load_E)
         weights_RK = scores_RE.gather(1, chosen_RK)
         if c.top_k > 1:
             weights_RK = weights_RK / weights_RK.sum(-1, keepdim=True)
@@ -92,13 +98,22 @@ class MoeBlock(AttentionBlock):
 
     def routed(self, x_RC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits and scores of all experts, shape (R, E), and those that are chosen, shape (R, K)."""
-        c = self.config
-        logits_RE = linear(x_RC.float(), self.router.float())
+        c, router_EC = self.config, self.router.float()
+        if "router" in self._exact:  # the fp32 value, and the gradient of the working one
+            router_EC = self._exact["router"] + (router_EC - router_EC.detach())
+        logits_RE = linear(x_RC.float(), router_EC)
         scores_RE = logits_RE.sigmoid() if c.scores == "sigmoid" else logits_RE.softmax(-1)
         preferred_RE = scores_RE.detach()
         if c.balance == "bias":
-            preferred_RE = preferred_RE + self.load_bias.detach().float()
+            preferred_RE = preferred_RE + self._exact.get("load_bias", self.load_bias.detach().float())
         return logits_RE, scores_RE, preferred_RE.topk(c.top_k, dim=-1).indices
+
+    def keep_exact(self, leaf: str, value: Tensor) -> None:
+        """Compute with an fp32 value of the router or the bias from now on. See Network."""
+        if leaf in self._exact:
+            self._exact[leaf].copy_(value)
+        else:
+            self._exact[leaf] = value
 
     def _losses(self, logits_RE: Tensor, scores_RE: Tensor, chosen_RK: Tensor, batch: int) -> Tensor:
         c, lost = self.config, logits_RE.new_zeros(())
@@ -190,6 +205,38 @@ class MoeNet(TransformerNet):
         if self.config.balance != "bias":
             return {}
         return {f"blocks.{i}.load_bias": self.config.bias_step for i in self.blocks}
+
+    def observed(self) -> dict[str, float]:
+        """See Network: how the choices of a token spread over the experts.
+
+        Returns:
+            expert_load_max and expert_load_min, the largest and smallest share of a block's choices that fell on one
+            expert, over all blocks; expert_load_entropy, over its largest value ln E and averaged over blocks, 1 where
+            all experts are chosen as often. Empty before the first training pass.
+        """
+        counts = torch.stack([block.load_counts for block in self.blocks.values()]).double().cpu()
+        for block in self.blocks.values():
+            block.load_counts.zero_()
+        if not bool((counts.sum(1) > 0).all()):
+            return {}
+        shares = counts / counts.sum(1, keepdim=True)
+        entropy = torch.special.entr(shares).sum(1).mean() / math.log(max(2, shares.shape[1]))
+        return {
+            "expert_load_max": float(shares.max()),
+            "expert_load_min": float(shares.min()),
+            "expert_load_entropy": float(entropy),
+        }
+
+    def exact_names(self) -> tuple[str, ...]:
+        """See Network: what decides the routing."""
+        leaves = ("router", "load_bias") if self.config.balance == "bias" else ("router",)
+        return tuple(f"blocks.{i}.{leaf}" for i in self.blocks for leaf in leaves)
+
+    def keep_exact(self, values: Mapping[str, Tensor]) -> None:
+        """See Network."""
+        for name, value in values.items():
+            _, i, leaf = name.split(".")
+            self.blocks[i].keep_exact(leaf, value)
 
     @torch.no_grad()
     def expert_loads(self, tokens_BT: Tensor) -> Tensor:

@@ -309,6 +309,11 @@ def _asked(found: RecipeComparison) -> list[Block]:
             f"{request.alpha:g}{looks}{several}",
         ),
         ("learning rates", "not stated" if request.tuning is None else f"{request.tuning} (stated)"),
+        *(
+            (f"rate of {arm.name}", f"{arm.tuning.status}: {arm.tuning.words}")
+            for arm in (found.baseline, *(each.pair.other for each in found.pairs))
+            if arm.tuning.status is not None
+        ),
     ]
     left_out = [
         f"{arm.name}: {run}: {reason}"

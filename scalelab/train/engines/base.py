@@ -66,6 +66,9 @@ class Engine(Protocol):
             own_seconds: What the method of this name returned; 0 where it was not asked.
         """
 
+    def observed(self) -> dict[str, float]:
+        """Numbers of the network's training passes since the last call, by name (Network.observed)."""
+
     def own_seconds(self) -> float:
         """Seconds that this process's device takes for the same work as every other's; waits for it."""
 

@@ -135,6 +135,7 @@ class ParallelEngine:
         held = not self._anyone(not hold_gradients)
         self._sums = GradientSums(self.network, held and self._schedule is None)
         self._tries = FIRST_STEPS
+        self._share_exact()
 
     def _build(self) -> NetworkStage:
         layout, sharding, tensor = self.layout, self.sharding, self.mesh["tensor"]
@@ -153,6 +154,8 @@ class ParallelEngine:
             fully_shard(block, **options)
         fully_shard(network, **options)
         network.to_empty(device="cpu" if layout.offload else self.device.torch)
+        for buffer in network.buffers():  # where it computes, also with the weights elsewhere
+            buffer.data = torch.zeros_like(buffer, device=self.device.torch)
         fill_shards(
             dict(network.named_parameters()),
             sharding.starting_pieces(self.spec.seed, tensor.get_local_rank(), tensor.size()),
@@ -278,7 +281,16 @@ class ParallelEngine:
                 parameter.grad.to_local().mul_(share.to(_where(parameter)))
         self.optimizer.set_factor(factor)
         self.optimizer.step()
+        self._share_exact()
         self.zero_grad()
+
+    def _share_exact(self) -> None:
+        """Give the network the fp32 values of what it does not compute with in bf16 (Network.exact_names)."""
+        if self.precision != "bf16" or not (names := self.network.exact_names()):
+            return
+        own = dict(self.network.named_parameters())
+        whole = {name: own[name].detach().full_tensor() for name in names}
+        self.network.keep_exact({name: value.to(self.device.torch) for name, value in whole.items()})
 
     def zero_grad(self) -> None:
         """Clear every gradient."""
@@ -301,6 +313,10 @@ class ParallelEngine:
         loss_, norm_, *rest = said.tolist()
         raised = tuple(value > 0 for value in rest[: len(flags)])
         return Agreed(loss_, norm_, raised, rest[len(flags) :])
+
+    def observed(self) -> dict[str, float]:
+        """See Engine."""
+        return self.network.observed()
 
     def own_seconds(self) -> float:
         """See Engine."""
@@ -392,6 +408,7 @@ class ParallelEngine:
     def restored(self, updates: int) -> None:
         """To be called once state() has been filled: so many updates are made."""
         self.optimizer.restored(updates)
+        self._share_exact()
 
     @property
     def updates(self) -> int:

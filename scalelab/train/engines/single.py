@@ -125,6 +125,10 @@ class SingleEngine:
         loss_, norm_ = torch.stack((loss.detach().double(), norm.double())).tolist()
         return Agreed(loss_, norm_, flags, [own_seconds])
 
+    def observed(self) -> dict[str, float]:
+        """See Engine."""
+        return self.network.observed()
+
     def own_seconds(self) -> float:
         """See Engine. No other process waits for this one, so nothing is measured."""
         return 0.0

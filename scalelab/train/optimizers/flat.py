@@ -84,6 +84,9 @@ class FlatOptimizer:
                 parameter.grad = self._working_gradient[start:end].view(parameter.shape)
                 start = end
         self._refresh()
+        if self._working is not self.master and (exact := getattr(network, "exact_names", tuple)()):
+            masters = self.weights()
+            network.keep_exact({name: masters[name] for name in exact})
         self._spans = [self._span(group, names) for group, names in found]
         self._stepped = [(slice(*self._places[name]), step) for name, step in steps.items() if step]
         self._trained = self.gradient[: n - sum(self._parameters[name].numel() for name in steps)]
