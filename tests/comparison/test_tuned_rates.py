@@ -95,7 +95,7 @@ recipe:
   batch: {{coefficient: 64, exponent: 0, min_tokens: 64, max_tokens: 64}}
   min_steps: 2
   evaluation: {{tokens: 256, curve_points: 1, curve_tokens: 256}}
-design: {{kind: ladder, sizes: [600], tokens: [256]}}
+design: {{kind: ladder, sizes: [1040], tokens: [256]}}
 launch: {{executor: inline}}
 """
     for name, lr, layers in (("a", 1e-3, 1), ("b", 3e-3, 1), ("c", 9e-3, 1), ("other", 2e-2, 2)):

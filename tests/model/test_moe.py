@@ -399,6 +399,9 @@ def test_the_log_has_the_load_of_the_experts():
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own, of a graph after a break
+@pytest.mark.filterwarnings(
+    "ignore:.*should not be instantiated:DeprecationWarning"
+)  # torch traces it so itself
 @pytest.mark.parametrize("model", [BIASED, SWITCH], ids=["biased", "switch"])
 def test_a_compiled_mixture_has_the_losses_gradients_and_loads_of_the_plain_one(model):
     plain, compiled = model.network(), model.network()
