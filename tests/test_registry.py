@@ -80,6 +80,7 @@ def test_our_own_targets_conform():
     """Every member of every table is what the table says that it holds."""
     from scalelab.bench import BENCHMARKS
     from scalelab.data import SOURCES, TOKENIZERS
+    from scalelab.data.curate import CURATION_STAGES, PAGE_SOURCES
     from scalelab.evals import CONVERSATIONS, JUDGES, LAYOUTS, MEASUREMENTS, TASKS
     from scalelab.hardware import CHECKS
     from scalelab.jobs import EXECUTORS
@@ -89,7 +90,9 @@ def test_our_own_targets_conform():
     from scalelab.train import SCHEDULES
 
     tables = (SOURCES, TOKENIZERS, CONVERSATIONS, JUDGES, TASKS, EXECUTORS, ARCHITECTURES, STAGES, FIGURES)
-    for table in (*tables, LAYOUTS, MEASUREMENTS, SCHEDULES, LAWS, MIXTURE_LAWS, DESIGNS, CHECKS, BENCHMARKS):
+    curation = (PAGE_SOURCES, CURATION_STAGES)
+    others = (LAYOUTS, MEASUREMENTS, SCHEDULES, LAWS, MIXTURE_LAWS, DESIGNS, CHECKS, BENCHMARKS)
+    for table in (*tables, *others, *curation):
         assert isinstance(table, Registry)
         for name in table:
             member = table[name]

@@ -10,6 +10,7 @@ SOURCES = Registry(
         "hub": "scalelab.data.sources.hub:HubDataset",
         "synthetic": "scalelab.data.sources.synthetic:Synthetic",
         "skills": "scalelab.data.sources.skills:Skills",
+        "curated": "scalelab.data.sources.curated:Curated",
         "mix": "scalelab.data.sources.mix:Mix",
         "tokens": "scalelab.data.sources.tokens:TokenShards",
     },

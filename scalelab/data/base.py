@@ -40,6 +40,8 @@ class TextDocument:
     text: str
     domain: str | None = None
     """Domain of a mixture whose shares can be chosen; None: it belongs to none."""
+    side: SplitName | None = None
+    """Where the source has cut its own hold-out: the side of the document. None: it is drawn."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,9 @@ import pytest
 
 from scalelab.data import SOURCES
 from scalelab.data.base import DataConfig
+from scalelab.data.curate.file import CurationFile
+from scalelab.data.curate.pipeline import curate
+from scalelab.data.curate.publish import publish
 from scalelab.testing.sources import check_source
 
 
@@ -60,8 +63,17 @@ def make_tokens(directory, texts, monkeypatch):
     return {"kind": "tokens", "paths": [str(directory / "*.npy")], "vocab": 257, "end": 256}
 
 
+def make_curated(directory, texts, monkeypatch):
+    files(directory, texts, ".txt")
+    stages = [{"kind": "extract", "extractor": "own", "min_characters": 1}]
+    file = {"name": "curated", "source": {"kind": "files", "paths": [str(directory)]}, "stages": stages}
+    publish(curate(CurationFile.model_validate(file), processes=1), directory.parent / "curated")
+    return {"kind": "curated", "path": str(directory.parent / "curated")}
+
+
 MAKE = {
     "tokens": make_tokens,
+    "curated": make_curated,
     "skills": make_skills,
     "mix": make_mix,
     "pycode": make_pycode,

@@ -76,7 +76,7 @@ def read(config: DataConfig) -> FirstPassResult:
         for source in dict.fromkeys((divided, config.source)):
             n = 0
             for document in progress(source.documents(skips), "reading documents"):
-                content = sketcher.add(document.text)
+                content = sketcher.add(document.text, document.side)
                 if not counts:
                     sample.add(n, content, document.text)
                 n += 1
@@ -115,16 +115,19 @@ def _sides_apart(sketches: Sketches, split: Split, n_held_out: int) -> np.ndarra
     sides[:n_held_out][split.is_validation] = VALIDATION
     copies = share_bands(sketches.bands[n_held_out:], sketches.bands[:n_held_out][split.is_validation])
     sides[n_held_out:][~copies] = TRAINING
+    stated = np.array([side == "validation" for side in sketches.sides], bool)
+    if stated.size:  # what a source holds out itself is not trained on either
+        sides[n_held_out:][stated[n_held_out:]] = LEFT_OUT
     return sides
 
 
 def _first(sketches: Sketches, n: int) -> Sketches:
-    return Sketches(sketches.content[:n], sketches.n_bytes[:n], sketches.bands[:n])
+    return Sketches(sketches.content[:n], sketches.n_bytes[:n], sketches.bands[:n], sketches.sides[:n])
 
 
 def _twice(sketches: Sketches) -> Sketches:
     parts = (sketches.content, sketches.n_bytes, sketches.bands)
-    return Sketches(*(np.concatenate([part, part]) for part in parts))
+    return Sketches(*(np.concatenate([part, part]) for part in parts), sketches.sides * 2)
 
 
 def _without_text(source: TextSource, skips: SkippedDocuments) -> DataError:

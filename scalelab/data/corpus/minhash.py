@@ -61,6 +61,17 @@ def bands_of(documents: Sequence[bytes]) -> np.ndarray:
     Args:
         documents: Texts in UTF-8.
     """
+    return folded(least_hashes_of(documents))
+
+
+def least_hashes_of(documents: Sequence[bytes]) -> np.ndarray:
+    """Return the least of each of 112 hashes over the shingles of documents, uint64, shape (n, 112).
+
+    The share of equal ones of two documents estimates the Jaccard similarity of their shingles.
+
+    Args:
+        documents: Texts in UTF-8.
+    """
     words = [words_of(data) for data in documents]
     counts = np.fromiter(map(len, words), np.int64, len(words))
     hashes = np.fromiter(map(_word_hashes.__getitem__, chain.from_iterable(words)), U64, int(counts.sum()))
@@ -68,11 +79,21 @@ def bands_of(documents: Sequence[bytes]) -> np.ndarray:
     least = _least_hashes(*_shingles(hashes, counts), len(documents))
     for i in np.flatnonzero(counts < SHINGLE):
         least[i] = mix(U64(content_hash(documents[i])) + _SLOPE)
+    return least
+
+
+def folded(least: np.ndarray) -> np.ndarray:
+    """Return the band hashes of least hashes, uint64, shape (n, BANDS)."""
     rows = least.reshape(-1, BANDS, ROWS)
     bands = np.zeros(rows.shape[:2], U64)
     for i in range(ROWS):
         bands = mix(bands + rows[:, :, i])
     return bands
+
+
+def word_hashes(words: Sequence[bytes]) -> np.ndarray:
+    """Return the hash of each word, uint64, shape (n,)."""
+    return np.fromiter(map(_word_hashes.__getitem__, words), U64, len(words))
 
 
 def words_of(data: bytes) -> list[bytes]:

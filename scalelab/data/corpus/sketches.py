@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scalelab.data.base import SplitName
 from scalelab.data.corpus.minhash import BANDS, bands_of
 from scalelab.data.corpus.sketch_workers import SketchWorkers
 from scalelab.data.hashing import U64, content_hash
@@ -35,6 +36,8 @@ class Sketches:
     """UTF-8 bytes, int64, shape (n,)."""
     bands: np.ndarray
     """Band hashes, uint64, shape (n, BANDS)."""
+    sides: tuple[SplitName | None, ...] = ()
+    """Side of each document as its source states it; empty where it states none."""
 
 
 class Sketcher:
@@ -54,10 +57,12 @@ class Sketcher:
         self._content: list[int] = []
         self._bytes: list[int] = []
         self._bands: list[np.ndarray] = []
+        self._sides: list[SplitName | None] = []
         self._pending: deque[tuple[list[bytes], Future[bytes | None]]] = deque()
 
-    def add(self, text: str) -> int:
-        """Take one document. Returns the hash of its text."""
+    def add(self, text: str, side: SplitName | None = None) -> int:
+        """Take one document, and its side where the source states it. Returns the hash of its text."""
+        self._sides.append(side)
         data = text.encode("utf-8")
         content = content_hash(data)
         self._content.append(content)
@@ -75,7 +80,8 @@ class Sketcher:
             self._collect()
         self.close()
         bands = np.concatenate([np.zeros((0, BANDS), U64), *self._bands])
-        return Sketches(np.array(self._content, U64), np.array(self._bytes, np.int64), bands)
+        sides = tuple(self._sides) if any(self._sides) else ()
+        return Sketches(np.array(self._content, U64), np.array(self._bytes, np.int64), bands, sides)
 
     def close(self) -> None:
         """End the further processes."""

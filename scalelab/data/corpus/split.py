@@ -38,7 +38,7 @@ class Split:
 
 
 def choose(sketches: Sketches, validation: float) -> Split:
-    """The side of every document, near-copies together.
+    """The side of every document, near-copies together; as the source states them where it does.
 
     Args:
         sketches: Sketches of all documents.
@@ -47,6 +47,8 @@ def choose(sketches: Sketches, validation: float) -> Split:
     Raises:
         DataError: One side would be empty.
     """
+    if sketches.sides:
+        return _stated(sketches)
     n = len(sketches.content)
     _, cluster = np.unique(clusters(sketches.bands), return_inverse=True)
     n_clusters = int(cluster.max()) + 1 if n else 0
@@ -75,6 +77,25 @@ def choose(sketches: Sketches, validation: float) -> Split:
     count = np.bincount(cluster, minlength=n_clusters)
     largest = np.flatnonzero(cluster == int(np.argmax(count)))
     return Split(held_out[cluster], sketches.content, largest, n_clusters)
+
+
+def _stated(sketches: Sketches) -> Split:
+    """Return the sides that the source states. Raises DataError where it leaves some open, or one empty."""
+    sides = set(sketches.sides)
+    if sides != {"train", "validation"}:
+        only = "" if None in sides else str(*sides)
+        raise DataError(
+            f"every document of the source is on the {only} side"
+            if only
+            else f"the source states no side for {sketches.sides.count(None)} of {len(sketches.sides)} documents",
+            where="the documents of the source",
+            fix="hold out some documents and train on the others",
+        )
+    is_validation = np.array([side == "validation" for side in sketches.sides])
+    _, cluster, count = np.unique(clusters(sketches.bands), return_inverse=True, return_counts=True)
+    return Split(
+        is_validation, sketches.content, np.flatnonzero(cluster == int(np.argmax(count))), len(count)
+    )
 
 
 def clusters(bands: np.ndarray) -> np.ndarray:

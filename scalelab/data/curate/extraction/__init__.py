@@ -1,0 +1,1 @@
+"""From markup to text: encodings, mathematics, and the extractors."""

@@ -1,0 +1,155 @@
+"""Pages in files: HTML, WARC and WET archives, JSONL and parquet, text; compressed or not.
+
+    .html .htm .xhtml            one page a file
+    .warc .wet (.gz .zst)        one page a record (warc.py)
+    .jsonl .json .parquet ...    one page a record: html or text in a field
+    .txt .md .rst                one page of text a file
+
+A directory stands for all such files below it. A page larger than MAX_PAGE_BYTES, or one that expands
+far more than text does, is rejected without being read whole.
+
+Not here: how files are found and decompressed (data/files).
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from scalelab.data.base import HashFile
+from scalelab.data.curate.base import MAX_PAGE_BYTES, Page, PageSource
+from scalelab.data.curate.pages.warc import warc_pages
+from scalelab.data.files.compression import chunks, kind_and_packing
+from scalelab.data.files.listing import expand
+from scalelab.data.files.records import FORMATS, record_format, rows_of
+from scalelab.data.hashing import fingerprint_of
+from scalelab.errors import DataError
+
+HTML = (".html", ".htm", ".xhtml")
+ARCHIVES = (".warc", ".wet")
+TEXT = (".txt", ".md", ".rst")
+KINDS = (*HTML, *ARCHIVES, *TEXT, *FORMATS)
+TOO_LARGE = "page too large"
+EXPANDS = "expands like a decompression bomb"
+
+
+class PageFiles(PageSource):
+    """Pages in files, in the order of their paths."""
+
+    kind: Literal["files"] = "files"
+    """Names this source in PAGE_SOURCES."""
+    paths: tuple[str, ...] = Field(min_length=1)
+    """Files, directories and globs; a relative one starts at the working directory."""
+    field: str = "text"
+    """Field of a record with its text; of one with a field `html`, that is extracted instead."""
+    url_field: str = "url"
+    """Field of a record with its URL; it may be missing."""
+    date_field: str = "date"
+    """Field of a record with its date; it may be missing."""
+
+    def fingerprint(self, hash_file: HashFile) -> str:
+        """Over the name, sha256 and size of every file."""
+        return fingerprint_of(self._files(), hash_file)
+
+    def shards(self, shard_bytes: int) -> list[list[str]]:
+        """Files in the order of their paths, the next group begun where one is large enough."""
+        return grouped([str(path) for _, path in self._files()], shard_bytes)
+
+    def pages(self, places: list[str]) -> Iterator[Page]:
+        """Yield the pages of files."""
+        names = {str(path): name for name, path in self._files()}
+        for place in places:
+            yield from self._read(names[place], Path(place))
+
+    def _read(self, name: str, path: Path) -> Iterator[Page]:
+        kind = kind_and_packing(path)[0]
+        if kind in ARCHIVES:
+            yield from warc_pages(path, name)
+        elif record_format(path) is not None:
+            for where, record in rows_of(path):
+                number = where.replace(", row ", ":").rpartition(":")[2]
+                yield self._page(f"{name}:{number}", record, where)
+        else:
+            yield page_of_file(name, path, "text" if kind in TEXT else "html")
+
+    def _page(self, name: str, record: Mapping[str, Any], where: str) -> Page:
+        has_html = isinstance(record.get("html"), str)
+        text = record["html"] if has_html else record.get(self.field)
+        if not isinstance(text, str):
+            raise DataError(
+                f"the record has neither text in {self.field!r} nor a field 'html'",
+                where=where,
+                fix=f"name the field of the text (source.field); there are: {', '.join(map(str, record))[:200]}",
+            )
+        url, date = (record.get(field) for field in (self.url_field, self.date_field))
+        return Page(
+            name,
+            text.encode("utf-8", "replace"),
+            "html" if has_html else "text",
+            url=url if isinstance(url, str) else "",
+            date=str(date) if date else "",
+            charset="utf-8",
+        )
+
+    def _files(self) -> list[tuple[str, Path]]:
+        patterns: list[str] = []
+        for given in self.paths:
+            path = Path(given).expanduser()
+            if path.is_dir():
+                found = [str(p) for p in sorted(path.rglob("*")) if p.is_file() and is_page_file(p)]
+                if not found:
+                    raise DataError(
+                        f"the directory {given} holds no file of pages",
+                        where=str(path.absolute()),
+                        fix=f"name a directory with files that end in {', '.join(KINDS)}",
+                    )
+                patterns += found
+            else:
+                patterns.append(given)
+        return expand(patterns)
+
+
+def is_page_file(path: Path) -> bool:
+    """Return whether a file holds pages, by its name."""
+    return kind_and_packing(path)[0] in KINDS
+
+
+def page_of_file(name: str, path: Path, media: str = "html", **about: Any) -> Page:
+    """Return the page that a file is.
+
+    Args:
+        name: Name of the page.
+        path: The file; it may be compressed.
+        media: html or text.
+        about: Further fields of the page.
+
+    Raises:
+        DataError: The file cannot be read, or is cut short.
+    """
+    parts, size = [], 0
+    try:
+        for chunk in chunks(path):
+            parts.append(chunk)
+            size += len(chunk)
+            if size > MAX_PAGE_BYTES:
+                return Page(name, b"", media, problem=TOO_LARGE, **about)
+    except DataError as error:
+        if "unpacks to more than" not in error.problem:
+            raise
+        return Page(name, b"", media, problem=EXPANDS, **about)
+    return Page(name, b"".join(parts), media, **about)
+
+
+def grouped(paths: list[str], shard_bytes: int) -> list[list[str]]:
+    """Return files in groups of about so many bytes, their order kept."""
+    groups: list[list[str]] = []
+    size = shard_bytes
+    for path in paths:
+        here = Path(path).stat().st_size
+        if size + here > shard_bytes:
+            groups.append([])
+            size = 0
+        groups[-1].append(path)
+        size += here
+    return groups

@@ -1,0 +1,324 @@
+"""Stages of a curation in their order, each done once for the same input and settings.
+
+    <cache>/curation/<key>/   one stage: its shards (store.py), what it decided, stage.json
+
+The key of a stage hashes its settings, its version and library, the files that it names, and the key of
+the stage before it; that of the first stage the fingerprint of the source. So a changed threshold
+repeats the stages from there on, and two files that begin alike share what they have in common.
+
+Interrupted at any point, the same command resumes: a shard whose record is complete is not done again,
+and one that is not complete is done again with the same bytes.
+
+Not here: the work on one shard (shard_work.py), what is published (publish.py).
+"""
+
+import hashlib
+import json
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scalelab.config import changed
+from scalelab.data.corpus.shards import cache_dir
+from scalelab.data.curate.base import CurationContext, CurationStage
+from scalelab.data.curate.file import CurationFile
+from scalelab.data.curate.shard_work import ShardJob, ShardWorkers, decision_path, observed_path
+from scalelab.data.curate.store import (
+    ShardOutcome,
+    ShownDocument,
+    StoredShard,
+    Tally,
+    find_outcome,
+    read_arrays,
+    smallest,
+    write_arrays,
+)
+from scalelab.data.hashing import FileHashes
+from scalelab.errors import DataError
+from scalelab.files import make_dir, sweep_partials
+from scalelab.leases import hold
+from scalelab.screen import progress
+from scalelab.sealed import Format
+
+FORMAT = 1
+"""Version of what is stored. Raising it repeats every stage."""
+SAMPLE_FILES = 400
+"""Files of the source that a sample is drawn from."""
+PARALLEL_BYTES = 2**25
+"""Stored bytes of the source from which further processes are worth their start."""
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What a stage did with the corpus, from the outcomes of its shards."""
+
+    kind: str
+    settings: dict[str, Any]
+    key: str
+    n_in: int
+    bytes_in: int
+    n_out: int
+    bytes_out: int
+    reasons: Tally
+    languages: Tally
+    domains: Tally
+    counts: dict[str, int]
+    n_changed: int
+    kept_samples: list[ShownDocument]
+    rejected_samples: dict[str, list[ShownDocument]]
+    changed_samples: list[ShownDocument]
+    holdouts: Tally
+    shown: dict[str, Any]
+    """Findings of the stage's decision."""
+    cpu_s: float
+    """CPU seconds of `apply` over all shards."""
+    shards: list[StoredShard]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Findings of a decision, for the page."""
+
+    shown: dict[str, Any]
+
+
+STAGE = Format("report of a curation stage", StageReport, schema=1, error=DataError)
+DECISION = Format("findings of a curation stage", Decision, schema=1, error=DataError)
+
+
+@dataclass(frozen=True)
+class CurationResult:
+    """A finished curation: where the shards of each stage are, and what each stage did."""
+
+    config: CurationFile
+    fingerprint: str
+    """Fingerprint of the source of pages."""
+    source_facts: dict[str, Any]
+    directories: list[Path]
+    """Directory of each stage."""
+    reports: list[StageReport]
+    is_sample: bool = False
+    holdouts: dict[str, list[tuple[Path, StoredShard]]] = field(default_factory=dict)
+    """Files of each hold-out, with the directory that they are in."""
+
+
+def curate(
+    config: CurationFile, cache: Path | None = None, *, processes: int | None = None, sample: bool = False
+) -> CurationResult:
+    """Run the stages of a curation that are not done yet.
+
+    Args:
+        config: Source and stages.
+        cache: Directory of intermediate results; None: that of prepared corpora.
+        processes: Processes at most; None: one per CPU core of this process.
+        sample: Whether to curate a few hundred pages only.
+
+    Raises:
+        DataError: The source cannot be read, a library is missing, or a stage has too little to decide.
+        RunError: The cache cannot be written.
+    """
+    root = make_dir((cache or cache_dir()) / "curation")
+    memo = FileHashes(root / "hashes" / f"{config.source.digest}.json")
+    versions = [stage.implementation() for stage in config.stages]  # what is missing, before any work
+    fingerprint = config.source.fingerprint(memo)
+    memo.save()
+    groups = config.source.shards(config.shard_mb * 10**6)
+    if sample:
+        groups = _sample_of(groups)
+    keys = _keys(config, fingerprint, versions, memo, is_sample=sample)
+    cores = len(os.sched_getaffinity(0)) if processes is None else processes
+    is_large = len(groups) > 1 and not sample
+    context = CurationContext({})
+    result = CurationResult(config, fingerprint, config.source.facts(), [], [], sample)
+    others = "another process runs this curation"
+    with (
+        hold(root / "locks" / keys[0], others, "wait for it", wait_s=inf),
+        ShardWorkers(cores if is_large else 1) as workers,
+    ):
+        before: StageReport | None = None
+        for i, (stage, key) in enumerate(zip(config.stages, keys, strict=True)):
+            directory = make_dir(root / key)
+            jobs = _jobs(config, i, directory, result.directories, before, groups, is_sample=sample)
+            before = _stage(stage, key, directory, jobs, workers, context)
+            result.directories.append(directory)
+            result.reports.append(before)
+            for name, place, stored in _holdout_files(directory, len(jobs)):
+                result.holdouts.setdefault(name, []).append((place, stored))
+            context = CurationContext(
+                {n: [d / s.file for d, s in files] for n, files in result.holdouts.items()}
+            )
+    return result
+
+
+def _stage(
+    stage: CurationStage,
+    key: str,
+    directory: Path,
+    jobs: list[ShardJob],
+    workers: ShardWorkers,
+    context: CurationContext,
+) -> StageReport:
+    """Do one stage, or read what it did."""
+    path = directory / "stage.json"
+    try:
+        found = STAGE.read(path)
+        if all(find_outcome(directory, i) is not None for i in range(len(found.shards))):
+            return found
+    except (FileNotFoundError, DataError):
+        pass
+    sweep_partials(directory)
+    shown: dict[str, Any] = {}
+    if stage.observes:
+        shown = _decide(stage, directory, jobs, workers, context)
+    done = workers.run(jobs)
+    for _ in progress(done, f"{stage.kind}: shards", len(jobs)):
+        pass
+    outcomes = [_outcome(directory, job.index) for job in jobs]
+    report = _report(stage, key, outcomes, shown)
+    STAGE.write(path, report)
+    return report
+
+
+def _outcome(directory: Path, index: int) -> ShardOutcome:
+    found = find_outcome(directory, index)
+    if found is None:
+        raise DataError(
+            f"shard {index} was damaged while the curation ran",
+            where=str(directory),
+            fix="check the disk, then run the same command again",
+        )
+    return found
+
+
+def _decide(
+    stage: CurationStage,
+    directory: Path,
+    jobs: list[ShardJob],
+    workers: ShardWorkers,
+    context: CurationContext,
+) -> dict[str, Any]:
+    """Observe every shard, decide, and return the findings for the page."""
+    findings = directory / "decision.json"
+    try:
+        read_arrays(decision_path(directory))
+        return DECISION.read(findings).shown
+    except (FileNotFoundError, DataError):
+        pass
+    files = {name: list(map(str, paths)) for name, paths in context.holdouts.items()}
+    observing = [replace(job, step="observe", holdouts=files) for job in jobs]
+    for _ in progress(workers.run(observing), f"{stage.kind}: looking at shards", len(jobs)):
+        pass
+    observations = [read_arrays(observed_path(directory, job.index)) for job in jobs]
+    decision = stage.decide(observations, context)
+    write_arrays(decision_path(directory), decision)
+    DECISION.write(findings, Decision(context.shown))
+    return context.shown
+
+
+def _jobs(
+    config: CurationFile,
+    i: int,
+    directory: Path,
+    directories: list[Path],
+    before: StageReport | None,
+    groups: list[list[str]],
+    *,
+    is_sample: bool,
+) -> list[ShardJob]:
+    """Return the jobs of a stage: over groups of files for the first, over stored shards for the others."""
+    stage = config.stages[i].model_dump(mode="json")
+    if before is None:
+        source = config.source.model_dump(mode="json")
+        return [
+            ShardJob(
+                "apply", stage, str(directory), k, source=source, places=tuple(group), is_sample=is_sample
+            )
+            for k, group in enumerate(groups)
+        ]
+    return [
+        ShardJob("apply", stage, str(directory), k, str(directories[-1] / shard.file), shard.sha256)
+        for k, shard in enumerate(before.shards)
+    ]
+
+
+def _keys(
+    config: CurationFile, fingerprint: str, versions: list[str], memo: FileHashes, *, is_sample: bool
+) -> list[str]:
+    """Return the key of every stage."""
+    key = hashlib.sha256(
+        json.dumps([FORMAT, fingerprint, changed(config.source), config.shard_mb, is_sample]).encode()
+    ).hexdigest()
+    keys = []
+    for stage, version in zip(config.stages, versions, strict=True):
+        files = [memo(path) for path in stage.inputs()]
+        parts = [key, stage.kind, changed(stage), stage.version, version, files]
+        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        keys.append(f"{stage.kind}-{key[:16]}")
+    return keys
+
+
+def _sample_of(groups: list[list[str]]) -> list[list[str]]:
+    """Return a few files of each group, drawn evenly."""
+    n = sum(map(len, groups))
+    share = min(1.0, SAMPLE_FILES / n)
+    found = []
+    for i, group in enumerate(groups):
+        wanted = max(1, round(share * len(group)))
+        found.append(sorted(random.Random(i).sample(group, wanted), key=group.index))
+    return found
+
+
+def _holdout_files(directory: Path, n: int) -> Iterator[tuple[str, Path, StoredShard]]:
+    for i in range(n):
+        for name, stored in _outcome(directory, i).holdouts.items():
+            yield name, directory, stored
+
+
+def _report(
+    stage: CurationStage, key: str, outcomes: list[ShardOutcome], shown: dict[str, Any]
+) -> StageReport:
+    counts: Counter[str] = Counter()
+    for outcome in outcomes:
+        counts.update(outcome.counts)
+    rejected: dict[str, list[ShownDocument]] = {}
+    for outcome in outcomes:
+        for reason, samples in outcome.rejected_samples.items():
+            rejected[reason] = smallest(rejected.get(reason, []) + samples)
+    held = [{n: (s.n_documents, s.n_bytes) for n, s in o.holdouts.items()} for o in outcomes]
+    return StageReport(
+        kind=stage.kind,
+        settings=stage.model_dump(mode="json", exclude={"kind"}),
+        key=key,
+        n_in=sum(o.n_in for o in outcomes),
+        bytes_in=sum(o.bytes_in for o in outcomes),
+        n_out=sum(o.kept.n_documents for o in outcomes),
+        bytes_out=sum(o.kept.n_bytes for o in outcomes),
+        reasons=added([o.reasons for o in outcomes]),
+        languages=added([o.languages for o in outcomes]),
+        domains=added([o.domains for o in outcomes]),
+        counts=dict(sorted(counts.items())),
+        n_changed=sum(o.n_changed for o in outcomes),
+        kept_samples=smallest([s for o in outcomes for s in o.kept_samples]),
+        rejected_samples=dict(sorted(rejected.items())),
+        changed_samples=smallest([s for o in outcomes for s in o.changed_samples]),
+        holdouts=added(held),
+        shown=shown,
+        cpu_s=sum(o.cpu_s for o in outcomes),
+        shards=[o.kept for o in outcomes],
+    )
+
+
+def added(tallies: list[Mapping[str, tuple[int, int]]] | list[Tally]) -> Tally:
+    """Return the sum of tallies, sorted by name."""
+    found: dict[str, np.ndarray] = {}
+    for tally in tallies:
+        for name, (n, size) in tally.items():
+            found[name] = found.get(name, np.zeros(2, np.int64)) + np.array([n, size])
+    return {name: (int(found[name][0]), int(found[name][1])) for name in sorted(found)}

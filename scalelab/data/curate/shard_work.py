@@ -1,0 +1,239 @@
+"""The work of a stage on one shard, in this process or in further ones.
+
+    to a process    one job a line, JSON
+    back            one line for each: {} or {"error": [problem, where, fix]}
+
+A job names its input and output files and holds all settings, so it gives the same bytes wherever and
+whenever it runs. A process is a Python of its own, in a session of its own, that ends with its input.
+One that ends early costs time alone: its job is done by the caller.
+
+Not here: which jobs there are (pipeline.py).
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from scalelab.data.curate import CURATION_STAGES, PAGE_SOURCES
+from scalelab.data.curate.base import CurationContext, CurationStage, Page, PageSource, WebDocument
+from scalelab.data.curate.store import (
+    CuratedShardWriter,
+    find_outcome,
+    read_arrays,
+    read_documents,
+    write_arrays,
+)
+from scalelab.errors import DataError
+
+MODULE = "scalelab.data.curate.shard_work"
+ROOT = Path(__file__).parents[3]
+"""Directory from which the package is imported."""
+PAGES_OF_A_SAMPLE = 200
+"""Pages taken of each file where only a sample is curated."""
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One step of one stage on one shard."""
+
+    step: str
+    """observe or apply."""
+    stage: dict[str, Any]
+    """Settings of the stage, with its kind."""
+    directory: str
+    """Directory of the stage."""
+    index: int
+    """Number of the shard."""
+    documents: str = ""
+    """File of the documents; empty where pages are read."""
+    sha256: str = ""
+    """SHA-256 of that file."""
+    source: dict[str, Any] | None = None
+    """Settings of the source of pages, where pages are read."""
+    places: tuple[str, ...] = ()
+    """Its places."""
+    is_sample: bool = False
+    """Whether only the first pages of each place are taken."""
+    holdouts: dict[str, list[str]] = field(default_factory=dict)
+    """Files of the hold-outs that were cut so far, by name."""
+
+
+def run_job(job: ShardJob) -> None:
+    """Do the work of a job; nothing where its result is there.
+
+    Raises:
+        DataError: Pages or documents cannot be read.
+        RunError: The disk refuses what is written.
+    """
+    stage: CurationStage = CURATION_STAGES[job.stage["kind"]].model_validate(job.stage)
+    directory = Path(job.directory)
+    if job.step == "observe":
+        path = observed_path(directory, job.index)
+        if not path.exists():
+            context = CurationContext({name: list(map(Path, files)) for name, files in job.holdouts.items()})
+            write_arrays(path, stage.observe(_documents(job), context))
+        return
+    if find_outcome(directory, job.index) is not None:
+        return
+    began = time.process_time()
+    decision = read_arrays(decision_path(directory)) if stage.observes else {}
+    counted = _Counted(_pages(job) if job.source is not None else _documents(job))
+    with CuratedShardWriter(directory, job.index) as writer:
+        for document in stage.apply(counted, decision, writer.ledger):  # type: ignore[arg-type]
+            writer.keep(document)
+    writer.outcome(counted.n, counted.n_bytes, time.process_time() - began)
+
+
+def observed_path(directory: Path, index: int) -> Path:
+    """Return the path of what a stage observed of one shard."""
+    return directory / f"observed-{index:05d}.npz"
+
+
+def decision_path(directory: Path) -> Path:
+    """Return the path of what a stage decided."""
+    return directory / "decision.npz"
+
+
+def _documents(job: ShardJob) -> Iterator[WebDocument]:
+    return read_documents(Path(job.documents), job.sha256)
+
+
+def _pages(job: ShardJob) -> Iterator[Page]:
+    assert job.source is not None
+    source: PageSource = PAGE_SOURCES[job.source["kind"]].model_validate(job.source)
+    if not job.is_sample:
+        yield from source.pages(list(job.places))
+        return
+    for place in job.places:
+        for i, page in enumerate(source.pages([place]), 1):
+            yield page
+            if i == PAGES_OF_A_SAMPLE:
+                break
+
+
+class _Counted:
+    """Documents or pages, counted as they pass."""
+
+    def __init__(self, items: Iterable[Any]):
+        self._items = items
+        self.n = self.n_bytes = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self._items:
+            self.n += 1
+            self.n_bytes += len(item.data) if isinstance(item, Page) else item.n_bytes
+            yield item
+
+
+class ShardWorkers:
+    """Does jobs in several processes; in this one where there are none.
+
+    Args:
+        n: Number of further processes; 0 or 1 for none.
+    """
+
+    def __init__(self, n: int):
+        self._processes = [p for _ in range(n if n > 1 else 0) if (p := _start()) is not None]
+
+    def __enter__(self) -> "ShardWorkers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+            for pipe in (process.stdin, process.stdout):
+                with suppress(OSError):
+                    pipe and pipe.close()
+            process.wait()
+        self._processes = []
+
+    def run(self, jobs: list[ShardJob]) -> Iterator[ShardJob]:
+        """Yield the jobs as they are done, in their order.
+
+        Raises:
+            ScalelabError: The first that a job raised.
+        """
+        if not self._processes or len(jobs) < 2:
+            for job in jobs:
+                run_job(job)
+                yield job
+            return
+        idle: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
+        for process in self._processes:
+            idle.put(process)
+
+        def exchange(job: ShardJob) -> ShardJob:
+            process = idle.get()  # as many threads as processes: one is idle
+            try:
+                reply = _exchange(process, job)
+            finally:
+                idle.put(process)
+            if reply is None:
+                run_job(job)
+            elif "error" in reply:
+                problem, where, fix = reply["error"]
+                raise DataError(problem, where=where, fix=fix)
+            return job
+
+        with ThreadPoolExecutor(len(self._processes), thread_name_prefix="curate") as threads:
+            try:
+                yield from threads.map(exchange, jobs)
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _exchange(process: "subprocess.Popen[str]", job: ShardJob) -> dict[str, Any] | None:
+    """Return the reply of a process; None where it has ended."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(asdict(job)) + "\n")
+        process.stdin.flush()
+        return json.loads(process.stdout.readline() or "null")
+    except (OSError, ValueError):
+        return None
+
+
+def _start() -> "subprocess.Popen[str] | None":
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", MODULE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+    except OSError:
+        return None
+
+
+def serve() -> None:
+    """Do jobs until the input ends."""
+    from scalelab.errors import ScalelabError
+
+    for line in sys.stdin:
+        reply: dict[str, Any] = {}
+        try:
+            job = json.loads(line)
+            run_job(ShardJob(**{**job, "places": tuple(job["places"])}))
+        except ScalelabError as error:
+            reply = {"error": [error.problem, error.where, error.fix]}
+        sys.stdout.write(json.dumps(reply) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,161 @@
+"""Decontaminate: passages that hold-outs or evaluation sets have too are cut out.
+
+A passage is a run of 13 words. It is cut with 200 characters on either side; pieces shorter than 200
+characters go too, and a document that would be cut into more than 10 pieces, or that shares more than
+`max_share` of its passages, is rejected. Passages that stand in more than `common` documents are phrases
+of everybody and count for nothing.
+
+Source: Brown et al. 2020, arXiv:2005.14165, appendix C.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from scalelab.config import Count, Whole
+from scalelab.data.base import SkippedDocuments
+from scalelab.data.corpus.minhash import word_hashes, words_of
+from scalelab.data.curate.base import (
+    Arrays,
+    CurationContext,
+    CurationStage,
+    StageLedger,
+    WebDocument,
+    excerpt,
+)
+from scalelab.data.curate.store import read_documents
+from scalelab.data.files.plain import whole_text
+from scalelab.data.files.records import record_format, text_records
+from scalelab.data.hashing import U64, mix
+from scalelab.errors import DataError
+
+_WORD = re.compile(r"\w+")
+
+
+class Decontaminate(CurationStage):
+    """Cuts what hold-outs have."""
+
+    kind: Literal["decontaminate"] = "decontaminate"
+    """Names this stage in CURATION_STAGES."""
+    observes: ClassVar[bool] = True
+    against: tuple[str, ...] = ()
+    """Further files of evaluation texts: plain text, or records with a field `text`."""
+    words: Annotated[Count, Field(ge=5, le=50)] = 13
+    """Words of a passage."""
+    common: Annotated[Count, Field(ge=1)] = 10
+    """Documents in which a passage may stand before it counts as everybody's."""
+    around: Whole = 200
+    """Characters that are cut on either side."""
+    max_pieces: Count = 10
+    """Pieces of a document at most."""
+    max_share: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.2
+    """Share of shared passages from which a document is rejected whole."""
+
+    def inputs(self) -> list[Path]:
+        """The files of evaluation texts."""
+        return [Path(path).expanduser() for path in self.against]
+
+    def observe(self, documents: Iterator[WebDocument], context: CurationContext) -> Arrays:
+        """In how many documents of the shard each passage of the held-out text stands."""
+        passages = self._held_out(context)
+        counts = np.zeros(len(passages), np.int64)
+        for document in documents:
+            found = np.unique(_passages(words_of(document.text.encode("utf-8")), self.words))
+            counts[np.searchsorted(passages, found[np.isin(found, passages)])] += 1
+        return {"passages": passages, "documents": counts}
+
+    def decide(self, observations: list[Arrays], context: CurationContext) -> Arrays:
+        """Return the passages that are cut."""
+        passages = observations[0]["passages"]
+        documents = sum(each["documents"] for each in observations)
+        is_common = documents > self.common
+        context.shown.update(
+            {
+                "passages of held-out text": len(passages),
+                "found in the corpus": int((documents > 0).sum()),
+                "of these common, and not cut": int(is_common.sum()),
+            }
+        )
+        return {"passages": passages[(documents > 0) & ~is_common]}
+
+    def process(self, document: WebDocument, decision: Arrays, ledger: StageLedger) -> WebDocument | None:
+        """Return a document without held-out passages."""
+        passages = decision["passages"]
+        found = _passages(words_of(document.text.encode("utf-8")), self.words)
+        share = float(np.isin(found, passages).mean()) if len(found) else 0.0
+        if share == 0:
+            return document
+        ledger.count("documents that share a passage")
+        if share > self.max_share:
+            ledger.reject(document, "shares held-out text", f"{share:.1%} of its passages")
+            return None
+        cuts = self._cuts(document.text, passages)
+        pieces = _between(document.text, cuts)
+        kept = [piece for piece in pieces if len(piece) >= max(1, self.around)]
+        if len(pieces) > self.max_pieces or not kept:
+            ledger.reject(document, "little left without held-out text", f"{len(cuts)} cuts")
+            return None
+        ledger.count("passages cut", len(cuts))
+        ledger.change(document, f"without: {excerpt(document.text[cuts[0][0] :])}" if cuts else "")
+        return WebDocument(**{**vars(document), "text": "\n\n".join(kept)})
+
+    def _held_out(self, context: CurationContext) -> np.ndarray:
+        """Return the hashes of the passages of all held-out text, sorted."""
+        found = [np.zeros(0, U64)]
+        texts = (
+            d.text for files in context.holdouts.values() for path in files for d in read_documents(path)
+        )
+        for text in texts:
+            found.append(_passages(words_of(text.encode("utf-8")), self.words))
+        for path in self.inputs():
+            for text in _texts_of(path):
+                found.append(_passages(words_of(text.encode("utf-8")), self.words))
+        passages = np.unique(np.concatenate(found))
+        if not len(passages):
+            raise DataError(
+                f"the held-out text has no passage of {self.words} words",
+                where="stages: decontaminate",
+                fix="hold out more (holdout.sets), or name evaluation files with text in `against`",
+            )
+        return passages
+
+    def _cuts(self, text: str, passages: np.ndarray) -> list[tuple[int, int]]:
+        """Return the parts of a text to cut, from and to, in characters."""
+        spans = [(match.start(), match.end()) for match in _WORD.finditer(text)]
+        words = [text[start:end].lower().encode("utf-8") for start, end in spans]
+        cuts: list[tuple[int, int]] = []
+        for i in np.flatnonzero(np.isin(_passages(words, self.words), passages)):
+            start = max(0, spans[i][0] - self.around)
+            end = min(len(text), spans[i + self.words - 1][1] + self.around)
+            if cuts and start <= cuts[-1][1]:
+                cuts[-1] = (cuts[-1][0], max(end, cuts[-1][1]))
+            else:
+                cuts.append((start, end))
+        return cuts
+
+
+def _passages(words: list[bytes], n: int) -> np.ndarray:
+    """Return the hash of each run of n words, in their order."""
+    hashes = word_hashes(words)
+    count = max(0, len(hashes) - n + 1)
+    found = np.zeros(count, U64)
+    for i in range(n):
+        found = mix(found + hashes[i : count + i])
+    return found
+
+
+def _between(text: str, cuts: list[tuple[int, int]]) -> list[str]:
+    ends = [0, *(end for _, end in cuts)]
+    starts = [*(start for start, _ in cuts), len(text)]
+    return [piece for a, b in zip(ends, starts, strict=True) if (piece := text[a:b].strip())]
+
+
+def _texts_of(path: Path) -> Iterator[str]:
+    if record_format(path) is None:
+        yield whole_text(path)
+    else:
+        yield from (text for _, text in text_records(path, path.name, "text", SkippedDocuments()))

@@ -1,0 +1,84 @@
+"""Duplicate lines: lines that stand in many documents, such as navigation and notices, are removed.
+
+A line counts once a document. Short lines are left alone, because code and lists repeat them rightly.
+
+Memory: 12 bytes of each distinct line of the corpus while it decides.
+Source: Raffel et al. 2020, arXiv:1910.10683, 2.2 (repeated spans); Lee et al. 2022, arXiv:2107.06499.
+"""
+
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from scalelab.config import Count
+from scalelab.data.curate.base import (
+    Arrays,
+    CurationContext,
+    CurationStage,
+    StageLedger,
+    WebDocument,
+    excerpt,
+    is_in,
+)
+from scalelab.data.hashing import U64, content_hash
+
+
+class DuplicateLines(CurationStage):
+    """Removes lines that many documents have."""
+
+    kind: Literal["duplicate_lines"] = "duplicate_lines"
+    """Names this stage in CURATION_STAGES."""
+    observes: ClassVar[bool] = True
+    max_documents: Annotated[Count, Field(ge=2)] = 10
+    """Documents in which a line may stand."""
+    min_characters: Count = 30
+    """Length below which a line is left alone."""
+    min_left: Count = 200
+    """Characters of a document that have to be left."""
+
+    def observe(self, documents: Iterator[WebDocument], context: CurationContext) -> Arrays:
+        """Distinct lines, and in how many documents of the shard each stands."""
+        del context
+        found: list[np.ndarray] = [np.zeros(0, U64)]
+        for document in documents:
+            hashes = {h for line in document.text.split("\n") if (h := self._hash(line)) is not None}
+            found.append(np.fromiter(hashes, U64, len(hashes)))
+        lines, counts = np.unique(np.concatenate(found), return_counts=True)
+        return {"lines": lines, "documents": counts.astype(np.uint32)}
+
+    def decide(self, observations: list[Arrays], context: CurationContext) -> Arrays:
+        """Return the lines of too many documents."""
+        lines, place = np.unique(
+            np.concatenate([each["lines"] for each in observations]), return_inverse=True
+        )
+        documents = np.bincount(place, np.concatenate([each["documents"] for each in observations]))
+        frequent = lines[documents > self.max_documents]
+        context.shown["distinct lines"] = len(lines)
+        context.shown["removed lines, distinct"] = len(frequent)
+        return {"lines": frequent}
+
+    def process(self, document: WebDocument, decision: Arrays, ledger: StageLedger) -> WebDocument | None:
+        """Return a document without such lines."""
+        lines = document.text.split("\n")
+        kept, at = [], None
+        for i, line in enumerate(lines):
+            hashed = self._hash(line)
+            if hashed is not None and is_in(hashed, decision["lines"]):
+                at = i if at is None else at
+            else:
+                kept.append(line)
+        if at is None:
+            return document
+        text = "\n".join(kept).strip("\n")
+        ledger.count("lines removed", len(lines) - len(kept))
+        if len(text) < self.min_left:
+            ledger.reject(document, "little left without repeated lines", f"{len(text)} characters")
+            return None
+        ledger.change(document, f"without: {excerpt(lines[at])}")
+        return WebDocument(**{**vars(document), "text": text})
+
+    def _hash(self, line: str) -> int | None:
+        line = line.strip()
+        return content_hash(line.encode("utf-8")) if len(line) >= self.min_characters else None

@@ -1,0 +1,189 @@
+"""Rules for text and personal data: values by hand on both sides of each threshold, near misses."""
+
+import pytest
+from curation import applied, document, english
+
+from scalelab.config import parse_yaml
+from scalelab.data.curate.file import CurationFile
+from scalelab.data.curate.stages.heuristics import Heuristics
+from scalelab.data.curate.stages.pii import PersonalData, is_card, is_iban, masked
+from scalelab.data.curate.text_rules import RULES, TextStatistics
+from scalelab.errors import ConfigError
+
+PROSE = english(40)
+
+
+def value(rule, text):
+    return RULES[rule].value(TextStatistics(text))
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "expected"),
+    [
+        ("min_words", "a b  c\nd", 4),
+        ("max_words", "a b", 2),
+        ("min_mean_word_length", "ab abcd", 3),
+        ("max_mean_word_length", "ab abcd", 3),
+        ("symbols_per_word", "# a ... b", 0.5),
+        ("bullet_lines", "- a\nb\n• c\n\n* d", 0.75),
+        ("ellipsis_lines", "a...\nb…\nc\nd", 0.5),
+        ("words_with_letter", "a1 2 -- b,", 0.5),
+        ("stop_words", "The cat and THE dog", 2),
+        ("duplicate_lines", "a\nb\na\na", 0.5),
+        ("duplicate_paragraphs", "a\n\nb\n\na\n\nc", 0.25),
+        ("duplicate_line_characters", "aaaa\nbb\naaaa", 0.4),
+        ("duplicate_paragraph_characters", "aaaa\n\nbb\n\naaaa", 0.4),
+        ("top_2_gram", "a b c a b d", 4 / 6),
+        ("top_2_gram", "a b c d", 0),
+        ("top_3_gram", "a b c x a b c y", 6 / 8),
+        ("top_4_gram", "a b c d", 0),
+        ("repeated_5_grams", "a b c d e x a b c d e", 5 / 11),
+        ("repeated_6_grams", "a b c d e f a b c d e f", 0.5),
+        ("repeated_7_grams", "a b c d e f g", 0),
+        ("repeated_8_grams", "x " * 9, 8 / 9),  # the 8-gram at the second word is the one at the first
+        ("repeated_9_grams", "a b", 0),
+        ("repeated_10_grams", "", 0),
+        ("min_sentences", "One. Two! (Three?) v1.2 four", 3),
+        ("placeholder_text", "Lorem ipsum, lorem IPSUM", 2),
+        ("lines_with_end", "a.\nb\nc!\nd", 0.5),
+        ("characters_of_duplicate_lines", "aa\naa\nbb", 1 / 3),
+        ("short_lines", "a\n" + "b" * 30, 0.5),
+    ],
+)
+def test_values_by_hand(rule, text, expected):
+    assert value(rule, text) == pytest.approx(expected)
+
+
+def test_every_rule_is_tested_here():
+    tested = {case[0] for mark in test_values_by_hand.pytestmark for case in mark.args[1]}
+    assert tested == set(RULES)
+
+
+def test_prose_passes_and_each_kind_of_bad_text_fails_by_its_rule():
+    bad = {
+        "gopher: min_words": "A short text of the page.",
+        "gopher: words_with_letter": PROSE + " 12 34 56 78" * 80,
+        "gopher: symbols_per_word": PROSE.replace(" ", " #"),
+        "gopher: stop_words": "lorem dolor sit amet consectetur. " * 30,
+        "gopher: bullet_lines": "\n".join(
+            f"- {line} of the and to {i}" for i, line in enumerate(PROSE.replace("\n\n", " ").split(". "))
+        ),
+        "repetition: duplicate_lines": f"{PROSE}\n" * 3,
+        "c4: min_sentences": PROSE.replace(".", ""),
+    }
+
+    assert Heuristics().reason_of(PROSE) is None
+    found = {reason: Heuristics().reason_of(text) for reason, text in bad.items()}
+
+    assert {reason: first[0] for reason, first in found.items()} == {reason: reason for reason in bad}
+
+
+def test_technical_prose_with_punctuation_passes():
+    """A tokenizer that counts punctuation as words lets 8 in 10 such pages fail."""
+    text = " ".join(
+        f"The call `f({i}, [x], {{y: {i}}})` returns (and stores) the value of it, if it has one to return; see [{i}]."
+        for i in range(40)
+    )
+    assert Heuristics(use=["gopher", "c4"]).reason_of(text) is None
+
+
+def test_the_value_and_the_threshold_are_kept_with_a_rejected_document():
+    _, rejected, _, _ = applied(Heuristics(thresholds={"min_words": 900}), [document(PROSE)])
+    assert rejected == [("a", "gopher: min_words")]
+    reason = Heuristics(thresholds={"min_words": 900}).reason_of("a b")
+    assert reason == ("gopher: min_words", "2, needs >= 900")
+
+
+def test_rules_can_be_left_out_and_sets_chosen():
+    assert set(Heuristics(use=["c4"]).applied) == {"min_sentences", "placeholder_text"}
+    assert "stop_words" not in Heuristics(without=["stop_words"]).applied
+
+
+# What a curation file may say
+
+
+def refused(stages, source="{kind: files, paths: [a]}"):
+    text = f"name: x\nsource: {source}\nstages:\n{stages}\n"
+    with pytest.raises(ConfigError) as caught:
+        CurationFile.parse(parse_yaml(text, "x.yaml"))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("stages", "words"),
+    [
+        ("  - language", "the first stage is 'language', and only `extract` reads pages"),
+        ("  - extract\n  - extractt", "unknown curation stage 'extractt'; did you mean 'extract'"),
+        (
+            "  - extract\n  - {kind: heuristics, without: [min_word]}",
+            "unknown rule 'min_word'; did you mean 'min_words'",
+        ),
+        (
+            "  - extract\n  - {kind: heuristics, thresholds: {short_lines: 1.5}}",
+            "1.5 of short_lines is not between 0 and 1",
+        ),
+        ("  - extract\n  - {kind: near_duplicates, threshold: 1.2}", "threshold"),
+        ("  - extract\n  - {kind: near_duplicates, threshold: 0.2}", "threshold"),
+        ("  - extract\n  - decontaminate", "decontaminate has nothing to compare with"),
+        ("  - extract\n  - {kind: quality, trusted: [a]}", "give one of keep (a share) and min_score"),
+        ("  - extract\n  - {kind: quality, keep: 0.5}", "name trusted domains"),
+        ("  - extract\n  - {kind: mix, weights: {a: 0}}", "every weight is 0"),
+        ("  - extract\n  - extract", "'extract' is there twice"),
+        ("  - extract\n  - {kind: holdout, sets: {a: {domains: [b], share: 0.9}}}", "share"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_refused_at_its_line(stages, words):
+    text = refused(stages)
+    assert words in text
+    assert "x.yaml:" in text
+
+
+# Personal data
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Write to jane.doe+list@mail.example.co.uk.", "Write to <EMAIL>."),
+        ("<jane@example.org>, (bob_1@x-y.de)", "<<EMAIL>>, (<EMAIL>)"),
+        ("user@localhost, a@b, @decorator, foo @ bar.com, git@", None),
+        ("call +1 (202) 555-0143 or +49 30 1234567.", "call <PHONE> or <PHONE>."),
+        ("(202) 555-0143, 202-555-0143, 202.555.0143", "<PHONE>, <PHONE>, <PHONE>"),
+        ("on 2020-01-02, 1234567890, ISBN 978-3-16-148410-0, 3.14159265358, RFC 2026-1234", None),
+        ("at 8.8.8.8, then 1.1.1.1. End", "at <IP>, then <IP>. End"),
+        ("2001:4860:4860::8888 answers", "<IP> answers"),
+        ("127.0.0.1, 192.168.1.10, 10.0.0.1, 256.1.1.1, 1.2.3, 1.2.3.4.5, ::1, std::abs, 12:30:45", None),
+        ("version 1.2.3.4 and v8.8.8.8", None),
+        ("card 4111 1111 1111 1111 and 5500-0000-0000-0004", "card <CARD> and <CARD>"),
+        ("4111 1111 1111 1112, 1234 5678 9012 3456, 0000 0000 0000 0000", None),
+        ("DE89 3704 0044 0532 0130 00; GB82WEST12345698765432", "<IBAN>; <IBAN>"),
+        ("DE89 3704 0044 0532 0130 01, DE8937040044053201300, XX89370400440532013000", None),
+    ],
+)
+def test_personal_data_is_masked_and_near_misses_stay(text, expected):
+    kinds = PersonalData().mask
+    assert masked(text, kinds)[0] == (text if expected is None else expected)
+    assert bool(masked(text, kinds)[1]) == (expected is not None)
+
+
+def test_check_digits_by_hand():
+    """Published test numbers of four issuers. GB82 WEST 1234 5698 7654 32 is the example of ISO 13616."""
+    numbers = "4111111111111111 5555555555554444 378282246310005 6011111111111117".split()
+    assert all(map(is_card, numbers))
+    wrong = [f"{n[:i]}{(int(n[i]) + 1) % 10}{n[i + 1 :]}" for n in numbers for i in range(len(n))]
+    assert not any(map(is_card, wrong))
+    assert is_iban("GB82 WEST 1234 5698 7654 32")
+    assert not is_iban("GB82 WEST 1234 5698 7654 23")
+    assert not is_card("79927398713")  # right digit, but 11 digits are no card
+
+
+def test_findings_are_counted_and_never_recorded():
+    kept, _, ledger, _ = applied(PersonalData(), [document("a@b.org and c@d.org, 8.8.8.8 " + PROSE)])
+
+    assert ledger.counts == {"email masked": 2, "ip masked": 1}
+    assert ledger.n_changed == 1
+    assert "a@b.org" not in repr(ledger.changed) + kept[0].text
+
+
+def test_only_the_kinds_that_are_asked_for_are_masked():
+    assert masked("a@b.org 8.8.8.8", ("ip",))[0] == "a@b.org <IP>"
