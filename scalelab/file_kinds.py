@@ -43,6 +43,7 @@ KINDS = {
     "sweep": FileKind("a sweep file", "scalelab sweep PATH", ("recipe", "design")),
     "tune": FileKind("a tuning file", "scalelab tune PATH", ("extends", "fields")),
     "posttrain": FileKind("a post-training file", "scalelab posttrain PATH", ("base", "data", "stages")),
+    "curation": FileKind("a curation file", "scalelab data PATH", ("name", "source", "stages")),
     "eval": FileKind("an evaluation file", "scalelab eval PATH", ("models",)),
     "rates": FileKind("a file of rates", "scalelab plan ... --rates PATH", ("as_of",)),
     "run": FileKind("a run's spec.yaml", "scalelab run PATH", ("data_digest", "batch_tokens", "n_steps")),

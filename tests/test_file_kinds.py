@@ -7,6 +7,7 @@ import pytest
 from scalelab.cli.arguments import is_table
 from scalelab.cli.main import COMMANDS, main
 from scalelab.config import Config
+from scalelab.data.curate.file import CurationFile
 from scalelab.errors import ConfigError
 from scalelab.evals.file import file_type
 from scalelab.file_kinds import KINDS, command_for, kind_of, refuse_other_path, similar_path
@@ -25,6 +26,7 @@ FILES = {
     "posttrain": ROOT / "sweeps/posttrain/assistant.yaml",
     "eval": ROOT / "sweeps/eval/compared.yaml",
     "rates": SHIPPED,
+    "curation": ROOT / "sweeps/data/debian.yaml",
 }
 LOADS = {
     "sweep": SweepFile,
@@ -32,6 +34,7 @@ LOADS = {
     "posttrain": PosttrainFile,
     "eval": file_type(),
     "rates": Rates,
+    "curation": CurationFile,
     "run": RunSpec,
 }
 

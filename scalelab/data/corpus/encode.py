@@ -95,8 +95,8 @@ def read(config: DataConfig) -> FirstPassResult:
         sides = _sides_apart(sketches, split, counts[0])
         copies = counts[0] + np.flatnonzero(sides[counts[0] :] == LEFT_OUT)
         for name in names_of(config, copies[:5]):
-            skips.note("near-copy of validation text", name)
-        skips.counts["near-copy of validation text"] += max(0, len(copies) - 5)
+            skips.note("validation text, or a near-copy of it", name)
+        skips.counts["validation text, or a near-copy of it"] += max(0, len(copies) - 5)
         skips.counts = +skips.counts
     if config.train_share < 1:
         at = np.flatnonzero(sides == TRAINING)

@@ -30,6 +30,7 @@ FIGURES = Registry(
         "compare_frontiers": "scalelab.report.comparison.plots:draw_frontiers",
         "backtest_error": "scalelab.report.backtest.plots:draw_errors",
         "backtest_coverage": "scalelab.report.backtest.plots:draw_coverage",
+        "curation_retention": "scalelab.report.curation.plots:draw_retention",
         "tune_surface": "scalelab.report.tune.plots:draw_surface",
         "tune_optima": "scalelab.report.tune.plots:draw_optima",
         "recipe_check": "scalelab.report.recipe.plots:draw_check",

@@ -1,0 +1,96 @@
+"""How fast each stage of a curation is, beside other libraries where they are installed.
+
+    python analysis/bench/curation.py [FILES.jsonl]     documents of a stage (<cache>/curation/*/documents-*.jsonl)
+
+Prints one JSON object a line: MB of text (of markup for extraction) per CPU second of one process. Without a file
+the pages are made here, so only the ratios mean anything. Nothing is a limit: the machine may be shared.
+"""
+
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+from curation import english, page
+
+from scalelab.data.curate import CURATION_STAGES
+from scalelab.data.curate.base import Arrays, StageContext, StageLedger, WebDocument
+from scalelab.data.curate.stages.extract import EXTRACTORS
+from scalelab.data.curate.store import read_documents
+
+STAGES = {
+    "harmful": {},
+    "exact_duplicates": {},
+    "duplicate_lines": {},
+    "near_duplicates": {},
+    "heuristics": {},
+    "pii": {},
+    "language": {},
+}
+MOST = 4_000_000
+
+
+def main(paths: list[str]) -> int:
+    documents: list[WebDocument] = []
+    size = 0
+    for path in paths:
+        for document in read_documents(Path(path)):
+            if size < MOST:
+                documents.append(document)
+                size += document.n_bytes
+    if not documents:
+        documents = [WebDocument(str(i), english(60, i)) for i in range(400)]
+        size = sum(document.n_bytes for document in documents)
+    markup = [page(document.text) for document in documents[:100]]
+    for name, extract in EXTRACTORS.items():
+        if all(
+            importlib.util.find_spec(n)
+            for n in {"own": [], "union": ["resiliparse", "trafilatura"]}.get(name, [name])
+        ):
+            extract(markup[0])  # what is loaded at the first call
+            report(f"extract: {name}", sum(map(len, markup)), lambda e=extract: [e(text) for text in markup])
+    for kind, settings in STAGES.items():
+        stage = CURATION_STAGES[kind].model_validate({"kind": kind, **settings})
+        if kind == "language" and importlib.util.find_spec("py3langid") is None:
+            continue
+        list(stage.apply(iter(documents[:1]), decided(stage, documents[:40]), StageLedger()))
+        report(
+            kind, size, lambda s=stage: list(s.apply(iter(documents), decided(s, documents), StageLedger()))
+        )
+    if importlib.util.find_spec("datasketch") is not None:
+        report("near_duplicates: datasketch, hashes alone", size, lambda: datasketch(documents))
+    return 0
+
+
+def decided(stage: object, documents: list[WebDocument]) -> Arrays:
+    context = StageContext({})
+    return stage.decide([stage.observe(iter(documents), context)], context) if stage.observes else {}
+
+
+def datasketch(documents: list[WebDocument]) -> None:
+    from datasketch import MinHash
+
+    for document in documents:
+        words = document.text.lower().split()
+        shingles = {" ".join(words[i : i + 5]).encode() for i in range(max(1, len(words) - 4))}
+        MinHash(num_perm=112).update_batch(list(shingles))
+
+
+def report(what: str, n_bytes: int, work: Callable[[], object]) -> None:
+    """Print the speed of some work on so many bytes."""
+    began = time.process_time()
+    work()
+    used = time.process_time() - began
+    print(
+        json.dumps(
+            {"what": what, "MB_per_cpu_s": round(n_bytes / 1e6 / used, 2), "MB": round(n_bytes / 1e6, 2)}
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

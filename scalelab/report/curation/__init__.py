@@ -1,0 +1,1 @@
+"""The report of a curation: page and figure."""
