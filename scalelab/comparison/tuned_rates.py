@@ -45,7 +45,7 @@ class ArmTuning:
 
     cells: tuple[RateCell, ...] = ()
     findings: tuple[RateFinding, ...] = ()
-    """Of each cell."""
+    """Findings of the cells, in their order."""
 
     @property
     def status(self) -> Status | None:

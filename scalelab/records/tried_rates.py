@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from scalelab.config import parse_yaml
 from scalelab.errors import ScalelabError
 from scalelab.records.sweep_manifest import SweepManifest, list_sweeps
@@ -56,7 +54,7 @@ def tried_rates(root: Path, sweep: str) -> tuple[RateCell, ...]:
     recipe = _recipe(SweepManifest.load(root, sweep))
     try:
         own = Recipe.model_validate(recipe)
-    except ValidationError:
+    except ValueError:
         return ()  # of an older version, or with a plug-in that is not here
     found: dict[tuple[str, int], dict[float, list[float]]] = {}
     about: dict[tuple[str, int], tuple[int, float, set[str]]] = {}

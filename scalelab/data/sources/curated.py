@@ -42,10 +42,10 @@ class Curated(TextSource):
         directory, train, held_out = self._files()
         for stored in held_out:
             for document in read_documents(directory / stored.file, stored.sha256):
-                yield TextDocument(document.name, document.text, "validation")
+                yield TextDocument(document.name, document.text, side="validation")
         for stored in train:
             for document in read_documents(directory / stored.file, stored.sha256):
-                yield TextDocument(document.name, document.text, "train" if held_out else None)
+                yield TextDocument(document.name, document.text, side="train" if held_out else None)
 
     def _files(self) -> tuple[Path, list[StoredShard], list[StoredShard]]:
         directory = Path(self.path).expanduser()
