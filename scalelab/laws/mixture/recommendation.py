@@ -141,7 +141,7 @@ def recommend(
     low, high, caps = bounds(runs, request)
     w = best_mixture(fit, v, low, high)
     draws = [
-        _again(law, fit, v, natural, low, high, rng)
+        _again(law, fit, v, natural, low, high, w, rng)
         for rng in np.random.default_rng(request.seed).spawn(request.replicates)
     ]
     kept = [draw for draw in draws if draw is not None]
@@ -217,7 +217,7 @@ def bounds(runs: MixtureRuns, request: MixtureRequest) -> tuple[Array, Array, Ar
     return low, high, caps
 
 
-def best_mixture(fit: MixtureFit, v: Array, low: Array, high: Array) -> Array:
+def best_mixture(fit: MixtureFit, v: Array, low: Array, high: Array, start: Array | None = None) -> Array:
     """Return the shares within bounds that minimise the mean loss, shape (k,).
 
     Args:
@@ -225,6 +225,7 @@ def best_mixture(fit: MixtureFit, v: Array, low: Array, high: Array) -> Array:
         v: Weights of the targets, shape (m,).
         low: Lowest shares, shape (k,).
         high: Highest shares, shape (k,).
+        start: Where the search begins; None: at the best trained mixture and at the mean of them, the better of both.
     """
     k = len(low)
 
@@ -233,10 +234,10 @@ def best_mixture(fit: MixtureFit, v: Array, low: Array, high: Array) -> Array:
 
     trained = fit.runs.weights[int(np.argmin(fit.runs.losses @ v))]
     best, least = None, np.inf
-    for start in (trained, fit.runs.weights.mean(axis=0)):
+    for begin in (trained, fit.runs.weights.mean(axis=0)) if start is None else (start,):
         found = minimize(
             value,
-            project(start, low, high),
+            project(begin, low, high),
             jac=True,
             method="SLSQP",
             bounds=list(zip(low, high, strict=True)),
@@ -272,6 +273,7 @@ def _again(
     natural: Array,
     low: Array,
     high: Array,
+    start: Array,
     rng: np.random.Generator,
 ) -> tuple[Array, float, float] | None:
     """Return the choice of a redrawn set of mixtures, and by how much its loss and gain were wrong; None: no law."""
@@ -282,7 +284,7 @@ def _again(
         other = law.fit(fit.runs.take(rows))
     except FitError:
         return None
-    w = best_mixture(other, v, low, high)
+    w = best_mixture(other, v, low, high, start)
     loss, known = float(other.predict(w) @ v), float(fit.predict(w) @ v)
     gain = float(other.predict(natural) @ v) - loss
     return w, known - loss, float(fit.predict(natural) @ v) - known - gain
