@@ -318,6 +318,19 @@ def test_the_command_writes_documents_shards_and_a_page(file, capsys):
     assert main(["data", file]) == 0
 
 
+def test_a_sample_with_too_little_to_decide_from_passes_all(config):
+    quality = {"kind": "quality", "trusted": ["nowhere"], "keep": 0.5}
+    holdout = {"kind": "holdout", "sets": {"none": {"domains": ["nowhere"]}}}
+    mix = {"kind": "mix", "weights": {"part0": 1, "nowhere": 1}}
+    stages = [STAGES[0], holdout, quality, mix, {"kind": "decontaminate"}]
+
+    found = curate(config(stages=stages), processes=1, sample=True)
+
+    assert found.reports[2].n_out == found.reports[2].n_in > 0
+    with pytest.raises(DataError, match="0 trusted"):
+        curate(config(stages=stages), processes=1)
+
+
 def test_a_dry_run_writes_nothing_here(file, capsys):
     assert main(["data", file, "--dry-run"]) == 0
     assert "A sample of the pages only." in capsys.readouterr().out

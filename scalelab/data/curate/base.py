@@ -108,6 +108,8 @@ class CurationContext:
     """Files of the hold-outs that were cut so far, by name."""
     shown: dict[str, Any] = field(default_factory=dict)
     """Findings for the page, of JSON types: clusters, rates, weights. Filled by `decide`."""
+    is_sample: bool = False
+    """Whether only a sample of the pages is curated: a stage with too little to decide from then passes all."""
 
 
 @dataclass

@@ -135,7 +135,7 @@ def curate(
     keys = _keys(config, fingerprint, versions, memo, is_sample=sample)
     cores = len(os.sched_getaffinity(0)) if processes is None else processes
     is_large = len(groups) > 1 and not sample
-    context = CurationContext({})
+    context = CurationContext({}, is_sample=sample)
     result = CurationResult(config, fingerprint, config.source.facts(), [], [], sample)
     others = "another process runs this curation"
     with (
@@ -151,9 +151,8 @@ def curate(
             result.reports.append(before)
             for name, place, stored in _holdout_files(directory, len(jobs)):
                 result.holdouts.setdefault(name, []).append((place, stored))
-            context = CurationContext(
-                {n: [d / s.file for d, s in files] for n, files in result.holdouts.items()}
-            )
+            held_out = {n: [d / s.file for d, s in files] for n, files in result.holdouts.items()}
+            context = CurationContext(held_out, is_sample=sample)
     return result
 
 
@@ -243,7 +242,15 @@ def _jobs(
             for k, group in enumerate(groups)
         ]
     return [
-        ShardJob("apply", stage, str(directory), k, str(directories[-1] / shard.file), shard.sha256)
+        ShardJob(
+            "apply",
+            stage,
+            str(directory),
+            k,
+            str(directories[-1] / shard.file),
+            shard.sha256,
+            is_sample=is_sample,
+        )
         for k, shard in enumerate(before.shards)
     ]
 

@@ -79,7 +79,8 @@ def run_job(job: ShardJob) -> None:
     if job.step == "observe":
         path = observed_path(directory, job.index)
         if not path.exists():
-            context = CurationContext({name: list(map(Path, files)) for name, files in job.holdouts.items()})
+            files = {name: list(map(Path, paths)) for name, paths in job.holdouts.items()}
+            context = CurationContext(files, is_sample=job.is_sample)
             write_arrays(path, stage.observe(_documents(job), context))
         return
     if find_outcome(directory, job.index) is not None:

@@ -34,7 +34,8 @@ def retention_plot(result: CurationResult) -> RetentionPlot:
 def draw_retention(data: RetentionPlot) -> Figure:
     """Draw one bar a stage: kept, and behind it what it took away."""
     n = len(data.stages)
-    figure, grid = canvas((6.4, 0.9 + 0.24 * n))
+    left = 0.25 + 0.072 * max(map(len, data.stages))
+    figure, grid = canvas((6.4, 0.76 + 0.24 * n), left=left, top=0.12)
     axes = grid[0][0]
     places = list(range(n))
     axes.barh(places, data.megabytes, color=BLUE, height=0.7)

@@ -41,7 +41,6 @@ WORDS = frozenset(
         "porn",
         "porno",
         "pornhub",
-        "xxx",
         "hentai",
         "milf",
         "blowjob",
@@ -62,7 +61,6 @@ WORDS = frozenset(
         "sportsbook",
         "blackjack",
         "roulette",
-        "slots",
         "baccarat",
     ]
 )

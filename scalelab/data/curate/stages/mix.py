@@ -64,7 +64,7 @@ class DomainMix(CurationStage):
             ):
                 there[name] = there.get(name, 0) + int(size)
         missing = sorted(name for name, weight in self.weights.items() if weight and not there.get(name))
-        if missing:
+        if missing and not context.is_sample:
             raise DataError(
                 f"the domain {missing[0]!r} has no documents",
                 where="stages: mix.weights",
@@ -73,7 +73,8 @@ class DomainMix(CurationStage):
         times = repeats(self.weights, there, self.max_repeats)
         total = sum(times[name] * size for name, size in there.items())
         context.shown["times used"] = {name: times[name] for name in sorted(there)}
-        context.shown["share of the bytes"] = {n: times[n] * there[n] / total for n in sorted(there)}
+        if total:
+            context.shown["share of the bytes"] = {n: times[n] * there[n] / total for n in sorted(there)}
         names = sorted(there)
         return {"names": packed(names), "times": np.array([times[name] for name in names])}
 

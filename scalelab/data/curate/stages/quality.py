@@ -88,6 +88,9 @@ class Quality(CurationStage):
         found = ExampleSet.merged([*observations, given.arrays()], self.examples)
         n_trusted = int((found.label == TRUSTED).sum())
         if n_trusted < _FEWEST or len(found.label) - n_trusted < _FEWEST:
+            if context.is_sample:
+                context.shown["classifier"] = f"not fitted: the sample holds {n_trusted} trusted documents"
+                return {}
             raise DataError(
                 f"{n_trusted} trusted and {len(found.label) - n_trusted} other documents are too few for a "
                 f"classifier: {_FEWEST} of each are needed",
@@ -116,6 +119,8 @@ class Quality(CurationStage):
 
     def process(self, document: WebDocument, decision: Arrays, ledger: StageLedger) -> WebDocument | None:
         """Return a document with its score, if that is high enough."""
+        if not decision:
+            return document
         score = float(scores([features(document.text)], decision)[0, 0])
         scored = document.with_meta(quality=round(score, 4))
         if score < float(decision["least"][0]):
