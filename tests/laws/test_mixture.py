@@ -49,7 +49,7 @@ def test_the_constants_are_those_of_the_law():
 
 def test_the_offset_is_that_of_the_least_leave_one_out_error():
     """The closed form against fits without each run."""
-    runs = planted(n=10, k=3, noise=0.01)
+    runs = planted(n=9, k=3, noise=0.02)  # errors of the fit itself would choose others
     fit = LogLog().fit(runs)
 
     by_hand = []
