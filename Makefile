@@ -15,7 +15,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # Some hundred Pythons are started: what one has compiled the next ones need not.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo assistant backtest test lint bench clean
+# The daemons of Slurm for tests/launch/test_slurm.py. Without root or apt-get nothing happens, and those tests skip.
+SLURM := slurmctld slurmd munge slurm-client
+
+.PHONY: demo assistant backtest test slurm lint bench clean
 
 demo: $(VENV)/.core
 	$(BIN)/scalelab sweep sweeps/isoflop.yaml
@@ -30,8 +33,13 @@ TABLES ?= tables
 backtest: $(VENV)/.core
 	$(BIN)/scalelab backtest --tables $(TABLES)
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev slurm
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+slurm:
+	@if [ -x /usr/sbin/slurmctld ] || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then :; else \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SLURM) \
+	  || echo "Slurm could not be installed: its tests will be skipped"; fi
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -201,3 +201,21 @@ def tiny_run(tiny_spec):
         return run_dir
 
     return make
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster(tmp_path_factory):
+    """Two nodes of Slurm on this machine, found by every process that the tests start."""
+    import slurm_cluster
+
+    if (why := slurm_cluster.unavailable()) is not None:
+        pytest.skip(f"no Slurm here: {why}")
+    cluster = slurm_cluster.SlurmCluster(tmp_path_factory.mktemp("slurm"))
+    before = os.environ.get("SLURM_CONF")
+    os.environ["SLURM_CONF"] = str(cluster.conf)
+    yield cluster
+    cluster.close()
+    if before is None:
+        del os.environ["SLURM_CONF"]
+    else:
+        os.environ["SLURM_CONF"] = before

@@ -25,6 +25,7 @@ EXECUTORS = Registry(
     {
         "inline": "scalelab.jobs.executors.inline:InlineConfig",
         "local": "scalelab.jobs.executors.local:LocalConfig",
+        "slurm": "scalelab.jobs.executors.slurm:SlurmConfig",
     },
     group="scalelab.executors",
     base="scalelab.jobs.base:ExecutorConfig",

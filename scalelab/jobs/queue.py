@@ -2,7 +2,8 @@
 
     runs/<sweep>/.queue/
       queue.json              what all workers have to know, with the token of this directory
-      jobs/<job>.json         a job that may run; `number` counts how often it was published
+      jobs/<job>-<number>.json    a job that may run; the number counts how often it was published
+      claims/                 which worker is about to begin a job (leases.py)
       ended/<job>-<number>.json   how it ended: written once, by whoever saw the end
       workers/<worker>.json   a worker that has reached this directory, with the path of its log
 
@@ -17,6 +18,7 @@ Not here: how a worker runs its jobs (queue_worker.py), who starts workers (exec
 
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -25,10 +27,10 @@ from typing import Literal, Self
 from uuid import uuid4
 
 from scalelab.errors import LaunchError, ScalelabError
-from scalelab.files import inside, make_dir, refuse_link
+from scalelab.files import inside, make_dir, refuse_link, write_new
 from scalelab.jobs.base import Job, JobOutcome, JobResources, Outcome
 from scalelab.jobs.record import read_record, write_record
-from scalelab.leases import abandoned, numbers
+from scalelab.leases import abandoned, numbered, numbers
 from scalelab.sealed import Format
 from scalelab.train.memory import run_memory
 from scalelab.train.run_directory import LEASE, RunDir
@@ -62,7 +64,7 @@ class QueueSettings:
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """The content of jobs/<job>.json. JSON types; the rest of the job is in its directory (record.py)."""
+    """The content of jobs/<job>-<number>.json. JSON types; the rest of the job is in its directory (record.py)."""
 
     job: str
     dir: str
@@ -131,11 +133,17 @@ class JobQueue:
 
     def __init__(self, home: Path):
         self.home, self.root, self.path = home, home.parent, home / QUEUE
+        self._known: dict[str, QueuedJob] = {}
 
     @property
     def logs(self) -> Path:
         """Directory of the logs of workers whose starter keeps them here."""
         return self.path / "logs"
+
+    @property
+    def claims(self) -> Path:
+        """Directory of the claims of workers that are about to begin a job, or run it."""
+        return self.path / "claims"
 
     @property
     def exists(self) -> bool:
@@ -171,7 +179,7 @@ class JobQueue:
         except ScalelabError:
             token = uuid4().hex[:12]
         settings = replace(settings, token=token)
-        for part in ("jobs", "ended", "workers", "logs"):
+        for part in ("jobs", "claims", "ended", "workers", "logs"):
             make_dir(self.path / part)
         SETTINGS.write(self.path / "queue.json", settings)
         return settings
@@ -204,13 +212,12 @@ class JobQueue:
         Raises:
             RunError: A directory cannot be written, or is or holds a symbolic link.
         """
-        there = {ticket.job: ticket for ticket in self.tickets()}
-        order = max((ticket.order for ticket in there.values()), default=-1) + 1
+        order = time.time_ns() // 1000
         published = {}
         for place, job in enumerate(jobs, order):
-            old = there.get(job.id)
-            number = 1 if old is None else old.number
-            if old is not None and (self.end(old) is not None or old.wanted != "run"):
+            old = self.ticket(job.id)
+            number = max(numbers(self.path / "jobs", job.id), default=0)
+            if number == 0 or old is None or old.wanted != "run" or self.end(old) is not None:
                 number += 1
             published[job.id] = number
             write_record(job, job.resources.threads or threads)
@@ -227,39 +234,45 @@ class JobQueue:
                 if old is None or number > old.number
                 else old.since,
             )
-            if old is None or replace(new, order=old.order) != old:
-                TICKET.write(self._ticket_path(job.id), new)
+            path = self._ticket_path(job.id, number)
+            # Not flushed: after a power cut the same command queues it again.
+            if not write_new(path, TICKET.text(new), flush=False):
+                if old is not None and replace(new, order=old.order) == old:
+                    continue
+                TICKET.write(path, new)
+            for before in numbers(self.path / "jobs", job.id):
+                if before < number:
+                    self._ticket_path(job.id, before).unlink(missing_ok=True)
         return published
 
     def keep_only(self, ids: Sequence[str]) -> None:
         """Remove the tickets of all other jobs, and the ends of what is not queued any more."""
         keep = set(ids)
-        for path in (self.path / "jobs").glob("*.json"):
-            if path.stem not in keep:
-                path.unlink(missing_ok=True)
-        for path in (self.path / "ended").glob("*.json"):
-            if path.stem.rpartition("-")[0] not in keep:
-                path.unlink(missing_ok=True)
+        for part in ("jobs", "ended"):
+            for path in self._listed(part):
+                if path.stem.rpartition("-")[0] not in keep:
+                    path.unlink(missing_ok=True)
 
     def tickets(self) -> list[QueuedJob]:
         """Return every ticket that holds, in order; damaged ones are left out, as if they were not there."""
-        found = []
-        for path in self._listed("jobs"):
-            with suppress(FileNotFoundError, ScalelabError):
-                found.append(TICKET.read(path))
-        return sorted(found, key=lambda ticket: ticket.order)
+        found = (self._read(path) for path in self._listed("jobs"))
+        return sorted((t for t in found if t is not None), key=lambda ticket: ticket.order)
 
-    def ticket(self, job: str) -> QueuedJob | None:
-        """Return the ticket of a job; None without one that holds."""
-        try:
-            return TICKET.read(self._ticket_path(job))
-        except (FileNotFoundError, ScalelabError):
-            return None
+    def ticket(self, job: str, number: int | None = None) -> QueuedJob | None:
+        """Return a ticket of a job, by default the newest; None without one that holds."""
+        number = number or max(numbers(self.path / "jobs", job), default=0)
+        return self._read(self._ticket_path(job, number))
 
     def open_tickets(self) -> list[QueuedJob]:
-        """Return the tickets of jobs that have not ended, in order."""
+        """Return the tickets of jobs that have not ended, in order. Each ticket is read once, its changes are not."""
+        there = {path.stem: path for path in self._listed("jobs")}
+        for name in self._known.keys() - there.keys():
+            del self._known[name]
+        for name in there.keys() - self.ended_names():
+            if name not in self._known and (ticket := self._read(there[name])) is not None:
+                self._known[name] = ticket
         ended = self.ended_names()
-        return [t for t in self.tickets() if _end_name(t.job, t.number) not in ended]
+        return sorted((t for n, t in self._known.items() if n not in ended), key=lambda t: t.order)
 
     def ended_names(self) -> set[str]:
         """Return the names of all ends, JOB-NUMBER, from one look into the directory."""
@@ -269,7 +282,7 @@ class JobQueue:
         """Ask the worker of a job to stop it or to kill it; no worker begins it any more."""
         ticket = self.ticket(job)
         if ticket is not None and ticket.wanted != wanted:
-            TICKET.write(self._ticket_path(job), replace(ticket, wanted=wanted))
+            TICKET.write(self._ticket_path(job, ticket.number), replace(ticket, wanted=wanted))
 
     def job_of(self, ticket: QueuedJob, retries: int) -> Job:
         """Return the job of a ticket, as its directory describes it.
@@ -293,8 +306,8 @@ class JobQueue:
                 return end.of(job)
             if ticket.leaves_result and run_dir.is_done:
                 return JobOutcome(job, "done")
-            now = self.ticket(ticket.job)
-            if now is None or now.number != ticket.number or now.wanted != "run":
+            now = self.ticket(ticket.job, ticket.number)
+            if now is None or now.wanted != "run":
                 return JobOutcome(job, "interrupted", "it was withdrawn from the queue")
             n = note_abandoned(run_dir, ticket.since)
             if n > retries:
@@ -355,8 +368,14 @@ class JobQueue:
         except FileNotFoundError:
             return []
 
-    def _ticket_path(self, job: str) -> Path:
-        return self.path / "jobs" / f"{job}.json"
+    def _ticket_path(self, job: str, number: int) -> Path:
+        return numbered(self.path / "jobs", job, number)
+
+    def _read(self, path: Path) -> QueuedJob | None:
+        try:
+            return TICKET.read(path)
+        except (FileNotFoundError, ScalelabError):
+            return None
 
 
 def note_abandoned(run_dir: RunDir, since: int = 0) -> int:

@@ -17,13 +17,15 @@ from scalelab.errors import ScalelabError
 from scalelab.jobs.base import AvailableDevices, Capabilities, Executor, Job, JobOutcome, State
 from scalelab.jobs.driver import DriverView, Limits, drive
 from scalelab.jobs.queue import JobEnd, JobQueue, QueuedJob, QueueSettings
-from scalelab.leases import holder
+from scalelab.leases import Lease, claim, holder
 from scalelab.train.run_directory import LEASE
 
 WATCH_S = 2.0
 """Seconds between two looks at the tickets of the jobs that this worker runs."""
 LOOK_S = 1.0
 """Seconds between two looks for further jobs while there are none."""
+AHEAD = 16
+"""Jobs that a worker of a driver takes a look at ahead of those that it runs."""
 SAVE_S = 120.0
 """Seconds before the end of its time at which a worker asks its jobs to save and stop."""
 
@@ -56,7 +58,7 @@ class _QueuedJobs:
         self._unreadable: set[tuple[str, int]] = set()
 
     def ask(self) -> Sequence[Job]:
-        """Return jobs that are open and that this driver does not have yet."""
+        """Return jobs that are open and that this driver does not have yet; few of them where others are published."""
         jobs = []
         for ticket in self.queue.open_tickets():
             if ticket.wanted != "run" or ticket.job in self.numbers:
@@ -72,6 +74,8 @@ class _QueuedJobs:
                 continue
             self.numbers[ticket.job] = ticket.number
             jobs.append(job)
+            if self.settings.driven and len(jobs) == AHEAD:
+                break
         return jobs
 
     def tell(self, ended: JobOutcome) -> None:
@@ -79,13 +83,14 @@ class _QueuedJobs:
         number = self.numbers.pop(ended.job.id)
         if ended.outcome == "elsewhere":
             return
-        ticket = self.queue.ticket(ended.job.id)
+        ticket = self.queue.ticket(ended.job.id, number)
         if ended.outcome == "interrupted" and (ticket is None or ticket.wanted == "run"):
             return
-        self.ended[ended.job.id] = ended
         if ended.outcome == "refused" and not self.settings.driven:
+            self.ended[ended.job.id] = ended
             return  # this machine may be the only one that lacks what it needs
-        self.queue.record_end(ended.job.id, number, JobEnd.seen_by(self.worker, ended))
+        if self.queue.record_end(ended.job.id, number, JobEnd.seen_by(self.worker, ended)):
+            self.ended[ended.job.id] = ended
 
     def _refuse(self, ticket: QueuedJob, error: ScalelabError) -> None:
         """Report a job whose directory cannot be used; the others go on."""
@@ -98,11 +103,16 @@ class _QueuedJobs:
 
 
 class _Watched:
-    """An executor that ends jobs whose tickets say so."""
+    """An executor that begins only what no other worker has begun, and ends jobs whose tickets say so.
+
+    The claim of a ticket spares workers from starting processes for the same job at the same moment. What
+    decides who may write is the lease of the job's directory, as everywhere.
+    """
 
     def __init__(self, inner: Executor, queue: JobQueue, source: _QueuedJobs):
         self._inner, self._queue, self._source = inner, queue, source
-        self._running: set[str] = set()
+        self._running: dict[str, Lease] = {}
+        self._elsewhere: dict[str, State] = {}
         self._looked = 0.0
 
     @property
@@ -123,20 +133,26 @@ class _Watched:
         return self._inner.has_room(job)
 
     def submit(self, job: Job) -> None:
+        lease = claim(self._queue.claims, job.id)
+        if lease is None:
+            self._elsewhere[job.id] = JobOutcome(job, "elsewhere", "another worker is about to begin it")
+            return
+        self._running[job.id] = lease
         self._inner.submit(job)
-        self._running.add(job.id)
 
     def poll(self) -> Mapping[str, State]:
         if time.monotonic() - self._looked > WATCH_S:
             self._looked = time.monotonic()
             for name in self._running:
-                ticket = self._queue.ticket(name)
-                if ticket is None or ticket.number != self._source.numbers.get(name):
+                ticket = self._queue.ticket(name, self._source.numbers.get(name, 0))
+                if ticket is None:
                     self._inner.cancel([name], now=True)
                 elif ticket.wanted != "run":
                     self._inner.cancel([name], now=ticket.wanted == "kill")
-        states = self._inner.poll()
-        self._running -= {name for name, state in states.items() if isinstance(state, JobOutcome)}
+        states, self._elsewhere = {**self._inner.poll(), **self._elsewhere}, {}
+        for name, state in states.items():
+            if isinstance(state, JobOutcome) and name in self._running:
+                self._running.pop(name).release()
         return states
 
     def cancel(self, ids: Iterable[str], *, now: bool) -> None:

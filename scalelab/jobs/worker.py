@@ -245,6 +245,10 @@ def main(path: str) -> int:
         echo(f"error: {reported.reason}\n  where: {reported.where}\n  fix:   {reported.fix}", file=sys.stderr)
     elif reported.outcome not in STATUS:
         echo(f"{reported.outcome}: {reported.reason}", file=sys.stderr)
+    if reported.outcome == "interrupted" and STOP in os.environ:
+        return (
+            0  # whoever asked reads the report; another status would end the other processes while they save
+        )
     return STATUS.get(reported.outcome, 1)
 
 

@@ -57,9 +57,10 @@ def check_executor(name: str, folder: Path, settings: Mapping[str, Any] | None =
     config = EXECUTORS[name].model_validate({"kind": name, **(settings or {})})
     assert isinstance(config, ExecutorConfig)
     for check in (_carries, _tells_refusals, _stops, _ends_at_once, _gangs, _calls):
-        executor = config.start()
+        home = folder / check.__name__.strip("_")
+        executor = config.start((), home)
         try:
-            check(executor, folder / check.__name__.strip("_"))
+            check(executor, home)
         finally:
             executor.close()
 

@@ -195,7 +195,7 @@ def test_only_the_directory_of_the_token_is_accepted(queue, tmp_path):
 
 def test_a_damaged_ticket_counts_as_absent(queue, damages):
     queue.publish([job(queue.home, "a"), job(queue.home, "b")])
-    path = queue.path / "jobs" / "a.json"
+    path = queue.path / "jobs" / "a-000001.json"
     for text in damages(path.read_bytes(), 12):
         path.write_bytes(text)
         assert [t.job for t in queue.tickets()] == ["b"]
@@ -214,3 +214,20 @@ def test_jobs_that_are_queued_no_more_leave_no_ticket(queue):
     queue.keep_only(["b"])
     assert [t.job for t in queue.tickets()] == ["b"]
     assert queue.ended_names() == set()
+
+
+def test_the_listing_names_the_logs_and_what_was_lost(queue, tmp_path):
+    from scalelab.report.document import Document
+    from scalelab.report.listing.queue import queue_blocks
+    from scalelab.report.render.terminal import render_terminal
+
+    assert queue_blocks(tmp_path / "runs" / "nothing") == []
+    queue.publish([job(queue.home, "a"), job(queue.home, "b")])
+    worker = queue.join("7_0", str(queue.logs / "worker-7_0.log"))
+    queue.record_end("a", 1, JobEnd("killed", "signal 9", worker=worker.worker))
+    queue.record_end("b", 1, JobEnd("done", worker=worker.worker))
+    text = render_terminal(Document("sweep", queue_blocks(queue.home)))
+    flat = "".join(text.split())
+    assert "a:killed,signal9;log:" in flat
+    assert "worker-7_0.log" in flat
+    assert "b:" not in flat

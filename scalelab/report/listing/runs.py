@@ -35,6 +35,7 @@ from scalelab.report.document import (
     Strong,
     Table,
 )
+from scalelab.report.listing.queue import queue_blocks
 from scalelab.units import duration, sci, si
 
 ORDER = (*STATES, UNREADABLE)
@@ -61,6 +62,7 @@ def listing_document(root: Path, name: str | None) -> Document:
             if kind == SWEEP
             else posttraining_blocks(list_stages(root, name))
         )
+    blocks += queue_blocks(root / name)
     return Document(name, blocks)
 
 

@@ -1,0 +1,413 @@
+"""Jobs on a cluster of Slurm: small ones by a pool of workers, jobs of several processes by a batch job each.
+
+    job of one process   -> ticket in the queue of its sweep (jobs/queue.py) -> an array of `scalelab worker`
+    job of several       -> sbatch: srun, torchrun, python -m scalelab.jobs.worker
+
+A worker is used for many runs, so 200 of them cost a few starts. At most `workers` tasks are submitted at a
+time; while jobs are open and there are fewer, more are. Everything that decides is on the shared disk:
+the end of a job is a record there, and Slurm is asked, in one call a poll, only which of our jobs it
+still has. Slurm starts some jobs twice (a controller that lost its memory, a node that was cut off), which the
+leases of the jobs' directories make harmless: the later attempt waits, or takes over and the earlier
+one's writes are refused.
+
+If this command dies, its jobs go on. The same command finds them by name.
+
+Not here: Slurm's commands (slurm_commands.py), the scripts (slurm_scripts.py).
+"""
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from scalelab.errors import LaunchError
+from scalelab.files import make_dir
+from scalelab.jobs.base import AvailableDevices, Capabilities, Job, JobOutcome, ProcessReport, State
+from scalelab.jobs.executors import slurm_commands as slurm
+from scalelab.jobs.executors.exit_status import classify
+from scalelab.jobs.executors.slurm_commands import SlurmTask, SlurmUnavailable
+from scalelab.jobs.executors.slurm_scripts import SlurmSettings, gang_job, worker_job
+from scalelab.jobs.queue import JobQueue, QueueSettings
+from scalelab.jobs.record import write_record
+from scalelab.leases import holder
+from scalelab.train.run_directory import LEASE
+
+MOST_QUEUED = 1000
+"""Most jobs in the queue at a time."""
+FRESH_POLLS = 3
+"""Answers of Slurm that may lack a job that was just submitted, or that has just ended."""
+ENDED_BY_ITSELF = ("COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "BOOT_FAIL")
+"""States of ended worker tasks that nobody cancelled, preempted or lost."""
+FAILED_STARTS = 3
+"""Worker tasks in a row that end without having reached the directory, after which the jobs are refused."""
+VANISHED = 2
+"""Further workers that may vanish with a job before that counts as one try of it."""
+NEVER_S = 1e9
+"""Workers leave it to the driver to decide that a job has stalled."""
+
+
+class SlurmConfig(SlurmSettings):
+    """Jobs that Slurm runs on the nodes of a cluster, submitted from here."""
+
+    def start(self, preload: Sequence[str] = (), home: Path | None = None) -> "SlurmExecutor":
+        """Return the executor.
+
+        Raises:
+            LaunchError: Slurm's commands are not here, or it has no such partition.
+        """
+        slurm.refuse_missing_commands()
+        slurm.refuse_unknown_partition(self.partition)
+        return SlurmExecutor(self, preload, home)
+
+
+@dataclass
+class _Queued:
+    """A job in the queue."""
+
+    job: Job
+    number: int
+    stopped: bool = False
+    """Whether it was asked to stop, or killed, by this executor."""
+    killed: bool = False
+
+
+@dataclass
+class _Gang:
+    """A job of several processes."""
+
+    job: Job
+    id: str | None = None
+    """Number of the Slurm job; None while it could not be submitted."""
+    stopped: bool = False
+    absent: int = 0
+    """Answers in a row in which Slurm did not list it, and no exit status was there."""
+    asked: float = 0.0
+    """Time of the last of them."""
+
+
+class SlurmExecutor:
+    """Publishes jobs, keeps workers submitted, and reads how jobs ended."""
+
+    def __init__(self, config: SlurmSettings, preload: Sequence[str], home: Path | None):
+        self.config, self._home = config, home
+        self.capabilities = Capabilities(gangs=True, timing=False, poll_s=config.poll_s)
+        self._queue_settings = QueueSettings(
+            driven=True,
+            retries=VANISHED,
+            heartbeat_timeout_s=NEVER_S,
+            idle_s=max(10.0, 2 * config.poll_s),
+            preload=list(preload),
+        )
+        self._token = ""
+        self._queued: dict[str, _Queued] = {}
+        self._gangs: dict[str, _Gang] = {}
+        self._ended: dict[str, JobOutcome] = {}
+        self._tasks: list[SlurmTask] = []
+        self._fresh: dict[str, tuple[int, float]] = {}
+        """Arrays that squeue has not listed yet: number of tasks, and until when that is believed."""
+        self._asked, self._known = float("-inf"), False
+        self._n_failed, self._judged = 0, set[str]()
+        self._has_looked = False
+
+    @cached_property
+    def queue(self) -> JobQueue:
+        """Queue of the sweep, made when the first job needs it.
+
+        Raises:
+            LaunchError: It was started without a directory, as for an estimate.
+        """
+        if self._home is None:
+            raise LaunchError(
+                "the executor 'slurm' needs the directory of a sweep for its jobs",
+                where="executor: slurm",
+                fix="use an executor of this machine for this command (executor: local)",
+            )
+        queue = JobQueue(self._home)
+        self._token = queue.open(self._queue_settings).token
+        make_dir(queue.path / "gangs")
+        return queue
+
+    @property
+    def devices(self) -> AvailableDevices:
+        """Workers that may run at a time."""
+        where = f"Slurm{f' partition {self.config.partition}' if self.config.partition else ''}"
+        return AvailableDevices(
+            self.config.workers, f"worker of {where}", self.config.workers, self.config.gpus > 0
+        )
+
+    def call(self, function: str, *arguments: Any, limit_s: float | None = None) -> None:
+        """None: no device is idle here."""
+        del function, arguments, limit_s
+
+    def check(self, job: Job) -> None:
+        """Refuse a job whose processes do not fill its nodes."""
+        n, most = job.resources.processes, self.config.processes_per_node
+        if n > most and n % most:
+            raise LaunchError(
+                f"the job {job.id} has {n} processes, which do not fill nodes of {most}",
+                where=str(job.dir.path),
+                fix="set executor.processes_per_node to a divisor of the number of processes",
+            )
+
+    def has_room(self, job: Job) -> bool:
+        """True until very many jobs are queued: Slurm has a queue of its own."""
+        del job
+        return len(self._queued) + len(self._gangs) < MOST_QUEUED
+
+    def submit(self, job: Job) -> None:
+        """Queue a job for workers, or submit a job of several processes."""
+        if job.resources.processes == 1:
+            number = self.queue.publish([job])[job.id]
+            self._queued[job.id] = _Queued(job, number)
+            return
+        write_record(job, job.resources.threads)
+        gang = self._gangs[job.id] = _Gang(job)
+        self._submit_gang(gang)
+
+    # Polling
+
+    def poll(self) -> dict[str, State]:
+        """Return the state of each job, from the disk and one call of squeue."""
+        states: dict[str, State] = dict(self._ended)
+        self._ended = {}
+        known = bool(self._queued or self._gangs) and self._ask_slurm()
+        ends = self.queue.ended_names() if self._queued else set()
+        for name, queued in list(self._queued.items()):
+            states[name] = self._state(queued, ends, known)
+            if isinstance(states[name], JobOutcome):
+                del self._queued[name]
+        for name, gang in list(self._gangs.items()):
+            states[name] = self._gang_state(gang, known)
+            if isinstance(states[name], JobOutcome):
+                del self._gangs[name]
+        if known and self._queued:
+            refusal = self._keep_workers(sum(not q.stopped for q in self._queued.values()))
+            if refusal is not None:
+                for name, queued in self._queued.items():
+                    self.queue.withdraw(name, "stop")
+                    states[name] = JobOutcome(queued.job, "refused", *refusal)
+                self._queued = {}
+        return states
+
+    def _ask_slurm(self) -> bool:
+        """List our jobs of Slurm, at most once in `poll_s`. False: it did not answer."""
+        now = time.monotonic()
+        if now - self._asked < self.config.poll_s:
+            return self._known
+        self._asked, self._known = now, False
+        with suppress(SlurmUnavailable):
+            self._tasks = slurm.tasks_named([self._name, *map(self._gang_name, self._gangs)])
+            self._known = True
+            listed = {task.job for task in self._tasks}
+            # A controller that was restarted may have lost a job that was submitted just before.
+            fresh = self._fresh.items()
+            self._fresh = {job: new for job, new in fresh if job not in listed and now < new[1]}
+        return self._known
+
+    def _state(self, queued: _Queued, ends: set[str], known: bool) -> State:
+        job = queued.job
+        if f"{job.id}-{queued.number:06d}" in ends:
+            ticket = self.queue.ticket(job.id)
+            end = None if ticket is None else self.queue.end(ticket)
+            if end is not None:
+                outcome = end.of(job)
+                if queued.stopped and outcome.outcome in {"killed", "interrupted"}:
+                    return JobOutcome(job, "killed" if queued.killed else "interrupted", outcome.reason)
+                return outcome
+        held = holder(job.dir.path, LEASE) is not None
+        if queued.stopped and (not held or queued.killed):
+            return JobOutcome(
+                job, "killed" if queued.killed else "interrupted", "it was withdrawn from the queue"
+            )
+        if held:
+            return "running"
+        return "queued" if known else "unknown"
+
+    def _keep_workers(self, n_open: int) -> tuple[str, str, str] | None:
+        """Submit workers while there are fewer than open jobs. Returns why Slurm refuses, if it does."""
+        mine = [task for task in self._tasks if task.name == self._name]
+        if (failed := self._failed_start(mine)) is not None:
+            return failed
+        late = [task.id for task in mine if self._is_late(task)]
+        with suppress(SlurmUnavailable):
+            slurm.cancel(late)
+        mine = [task for task in mine if task.id not in late]
+        slots = self.config.slots or (1 if self.config.gpus else self.config.cpus)
+        live = sum(task.is_live for task in mine) + sum(n for n, _ in self._fresh.values())
+        lacking = min(-(-n_open // slots), self.config.workers) - live
+        if lacking <= 0:
+            return None
+        new = worker_job(self.config, self.queue.home, self._token, self._name)
+        try:
+            job = slurm.submit(new.script, [*new.options, f"--array=0-{lacking - 1}"])
+        except SlurmUnavailable:
+            return None
+        except LaunchError as error:
+            return error.problem, error.where, error.fix
+        self._fresh[job] = (lacking, time.monotonic() + FRESH_POLLS * self.config.poll_s)
+        return None
+
+    def _is_late(self, task: SlurmTask) -> bool:
+        """True for what Slurm has requeued: it lets that wait for minutes, and a new submission starts at once."""
+        has_begin = any(flag.startswith(("--begin", "-b")) for flag in self.config.flags)
+        return task.state == "PENDING" and task.reason == "BeginTime" and not has_begin
+
+    def _failed_start(self, tasks: Sequence[SlurmTask]) -> tuple[str, str, str] | None:
+        """Return what is wrong if several worker tasks in a row ended before they could take a job."""
+        new = [task for task in tasks if task.state in ENDED_BY_ITSELF and task.id not in self._judged]
+        if not new:
+            return None
+        joined = {worker.task for worker in self.queue.workers()}
+        for task in new:
+            self._judged.add(task.id)
+            self._n_failed = 0 if task.id in joined else self._n_failed + 1
+        if self._n_failed < FAILED_STARTS:
+            return None
+        known = slurm.describe(new[-1].id)
+        log = self.queue.logs / f"worker-{new[-1].id}.log"
+        line, fix = (
+            _last_line(log),
+            "read that log; modules, setup, container and python are settings of the executor",
+        )
+        if line is None:
+            line = f"exit status {known.get('ExitCode', 'unknown')}, and it left no log"
+            node = known.get("NodeList", "a node")
+            fix = f"run scalelab in a directory that all nodes share: {node} may not see this one"
+        problem = (
+            f"{self._n_failed} workers in a row ended before they could take a job, the last one with: {line}"
+        )
+        return problem, str(log), fix
+
+    # Jobs of several processes
+
+    def _submit_gang(self, gang: _Gang) -> None:
+        job = gang.job
+        base = self.queue.path / "gangs" / job.id
+        n, name = job.resources.processes, self._gang_name(job.id)
+        new = gang_job(self.config, job.dir.path, base, n, name)
+        with suppress(SlurmUnavailable):  # the next poll finds it by name, or submits it
+            gang.id, gang.absent = slurm.submit(new.script, new.options), 0
+
+    def _gang_state(self, gang: _Gang, known: bool) -> State:
+        if not known:
+            return "unknown"
+        job, name = gang.job, self._gang_name(gang.job.id)
+        live = [task for task in self._tasks if task.name == name and task.is_live]
+        if live and self._is_late(live[0]):
+            with suppress(SlurmUnavailable):
+                slurm.cancel([live[0].job])
+                gang.id, live = None, []
+        if live:
+            gang.id, gang.absent = live[0].job, 0
+            return "running" if live[0].has_begun else "queued"
+        if gang.id is None:
+            if gang.stopped:
+                return JobOutcome(job, "interrupted", "it was not submitted yet")
+            self._submit_gang(gang)
+            return "queued"
+        record = self._gang_record(gang)
+        if record is None and gang.absent < FRESH_POLLS:
+            gang.absent += self._asked > gang.asked  # not listed yet, or its record is on the way
+            gang.asked = self._asked
+            return "running"
+        outcome = self._gang_outcome(gang, record)
+        if outcome.outcome == "interrupted" and not gang.stopped:  # its wall time, or a preemption
+            gang.id = None
+            self._submit_gang(gang)
+            return "queued"
+        return outcome
+
+    def _gang_record(self, gang: _Gang) -> Path | None:
+        """Path of the exit status that the newest start of a gang's Slurm job left."""
+        found = (self.queue.path / "gangs").glob(f"{gang.job.id}.{gang.id}.*.exit")
+        return max(found, key=lambda path: int(path.name.split(".")[-2]), default=None)
+
+    def _gang_outcome(self, gang: _Gang, record: Path | None) -> JobOutcome:
+        n = gang.job.resources.processes
+        if record is None:
+            known = slurm.describe(gang.id or "")
+            state = known.get("JobState", "unknown")
+            if gang.stopped:
+                return JobOutcome(gang.job, "interrupted", f"its Slurm job {gang.id} was cancelled")
+            return JobOutcome(gang.job, "killed", f"its Slurm job {gang.id} ended in state {state}")
+        base = record.with_name(record.name.removesuffix(".exit"))
+        reports = [_report(base.with_name(f"{base.name}-{rank}.json")) for rank in range(n)]
+        return classify(gang.job, reports, [None] * n)
+
+    # Stopping, and going on after a crash
+
+    def cancel(self, ids: Iterable[str], *, now: bool) -> None:
+        """Ask jobs to save and stop, or kill them."""
+        for name in ids:
+            if (queued := self._queued.get(name)) is not None:
+                queued.stopped, queued.killed = True, queued.killed or now
+                self.queue.withdraw(name, "kill" if now else "stop")
+            elif (gang := self._gangs.get(name)) is not None:
+                gang.stopped = True
+                begun = any(t.name == self._gang_name(name) and t.has_begun for t in self._tasks)
+                how = () if now or not begun else ("--signal=USR1", "--batch")
+                with suppress(SlurmUnavailable):
+                    slurm.cancel([gang.id] if gang.id else [], *how)
+                self._asked = float("-inf")
+
+    def find(self, jobs: Sequence[Job]) -> tuple[str, ...]:
+        """Return ids of jobs that are still queued or submitted from before."""
+        if not self._has_looked:
+            self._has_looked = True
+            self.queue.keep_only([job.id for job in jobs])  # those of an earlier recipe
+        waiting = {ticket.job for ticket in self.queue.open_tickets() if ticket.wanted == "run"}
+        found = [job for job in jobs if job.id in waiting and job.resources.processes == 1]
+        for job in found:
+            self._queued[job.id] = _Queued(job, self.queue.publish([job])[job.id])
+        gangs = {self._gang_name(job.id): job for job in jobs if job.resources.processes > 1}
+        tasks: list[SlurmTask] = []
+        if gangs:
+            with suppress(SlurmUnavailable):
+                tasks = [task for task in slurm.tasks_named(list(gangs)) if task.is_live]
+        for task in tasks:
+            job = gangs[task.name]
+            if job.id not in self._gangs:
+                self._gangs[job.id] = _Gang(job, task.job)
+                found.append(job)
+        return tuple(job.id for job in found)
+
+    def close(self) -> None:
+        """End workers that have nothing left to do. Jobs that are queued or run go on without this process."""
+        if not self._tasks and not self._fresh:
+            return
+        now = (self.queue.ticket(t.job, t.number) for t in self.queue.open_tickets())
+        if self._queued or any(ticket is not None and ticket.wanted == "run" for ticket in now):
+            return
+        with suppress(SlurmUnavailable, LaunchError):
+            tasks = slurm.tasks_named([self._name])
+            slurm.cancel(sorted({task.job for task in tasks if task.is_live}))
+
+    @property
+    def _name(self) -> str:
+        """Name of the workers' Slurm jobs."""
+        return f"scalelab-{self._token or self.queue.settings().token}"
+
+    def _gang_name(self, job: str) -> str:
+        return f"{self._name}-{job}"
+
+
+def _report(path: Path) -> ProcessReport | None:
+    """What a process of a gang reported; None if it left nothing that can be read."""
+    try:
+        return ProcessReport(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _last_line(log: Path) -> str | None:
+    """The last line of a log with an error in it, or the last one; None without any."""
+    try:
+        lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    except OSError:
+        return None
+    errors = [line for line in lines if "error" in line.lower()]
+    return (errors or lines or [None])[-1]

@@ -1,0 +1,296 @@
+"""What is submitted to Slurm and read from it, on commands that answer as a test says. No daemon is needed."""
+
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from scalelab.config import parse_yaml
+from scalelab.errors import ConfigError, LaunchError
+from scalelab.jobs.base import JobOutcome
+from scalelab.jobs.executors import slurm_commands as slurm
+from scalelab.jobs.executors.slurm import SlurmConfig
+from scalelab.jobs.executors.slurm_scripts import gang_job, worker_job
+from scalelab.jobs.queue import JobEnd
+from scalelab.jobs.settings import LaunchConfig
+from scalelab.testing.executors import job
+
+SETTINGS = {"gpus": 0, "cpus": 2, "slots": 1, "workers": 3, "poll_s": 1e-9}
+
+
+@pytest.fixture
+def answers(tmp_path, monkeypatch):
+    """A function that sets what one of Slurm's commands prints, and its exit status; calls are in `calls`."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    calls = tmp_path / "calls"
+
+    def answer(name, output="", status=0, error=""):
+        (folder / f"{name}.out").write_text(output)
+        (folder / f"{name}.err").write_text(error)
+        path = folder / name
+        path.write_text(
+            f'#!/bin/sh\necho "{name} $*" >> {calls}\ncat > /dev/null\n'
+            f"cat {folder}/{name}.out\ncat {folder}/{name}.err >&2\nexit {status}\n"
+        )
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    for name, output in {
+        "sbatch": "7\n",
+        "squeue": "",
+        "scancel": "",
+        "scontrol": "",
+        "sinfo": "main*\nhigh\n",
+    }.items():
+        answer(name, output)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    answer.calls = lambda: calls.read_text().splitlines() if calls.exists() else []
+    return answer
+
+
+def start(tmp_path, **changes):
+    return SlurmConfig(**SETTINGS | changes).start((), tmp_path / "runs" / "sweep")
+
+
+def queued(tmp_path, n=1, **changes):
+    executor = start(tmp_path, **changes)
+    jobs = [job(executor.queue.home, f"job{i}") for i in range(n)]
+    for each in jobs:
+        executor.submit(each)
+    return executor, jobs
+
+
+def test_without_sbatch_a_machine_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(LaunchError, match="sbatch is not here") as error:
+        start(tmp_path)
+    assert "login node" in error.value.fix
+
+
+def test_an_unknown_partition_is_refused_with_those_that_there_are(tmp_path, answers):
+    with pytest.raises(LaunchError, match="no partition 'gpu'; Slurm has: high, main"):
+        start(tmp_path, partition="gpu")
+    start(tmp_path, partition="high,main")
+
+
+def test_a_rejected_job_is_refused_in_the_words_of_slurm(tmp_path, answers):
+    words = "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified\n"
+    answers("sbatch", status=1, error=words)
+    executor, _ = queued(tmp_path)
+    (ended,) = executor.poll().values()
+    assert ended.outcome == "refused"
+    assert "Invalid account or account/partition combination specified" in ended.reason
+    assert "account" in ended.fix
+    assert executor.poll() == {}
+
+
+def test_a_controller_that_is_away_is_asked_again_later(tmp_path, answers):
+    away = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n"
+    answers("squeue", status=1, error=away)
+    executor, _ = queued(tmp_path)
+    assert executor.poll() == {"job0": "unknown"}
+    assert not any(call.startswith("sbatch") for call in answers.calls())
+    answers("squeue")
+    answers("sbatch", status=1, error="sbatch: error: Batch job submission failed: Socket timed out\n")
+    assert executor.poll() == {"job0": "queued"}
+    answers("sbatch", "12;cluster\n")
+    assert executor.poll() == {"job0": "queued"}
+    assert [c for c in answers.calls() if c.startswith("sbatch")][-1].endswith("--array=0-0")
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(1, ["0-0"]), (2, ["0-1"]), (200, ["0-2"])])
+def test_workers_are_bounded_and_one_squeue_asks_for_all(tmp_path, answers, n, sizes):
+    executor, jobs = queued(tmp_path, n)
+    executor.poll()
+    name = executor._name
+    tasks = [f"7_{i}|PENDING|{name}|Resources" for i in range(len(jobs))][:3]
+    answers("squeue", "\n".join(tasks) + "\n")
+    for _ in range(3):
+        executor.poll()
+    calls = answers.calls()
+    assert [c.rpartition("--array=")[2] for c in calls if c.startswith("sbatch")] == sizes
+    assert sum(c.startswith("squeue") for c in calls) == 4
+
+
+def test_an_array_that_the_controller_forgot_is_submitted_again(tmp_path, answers):
+    executor, _ = queued(tmp_path, poll_s=1e-9)
+    for _ in range(3):
+        executor.poll()
+    assert sum(c.startswith("sbatch") for c in answers.calls()) > 1
+
+
+def test_ends_are_read_from_the_disk_even_where_slurm_is_away(tmp_path, answers):
+    answers("squeue", status=1, error="Unable to contact slurm controller\n")
+    executor, _ = queued(tmp_path)
+    executor.queue.record_end("job0", 1, JobEnd("out_of_memory", "too large", worker="w"))
+    (ended,) = executor.poll().values()
+    assert (ended.outcome, ended.reason) == ("out_of_memory", "too large")
+
+
+def test_workers_that_never_reach_the_directory_end_the_jobs(tmp_path, answers):
+    answers("scontrol", "JobId=7 ExitCode=0:53 NodeList=node9 JobState=FAILED\n")
+    executor, _ = queued(tmp_path)
+    name = executor._name
+    states = {}
+    for i in range(3):
+        answers("squeue", f"{7 + i}_0|FAILED|{name}|RaisedSignal:53\n")
+        states = executor.poll()
+    ended = states["job0"]
+    assert isinstance(ended, JobOutcome)
+    assert ended.outcome == "refused"
+    assert "3 workers in a row" in ended.reason
+    assert "0:53" in ended.reason
+    assert "node9 may not see this one" in ended.fix
+
+
+def test_a_job_submitted_by_a_dead_driver_is_found(tmp_path, answers):
+    executor, jobs = queued(tmp_path, 2)
+    executor.queue.record_end("job1", 1, JobEnd("killed", "gone"))
+    again = start(tmp_path)
+    assert again.find(jobs) == ("job0",)
+    assert again._name == executor._name
+    assert again.poll() == {"job0": "queued"}
+
+
+def test_a_job_that_no_worker_has_is_withdrawn_at_once(tmp_path, answers):
+    executor, _ = queued(tmp_path, 2)
+    executor.cancel(["job0"], now=False)
+    executor.cancel(["job1"], now=True)
+    states = executor.poll()
+    assert [states[f"job{i}"].outcome for i in range(2)] == ["interrupted", "killed"]
+    assert executor.queue.ticket("job0").wanted == "stop"
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_idle_workers_are_cancelled_at_the_end_and_others_stay(tmp_path, answers, stopped):
+    executor, _ = queued(tmp_path)
+    answers("squeue", f"7_0|PENDING|{executor._name}|Resources\n")
+    executor.poll()
+    if stopped:
+        executor.cancel(["job0"], now=False)
+    else:
+        executor._queued.clear()  # as after a crash of the driver's own
+    executor.poll()
+    executor.close()
+    assert any(call == "scancel 7" for call in answers.calls()) == stopped
+
+
+def test_what_slurm_requeued_is_replaced_at_once(tmp_path, answers):
+    executor, _ = queued(tmp_path)
+    executor.submit(job(executor.queue.home, "gang", processes=2))
+    late = f"7_0|PENDING|{executor._name}|BeginTime\n8|PENDING|{executor._gang_name('gang')}|BeginTime\n"
+    answers("squeue", late)
+    assert executor.poll() == {"job0": "queued", "gang": "queued"}
+    calls = answers.calls()
+    assert [c for c in calls if c.startswith("scancel")] == ["scancel 8", "scancel 7_0"]
+    assert sum(c.startswith("sbatch") for c in calls) == 3, "the gang twice, a worker"
+
+
+def test_settings_reach_sbatch_and_the_script(tmp_path):
+    settings = SlurmConfig(
+        partition="high",
+        account="lab",
+        qos="long",
+        memory="32G",
+        gpus=2,
+        cpus=6,
+        slots=4,
+        modules=["cuda/12.8"],
+        setup=["source env/bin/activate"],
+        container="apptainer exec --nv my.sif",
+        flags=["--constraint=h100"],
+        python="python3",
+    )
+    home = tmp_path / "50% of 'it'" / "sweep"
+    made = worker_job(settings, home, "abc", "name")
+    assert {"--partition=high", "--account=lab", "--qos=long", "--mem=32G", "--gres=gpu:2"} <= {*made.options}
+    assert {"--cpus-per-task=6", "--time=240", "--constraint=h100", "--requeue"} <= {*made.options}
+    assert any(
+        o.startswith("--output=") and "50%% of" in o and o.endswith("worker-%A_%a.log") for o in made.options
+    )
+    lines = made.script.splitlines()
+    assert lines[1:3] == ["module load cuda/12.8", "source env/bin/activate"]
+    assert lines[-1].startswith("exec apptainer exec --nv my.sif python3 -m scalelab worker")
+    assert "--slots 4" in lines[-1]
+
+
+@pytest.mark.parametrize("n", [2, 16])
+def test_scripts_are_valid_shell_whatever_the_path(tmp_path, n):
+    settings, home = SlurmConfig(gpus=0), tmp_path / "a 'b' \"c\" $d `e`"
+    for made in (
+        worker_job(settings, home, "t", "n"),
+        gang_job(settings, home / "run", home / "base", n, "n"),
+    ):
+        subprocess.run(["bash", "-n"], input=made.script, text=True, check=True)
+        assert sys.executable in made.script
+    assert f"--nodes={max(1, n // 8)}" in made.options
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{kind: slurm, minutes: 2, save_s: 120}", "save_s is 120"),
+        ('{kind: slurm, flags: ["a\\nb"]}', "not one line"),
+        ("{kind: slurm, partitoin: x}", "partition"),
+        ("{kind: slurm, workers: 0}", "workers"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_at_their_line(text, words):
+    with pytest.raises(ConfigError) as error:
+        LaunchConfig.parse(parse_yaml(f"executor: {text}", "a.yaml"))
+    assert words in str(error.value)
+    assert "a.yaml:1" in error.value.where
+
+
+def test_a_gang_has_to_fill_its_nodes(tmp_path, answers):
+    executor = start(tmp_path, processes_per_node=4)
+    executor.check(job(tmp_path, "fits", processes=8))
+    with pytest.raises(LaunchError, match="do not fill nodes of 4"):
+        executor.check(job(tmp_path, "odd", processes=6))
+
+
+@pytest.mark.parametrize(
+    ("state", "outcome"),
+    [("PENDING", "queued"), ("RUNNING", "running"), ("COMPLETING", "running"), ("REQUEUED", "queued")],
+)
+def test_a_gang_is_in_the_state_that_slurm_says(tmp_path, answers, state, outcome):
+    executor = start(tmp_path)
+    executor.submit(job(executor.queue.home, "gang", processes=2))
+    answers("squeue", f"7|{state}|{executor._gang_name('gang')}|None\n")
+    assert executor.poll() == {"gang": outcome}
+
+
+def test_a_gang_that_slurm_lost_is_killed_and_one_at_its_wall_time_goes_on(tmp_path, answers):
+    executor = start(tmp_path)
+    executor.submit(job(executor.queue.home, "gang", processes=2))
+    states = [executor.poll()["gang"] for _ in range(4)]
+    assert states[:3] == ["running"] * 3
+    assert states[3].outcome == "killed"
+
+    executor.submit(job(executor.queue.home, "gang", processes=2))
+    base = executor.queue.path / "gangs"
+    for rank in range(2):
+        (base / f"gang.7.0-{rank}.json").write_text('{"outcome": "interrupted"}')
+    (base / "gang.7.0.exit").write_text("1\n")
+    answers("sbatch", "8\n")
+    assert executor.poll()["gang"] == "queued"
+    assert executor._gangs["gang"].id == "8"
+    (base / "gang.8.0.exit").write_text("0\n")
+    for rank in range(2):
+        (base / f"gang.8.0-{rank}.json").write_text('{"outcome": "done"}')
+    assert executor.poll()["gang"].outcome == "done"
+
+
+def test_a_list_that_cannot_be_had_is_asked_for_again(answers):
+    for error in ("slurm_load_jobs error: Unexpected message received", ""):
+        answers("squeue", status=1, error=error)
+        with pytest.raises(slurm.SlurmUnavailable):
+            slurm.tasks_named(["n"])
+
+
+def test_our_names_are_taken_from_the_output_of_squeue(answers):
+    answers("squeue", "12_3|RUNNING|n|None\n13|COMPLETED|n|a|b\nnonsense\n")
+    first, second = slurm.tasks_named(["n"])
+    assert (first.id, first.job, first.is_live, first.has_begun) == ("12_3", "12", True, True)
+    assert (second.is_live, second.reason) == (False, "a|b")
