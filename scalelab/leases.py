@@ -88,6 +88,25 @@ class LeaseTaken(LaunchError):
     """The lease is held by another process, or has been taken over by one."""
 
 
+class LeaseUnreadable(RunError):
+    """The file system does not answer, so nobody can say who holds a lease."""
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses while a lease is looked at into an error for a person."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise LeaseUnreadable(
+            f"the lease {path.name} cannot be read: {error.strerror}",
+            where=str(path),
+            fix="see whether the file system is there, then run the same command again: it resumes",
+        ) from error
+
+
 class Lease:
     """A claim that this process holds. Made by `claim`.
 
@@ -109,8 +128,11 @@ class Lease:
 
         Raises:
             LeaseTaken: Another process has followed.
+            RunError: The file system does not answer.
         """
-        if not self.is_ours():
+        with _reading(self.path):
+            is_ours = self.is_ours()
+        if not is_ours:
             raise self._taken()
 
     def _taken(self) -> LeaseTaken:
@@ -352,17 +374,21 @@ def _state_of(directory: Path, name: str) -> tuple[int, Claim | None, bool]:
         RunError: It is a symbolic link.
     """
     while True:
-        attempt = max(numbers(directory, name), default=0)
+        with _reading(directory / name):
+            attempt = max(numbers(directory, name), default=0)
         if attempt == 0:
             return 0, None, False
         path = numbered(directory, name, attempt)
         refuse_link(path)
         try:
-            beat = system().mtime(path)
+            with _reading(path):
+                beat = system().mtime(path)
             found = CLAIM.read(path)
         except FileNotFoundError:
             time.sleep(RETRY_S)
             continue  # swept by its follower, a moment ago
+        except LeaseUnreadable:
+            raise
         except ScalelabError:  # damaged: its heartbeat still shows whether it is held
             found = Claim(attempt, "", "an unknown machine", "", 0, 0, expiry_s(directory))
         return attempt, found, not _is_free(directory, found, beat)

@@ -267,6 +267,21 @@ def test_a_claim_whose_answer_was_lost_is_ours(tmp_path, monkeypatch):
     assert claim(tmp_path).held.attempt == 1
 
 
+def test_a_file_system_that_does_not_answer_is_no_traceback(tmp_path, monkeypatch):
+    """As a network file system whose server was restarted: Stale file handle."""
+    lease = claim(tmp_path)
+
+    def stale(*_, **__):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    for name, call in (("listdir", lambda: claim(tmp_path)), ("stat", lease.check)):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, name, stale)
+            with pytest.raises(RunError, match="cannot be read: Stale file handle"):
+                call()
+    lease.check()
+
+
 def test_a_clock_that_cannot_be_asked_frees_no_lease(tmp_path, elsewhere, monkeypatch):
     """The disk is full at the moment, and this machine's own clock is ahead."""
     path = elsewhere(age_s=10)
