@@ -56,7 +56,7 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,text,tables,post,eval]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,text,tables,post,eval,ray]"
 	touch $@
 
 clean:

@@ -200,7 +200,7 @@ def claim(directory: Path, name: str = "lease", ttl_s: float | None = None) -> L
     make_dir(directory)
     ttl_s = expiry_s(directory) if ttl_s is None else ttl_s
     while True:
-        attempt, found, is_held = _state_of(directory, name)
+        attempt, found, is_held = _read_newest(directory, name)
         if is_held:
             return None
         if found is not None and found.publishes is not None:
@@ -362,12 +362,12 @@ def numbers(directory: Path, name: str) -> list[int]:
 
 
 def _newest(directory: Path, name: str) -> tuple[int, Claim | None]:
-    """The number of the newest claim, 0 without one; and the claim, where it still holds. Raises as _state_of."""
-    attempt, found, is_held = _state_of(directory, name)
+    """The number of the newest claim, 0 without one; and the claim, where it still holds. Raises as _read_newest."""
+    attempt, found, is_held = _read_newest(directory, name)
     return attempt, found if is_held else None
 
 
-def _state_of(directory: Path, name: str) -> tuple[int, Claim | None, bool]:
+def _read_newest(directory: Path, name: str) -> tuple[int, Claim | None, bool]:
     """Return the number of the newest claim (0 without one), the claim, and whether it still holds.
 
     Raises:

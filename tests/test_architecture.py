@@ -100,6 +100,7 @@ HOMES = {
     },
     "ruamel": {"config", "yaml_builder"},
     "xxhash": {"sealed"},
+    "ray": {"jobs"},
 }
 FILES = [path for path in source_tree.FILES if path not in {PACKAGE / "__init__.py", PACKAGE / "__main__.py"}]
 

@@ -153,7 +153,7 @@ def test_a_child_writes_under_its_parent_s_claim(tmp_path):
 
 def test_a_slow_claimant_does_not_take_a_number_that_was_passed(tmp_path, monkeypatch):
     """It looked while the first claim was free; two others have followed one another since."""
-    real, calls = leases._look, []
+    real, calls = leases._read_newest, []
 
     def late(directory, name):
         calls.append(1)
@@ -161,7 +161,7 @@ def test_a_slow_claimant_does_not_take_a_number_that_was_passed(tmp_path, monkey
 
     claim(tmp_path).release()
     claim(tmp_path)  # sweeps the first one's file away
-    monkeypatch.setattr(leases, "_look", late)
+    monkeypatch.setattr(leases, "_read_newest", late)
 
     assert claim(tmp_path) is None
     assert [p.name for p in tmp_path.iterdir()] == ["lease-000002.json"]

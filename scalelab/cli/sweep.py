@@ -16,7 +16,7 @@ EXAMPLES = examples(
     "scalelab sweep sweeps/isoflop.yaml --dry-run --no-timing",
     "scalelab sweep sweeps/isoflop.yaml --prepare",
 )
-PREPARED = ("workers",)
+PREPARED = ("workers", "kubernetes")
 """What runs can be prepared for, the default first."""
 
 
@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const="workers",
         choices=PREPARED,
         metavar="FOR",
-        help="queue the runs instead of training them, and print the command that starts a worker: workers "
+        help="queue the runs instead of training them, and print what starts workers: workers (a command), "
+        "kubernetes (the manifest of a Job, with launch.kubernetes of the sweep file) "
         "(default: train them)",
     )
     add_json(parser, "the plan")
@@ -75,9 +76,15 @@ def run(args: argparse.Namespace) -> int:
             show_time(time_plan(plan, limit_s))
         return 0
     if args.prepare is not None:
-        from scalelab.launch.sweep_queue import queue_sweep
+        from scalelab.launch.sweep_queue import queue_sweep, refuse_unfit_pods
 
+        if args.prepare == "kubernetes":
+            refuse_unfit_pods(file, runs_directory())
         queued = queue_sweep(file, runs_directory(), show)
+        if args.prepare == "kubernetes":
+            place = queued.write_manifest()
+            echo(f"\n{queued.n_jobs} jobs are queued. Start their workers with:\n  kubectl apply -f {place}")
+            return 0
         echo(f"\n{queued.n_jobs} jobs are queued. Start workers where {queued.queue.home} is shared:")
         echo(f"  {queued.command}")
         return 0

@@ -26,6 +26,7 @@ EXECUTORS = Registry(
         "inline": "scalelab.jobs.executors.inline:InlineConfig",
         "local": "scalelab.jobs.executors.local:LocalConfig",
         "slurm": "scalelab.jobs.executors.slurm:SlurmConfig",
+        "ray": "scalelab.jobs.executors.ray:RayConfig",
     },
     group="scalelab.executors",
     base="scalelab.jobs.base:ExecutorConfig",

@@ -9,6 +9,7 @@ from scalelab.config import Config, Count, NonNegative, Positive, Whole, plugin
 from scalelab.jobs import EXECUTORS
 from scalelab.jobs.driver import Limits
 from scalelab.jobs.executors.local import LocalConfig
+from scalelab.jobs.kubernetes import KubernetesSettings
 from scalelab.train.process_timeouts import ProcessTimeouts
 from scalelab.train.stability import Stability
 
@@ -44,6 +45,8 @@ class LaunchConfig(Config):
     """How often several processes sum their gradients: once a step, which takes 6 bytes of memory for each
     parameter on a device in bf16 and 8 in fp32, or in every micro_batch. auto: once a step if the plan's
     estimate of memory fits the device with them. A pipeline always sums once a step."""
+    kubernetes: KubernetesSettings = KubernetesSettings()
+    """Pods of the workers that `scalelab sweep FILE --prepare kubernetes` describes."""
     price_per_device_hour: NonNegative | None = None
     """Price of one device for one hour, in any currency, for the estimate. None: not shown."""
 

@@ -160,6 +160,20 @@ def work(path: str, environ: dict[str, str], threads: int | None, report: Connec
         sys.exit(1)
 
 
+def run_here(path: str, threads: int | None, environ: Mapping[str, str]) -> ProcessReport:
+    """Run a job of one process in this one, which another program started and goes on using.
+
+    Args:
+        path: The job's directory.
+        threads: Number of CPU threads; None keeps the library's default.
+        environ: Environment variables that the job needs, such as its share of a GPU.
+    """
+    for name in (RANK, LOCAL_RANK, SIZE):
+        os.environ.pop(name, None)
+    os.environ.update(environ)
+    return _in_directory(RunDir(Path(path)), threads, environ)
+
+
 def _in_directory(
     run_dir: RunDir, threads: int | None, environ: Mapping[str, str] | None = None
 ) -> ProcessReport:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from scalelab.data.corpus import shards
 from scalelab.errors import LaunchError
+from scalelab.files import write_text
+from scalelab.jobs.kubernetes import manifest, manifest_text
 from scalelab.jobs.queue import JobQueue, QueueSettings
 from scalelab.launch import shared_runs
 from scalelab.launch.sweep import SweepPlan, refuse_too_many_runs, refuse_unfit
@@ -35,6 +37,23 @@ class QueuedSweep:
     def command(self) -> str:
         """Command that starts one worker, in the directory in which the sweep was queued."""
         return f"scalelab worker {self.queue.home} --token {self.token}"
+
+    def write_manifest(self) -> Path:
+        """Write the manifest of a Kubernetes Job that runs the workers, and return its path.
+
+        Raises:
+            LaunchError: A setting is missing, or a directory is not on the volume.
+        """
+        settings = self.plan.file.launch.kubernetes
+        content = manifest(settings, self.queue, self.token, shards.cache_dir())
+        place = self.queue.home / "kubernetes.yaml"
+        write_text(place, manifest_text(content))
+        return place
+
+
+def refuse_unfit_pods(file: SweepFile, root: Path) -> None:
+    """Refuse settings of which no manifest could be made, before anything is queued. Raises LaunchError."""
+    manifest(file.launch.kubernetes, JobQueue(root / file.name), "", shards.cache_dir())
 
 
 def queue_sweep(file: SweepFile, root: Path, on_plan: Callable[[SweepPlan], None]) -> QueuedSweep:
