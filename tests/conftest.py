@@ -124,9 +124,13 @@ def tiny_text(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory):
-    """A cache of this test session's own, found by every process that it starts."""
+    """A cache of this test session's own, found by every process that it starts.
+
+    Of every test, because the server that processes are forked from keeps the environment of the test that
+    started it.
+    """
     path = tmp_path_factory.mktemp("cache")
     before = os.environ.get("SCALELAB_CACHE")
     os.environ["SCALELAB_CACHE"] = str(path)

@@ -60,3 +60,4 @@ def test_a_server_that_was_killed_is_started_again():
         process.join()
 
         assert process.exitcode == 0
+    forkserver._forkserver._stop()  # the next one imports what its jobs need, once

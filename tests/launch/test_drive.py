@@ -265,7 +265,7 @@ def test_waiting_for_another_process_can_be_interrupted(make, executor):
 
 
 def test_the_longest_go_first(make, local, tiny_spec):
-    work = make(3)
+    work = make(3, n_steps=4)
     work = [
         PlannedJob(w.proposal, w.run_dir, w.state, seconds)
         for w, seconds in zip(work, (1.0, 3.0, 2.0), strict=True)
