@@ -39,6 +39,6 @@ def worlds(tmp_path_factory, cache, tiny_text):
 def undisturbed(worlds):
     """A world in which the sweep was run once, and nothing happened to it."""
     world = worlds("undisturbed")
-    done = world("sweep", "journey.yaml")
+    done = world("sweep", "journey.yaml", "--no-timing")
     assert done.returncode == 0, done.stderr
     return world

@@ -6,7 +6,13 @@ import shutil
 import sqlite3
 
 import pandas as pd
+import pytest
 from in_process import in_process
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+"""A deprecation that MLflow's own use of its packages sets off; it runs in this process here."""
+
+SECOND = ("--set", "name=second", "--set", "design.replicates=1")
 
 
 def losses(world, sweep="journey"):
@@ -43,7 +49,7 @@ def test_a_sweep_trains_its_family_and_mirrors_it(undisturbed):
 
 
 def test_runs_lists_what_there_is(undisturbed, tmp_path):
-    every = undisturbed("runs")
+    every = in_process(undisturbed, "runs")
     one = in_process(undisturbed, "runs", "journey", "--out", str(tmp_path / "runs.csv"))
     table = pd.read_csv(tmp_path / "runs.csv")
 
@@ -53,12 +59,17 @@ def test_runs_lists_what_there_is(undisturbed, tmp_path):
     assert all(run in one.stdout for run in losses(undisturbed))
 
 
-def test_the_same_command_again_trains_nothing(undisturbed):
+def no_server(*modules):
+    raise AssertionError("there is nothing to train, so no worker is needed")
+
+
+def test_the_same_command_again_trains_nothing_and_starts_no_server(undisturbed, monkeypatch):
+    monkeypatch.setattr("scalelab.jobs.executors.local.fork_server", no_server)
     before = {p: p.stat().st_mtime_ns for p in undisturbed.runs.glob("journey/*/log.jsonl")}
 
-    again = undisturbed("sweep", "journey.yaml")
+    again = in_process(undisturbed, "sweep", "journey.yaml")
 
-    assert again.returncode == 0
+    assert again.returncode == 0, again.stderr
     assert "9 done already; 0 to train" in again.stdout
     assert before == {p: p.stat().st_mtime_ns for p in undisturbed.runs.glob("journey/*/log.jsonl")}
 
@@ -68,7 +79,7 @@ def test_a_second_sweep_trains_only_what_is_new(undisturbed, worlds):
     shutil.copytree(undisturbed.runs, world.runs, dirs_exist_ok=True)
     shutil.copy(undisturbed.path / "journey.yaml", world.path)
 
-    done = world("sweep", "journey.yaml", "--set", "name=second", "--set", "design.replicates=1")
+    done = world("sweep", "journey.yaml", "--no-timing", *SECOND)
     table = in_process(world, "runs", "second")
     fit = in_process(world, "fit", "second", "--replicates", "50")
 
@@ -80,9 +91,10 @@ def test_a_second_sweep_trains_only_what_is_new(undisturbed, worlds):
     assert json.loads((world.path / "reports/second/fit.json").read_text())["n_runs"] == 11
 
 
-def test_a_dry_run_shows_every_run_and_touches_nothing(worlds):
-    world = worlds("dry")
-    done = world("sweep", "journey.yaml", "--dry-run", "--json", "plan.json")
+def test_a_dry_run_shows_every_run_and_touches_nothing(worlds, monkeypatch):
+    monkeypatch.setattr("scalelab.launch.sweep_timing.LIMIT_S", 300.0)  # a busy machine times nothing in 10 s
+    world = worlds("dry", mlflow=False)
+    done = in_process(world, "sweep", "journey.yaml", "--dry-run", "--json", "plan.json")
     plan = json.loads((world.path / "plan.json").read_text())
 
     assert done.returncode == 0, done.stderr
@@ -94,7 +106,8 @@ def test_a_dry_run_shows_every_run_and_touches_nothing(worlds):
 
 
 def test_fit_answers_in_words_numbers_and_pictures(undisturbed):
-    done = undisturbed("fit", "journey", "--replicates", "100", "--json", "out.json", "--target", "1e12")
+    options = ("--replicates", "100", "--json", "out.json", "--target", "1e12")
+    done = in_process(undisturbed, "fit", "journey", *options)
     report = undisturbed.path / "reports/journey"
     fit = json.loads((undisturbed.path / "out.json").read_text())
 
@@ -112,7 +125,7 @@ def test_fit_answers_in_words_numbers_and_pictures(undisturbed):
 
 
 def test_fit_takes_an_external_table(worlds):
-    world = worlds("stranger")
+    world = worlds("stranger", mlflow=False)
     rows = ["N,D,L"]
     for n in (1e7, 3e7, 1e8, 3e8, 1e9):
         for d in (1e9, 4e9, 1.6e10, 6.4e10):
@@ -135,7 +148,7 @@ def test_one_run_can_be_repeated_from_its_spec(undisturbed, worlds):
     (run, loss), *_ = losses(undisturbed).items()
     shutil.copy(undisturbed.runs / "journey" / run / "spec.yaml", world.path / "again.yaml")
 
-    done = world("run", "again.yaml")
+    done = in_process(world, "run", "again.yaml")
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["loss"] == loss
@@ -158,7 +171,7 @@ def test_a_finished_run_leaves_the_house(undisturbed, tmp_path):
 def test_a_sweep_whose_runs_all_diverge_ends_with_a_refusal(worlds):
     world = worlds("hot", mlflow=False)
     hot = ("--set", "recipe.optimizer.lr=1e4", "--set", "design.budgets=[4e9]")
-    done = world("sweep", "journey.yaml", *hot, "--set", "launch.executor=inline")
+    done = in_process(world, "sweep", "journey.yaml", *hot, "--no-timing", "--set", "launch.executor=inline")
 
     assert done.returncode == 2
     assert "3 of 3" not in done.stdout
