@@ -6,8 +6,6 @@ import random
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -22,31 +20,19 @@ from scalelab.errors import RunError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.leases import holder
 from scalelab.posttrain.pipeline import PosttrainFile, plan_stages
+from scalelab.testing.stages import tiny_base
 from scalelab.units import sci, si
 
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
+"""A deprecation that MLflow's own use of its packages sets off; it runs in this process here."""
 SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 UNGRADED = ("posttrain", "made.yaml", "--set", "grades=null")
 FILE = kills.POSTTRAIN.replace("BASE", "base")
 
-MAKE_BASE = """
-import sys
-from pathlib import Path
-
-from scalelab.data.base import DataConfig
-from scalelab.data.corpus.shards import prepare
-from scalelab.testing.stages import tiny_base
-
-corpus = prepare(DataConfig.model_validate({
-    "source": {"kind": "text", "paths": [sys.argv[1] + "/*.txt"]}, "tokenizer": {"kind": "bytes"},
-    "validation": 0.2, "epochs": 50,
-}))
-tiny_base(Path("base"), corpus.digest)
-"""
-
 
 @pytest.fixture(scope="module")
-def worlds_with_base(worlds, tiny_text):
+def worlds_with_base(worlds, tiny_corpus):
     """A function that makes worlds with a base model and a post-training file."""
     made = []
 
@@ -54,15 +40,9 @@ def worlds_with_base(worlds, tiny_text):
         world = worlds(name, mlflow)
         (world.path / "made.yaml").write_text(FILE)
         if not made:
-            subprocess.run(
-                [sys.executable, "-c", MAKE_BASE, str(tiny_text)],
-                cwd=world.path,
-                env=world.environ,
-                check=True,
-            )
-            made.append(world.path / "base")
+            made.append(tiny_base(world.path / "base", tiny_corpus.digest))
         else:
-            subprocess.run(["cp", "-r", made[0], world.path / "base"], check=True)
+            shutil.copytree(made[0], world.path / "base")
         return world
 
     return make
@@ -219,14 +199,14 @@ def test_it_is_listed_and_mirrored_once(made):
     losses = [row for row in rows if row[1] == "loss"]
     assert len(losses) == 5  # two of sft, judge, dpo, ppo
     assert all(n == steps for _, _, n, steps in rows)
-    assert made("sync").returncode == 0
+    assert in_process(made, "sync").returncode == 0
     assert mirrored(made) == rows
 
 
 def test_a_dry_run_does_nothing(worlds_with_base):
     world = worlds_with_base("dry", mlflow=False)
 
-    dry = world("posttrain", "made.yaml", "--dry-run")
+    dry = in_process(world, "posttrain", "made.yaml", "--dry-run")
 
     assert dry.returncode == 0, dry.stderr
     assert "to do" in dry.stdout
@@ -357,7 +337,7 @@ def test_a_stage_that_is_refused_takes_only_what_needs_it(worlds_with_base):
         "- {kind: dpo, name: dpo, start: sft, pairs: p.jsonl, rates: {lr: 1e-3}}\n"
     )
 
-    done = world("posttrain", "made.yaml")
+    done = in_process(world, "posttrain", "made.yaml")
 
     assert done.returncode == 2, done.stderr
     assert "stage sft (refused): 1 of 1 conversations exceed the context" in done.stderr

@@ -6,6 +6,7 @@ one `fix:`, no traceback, and nothing half-written left behind.
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ COMMANDS = (
     "data",
     "export",
 )
+SMALL = ("--set", "design.budgets=[4e9]", "--no-timing")
 HEAVY = {"torch", "mlflow", "optuna", "pandas", "matplotlib", "scipy", "numpy", "pydantic", "rich"}
 
 
@@ -113,12 +115,12 @@ def test_nothing_to_fit(refused, world):
 
 def test_two_sweeps_in_one_directory(refused, world):
     long = ("--set", "design.budgets=[4e12]", "--set", "recipe.data.epochs=1e9")
-    first = world.start("sweep", "journey.yaml", *long, "--set", "design.span=3")
+    first = world.start("sweep", "journey.yaml", *long, "--set", "design.span=3", "--no-timing")
     try:
         deadline = time.monotonic() + 60
         while not list(world.runs.glob("journey/*/log.jsonl")) and time.monotonic() < deadline:
             time.sleep(0.05)
-        shown = refused("sweep", "journey.yaml", process=True)
+        shown = refused("sweep", "journey.yaml")
     finally:
         first.send_signal(signal.SIGINT)
         first.communicate(timeout=120)
@@ -127,8 +129,8 @@ def test_two_sweeps_in_one_directory(refused, world):
     assert first.returncode == 130
 
 
-def test_a_checkpoint_of_another_run(refused, world):
-    world("sweep", "journey.yaml", "--set", "design.budgets=[4e9]")
+def test_a_checkpoint_of_another_run(refused, world, undisturbed):
+    shutil.copytree(undisturbed.runs, world.runs)
     one, other, *_ = sorted(p.parent for p in world.runs.glob("journey/*/result.json"))
     for run in (one, other):
         (run / "result.json").unlink()
@@ -137,17 +139,17 @@ def test_a_checkpoint_of_another_run(refused, world):
     (place / "meta.json").write_text(f'{{"spec": "{other.name}", "step": 1}}')
     (place / "state.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
 
-    shown = refused("sweep", "journey.yaml", "--set", "design.budgets=[4e9]", process=True)
+    shown = refused("sweep", "journey.yaml", "--no-timing", process=True)
     assert f"belongs to run {other.name}, not to {one.name}" in shown
 
 
 def test_a_disk_that_fills_up(refused, world):
     with mounted(world.runs, "size=96k"):
-        shown = refused("sweep", "journey.yaml", "--set", "design.budgets=[4e9]", process=True)
+        shown = refused("sweep", "journey.yaml", *SMALL, process=True)
 
         assert "No space left on device" in shown
         assert "goes on from here" in shown
-    again = world("sweep", "journey.yaml", "--set", "design.budgets=[4e9]")
+    again = world("sweep", "journey.yaml", *SMALL)
     assert again.returncode == 0, again.stderr
 
 
@@ -160,7 +162,7 @@ def test_a_disk_that_fills_up_under_the_corpus(refused, world):
 
 def test_a_disk_that_may_not_be_written(refused, world):
     with mounted(world.runs, "ro"):
-        shown = refused("sweep", "journey.yaml", process=True)
+        shown = refused("sweep", "journey.yaml")
     assert "Read-only file system" in shown
 
 

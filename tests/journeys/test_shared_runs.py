@@ -31,7 +31,7 @@ def no_flock(tmp_path_factory):
 def test_four_sweeps_started_together_train_three_runs_once_each(worlds, undisturbed, no_flock):
     world = worlds("shared", mlflow=False)
     world.environ["LD_PRELOAD"] = str(no_flock)
-    few = ("--set", "design.budgets=[4e9]")
+    few = ("--no-timing", "--set", "design.budgets=[4e9]")
     started = [world.start("sweep", "journey.yaml", *few, "--set", f"name={n}") for n in SWEEPS]
     ended = [(process.communicate(timeout=240), process.returncode) for process in started]
 

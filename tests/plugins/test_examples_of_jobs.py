@@ -29,7 +29,7 @@ from scalelab.train.run_directory import RunDir
 ROOT = Path(__file__).parents[2]
 
 ZOOM = "design={kind: zoom, budget: 4e9, span: 8.0, tokens_per_param: 20, rounds: 2}"
-FINE = ("--set", "recipe.model.head_size=2")
+FINE = ("--no-timing", "--set", "recipe.model.head_size=2")
 POOL = "launch.executor=pool"
 
 
@@ -71,14 +71,15 @@ def test_a_design_is_told_results_and_asks_again(world):
     manifest = json.loads((world.runs / "journey" / "sweep.json").read_text())
     assert len(manifest["runs"]) == 5
 
-    again = world("sweep", "journey.yaml", *FINE, "--set", ZOOM)
+    again = in_process(world, "sweep", "journey.yaml", *FINE, "--set", ZOOM)
     assert again.returncode == 0, again.stderr
     assert "5 of 5 runs finished" in again.stdout
     assert len(results(world, "journey")) == 5
 
 
 def test_the_pool_carries_a_sweep(world):
-    done = world("sweep", "journey.yaml", "--set", "design.budgets=[4e9]", "--set", POOL)
+    small = ("--no-timing", "--set", "design.budgets=[4e9]")
+    done = world("sweep", "journey.yaml", *small, "--set", POOL)
     assert done.returncode == 0, done.stderr
     assert len(results(world, "journey")) == 3
 

@@ -98,14 +98,14 @@ def test_without_the_package_a_spec_of_it_is_refused_by_name(tiny_spec):
 def swept(worlds):
     """A world in which the sweep was run once."""
     world = worlds("sgd", SWEEP)
-    done = world("sweep", "journey.yaml")
+    done = world("sweep", "journey.yaml", "--no-timing")
     assert done.returncode == 0, done.stderr
     return world
 
 
 @pytest.mark.usefixtures("examples")
 def test_a_dry_run_names_the_optimizer_and_its_rule(swept):
-    shown = in_process(swept, "sweep", "journey.yaml", "--dry-run", "--set", "name=other")
+    shown = in_process(swept, "sweep", "journey.yaml", "--dry-run", "--no-timing", "--set", "name=other")
 
     assert shown.returncode == 0, shown.stderr
     assert "lr by step_law_rate" in shown.stdout
