@@ -71,6 +71,6 @@ def _panel(axes: Axes, title: str, curves: list[CheckCurve], data: CheckPlot) ->
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     if data.log_y:
-        counts(axes.yaxis, lambda value: f"{value:.2g}")
+        counts(axes.yaxis, lambda value: f"{value:g}")
     if any(curve.name for curve in curves):
         axes.legend(fontsize=SMALL, frameon=False)
