@@ -270,7 +270,7 @@ TEXT = """# Faults that `scalelab check-recipe` catches, and false alarms [measu
 
 `python analysis/check_recipe.py` makes this file; its head says what the faults are. Each trial trains runs of its
 own seeds, from {first} on. The limits of coordinate were set on other seeds; those of transfer and horizon are one
-step, set beforehand. A fault is caught where the verdict is "fails". The aim is 18 of 20 faults and 1 of 20 false alarms:
+step, set beforehand. A fault is caught where the verdict is "fails". The aim is 18 of 20 faults, 1 of 20 false alarms:
 with fewer trials than 20 the table does not show that it is met.
 `value` is the measure that decides, least to largest over the trials: d ln rms / d ln width, or steps of a factor
 of 3 in the rate. `runs` are those that a check reads, of which `trained` were not shared with another recipe of the
