@@ -1,6 +1,7 @@
 """How far the intervals and verdicts of `scalelab compare` can be trusted: simulated pairs with a known answer.
 
     python analysis/compare.py [--pairs 300] [--out analysis/compare.md]
+    python analysis/compare.py --only frontiers --pairs 60     makes that section of the page anew and keeps the others
 
 Two recipes are simulated whose compute multiplier and crossing are known: the second has the loss of the first at
 m(C) times the compute, ln m = ln m_0 + s ln(C / C_0), and a best size t times that of the first. Seeds of both
@@ -149,6 +150,69 @@ def calibrated(design, pairs, seed):
     return found
 
 
+@dataclass
+class FrontierTally:
+    """Whether intervals of the frontiers of both recipes hold the truth."""
+
+    slope: list
+    loss: list
+    n_params: list
+
+
+def frontier_truth(C, m, s, t, second):
+    """Slope, loss and size of the optimum of a recipe at C FLOPs."""
+    gamma = LAW["alpha"] * LAW["beta"] / (LAW["alpha"] + LAW["beta"])
+    N = best_size(C)
+    above = sum(three_terms(N, C / (6 * N)))
+    if not second:
+        return gamma, LAW["E"] + above, N
+    return gamma * (1 + s), LAW["E"] + above * m**-gamma, t * N
+
+
+def calibrated_frontiers(design, pairs, seed):
+    """How often intervals of slope, loss and size of the optimum hold truths that are drawn at random."""
+    found = FrontierTally([], [], [])
+    for k in range(pairs):
+        rng = np.random.default_rng((seed, k))
+        m, s, t = np.exp(rng.uniform(-0.4, 0.4)), rng.uniform(-0.12, 0.12), np.exp(rng.uniform(-0.4, 0.4))
+        t = 1.0 if design.sizes == 1 else t
+        pair = judged(simulated_pair(design, rng, m=m, s=s, t=t)).pairs[0].pair
+        for second in (False, True):
+            front, truth = pair.frontier(second), frontier_truth(pair.C_0, m, s, t, second)
+            intervals = (front.slope_interval, front.loss_interval, front.n_params_interval)
+            for name, ends, value in zip(("slope", "loss", "n_params"), intervals, truth, strict=True):
+                if ends is not None:
+                    getattr(found, name).append(ends[0] <= value <= ends[1])
+    return found
+
+
+def frontiers_section(pairs):
+    """The section on frontiers, as lines."""
+    lines = [
+        "",
+        FRONTIERS,
+        "",
+        "80% intervals of the frontiers of both recipes at the largest shared compute; the two of a pair share most of",
+        "their error. A ladder has one size at each budget, so it has no slope and no size.",
+        "",
+        "| design | slope | loss of the optimum | size of the optimum |",
+        "|---|---|---|---|",
+    ]
+    every = FrontierTally([], [], [])
+    for place, design in enumerate(DESIGNS):
+        found = calibrated_frontiers(design, pairs // len(DESIGNS), place)
+        for name in ("slope", "loss", "n_params"):
+            getattr(every, name).extend(getattr(found, name))
+        lines.append(
+            f"| {design.name} | {share(found.slope)} | {share(found.loss)} | {share(found.n_params)} |"
+        )
+    lines.append(f"| **all** | {share(every.slope)} | {share(every.loss)} | {share(every.n_params)} |")
+    return lines
+
+
+FRONTIERS = "## Frontiers"
+
+
 def promoted(design, pairs, seed, *, m=1.0, s=None, looks=1, others=0):
     """How often a recipe of multiplier m at the largest budget is promoted, and how often it is rejected.
 
@@ -204,6 +268,7 @@ def written(pairs):
     lines.append(_row("**all**", every))
     lines.append(_row(OUTSIDE.name, calibrated(OUTSIDE, pairs // len(DESIGNS), 50)))
     yield lines
+    yield frontiers_section(pairs)
     lines = [
         "",
         "## False promotion",
@@ -268,12 +333,25 @@ def _rate(hits, count):
     return f"{100 * hits / count:.1f}% of {count}"
 
 
+def with_section(page, section):
+    """The page with its section on frontiers replaced, or put before the one on false promotion."""
+    parts = page.split("\n## ")
+    kept = [part for part in parts if not part.startswith(FRONTIERS.removeprefix("## "))]
+    at = next(k for k, part in enumerate(kept) if part.startswith("False promotion"))
+    new = "\n".join(section).strip().removeprefix("## ") + "\n"
+    return "\n## ".join([*kept[:at], new, *kept[at:]])
+
+
 def main():
     """Write the page."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=int, default=300)
     parser.add_argument("--out", type=Path, default=Path("analysis/compare.md"))
+    parser.add_argument("--only", choices=("frontiers",), help="section that is made anew")
     args = parser.parse_args()
+    if args.only:
+        args.out.write_text(with_section(args.out.read_text(), frontiers_section(args.pairs)))
+        return
     lines = []
     for part in written(args.pairs):
         print(*part, sep="\n", flush=True)

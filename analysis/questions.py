@@ -175,7 +175,8 @@ def section(name, root):
         ]
     lines += [
         f"{runs} runs, {len(set(map(str, pair.fit.runs.seed)))} seeds; noise between seeds {pair.noise_sd:.3f} "
-        f"nats (measured, {pair.noise.dof if pair.noise else 0} spare runs); {seconds(root, base, other):.0f} s of training.",
+        f"nats (measured, {pair.noise.dof if pair.noise else 0} spare runs); {seconds(root, base, other):.0f} s of "
+        "training.",
         "",
     ]
     if judged.verdict == "tie":

@@ -172,10 +172,11 @@ def test_what_cannot_be_built_is_refused_when_asked(change, problem):
 
 @pytest.mark.parametrize(
     "path",
-    sorted({*SWEEPS.glob("*.yaml"), *SWEEPS.glob("questions/*.yaml")} - {SWEEPS / "tune.yaml"}),
-    ids=lambda p: p.stem,
+    sorted({*SWEEPS.glob("*.yaml"), *SWEEPS.glob("questions/**/*.yaml")} - {SWEEPS / "tune.yaml"}),
+    ids=lambda p: f"{p.parent.name}-{p.stem}",
 )
-def test_every_sweep_we_ship_says_its_question_and_can_be_built(path):
+def test_every_sweep_we_ship_says_its_question_and_can_be_built(path, monkeypatch):
+    monkeypatch.chdir(SWEEPS.parent)
     file = SweepFile.load(path)
     vocab = 257 if file.recipe.data.tokenizer.kind == "bytes" else file.recipe.data.tokenizer.vocab_size
 
