@@ -17,7 +17,7 @@ from scalelab.data.curate.stages.extract import Extract
 from scalelab.data.curate.stages.harmful import HarmfulContent
 from scalelab.data.curate.stages.holdout import Holdout
 from scalelab.data.curate.stages.mix import DomainMix, repeats
-from scalelab.data.curate.stages.near_duplicates import NearDuplicates, connected
+from scalelab.data.curate.stages.near_duplicates import NearDuplicates, connected, verified_pairs
 from scalelab.data.curate.stages.quality import Quality
 from scalelab.data.curate.stages.url import UrlBlocklist
 from scalelab.data.curate.store import DocumentWriter
@@ -228,6 +228,17 @@ def test_a_chain_of_near_copies_is_one_cluster_of_which_the_longest_stays():
 
     assert [d.name for d in kept] == ["003"]
     assert shown["clusters"][0]["documents"] == 6
+
+
+def test_documents_that_share_a_band_by_chance_are_no_copies():
+    """Hashes of three documents: the first two agree in all bands but in 78 of 112 hashes, .696."""
+    rng = np.random.default_rng(0)
+    least = rng.integers(0, 2**32, (3, 112), dtype=np.uint32)
+    least[1, :78] = least[0, :78]
+    bands = np.array([[1, 2], [1, 2], [1, 3]], np.uint64)
+
+    assert [pair.tolist() for pair in verified_pairs(bands, least, 0.7)] == [[], []]
+    assert [pair.tolist() for pair in verified_pairs(bands, least, 0.69)] == [[0], [1]]
 
 
 def test_connected_agrees_with_a_search():

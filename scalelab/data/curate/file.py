@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from scalelab.config import Config, Count, Name, plugin
 from scalelab.config_errors import ValueAtKey
+from scalelab.data import TOKENIZERS
 from scalelab.data.base import TokenizerConfig
 from scalelab.data.curate import CURATION_STAGES, PAGE_SOURCES
 
@@ -28,7 +29,7 @@ class CurationFile(Config):
     source: plugin(PAGE_SOURCES)
     stages: tuple[plugin(CURATION_STAGES), ...] = Field(min_length=1)
     """Stages in their order. The first is `extract`."""
-    tokenizer: TokenizerConfig = TokenizerConfig()
+    tokenizer: plugin(TOKENIZERS, default="bpe") = TokenizerConfig()
     """Tokenizer of the shards, and of the counts of tokens on the page."""
     shard_mb: Annotated[Count, Field(le=1024)] = 16
     """Stored size of the files that make one shard, MB. A shard is what one process works on at once."""
