@@ -1,6 +1,8 @@
 """How fast each stage of a curation is, beside other libraries where they are installed.
 
-    python analysis/bench/curation.py [FILES.jsonl]     documents of a stage (<cache>/curation/*/documents-*.jsonl)
+    python analysis/bench/curation.py [DOCUMENTS.jsonl ...] [PAGE.html ...]
+
+Documents are those of a stage, <cache>/curation/extract-*/documents-*.jsonl.
 
 Prints one JSON object a line: MB of text (of markup for extraction) per CPU second of one process. Without a file
 the pages are made here, so only the ratios mean anything. Nothing is a limit: the machine may be shared.
@@ -19,6 +21,7 @@ from curation import english, page
 
 from scalelab.data.curate import CURATION_STAGES
 from scalelab.data.curate.base import Arrays, StageContext, StageLedger, WebDocument
+from scalelab.data.curate.extraction.encodings import decoded
 from scalelab.data.curate.stages.extract import EXTRACTORS
 from scalelab.data.curate.store import read_documents
 
@@ -37,7 +40,7 @@ MOST = 4_000_000
 def main(paths: list[str]) -> int:
     documents: list[WebDocument] = []
     size = 0
-    for path in paths:
+    for path in (path for path in paths if path.endswith(".jsonl")):
         for document in read_documents(Path(path)):
             if size < MOST:
                 documents.append(document)
@@ -45,7 +48,8 @@ def main(paths: list[str]) -> int:
     if not documents:
         documents = [WebDocument(str(i), english(60, i)) for i in range(400)]
         size = sum(document.n_bytes for document in documents)
-    markup = [page(document.text) for document in documents[:100]]
+    markup = [decoded(Path(path).read_bytes())[0] for path in paths if path.endswith(".html")]
+    markup = markup or [page(document.text) for document in documents[:100]]
     for name, extract in EXTRACTORS.items():
         if all(
             importlib.util.find_spec(n)
