@@ -17,6 +17,10 @@ from scalelab.report.document import (
 )
 from scalelab.study.mixture import MixtureStudy
 
+INTERVALS = (
+    "Intervals are of the noise between runs and of the choice of a mixture. Where the law has another form they are "
+    "too narrow (analysis/mixture.md): train the recommended mixture before relying on its loss."
+)
 PROXIES = (
     "Mixtures chosen by small models carry over less well: ranks of mixtures at 1M parameters correlate .73 with those "
     "of large models, at 15M .89 (literature, arXiv:2602.12237)."
@@ -57,7 +61,7 @@ def mixture_document(study: MixtureStudy, name: str, provenance: Mapping[str, st
                 "the measured losses of mixtures that were trained at both.",
             ),
         ]
-    blocks.append(Paragraph(PROXIES))
+    blocks += [Paragraph(INTERVALS), Paragraph(PROXIES)]
     for other, one in study.recommendations.items():
         if other != size:
             blocks += _shares(one, other, detail=True)
