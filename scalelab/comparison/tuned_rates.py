@@ -45,7 +45,7 @@ class ArmTuning:
 
     cells: tuple[RateCell, ...] = ()
     findings: tuple[RateFinding, ...] = ()
-    """Findings of the cells, in their order."""
+    """One finding for each cell."""
 
     @property
     def status(self) -> Status | None:
