@@ -167,6 +167,52 @@ def test_a_withdrawn_job_is_ended_by_its_worker(queue, wanted, now):
     assert work(queue).outcomes == {}, "no worker begins it any more"
 
 
+def test_a_job_that_is_withdrawn_before_its_turn_is_not_begun(queue):
+    queue.open(settings(driven=True))
+    queue.publish([job(queue.home, "a"), job(queue.home, "b")])
+
+    def state(executor, each):
+        queue.withdraw("b", "stop")
+        return done(executor, each)
+
+    executor = Scripted(state, slots=1)
+    work(queue, executor)
+    assert executor.submitted == ["a"]
+
+
+def test_a_job_that_another_worker_is_about_to_begin_starts_no_process(queue):
+    queue.open(settings(driven=True))
+    queue.publish([job(queue.home, "a")])
+    held = claim(queue.claims, "a")
+    executor = Scripted(done)
+    result = work(queue, executor)
+    held.release()
+    assert (executor.submitted, result.n_open) == ([], 1)
+    assert [*work(queue, executor).outcomes] == ["a"]
+
+
+def test_a_driven_worker_does_not_wait_for_a_job_that_another_was_faster_to_begin(queue):
+    queue.open(settings(driven=True))
+    queue.publish([job(queue.home, "a")])
+    held = []
+
+    class Impatient(Scripted):
+        def poll(self):
+            assert self.patience > 0, "it waits"
+            self.patience -= 1
+            return super().poll()
+
+    def state(executor, each):
+        held.append(claim(each.dir.path, LEASE))
+        return JobOutcome(each, "elsewhere")
+
+    executor = Impatient(state)
+    executor.patience = 1000
+    result = work(queue, executor)
+    held[0].release()
+    assert (executor.submitted, result.n_open) == (["a"], 1)
+
+
 def test_a_worker_whose_time_is_over_saves_and_leaves_the_job_open(queue, monkeypatch):
     queue.publish([job(queue.home, "a")])
 
