@@ -381,40 +381,45 @@ def _read_newest(directory: Path, name: str) -> tuple[int, Claim | None, bool]:
         path = numbered(directory, name, attempt)
         refuse_link(path)
         try:
-            with _reading(path):
-                beat = system().mtime(path)
             found = CLAIM.read(path)
         except FileNotFoundError:
             time.sleep(RETRY_S)
             continue  # swept by its follower, a moment ago
-        except LeaseUnreadable:
-            raise
         except ScalelabError:  # damaged: its heartbeat still shows whether it is held
             found = Claim(attempt, "", "an unknown machine", "", 0, 0, expiry_s(directory))
-        return attempt, found, not _is_free(directory, found, beat)
+        try:
+            with _reading(path):
+                return attempt, found, not _is_free(directory, found, path)
+        except FileNotFoundError:
+            continue
 
 
-def _is_free(directory: Path, found: Claim, beat: float) -> bool:
+def _is_free(directory: Path, found: Claim, path: Path) -> bool:
     if found.released:
         return True
     if found.machine == machine() and process_start(found.pid) != found.started:
         return True
-    return _age(directory, beat) > found.ttl_s
+    # The holder's mount may keep times for less long than this machine's.
+    return _age(directory, path) > max(found.ttl_s, CACHES * attribute_cache_s(directory))
 
 
-def _age(directory: Path, beat: float) -> float:
-    """Seconds since a heartbeat, by the clock of the file system that recorded it.
+def _age(directory: Path, path: Path) -> float:
+    """Seconds since the heartbeat of a claim, by the clock of the file system that recorded it.
 
-    0 where that clock cannot be asked at the moment.
+    The clock is read before the heartbeat, so that a process that is suspended in between sees the claim
+    younger than it is. 0 where that clock cannot be asked at the moment.
     """
-    if 0 <= time.time() - beat <= TTL_S / BEATS:
-        return time.time() - beat  # so fresh by our clock that no other could make it stale
+    now = time.time()
+    if 0 <= (age := now - system().mtime(path)) <= TTL_S / BEATS:
+        return age  # so fresh by our clock that no other could make it stale
     probe = directory / f".clock.{threading.get_ident()}.{machine()}.{system().pid()}.partial"
     try:
         system().touch(probe)
-        return system().mtime(probe) - beat
+        now = system().mtime(probe)
     except OSError as error:
-        return time.time() - beat if error.errno in _READ_ONLY else 0.0
+        if error.errno not in _READ_ONLY:
+            return 0.0
     finally:
         with suppress(OSError):
             system().unlink(probe)
+    return now - system().mtime(path)

@@ -282,6 +282,29 @@ def test_a_file_system_that_does_not_answer_is_no_traceback(tmp_path, monkeypatc
     lease.check()
 
 
+def test_a_claimant_that_slept_does_not_take_an_old_heartbeat_for_the_newest(
+    tmp_path, elsewhere, monkeypatch
+):
+    """It read the time of the last heartbeat, slept, and asked for the present time."""
+    path, real = elsewhere(age_s=30), Path.touch
+
+    def slept(probe, *arguments, **options):
+        real(probe, *arguments, **options)
+        os.utime(probe, (time.time() + 100,) * 2)
+        os.utime(path, (time.time() + 95,) * 2)  # the holder went on meanwhile
+
+    monkeypatch.setattr(Path, "touch", slept)
+    assert claim(tmp_path) is None
+
+
+def test_an_observer_with_a_longer_cache_waits_longer(tmp_path, elsewhere, monkeypatch):
+    """The holder's mount keeps times for a second, ours for a minute."""
+    elsewhere(age_s=120)
+    monkeypatch.setattr(leases, "attribute_cache_s", lambda directory: 60.0)
+
+    assert claim(tmp_path) is None
+
+
 def test_a_clock_that_cannot_be_asked_frees_no_lease(tmp_path, elsewhere, monkeypatch):
     """The disk is full at the moment, and this machine's own clock is ahead."""
     path = elsewhere(age_s=10)
