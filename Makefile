@@ -38,7 +38,7 @@ test: $(VENV)/.dev slurm
 
 slurm:
 	@if [ -x /usr/sbin/slurmctld ] || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then :; else \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SLURM) \
+	  apt-get -o Acquire::http::Timeout=20 -o Acquire::Retries=1 update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SLURM) \
 	  || echo "Slurm could not be installed: its tests will be skipped"; fi
 
 lint: $(VENV)/.dev
@@ -56,7 +56,7 @@ $(VENV)/.core: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,text,tables,post,eval,ray]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev,text,tables,post,eval,data,ray]"
 	touch $@
 
 clean:

@@ -215,7 +215,7 @@ def test_what_is_not_stated_or_differs_is_a_warning(simulated):
 
     text = " ".join(judged([baseline, other]).pairs[0].warnings)
 
-    assert "nothing is stated of the learning rates" in text
+    assert "neither a small learning rate is stated" in text
     assert "schedules differ" in text
     assert "contexts differ (32 and 64 tokens)" in text
     assert "evaluation tokens are not recorded" in text
