@@ -211,8 +211,8 @@ Shares: how often the interval of a domain's share holds the share of the truly 
 |---|---|---|---|---|---|
 {chr(10).join(covered)}
 
-They know the noise between runs and the choice, not that the law may have another form: there they are too narrow, the
-more so the more mixtures there are.
+The intervals of loss and gain are at least as wide as the errors on mixtures that were left out of the fit. Those
+of shares know only noise, so where the law has another form they are too narrow.
 """
     (HERE / "mixture.md").write_text(text)
 

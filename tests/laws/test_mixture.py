@@ -13,7 +13,14 @@ from scalelab.laws.mixture.base import MixtureRuns
 from scalelab.laws.mixture.linear import Linear
 from scalelab.laws.mixture.log_log import OFFSETS, LogLog
 from scalelab.laws.mixture.nearest import Mean, Nearest
-from scalelab.laws.mixture.recommendation import MixtureRequest, best_mixture, epochs_cap, project, recommend
+from scalelab.laws.mixture.recommendation import (
+    MixtureRequest,
+    best_mixture,
+    epochs_cap,
+    project,
+    recommend,
+    unseen_error,
+)
 from scalelab.laws.mixture.validation import compare_laws, errors, leave_one_out, transfers
 from scalelab.testing.mixture_laws import check_mixture_law, planted
 
@@ -135,6 +142,19 @@ def test_a_mixture_of_pure_noise_does_not_pay():
     runs = MixtureRuns.of(rng.dirichlet(np.ones(3), 15), np.exp(1 + 0.01 * rng.standard_normal((15, 3))))
 
     assert not recommend(LogLog(), runs, MixtureRequest(replicates=100)).pays
+
+
+def test_an_interval_is_no_narrower_than_errors_on_unseen_mixtures():
+    """A normal error is within .6745 standard deviations half of the time, and within 1.6449 in 90%."""
+    runs, v = planted(noise=0.002), np.full(4, 0.25)
+    off = np.abs(leave_one_out(LogLog(), runs) * runs.losses @ v)
+    found = recommend(LogLog(), runs, MixtureRequest(replicates=20))
+
+    error = unseen_error(LogLog(), runs, v, 0.9)
+
+    assert error == pytest.approx(np.median(off) / 0.67449 * 1.64485, rel=1e-4)
+    assert found.loss_interval[0] <= found.loss - error
+    assert found.gain_interval[1] >= found.gain + error
 
 
 def test_targets_may_be_weighed():

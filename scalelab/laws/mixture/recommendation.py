@@ -14,6 +14,9 @@ w* its choice, F(w*) - F*(w*) is by how much its prediction was too low, as F at
     loss of w     F(w) + quantiles of F(w*) - F*(w*)
     gain          F(w0) - F(w) + quantiles of (F(w0) - F(w*)) - (F*(w0) - F*(w*))
 
+The bootstrap knows noise, not that the law may have another form. So both intervals are at least as wide as the errors
+of F on mixtures that were left out of the fit, each once: z m / .674, m their median size and z the normal quantile.
+
 Symbols: w shares; v_t weight of target t; F mean loss, nats per token; U_j unique tokens of domain j; D training
 tokens; R constant of repeated tokens; w0 the mixture that the gain is measured from.
 Source: repetition, Muennighoff et al. 2023 (arXiv:2305.16264); the bootstrap of a choice, Efron and Tibshirani 1993.
@@ -22,6 +25,7 @@ Source: repetition, Muennighoff et al. 2023 (arXiv:2305.16264); the bootstrap of
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import log
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -158,7 +162,9 @@ def recommend(
         chosen, too_low, too_much = (np.array(column) for column in zip(*kept, strict=True))
         spread = np.quantile(chosen, ends, axis=0).T
         shares = np.column_stack([np.minimum(spread[:, 0], w), np.maximum(spread[:, 1], w)])
-        loss_ends, gain_ends = loss + np.quantile(too_low, ends), gain + np.quantile(too_much, ends)
+        unseen = unseen_error(law, runs, v, request.level) * np.array([-1, 1])
+        loss_ends = _wider(loss + np.quantile(too_low, ends), loss + unseen)
+        gain_ends = _wider(gain + np.quantile(too_much, ends), gain + unseen)
     else:
         shares = np.full((len(w), 2), np.nan)
         loss_ends = gain_ends = np.full(2, np.nan)
@@ -184,6 +190,32 @@ def recommend(
         failed=request.replicates - len(kept),
         level=request.level,
     )
+
+
+def unseen_error(law: MixtureLaw, runs: MixtureRuns, v: Array, level: float) -> float:
+    """Return the error of the mean loss that a share `level` of mixtures stay within that the law has not seen.
+
+    Each mixture is left out once. Their median error gives the scale of a normal distribution: the mixtures at the
+    edge, which the others do not reach, have errors that a mixture between them has not. 0 where there is no error.
+
+    Args:
+        law: The law.
+        runs: Runs of one size.
+        v: Weights of the targets, shape (m,).
+        level: Between 0 and 1.
+    """
+    mixture, off = runs.mixture, []
+    for i in range(mixture.max() + 1):
+        is_left = mixture == i
+        try:
+            fit = law.fit(runs.take(np.flatnonzero(~is_left)))
+        except FitError:
+            continue
+        off.append(
+            abs(float((fit.predict(runs.weights[is_left][0]) - runs.losses[is_left].mean(axis=0)) @ v))
+        )
+    normal = NormalDist()
+    return float(np.median(off)) / normal.inv_cdf(0.75) * normal.inv_cdf((1 + level) / 2) if off else 0.0
 
 
 def bounds(runs: MixtureRuns, request: MixtureRequest) -> tuple[Array, Array, Array]:
@@ -288,6 +320,11 @@ def _again(
     loss, known = float(other.predict(w) @ v), float(fit.predict(w) @ v)
     gain = float(other.predict(natural) @ v) - loss
     return w, known - loss, float(fit.predict(natural) @ v) - known - gain
+
+
+def _wider(one: Array, other: Array) -> Array:
+    """Return the interval that holds both, shape (2,)."""
+    return np.array([min(one[0], other[0]), max(one[1], other[1])])
 
 
 def shares_of(given: Mapping[str, float] | None, names: tuple[str, ...], what: str) -> Array:

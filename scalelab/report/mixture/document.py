@@ -18,8 +18,8 @@ from scalelab.report.document import (
 from scalelab.study.mixture import MixtureStudy
 
 INTERVALS = (
-    "Intervals are of the noise between runs and of the choice of a mixture. Where the law has another form they are "
-    "too narrow (analysis/mixture.md): train the recommended mixture before relying on its loss."
+    "Intervals hold the noise between runs, the choice of a mixture and the errors on mixtures that were left out of "
+    "the fit; those of shares only the first two. analysis/mixture.md has how often they held under other laws."
 )
 PROXIES = (
     "Mixtures chosen by small models carry over less well: ranks of mixtures at 1M parameters correlate .73 with those "
