@@ -87,7 +87,8 @@ def test_every_source_of_pages_is_tested_here():
 
 
 def test_a_package_is_fetched_once_and_its_licences_are_read(tmp_path, package_client):
-    text = "Format: https://www.debian.org/doc/\n\nFiles: *\nLicense: Apache-2.0\n\nFiles: b\nLicense: MIT\n text\n"
+    form = "https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/"
+    text = f"Format: {form}\n\nFiles: *\nLicense: Apache-2.0\n\nFiles: b\nLicense: MIT\n text\n"
     tar_package(package_client, "some-doc", {"a.html": page(english(5)), "copyright": text, "b.png": "x"})
     source = DebianDocs(packages=["some-doc"])
 
@@ -135,6 +136,10 @@ def test_a_package_without_pages_is_refused(package_client):
 def test_licences_are_recognised_by_their_phrases_where_no_field_states_them(tmp_path):
     (tmp_path / "copyright").write_text("It is in the PUBLIC DOMAIN.\nParts: Apache License, Version 2.0.")
     assert licences(tmp_path, "x") == ["Apache-2.0", "public domain"]
+    (tmp_path / "copyright").write_text(
+        "The PSF LICENSE AGREEMENT\nLicense: Redistribution and use, with or without\n"
+    )
+    assert licences(tmp_path, "x") == ["PSF-2.0"]  # a field only where the format says that there are fields
     (tmp_path / "copyright").write_text("All rights reserved.")
     assert licences(tmp_path, "x") == []
 

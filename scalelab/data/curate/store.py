@@ -19,7 +19,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from scalelab.data.curate.base import EXAMPLES, Arrays, StageLedger, WebDocument, excerpt, name_hash
+from scalelab.data.curate.base import EXAMPLES, Arrays, StageLedger, WebDocument, excerpt
+from scalelab.data.hashing import content_hash
 from scalelab.errors import DataError
 from scalelab.files import open_regular, whole, writing
 from scalelab.sealed import Format
@@ -168,13 +169,18 @@ def _damaged(path: Path, why: str) -> DataError:
 
 @dataclass
 class Samples:
-    """A few documents, drawn evenly by the hash of their names, the same whatever the order."""
+    """A few documents, drawn evenly by the hash of their names, the same whatever the order.
 
+    Args:
+        stage: Its key; each stage draws others.
+    """
+
+    stage: str
     found: list[ShownDocument] = field(default_factory=list)
 
     def add(self, document: WebDocument, detail: str = "") -> None:
         """Offer one document."""
-        order = name_hash(document)
+        order = content_hash(f"{self.stage} {document.name}".encode())
         if len(self.found) >= EXAMPLES and order >= self.found[-1].order:
             return
         self.found.append(ShownDocument(order, document.name, excerpt(document.text), detail))
@@ -201,7 +207,7 @@ class CuratedShardWriter:
         self._reasons: Counter[str] = Counter()
         self._reason_bytes: Counter[str] = Counter()
         self._tallies: dict[str, dict[str, list[int]]] = {"language": {}, "domain": {}}
-        self._kept_samples = Samples()
+        self._kept_samples = Samples(directory.name)
         self._rejected_samples: dict[str, Samples] = {}
         self.ledger = StageLedger(self._reject, self._hold_out)
 
@@ -230,7 +236,7 @@ class CuratedShardWriter:
         self._rejects.add(document, reason=reason, detail=detail)
         self._reasons[reason] += 1
         self._reason_bytes[reason] += document.n_bytes
-        self._rejected_samples.setdefault(reason, Samples()).add(document, detail)
+        self._rejected_samples.setdefault(reason, Samples(self._directory.name)).add(document, detail)
 
     def _hold_out(self, name: str, document: WebDocument) -> None:
         if name not in self._holdouts:

@@ -270,6 +270,6 @@ def licences(root: Path, package: str) -> list[str]:
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
     stated = re.findall(r"^License:[ \t]*(\S.*)$", text, re.MULTILINE)
-    if stated:
+    if stated and re.search(r"^Format:.*copyright-format", text, re.MULTILINE):
         return list(dict.fromkeys(name.strip() for name in stated))[:12]
     return [name for phrase, name in _PHRASES.items() if re.search(phrase, text, re.IGNORECASE | re.DOTALL)]
