@@ -65,7 +65,7 @@ class Decontaminate(CurationStage):
         counts = np.zeros(len(passages), np.int64)
         for document in documents:
             found = np.unique(_passages(words_of(document.text.encode("utf-8")), self.words))
-            counts[np.searchsorted(passages, found[np.isin(found, passages)])] += 1
+            counts[np.searchsorted(passages, found[_are_in(found, passages)])] += 1
         return {"passages": passages, "documents": counts}
 
     def decide(self, observations: list[Arrays], context: CurationContext) -> Arrays:
@@ -86,7 +86,7 @@ class Decontaminate(CurationStage):
         """Return a document without held-out passages."""
         passages = decision["passages"]
         found = _passages(words_of(document.text.encode("utf-8")), self.words)
-        share = float(np.isin(found, passages).mean()) if len(found) else 0.0
+        share = float(_are_in(found, passages).mean()) if len(found) else 0.0
         if share == 0:
             return document
         ledger.count("documents that share a passage")
@@ -128,7 +128,7 @@ class Decontaminate(CurationStage):
         spans = [(match.start(), match.end()) for match in _WORD.finditer(text)]
         words = [text[start:end].lower().encode("utf-8") for start, end in spans]
         cuts: list[tuple[int, int]] = []
-        for i in np.flatnonzero(np.isin(_passages(words, self.words), passages)):
+        for i in np.flatnonzero(_are_in(_passages(words, self.words), passages)):
             start = max(0, spans[i][0] - self.around)
             end = min(len(text), spans[i + self.words - 1][1] + self.around)
             if cuts and start <= cuts[-1][1]:
@@ -146,6 +146,14 @@ def _passages(words: list[bytes], n: int) -> np.ndarray:
     for i in range(n):
         found = mix(found + hashes[i : count + i])
     return found
+
+
+def _are_in(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """Return for each value whether it is in a sorted array; numpy.isin would sort that array each time."""
+    if not len(ordered):
+        return np.zeros(len(values), bool)
+    at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return ordered[at] == values
 
 
 def _between(text: str, cuts: list[tuple[int, int]]) -> list[str]:
