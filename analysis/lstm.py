@@ -139,7 +139,7 @@ def main():
         if stop is None
         else f"still gains at the last positions ({stop[0] + 1} to {stop[1]})"
         if stop == places[-1]
-        else f"is last shown to gain at positions {stop[0] + 1} to {stop[1]}"
+        else f"is shown to gain up to position {stop[1]} and not beyond"
         for stop in stops
     ]
     first_gap, last_gap = (draws[0][:, k] - draws[1][:, k] for k in (0, -1))

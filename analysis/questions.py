@@ -97,6 +97,14 @@ def seconds(root, *names):
     return sum(result.train_s + result.eval_s for result in results if result is not None)
 
 
+def budgets(root, arm):
+    """Budgets that were run of an arm, and how many its file has, in words."""
+    found = sorted({run.flops_planned for run in SweepManifest.load(root, arm).runs})
+    planned = SweepFile.load(FOLDER / f"{arm}.yaml").design.budgets
+    words = ", ".join(sci(budget) for budget in found)
+    return words if len(found) == len(planned) else f"{words}, of the {len(planned)} of the file"
+
+
 def against_prediction(name, interval):
     """Where a measured interval lies against the predicted one, in words."""
     low, high = PREDICTED[name]
@@ -174,6 +182,7 @@ def section(name, root):
             "",
         ]
     lines += [
+        f"Budgets: {budgets(root, base)} ({base}), {budgets(root, other)} ({other}) FLOPs. "
         f"{runs} runs, {len(set(map(str, pair.fit.runs.seed)))} seeds; noise between seeds {pair.noise_sd:.3f} "
         f"nats (measured, {pair.noise.dof if pair.noise else 0} spare runs); {seconds(root, base, other):.0f} s of "
         "training.",
@@ -231,13 +240,12 @@ def main():
         lines, row = section(name, args.runs)
         sections += lines
         rows.append("| " + " | ".join(row) + " |")
-    design = SweepFile.load(FOLDER / "base.yaml").design
     page = [
         "# Eight questions, with predictions and verdicts",
         "",
-        "Made by `python analysis/questions.py`. Losses are measured; multipliers are fitted. Budgets "
-        f"{sci(min(design.budgets))} to {sci(max(design.budgets))} FLOPs, {design.sizes_per_budget} sizes each: models "
-        "of a few ten thousand parameters, on which nothing about larger ones should be built.",
+        "Made by `python analysis/questions.py`. Losses are measured; multipliers are fitted. Models of a few ten",
+        "thousand parameters, on which nothing about larger ones should be built. Learning rates are those of matrices,",
+        "after the recipe's rules of width and batch. Where fewer budgets were run than a file has, the question says so.",
         "",
         "| question | verdict | multiplier (80%) | predicted | prediction |",
         "|---|---|---|---|---|",
