@@ -1,7 +1,7 @@
 """A sweep of many tiny runs on Slurm's own daemons, with faults, compared with the same runs on this machine.
 
-    python analysis/slurm_faults.py [--runs 200] [--workers 4] [--faults worker,ctld,node,zombies,driver,storm] \
-        [--seed 0] [--keep DIR]
+    python analysis/slurm_faults.py [--runs 200] [--workers 4] \
+        [--faults worker,ctld,node,zombies,driver,storm] [--keep DIR]
 
     worker    kill -9 of one worker with its processes
     ctld      kill -9 of slurmctld, started again at once
