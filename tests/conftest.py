@@ -1,6 +1,7 @@
 """What every test gets: one thread, no person's cache, no network, a corpus that is tiny."""
 
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -33,6 +34,17 @@ WORDS = (
 
 LONG_FIRST = ("journeys", "plugins", "launch", "track", "posttrain", "train")
 """Folders whose files take minutes: begun early, none of them is left alone at the end."""
+
+
+MEMORY, LEAST_BYTES = "/dev/shm", 4 << 30
+"""A file system in memory, and what has to be free there for the directories of tests."""
+
+
+def pytest_configure():
+    """Temporary directories in memory where there is room: an fsync takes 14 ms on a disk, and tests make thousands."""
+    is_open = "PYTEST_DEBUG_TEMPROOT" not in os.environ and os.access(MEMORY, os.W_OK)
+    if is_open and shutil.disk_usage(MEMORY).free >= LEAST_BYTES:
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = MEMORY
 
 
 def pytest_collection_modifyitems(items):
