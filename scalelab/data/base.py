@@ -94,6 +94,11 @@ class DocumentSource(Config):
 class TextSource(DocumentSource):
     """A source of text."""
 
+    @property
+    def may_state_sides(self) -> bool:
+        """Whether its documents may say on which side of the split they are."""
+        return False
+
     @abstractmethod
     def documents(self, skips: SkippedDocuments) -> Iterator[TextDocument]:
         """Every document, in the same order each time; what is left out is noted in `skips`.

@@ -9,6 +9,7 @@ import zlib
 
 import pytest
 from curation import english, page
+from pydantic import ValidationError
 
 from scalelab.data.curate import PAGE_SOURCES
 from scalelab.data.curate.base import MAX_PAGE_BYTES
@@ -163,6 +164,24 @@ def test_records_text_and_compressed_pages_are_read(tmp_path):
         ("b.html.gz", "html", b"<p>b</p>", ""),
         ("c.txt", "text", b"plain", ""),
     ]
+
+
+def test_records_on_one_line_have_names_of_their_own(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps([{"text": "one"}, {"text": "one"}, {"text": "two"}]))
+
+    found = all_pages(PageFiles(paths=[str(tmp_path)]))
+
+    assert [(p.name, p.data) for p in found] == [
+        ("a.json:1", b"one"),
+        ("a.json:2", b"one"),
+        ("a.json:3", b"two"),
+    ]
+
+
+@pytest.mark.parametrize("packages", [["git-doc", "git-doc"], ["git-doc", "git-doc=1.0"]])
+def test_a_package_that_is_named_twice_is_refused(packages):
+    with pytest.raises(ValidationError, match="names 'git-doc' more than once"):
+        DebianDocs(packages=packages)
 
 
 def test_an_empty_directory_and_a_record_without_text_are_refused(tmp_path):

@@ -196,6 +196,13 @@ def test_copies_that_differ_in_space_and_case_are_one():
     assert len(shown["clusters"]) == 1
 
 
+@pytest.mark.parametrize("stage", [ExactDuplicates(), NearDuplicates()])
+def test_documents_that_share_a_name_are_refused(stage):
+    """The decision is by name, so that the last document would be rejected with the copy."""
+    with pytest.raises(DataError, match="2 documents share a name with another one, such as 'x'"):
+        applied(stage, [document(english(5, seed), name) for seed, name in ((1, "w"), (1, "x"), (2, "x"))])
+
+
 def similar_pair(jaccard, n, seed):
     """Two texts of distinct words of which the shingles of 5 have about this Jaccard similarity."""
     draw = random.Random(f"{jaccard}-{seed}")

@@ -8,7 +8,11 @@ from pydantic import ValidationError
 
 from scalelab.data.base import DataConfig, SkippedDocuments
 from scalelab.data.corpus.shards import prepare
+from scalelab.data.curate.base import WebDocument
+from scalelab.data.curate.publish import CURATED, NAME, CuratedCorpus
+from scalelab.data.curate.store import DocumentWriter
 from scalelab.data.hashing import draw_documents
+from scalelab.errors import DataError
 
 BYTES = {"kind": "bytes"}
 
@@ -105,6 +109,69 @@ def test_a_mixture_has_its_shares(source):
     assert uneven[0] / sum(uneven) == pytest.approx(0.75, abs=0.02)
     assert whole[0] / sum(whole) == pytest.approx(0.5, abs=0.02)
     assert uneven[0] >= whole[0]  # the scarcest part is taken whole
+
+
+@pytest.fixture
+def curated(tmp_path, prose):
+    """A function that writes a curated corpus, three documents in four for training, and returns a source of it."""
+
+    def curated(name, n, seed):
+        directory = tmp_path / name
+        directory.mkdir()
+        stored = {}
+        for side, texts in {"holdout-a": prose(n, seed), "train-00000": prose(3 * n, seed + 100)}.items():
+            with DocumentWriter(directory / f"{side}.jsonl") as writer:
+                for i, text in enumerate(texts):
+                    writer.add(WebDocument(f"{side}-{i}", text))
+            stored[side] = writer.stored
+        found = CuratedCorpus(
+            name=name,
+            train=[stored["train-00000"]],
+            holdouts={"a": stored["holdout-a"]},
+            fingerprint="",
+            stages=[],
+            config={},
+        )
+        CURATED.write(directory / NAME, found)
+        return {"kind": "curated", "path": str(directory)}
+
+    return curated
+
+
+def test_what_parts_of_a_mixture_hold_out_is_not_trained_on(curated):
+    parts = [curated("a", 8, 1), curated("b", 16, 2)]
+    apart = [corpus_of(source=part, tokenizer=BYTES) for part in parts]
+
+    mixed = corpus_of(source={"kind": "mix", "parts": parts}, tokenizer=BYTES)
+    even = corpus_of(source={"kind": "mix", "parts": parts, "shares": [1, 1]}, tokenizer=BYTES)
+
+    for side in ("train", "validation"):
+        first, second = (set(texts_of(one, side)) for one in apart)
+        assert set(texts_of(mixed, side)) == first | second
+        assert set(texts_of(even, side)) >= first  # the scarcest part is taken whole, side by side
+        taken = sum(map(len, set(texts_of(even, side)) & second))
+        assert taken == pytest.approx(sum(map(len, first)), rel=0.1)
+
+
+def test_a_mixture_of_which_a_part_states_no_sides_needs_text_that_is_held_out(source, curated):
+    mixed = {"kind": "mix", "parts": [curated("a", 8, 1), source("b", 30, 2)]}
+
+    with pytest.raises(DataError, match="states no side for 30 of 62 documents"):
+        corpus_of(source=mixed)
+
+    found = corpus_of(source=mixed, held_out=source("c", 30, 3), tokenizer=BYTES)
+    assert found.manifest.splits["train"].n_documents == 24 + 30
+
+
+def test_text_may_be_held_out_for_a_curated_corpus(source, curated):
+    """Sides are those of the corpus alone: the text that is held out is divided as it would be by itself."""
+    text = source("b", 30, 2)
+
+    found = corpus_of(source=curated("a", 8, 1), held_out=text, tokenizer=BYTES)
+
+    alone = corpus_of(source=text, tokenizer=BYTES)
+    assert found.validation_digest == alone.validation_digest
+    assert found.manifest.splits["train"].n_documents == 24
 
 
 @pytest.mark.parametrize("wanted", [0.0, 1.0, 49.0, 51.0, 250.0, 1000.0])

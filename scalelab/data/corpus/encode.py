@@ -122,7 +122,10 @@ def _sides_apart(sketches: Sketches, split: Split, n_held_out: int) -> np.ndarra
 
 
 def _first(sketches: Sketches, n: int) -> Sketches:
-    return Sketches(sketches.content[:n], sketches.n_bytes[:n], sketches.bands[:n], sketches.sides[:n])
+    sides = sketches.sides[:n]
+    return Sketches(
+        sketches.content[:n], sketches.n_bytes[:n], sketches.bands[:n], sides if any(sides) else ()
+    )
 
 
 def _twice(sketches: Sketches) -> Sketches:

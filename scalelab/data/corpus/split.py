@@ -89,7 +89,10 @@ def _stated(sketches: Sketches) -> Split:
             if only
             else f"the source states no side for {sketches.sides.count(None)} of {len(sketches.sides)} documents",
             where="the documents of the source",
-            fix="hold out some documents and train on the others",
+            fix="hold out some documents and train on the others"
+            if only
+            else "mix sources that hold text out (curated with hold-outs) with others of their kind, or name the"
+            " validation text (held_out)",
         )
     is_validation = np.array([side == "validation" for side in sketches.sides])
     _, cluster, count = np.unique(clusters(sketches.bands), return_inverse=True, return_counts=True)

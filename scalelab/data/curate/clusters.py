@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scalelab.data.hashing import U64
+from scalelab.errors import DataError
 
 SHOWN = 20
 """Largest groups that are shown."""
@@ -71,6 +72,23 @@ def largest(group: np.ndarray, size: np.ndarray, names: Sequence[str]) -> list[d
     ]
 
 
-def dropped_names(is_dropped: np.ndarray, hashes: np.ndarray) -> np.ndarray:
-    """Return the hashes of the names of dropped documents, sorted."""
+def dropped_names(is_dropped: np.ndarray, hashes: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return the hashes of the names of dropped documents, sorted.
+
+    Args:
+        is_dropped: Whether each document is dropped, shape (n,).
+        hashes: Hash of each document's name, shape (n,).
+        names: Name of each document, for the message.
+
+    Raises:
+        DataError: Two documents have one name, so a document that stays would be dropped with its namesake.
+    """
+    number, count = np.unique(hashes, return_counts=True)
+    if len(number) < len(hashes):
+        repeated = np.flatnonzero(np.isin(hashes, number[count > 1]))
+        raise DataError(
+            f"{len(repeated)} documents share a name with another one, such as {names[repeated[0]]!r}",
+            where="the documents of the source",
+            fix="name each file, record and package once in the source",
+        )
     return np.unique(hashes[is_dropped].astype(U64))

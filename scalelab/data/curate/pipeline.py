@@ -47,7 +47,7 @@ from scalelab.leases import hold
 from scalelab.screen import progress
 from scalelab.sealed import Format
 
-FORMAT = 1
+FORMAT = 2
 """Version of what is stored. Raising it repeats every stage."""
 SAMPLE_FILES = 400
 """Files of the source that a sample is drawn from."""

@@ -30,6 +30,11 @@ class Curated(TextSource):
     holdout: str | None = None
     """Hold-out that is the validation side. None: all of them."""
 
+    @property
+    def may_state_sides(self) -> bool:
+        """True: those of the curation."""
+        return True
+
     def fingerprint(self, hash_file: HashFile) -> str:
         """Over the SHA-256 of every file of the corpus that is used."""
         del hash_file

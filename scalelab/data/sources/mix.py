@@ -5,6 +5,10 @@ that is scarcest for its share is taken whole, and of every other one whole docu
 text. Drawing takes one more pass over every part. With names the parts are domains, whose shares a run may choose
 (`weights` of the data). Training reads windows in shuffled order, so where a document stands among the others does
 not matter. What each part came to is in the corpus's manifest by its documents' names.
+
+A document keeps the side that its part states, so that what a curated part holds out is not trained on; with `shares`
+training and validation text are drawn apart. Parts that state sides and parts that state none together leave
+validation open: such a mixture needs `held_out` of the data.
 """
 
 import hashlib
@@ -56,9 +60,16 @@ class Mix(TextSource):
                 raise ValueError(f"source {part.kind!r} is tokens already, and cannot be mixed")
         return self
 
+    @property
+    def may_state_sides(self) -> bool:
+        """Whether those of a part may."""
+        return any(part.may_state_sides for part in self.parts)
+
     def fingerprint(self, hash_file: HashFile) -> str:
-        """Over the fingerprints of the parts."""
+        """Over the fingerprints of the parts, and whether sides come from them."""
         said = "\n".join(part.fingerprint(hash_file) for part in self.parts)
+        if self.may_state_sides:
+            said += "\nsides of the parts"
         return hashlib.sha256(said.encode()).hexdigest()
 
     def documents(self, skips: SkippedDocuments) -> Iterator[TextDocument]:
@@ -69,21 +80,30 @@ class Mix(TextSource):
             for at, document in enumerate(part.documents(skips)):
                 if drawn is None or (at < len(drawn[i]) and drawn[i][at]):
                     name = f"{domain or f'{i}-{part.kind}'}/{document.name}"
-                    yield TextDocument(name, document.text, domain=domain)
+                    yield TextDocument(name, document.text, domain=domain, side=document.side)
 
     def _drawn(self) -> list[np.ndarray]:
         """Whether each document of each part is taken."""
-        found = []
-        for part in self.parts:
-            texts = [document.text.encode() for document in part.documents(SkippedDocuments())]
-            found.append(
-                (
-                    np.array([content_hash(text) for text in texts], U64),
-                    np.array([len(text) for text in texts], np.int64),
-                )
+        found = [_hashes(part) for part in self.parts]
+        drawn = [np.zeros(len(content), bool) for content, _, _ in found]
+        for is_validation in (False, True):
+            sides = [held_out == is_validation for _, _, held_out in found]
+            whole = min(
+                sizes[side].sum() / share
+                for (_, sizes, _), side, share in zip(found, sides, self.shares, strict=True)
             )
-        whole = min(sizes.sum() / share for (_, sizes), share in zip(found, self.shares, strict=True))
-        return [
-            draw_documents(content, sizes, share * whole, _SHARES + i)
-            for i, ((content, sizes), share) in enumerate(zip(found, self.shares, strict=True))
-        ]
+            for i, ((content, sizes, _), side) in enumerate(zip(found, sides, strict=True)):
+                wanted = self.shares[i] * whole
+                drawn[i][side] = draw_documents(content[side], sizes[side], wanted, _SHARES + i)
+        return drawn
+
+
+def _hashes(part: TextSource) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return hash and size of each document of a part, and whether it is stated to be validation text."""
+    content, sizes, held_out = [], [], []
+    for document in part.documents(SkippedDocuments()):
+        text = document.text.encode()
+        content.append(content_hash(text))
+        sizes.append(len(text))
+        held_out.append(document.side == "validation")
+    return np.array(content, U64), np.array(sizes, np.int64), np.array(held_out, bool)

@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from scalelab.data.base import HashFile
 from scalelab.data.corpus.shards import cache_dir
@@ -80,6 +80,16 @@ class DebianDocs(PageSource):
     """Packages, such as python3.11-doc; NAME=VERSION for one version."""
     archives: str | None = None
     """Directory with .deb files that are used in place of fetching. None: fetch."""
+
+    @model_validator(mode="after")
+    def _each_package_is_named_once(self) -> Self:
+        names = [package.partition("=")[0] for package in self.packages]
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated is not None:
+            raise ValueError(
+                f"packages names {repeated!r} more than once: its pages would be copies of one another"
+            )
+        return self
 
     def fingerprint(self, hash_file: HashFile) -> str:
         """Over version and archive of each package; over the files of one that the system has installed."""

@@ -2,7 +2,7 @@
 
     .html .htm .xhtml            one page a file
     .warc .wet (.gz .zst)        one page a record (warc.py)
-    .jsonl .json .parquet ...    one page a record: html or text in a field
+    .jsonl .json .parquet ...    one page a record: html or text in a field; named FILE:1, FILE:2, ...
     .txt .md .rst                one page of text a file
 
 A directory stands for all such files below it. A page larger than MAX_PAGE_BYTES, or one that expands
@@ -67,8 +67,8 @@ class PageFiles(PageSource):
         if kind in ARCHIVES:
             yield from warc_pages(path, name)
         elif record_format(path) is not None:
-            for where, record in rows_of(path):
-                number = where.replace(", row ", ":").rpartition(":")[2]
+            # Counted here: several records of a .json file may stand on one line.
+            for number, (where, record) in enumerate(rows_of(path), 1):
                 yield self._page(f"{name}:{number}", record, where)
         else:
             yield page_of_file(name, path, "text" if kind in TEXT else "html")

@@ -59,7 +59,7 @@ class ExactDuplicates(CurationStage):
         )
         _, group = np.unique(content, return_inverse=True)
         context.shown["clusters"] = largest(group, size, names)
-        return {"dropped": dropped_names(superfluous(group, size), hashes)}
+        return {"dropped": dropped_names(superfluous(group, size), hashes, names)}
 
     def process(self, document: WebDocument, decision: Arrays, ledger: StageLedger) -> WebDocument | None:
         """Return a document that is no copy."""

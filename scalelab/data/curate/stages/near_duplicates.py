@@ -87,7 +87,7 @@ class NearDuplicates(CurationStage):
         one, other = verified_pairs(bands, least, self.threshold)
         group = connected(len(size), one, other)
         context.shown["clusters"] = largest(group, size, names)
-        return {"dropped": dropped_names(superfluous(group, size), hashes)}
+        return {"dropped": dropped_names(superfluous(group, size), hashes, names)}
 
     def process(self, document: WebDocument, decision: Arrays, ledger: StageLedger) -> WebDocument | None:
         """Return a document that is no near copy."""
