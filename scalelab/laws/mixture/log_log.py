@@ -3,10 +3,12 @@
     ln L_t(w) = a_t + sum_j b_tj ln(w_j + c_t)
 
 a_t and b_tj are ordinary least squares. The offset c_t keeps a share of 0 finite: it is what a domain's absence is
-worth. Of OFFSETS each target takes the one whose leave-one-out errors are least, which least squares gives in closed
-form (PRESS): e_i / (1 - h_ii), h the diagonal of the hat matrix.
+worth. Of OFFSETS each target takes the one whose errors are least when each mixture is left out, with all its runs:
+a run that repeats it, or that a bootstrap drew twice, would give it away. Least squares has them in closed form (PRESS
+by blocks): (I - H_gg)^-1 e_g for the n runs of a mixture, whose rows of the hat matrix H are equal, h, so that it is
+e_g + h sum(e_g) / (1 - n h).
 
-Symbols: w_j share of domain j; L_t loss of target t, nats per token; c_t offset, a share.
+Symbols: w_j share of domain j; L_t loss of target t, nats per token; c_t offset, a share; e residuals of ln L.
 Source: log-linear regression of mixtures as in RegMix (Liu et al. 2024, arXiv:2407.01492) and Olmix
 (arXiv:2602.12237), here in log shares; PRESS, Allen 1974 (Technometrics 16).
 """
@@ -51,7 +53,7 @@ class LogLog(MixtureLaw):
     """Log loss linear in the logs of shares plus an offset."""
 
     offset: float | None = None
-    """c of every target, a share; None: of OFFSETS, for each target the one with the least leave-one-out error."""
+    """c of every target, a share; None: of OFFSETS, for each target the one of least error on mixtures left out."""
 
     formula = "ln L_t = a_t + sum_j b_tj ln(w_j + c_t)"
     source = "log-linear regression of mixtures, arXiv:2407.01492, arXiv:2602.12237; PRESS, Allen 1974"
@@ -63,7 +65,10 @@ class LogLog(MixtureLaw):
     def _fit(self, runs: MixtureRuns) -> LogLogFit:
         target = np.log(runs.losses)
         offsets = OFFSETS if self.offset is None else (self.offset,)
-        constants, scores = zip(*(_least_squares(runs.weights, target, c) for c in offsets), strict=True)
+        mixture = runs.mixture
+        constants, scores = zip(
+            *(_least_squares(runs.weights, target, c, mixture) for c in offsets), strict=True
+        )
         best = np.stack(scores).argmin(axis=0)
         if not np.isfinite(np.min(scores)):
             refuse(
@@ -75,13 +80,25 @@ class LogLog(MixtureLaw):
         return LogLogFit(self, runs, np.array(offsets)[best], chosen[:, 0], chosen[:, 1:])
 
 
-def _least_squares(weights: Array, target: Array, offset: float) -> tuple[Array, Array]:
-    """Constants, shape (1 + k, m), and sums of squared leave-one-out errors, shape (m,); inf without a solution."""
+def _least_squares(weights: Array, target: Array, offset: float, mixture: Array) -> tuple[Array, Array]:
+    """Constants, shape (1 + k, m), and sums of squared errors of mixtures left out, shape (m,); inf without a solution.
+
+    Args:
+        weights: Shares, shape (n, k).
+        target: Logs of losses, shape (n, m).
+        offset: c of every target.
+        mixture: Number of the mixture of each run, shape (n,).
+    """
     X = np.column_stack([np.ones(len(weights)), np.log(weights + offset)])
     u, s, vt = np.linalg.svd(X, full_matrices=False)
     if s[-1] <= 1e-9 * s[0]:
         return np.zeros((X.shape[1], target.shape[1])), np.full(target.shape[1], np.inf)
     constants = vt.T @ ((u.T @ target) / s[:, None])
-    left = np.maximum(1 - (u**2).sum(axis=1), 1e-9)  # 0 for a run that alone holds a constant
-    errors = (target - X @ constants) / left[:, None]
+    residuals, h = target - X @ constants, (u**2).sum(axis=1)
+    together = np.zeros((int(mixture.max()) + 1, target.shape[1]))
+    np.add.at(together, mixture, residuals)
+    left = np.maximum(
+        1 - np.bincount(mixture)[mixture] * h, 1e-9
+    )  # 0 for a mixture that alone holds a constant
+    errors = residuals + (h / left)[:, None] * together[mixture]
     return constants, (errors**2).sum(axis=0)
