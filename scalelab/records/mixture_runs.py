@@ -3,6 +3,7 @@
 Not here: tables of such runs (mixture_table.py).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def read_mixture_sweep(root: Path, name: str | None) -> tuple[str, MixtureTable,
         DataError: No run has finished, or the runs have no mixtures.
     """
     name = name or only_sweep(root, "fit")
-    weights, losses, sizes, tokens, names, left_out = [], [], [], [], [], []
+    weights, losses, n_params, tokens, names, left_out = [], [], [], [], [], []
     digest = ""
     for planned in SweepManifest.load(root, name).runs:
         run_dir = RunDir(root / planned.dir)
@@ -52,7 +53,7 @@ def read_mixture_sweep(root: Path, name: str | None) -> tuple[str, MixtureTable,
             continue
         weights.append(spec.data.weights)
         losses.append(result.domain_losses)
-        sizes.append(si(planned.n_params))
+        n_params.append(planned.n_params)
         tokens.append(float(result.n_tokens))
         names.append(planned.run)
         digest = spec.data_digest
@@ -71,7 +72,7 @@ def read_mixture_sweep(root: Path, name: str | None) -> tuple[str, MixtureTable,
             targets=domains,
             weights=np.array([[one.get(domain, 0.0) for domain in domains] for one in weights]),
             losses=np.array([[one[domain] for domain in domains] for one in losses]),
-            sizes=tuple(sizes),
+            sizes=size_names(n_params),
             is_held_out=np.zeros(len(names), bool),
             n_tokens=np.array(tokens),
             names=tuple(names),
@@ -79,3 +80,10 @@ def read_mixture_sweep(root: Path, name: str | None) -> tuple[str, MixtureTable,
         ),
         digest,
     )
+
+
+def size_names(n_params: Sequence[int]) -> tuple[str, ...]:
+    """Return a name for the size of each run, such as 1.05M, of as many digits as tell different sizes apart."""
+    different = set(n_params)
+    digits = next(d for d in range(3, 20) if len({si(n, d) for n in different}) == len(different))
+    return tuple(si(n, digits) for n in n_params)

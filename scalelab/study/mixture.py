@@ -19,6 +19,10 @@ from scalelab.records.mixture_table import MixtureTable
 LAW = "log_log"
 """Law that recommends."""
 ONE_SIZE = "all"
+TOKENS_TOLERANCE = 0.01
+"""How far training tokens of one size may differ, as a part of the most: losses then differ by well under 0.1%."""
+HELD_OUT, LEFT_OUT = "held-out mixtures", "mixtures left out one by one"
+"""What the errors of a size are on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +35,7 @@ class MixtureStudy:
     sizes: dict[str, MixtureRuns]
     """Fitted runs by size, in the order of the table."""
     held_out: dict[str, MixtureRuns]
-    """Held-out runs by size; empty where the table holds out none."""
+    """Held-out runs of those sizes that have some."""
     errors: dict[str, dict[str, float | None]]
     """Mean absolute relative error by size and law, on the held-out mixtures, or each mixture left out once."""
     recommendations: dict[str, Recommendation]
@@ -39,6 +43,12 @@ class MixtureStudy:
     refused: dict[str, str]
     """Why sizes have no recommendation."""
     left_out: tuple[str, ...]
+    """Runs and sizes that are not used, each with the reason."""
+
+    @property
+    def errors_on(self) -> dict[str, str]:
+        """What the errors of each size are on."""
+        return {size: HELD_OUT if size in self.held_out else LEFT_OUT for size in self.sizes}
 
     @property
     def largest(self) -> str:
@@ -56,7 +66,7 @@ class MixtureStudy:
             "formula": MIXTURE_LAWS[self.law].formula,
             "domains": list(next(iter(self.sizes.values())).domains),
             "targets": list(targets),
-            "errors_on": "held-out mixtures" if self.held_out else "mixtures left out one by one",
+            "errors_on": self.errors_on,
             "errors": self.errors,
             "n_mixtures": {size: runs.n_mixtures for size, runs in self.sizes.items()},
             "recommendations": {size: one.to_json(targets) for size, one in self.recommendations.items()},
@@ -75,17 +85,21 @@ def study_mixture(table: MixtureTable, request: MixtureRequest, law: str = LAW) 
         law: Name of the law that recommends.
 
     Raises:
-        FitError: No size has enough mixtures.
+        FitError: No size has enough mixtures, or runs of one size differ in their training tokens.
     """
     names = table.sizes or (ONE_SIZE,) * len(table.weights)
     order = sorted(dict.fromkeys(names), key=_magnitude)
-    sizes, held_out, tokens = {}, {}, {}
+    sizes, held_out, tokens, left_out = {}, {}, {}, list(table.left_out)
     for size in order:
         here = np.array([name == size for name in names])
         for side, is_side in ((sizes, here & ~table.is_held_out), (held_out, here & table.is_held_out)):
             if (rows := np.flatnonzero(is_side)).size:
                 side[size] = _runs(table, rows)
-                tokens.setdefault(size, float(np.max(table.n_tokens[rows])))
+        tokens[size] = _tokens(table, size, np.flatnonzero(here))
+        if size not in sizes:
+            left_out.append(
+                f"{size}: all {len(held_out.pop(size))} runs are held out, so none is left to fit"
+            )
     if not sizes:
         raise FitError(
             "every run of the table is held out", where=table.source, fix="leave runs for the fit: split"
@@ -107,13 +121,28 @@ def study_mixture(table: MixtureTable, request: MixtureRequest, law: str = LAW) 
         else ()
     )
     return MixtureStudy(
-        table.source, law, request, sizes, held_out, errors, found, tuple(moved), refused, table.left_out
+        table.source, law, request, sizes, held_out, errors, found, tuple(moved), refused, tuple(left_out)
     )
 
 
 def _runs(table: MixtureTable, rows: np.ndarray) -> MixtureRuns:
     names = [table.names[i] for i in rows]
     return MixtureRuns.of(table.weights[rows], table.losses[rows], table.domains, table.targets, names)
+
+
+def _tokens(table: MixtureTable, size: str, rows: np.ndarray) -> float:
+    """Return the training tokens of the runs of a size. Raises FitError where they differ."""
+    tokens = table.n_tokens[rows]
+    least, most = rows[np.argmin(tokens)], rows[np.argmax(tokens)]
+    if table.n_tokens[least] < (1 - TOKENS_TOLERANCE) * table.n_tokens[most]:
+        where = f"{table.source}, size {size}" if table.sizes else table.source
+        raise FitError(
+            f"runs of one size have different training tokens: {table.names[least]} {table.n_tokens[least]:,.0f}, "
+            f"{table.names[most]} {table.n_tokens[most]:,.0f}",
+            where=where,
+            fix="give runs of other training tokens a size of their own (column group), or remove them",
+        )
+    return float(table.n_tokens[most])
 
 
 def _with_tokens(request: MixtureRequest, n_tokens: float) -> MixtureRequest:

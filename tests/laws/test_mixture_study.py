@@ -1,0 +1,77 @@
+"""The study of a table of mixtures: which runs each size is fitted to and judged by, and which are not used."""
+
+import numpy as np
+import pytest
+
+from scalelab.errors import FitError
+from scalelab.laws.mixture.recommendation import MixtureRequest
+from scalelab.records.mixture_runs import size_names
+from scalelab.records.mixture_table import MixtureTable
+from scalelab.report.mixture.document import mixture_document
+from scalelab.report.render.terminal import render_terminal
+from scalelab.study.mixture import study_mixture
+from scalelab.testing.mixture_laws import planted
+
+REQUEST = MixtureRequest(replicates=0)
+N = 12
+
+
+def table(sizes, held_out=(), n_tokens=np.nan):
+    """A table with the same N planted runs at each size.
+
+    Args:
+        sizes: Their names.
+        held_out: (size, number of the run) of those that are held out.
+        n_tokens: Of each run.
+    """
+    runs = planted(n=N, noise=0.001)
+    names = [(size, i) for size in sizes for i in range(N)]
+    return MixtureTable(
+        source="table.csv",
+        domains=runs.domains,
+        targets=runs.targets,
+        weights=np.tile(runs.weights, (len(sizes), 1)),
+        losses=np.tile(runs.losses, (len(sizes), 1)),
+        sizes=tuple(size for size, _ in names),
+        is_held_out=np.array([name in set(held_out) for name in names]),
+        n_tokens=np.broadcast_to(n_tokens, len(names)),
+        names=tuple(f"{size}-{i}" for size, i in names),
+    )
+
+
+def test_a_size_that_is_all_held_out_is_named_and_errors_say_what_they_are_on():
+    held_out = [("30M", i) for i in range(N)] + [("10M", 0), ("10M", 1)]
+
+    study = study_mixture(table(["3M", "10M", "30M"], held_out), REQUEST)
+
+    assert list(study.sizes) == ["3M", "10M"]
+    assert study.left_out == ("30M: all 12 runs are held out, so none is left to fit",)
+    assert study.to_json()["errors_on"] == {"3M": "mixtures left out one by one", "10M": "held-out mixtures"}
+    text = render_terminal(mixture_document(study, "table"))
+    assert "left out: 30M" in text
+    assert "mixtures left out one by one" in text
+
+
+def test_a_table_of_which_every_run_is_held_out_is_refused():
+    with pytest.raises(FitError, match="every run of the table is held out"):
+        study_mixture(table(["3M"], [("3M", i) for i in range(N)]), REQUEST)
+
+
+def test_runs_of_one_size_with_different_training_tokens_are_refused():
+    same = study_mixture(table(["3M", "10M"], n_tokens=np.repeat([1e6, 4e6], N)), REQUEST)
+    assert same.left_out == ()
+
+    with pytest.raises(FitError, match=r"3M-0 1,000,000, 3M-11 2,000,000") as error:
+        study_mixture(table(["3M"], n_tokens=np.repeat([1e6, 2e6], [N - 1, 1])), REQUEST)
+    assert "column group" in error.value.fix
+
+
+@pytest.mark.parametrize(
+    ("n_params", "names"),
+    [
+        ((1_050_000, 1_050_000, 20_000_000), ("1.05M", "1.05M", "20M")),
+        ((1_050_000, 1_052_000), ("1.05M", "1.052M")),
+    ],
+)
+def test_different_sizes_have_different_names(n_params, names):
+    assert size_names(n_params) == names
