@@ -143,6 +143,20 @@ def test_hosts_of_a_file_and_their_subdomains_are_blocked(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("url", ["http://[x/bad", "http://a\u2100b/bad"])
+def test_a_malformed_url_is_counted_and_ends_no_stage(url):
+    pages = [Page("site/a", page(english(9)).encode(), url=url)]
+
+    kept, _, ledger, _ = applied(Extract(extractor="own"), pages)
+    assert [d.domain for d in kept] == ["site"]
+    assert ledger.counts["malformed URL"] == 1
+    for stage in (UrlBlocklist(words=["porn"]), Domains(rules={"bad": ["*bad"], "named": ["site/*"]})):
+        found, _, ledger, _ = applied(stage, kept)
+        assert ledger.counts["malformed URL"] == 1
+        assert [d.name for d in found] == ["site/a"]
+    assert found[0].domain == "named"
+
+
 def test_a_word_of_the_list_alone_condemns_no_document():
     innocent = english(40) + " A casino is a building."
     spam = english(4) + " casino jackpot" * 10

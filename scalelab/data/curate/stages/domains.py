@@ -13,7 +13,6 @@ import fnmatch
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import ClassVar, Literal
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from scalelab.data.curate.base import (
     name_hash,
 )
 from scalelab.data.curate.text_classifier import Examples, ExampleSet, features, fit, scores
+from scalelab.data.curate.urls import MALFORMED, host_and_path, is_malformed
 
 
 class Domains(CurationStage):
@@ -72,6 +72,7 @@ class Domains(CurationStage):
 
     def process(self, document: WebDocument, decision: Arrays, ledger: StageLedger) -> WebDocument | None:
         """Return a document with its domain."""
+        ledger.count(MALFORMED, int(is_malformed(document.url)))
         name = self._by_rule(document)
         if name is None and decision:
             label = _likeliest(scores([features(document.text)], decision), decision["classes"])[0]
@@ -82,8 +83,7 @@ class Domains(CurationStage):
         return document if name is None else replace(document, domain=name)
 
     def _by_rule(self, document: WebDocument) -> str | None:
-        url = urlsplit(document.url)
-        places = (f"{url.hostname or ''}{url.path}", document.name)
+        places = ("".join(host_and_path(document.url)), document.name)
         for name, patterns in self.rules.items():
             if any(fnmatch.fnmatchcase(place, pattern) for pattern in patterns for place in places):
                 return name

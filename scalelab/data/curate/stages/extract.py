@@ -13,8 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
-from urllib.parse import urlsplit
+from typing import ClassVar, Literal
 
 from scalelab.config import Count
 from scalelab.data.curate.base import Arrays, CurationStage, Page, StageLedger, WebDocument
@@ -22,6 +21,7 @@ from scalelab.data.curate.extraction import own
 from scalelab.data.curate.extraction.encodings import decoded
 from scalelab.data.curate.extraction.mathematics import keep_mathematics
 from scalelab.data.curate.stages.heuristics import Heuristics
+from scalelab.data.curate.urls import MALFORMED, host_of, is_malformed
 from scalelab.errors import DataError
 
 Extractor = Literal["auto", "resiliparse", "trafilatura", "own", "union"]
@@ -33,7 +33,6 @@ _LIBRARIES = {
 }
 _LANGUAGE = re.compile(r"<html[^>]{0,300}?\s(?:xml:)?lang\s*=\s*[\"']?([A-Za-z]{2,3})", re.IGNORECASE)
 _BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
-_SPACE_AT_END = re.compile(r"[ \t]+(?=\n|$)")
 
 
 class Extract(CurationStage):
@@ -41,6 +40,7 @@ class Extract(CurationStage):
 
     kind: Literal["extract"] = "extract"
     """Names this stage in CURATION_STAGES."""
+    version: ClassVar[int] = 2
     extractor: Extractor = "auto"
     """auto is resiliparse where it is installed, else own."""
     min_characters: Count = 100
@@ -78,6 +78,7 @@ class Extract(CurationStage):
     def _document(self, page: Page, extract: Callable[[str], str], ledger: StageLedger) -> WebDocument | None:
         meta = dict(page.meta)
         empty = WebDocument(page.name, "", page.url, page.date, page.language, _domain(page), meta)
+        ledger.count(MALFORMED, int(is_malformed(page.url)))
         if page.problem:
             ledger.reject(empty, page.problem)
             return None
@@ -109,14 +110,14 @@ class Extract(CurationStage):
 
 def _tidy(text: str) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n").encode("utf-8", "replace").decode("utf-8")
-    return _BLANK_LINES.sub("\n\n", _SPACE_AT_END.sub("", text)).strip("\n")
+    text = "\n".join(line.rstrip(" \t") for line in text.split("\n"))
+    return _BLANK_LINES.sub("\n\n", text).strip("\n")
 
 
 def _domain(page: Page) -> str:
     if "package" in page.meta:
         return page.meta["package"]
-    host = urlsplit(page.url).hostname if page.url else None
-    return (host or page.name.split("/")[0]).removeprefix("www.")
+    return (host_of(page.url) or page.name.split("/")[0]).removeprefix("www.")
 
 
 @cache

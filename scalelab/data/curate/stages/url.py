@@ -4,9 +4,9 @@ import re
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 from scalelab.data.curate.base import Arrays, CurationStage, StageLedger, WebDocument
+from scalelab.data.curate.urls import MALFORMED, host_of, is_malformed
 from scalelab.data.files.plain import lines
 
 
@@ -40,7 +40,8 @@ class UrlBlocklist(CurationStage):
     def process(self, document: WebDocument, decision: Arrays, ledger: StageLedger) -> WebDocument | None:
         """Return a document whose URL is not blocked."""
         del decision
-        host = (urlsplit(document.url).hostname or "").removeprefix("www.")
+        ledger.count(MALFORMED, int(is_malformed(document.url)))
+        host = host_of(document.url).removeprefix("www.")
         parts = host.split(".")
         blocked = next((s for i in range(len(parts)) if (s := ".".join(parts[i:])) in self._blocked), None)
         if host and blocked:
