@@ -10,6 +10,7 @@ Source: ISO 28500:2017 (WARC 1.1).
 Not here: which files are archives (files.py).
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ from scalelab.data.files.opening import open_source
 from scalelab.errors import DataError
 
 _MEDIA = {"text/html": "html", "application/xhtml+xml": "html", "text/plain": "text"}
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
+_MAX_MEMBERS = 100
+"""Members of a compressed body at most."""
 
 
 def warc_pages(path: Path, name: str) -> Iterator[Page]:
@@ -47,7 +51,7 @@ def warc_pages(path: Path, name: str) -> Iterator[Page]:
                 n_records += 1
                 kind = record.record_type
                 url = record.headers.get("WARC-Target-URI") or ""
-                length = int(record.headers.get("Content-Length", -1))
+                length = _length(record, path, n_records)
                 if length < 0 or (kind == WarcRecordType.response and not url):
                     raise _cut_short(path, n_records)
                 unpacked += length
@@ -130,16 +134,17 @@ def _dechunked(data: bytes) -> bytes:
     while True:
         end = data.find(b"\r\n", at)
         size_text = data[at:end].split(b";")[0].strip() if end >= 0 else b""
-        try:
-            size = int(size_text, 16)
-        except ValueError:
+        if _CHUNK_SIZE.fullmatch(size_text) is None:
             if not parts:
                 return data  # crawlers often store the body without the marks
-            raise ValueError("damaged chunks") from None
+            raise ValueError("damaged chunks")
+        size = int(size_text, 16)
         if size == 0:
             return b"".join(parts)
-        parts.append(data[end + 2 : end + 2 + size])
-        at = end + 2 + size + 2
+        start, at = end + 2, end + 2 + size + 2
+        if data[at - 2 : at] != b"\r\n":
+            raise ValueError("damaged chunks")  # it reaches past the body, or ends elsewhere
+        parts.append(data[start : at - 2])
 
 
 def _inflated(data: bytes) -> bytes:
@@ -148,14 +153,37 @@ def _inflated(data: bytes) -> bytes:
 
     if data[:2] != b"\x1f\x8b" and data[:1] != b"\x78":
         return data
-    inflater = zlib.decompressobj(47)
-    try:
-        found = inflater.decompress(data, MAX_PAGE_BYTES + 1)
-    except zlib.error:
-        raise ValueError("damaged compression") from None
-    if len(found) > MAX_PAGE_BYTES:
-        raise ValueError("page too large")
-    return found
+    parts: list[bytes] = []
+    left = MAX_PAGE_BYTES
+    while data:
+        inflater = zlib.decompressobj(47)
+        try:
+            parts.append(inflater.decompress(data, left + 1))
+        except zlib.error:
+            raise ValueError("damaged compression") from None
+        left -= len(parts[-1])
+        if left < 0:
+            raise ValueError("page too large")
+        if not inflater.eof:
+            raise ValueError("compressed body cut short")
+        if len(parts) > _MAX_MEMBERS:
+            raise ValueError("damaged compression")
+        data = inflater.unused_data.lstrip(b"\0")  # a further member, or padding
+    return b"".join(parts)
+
+
+def _length(record: Any, path: Path, n_records: int) -> int:
+    """Return the length that a record states; -1 where it states none."""
+    stated = record.headers.get("Content-Length")
+    if stated is None:
+        return -1
+    if not re.fullmatch(r"\s*[0-9]{1,18}\s*", stated):
+        raise DataError(
+            f"record {n_records} of {path.name} states the length {stated[:40]!r}, which is no number of bytes",
+            where=f"{path}, record {n_records}",
+            fix="fetch the archive again, or leave it out",
+        )
+    return int(stated)
 
 
 def _consume(record: Any, path: Path, n_records: int) -> None:
