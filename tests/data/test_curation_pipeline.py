@@ -208,6 +208,19 @@ def test_a_worker_reports_errors_and_one_that_ends_is_replaced_by_the_caller(tmp
     assert [d.text for d in read_documents(tmp_path / "documents-00001.jsonl")] == ["<EMAIL>"]
 
 
+def test_a_holdout_without_documents_is_refused_and_passes_in_a_sample(config):
+    sets = {
+        "some": {"domains": ["part0"], "languages": [], "share": 0.5},
+        "typo": {"domains": ["part9"], "languages": []},
+    }
+    stages = [STAGES[0], {"kind": "holdout", "sets": sets}, STAGES[-1]]
+    for _ in range(2):  # the second time the stage is there already
+        with pytest.raises(DataError, match="the hold-out 'typo' is empty") as caught:
+            curate(config(stages=stages), processes=1)
+    assert "part0, part1, part2, part3" in caught.value.fix
+    assert curate(config(stages=stages), processes=1, sample=True).reports
+
+
 def test_rejected_documents_are_kept_whole_with_their_reason(config, small_shards):
     result = curate(config(), processes=1)
     i = [s["kind"] for s in STAGES].index("heuristics")
@@ -321,6 +334,7 @@ def test_the_command_writes_documents_shards_and_a_page(file, capsys):
 def test_a_sample_with_too_little_to_decide_from_passes_all(config):
     quality = {"kind": "quality", "trusted": ["nowhere"], "keep": 0.5}
     holdout = {"kind": "holdout", "sets": {"none": {"domains": ["nowhere"]}}}
+    some = {"kind": "holdout", "sets": {"some": {"domains": ["part0"], "languages": [], "share": 0.5}}}
     mix = {"kind": "mix", "weights": {"part0": 1, "nowhere": 1}}
     stages = [STAGES[0], holdout, quality, mix, {"kind": "decontaminate"}]
 
@@ -328,7 +342,7 @@ def test_a_sample_with_too_little_to_decide_from_passes_all(config):
 
     assert found.reports[2].n_out == found.reports[2].n_in > 0
     with pytest.raises(DataError, match="0 trusted"):
-        curate(config(stages=stages), processes=1)
+        curate(config(stages=[stages[0], some, *stages[2:]]), processes=1)
 
 
 def test_a_dry_run_writes_nothing_here(file, capsys):

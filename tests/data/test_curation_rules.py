@@ -102,6 +102,9 @@ def test_rules_can_be_left_out_and_sets_chosen():
 # What a curation file may say
 
 
+HOLDOUT = "{kind: holdout, sets: {a: {domains: [b]}}}"
+
+
 def refused(stages, source="{kind: files, paths: [a]}"):
     text = f"name: x\nsource: {source}\nstages:\n{stages}\n"
     with pytest.raises(ConfigError) as caught:
@@ -125,6 +128,20 @@ def refused(stages, source="{kind: files, paths: [a]}"):
         ("  - extract\n  - {kind: near_duplicates, threshold: 1.2}", "threshold"),
         ("  - extract\n  - {kind: near_duplicates, threshold: 0.2}", "threshold"),
         ("  - extract\n  - decontaminate", "decontaminate has nothing to compare with"),
+        (
+            f"  - extract\n  - {{kind: quality, trusted: [a], keep: 0.5}}\n  - {HOLDOUT}\n  - decontaminate",
+            "quality learns from all documents before holdout cuts some",
+        ),
+        (f"  - extract\n  - harmful\n  - {HOLDOUT}\n  - decontaminate", "harmful learns from all documents"),
+        (
+            f"  - extract\n  - {{kind: domains, classify: true}}\n  - {HOLDOUT}\n  - decontaminate",
+            "domains learns from all documents",
+        ),
+        (
+            f"  - extract\n  - {{kind: mix, weights: {{a: 1}}}}\n  - {HOLDOUT}\n  - decontaminate",
+            "mix learns from all documents",
+        ),
+        (f"  - extract\n  - {HOLDOUT}\n  - pii", "near copies of held-out documents stay"),
         ("  - extract\n  - {kind: quality, trusted: [a]}", "give one of keep (a share) and min_score"),
         ("  - extract\n  - {kind: quality, keep: 0.5}", "name trusted domains"),
         ("  - extract\n  - {kind: mix, weights: {a: 0}}", "every weight is 0"),
@@ -136,6 +153,14 @@ def test_a_file_that_makes_no_sense_is_refused_at_its_line(stages, words):
     text = refused(stages)
     assert words in text
     assert "x.yaml:" in text
+
+
+def test_stages_that_only_count_or_compare_may_stand_before_the_holdout():
+    stages = (
+        f"[extract, {{kind: harmful, classifier: false}}, domains, near_duplicates, {HOLDOUT}, decontaminate]"
+    )
+    text = f"name: x\nsource: {{kind: files, paths: [a]}}\nstages: {stages}\n"
+    assert len(CurationFile.parse(parse_yaml(text, "x.yaml")).stages) == 6
 
 
 # Personal data

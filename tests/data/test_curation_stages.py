@@ -113,6 +113,34 @@ def test_a_holdout_takes_its_share_of_prose_of_its_domain_alone():
     assert len(held) + len(kept) == len(given)
 
 
+def test_two_holdouts_over_one_domain_draw_independently():
+    given = documents([english(30, i % 50) for i in range(400)], domain="a.org", language="en")
+    held = []
+    ledger = StageLedger(on_hold_out=lambda name, found: held.append(name))
+
+    list(
+        Holdout(sets={n: {"domains": ["a.org"], "share": 0.25} for n in "xy"}).apply(iter(given), {}, ledger)
+    )
+
+    assert 70 <= held.count("x") <= 130
+    assert 50 <= held.count("y") <= 110  # a quarter of the other three quarters
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"domains": ["python3-doc"]}, "name domains that are there: a.org"),
+        ({"domains": ["a.*"], "languages": ["de"]}, "put the stage `language` before it"),
+        ({"domains": ["a.*"], "min_words": 9000}, "lower min_words"),
+    ],
+)
+def test_a_holdout_that_nothing_falls_into_is_refused(wanted, words):
+    stage = Holdout(sets={"full": {"domains": ["a.org"]}, "none": wanted})
+    with pytest.raises(DataError, match="the hold-out 'none' is empty") as caught:
+        stage.check_cut({"full"}, ["a.org"], ["en"])
+    assert words in caught.value.fix
+
+
 # URLs and harmful content
 
 
@@ -408,6 +436,31 @@ def test_copies_of_held_out_text_are_rejected_and_phrases_of_everybody_are_left(
     assert rejected == [("000", "shares held-out text")]
     assert len(kept) == 12
     assert all(d.text.endswith(licence) for d in kept)
+
+
+def test_a_page_with_many_copies_is_no_phrase_of_everybody(held_out):
+    """12 copies of a held-out page, and 12 near copies of a page that quotes it, as mirrors of a site are."""
+    copy, quoted = words(60, "copy"), words(20, "quoted")
+    mirrored = f"{words(400, 'mirror')} {quoted} {words(400, 'more')}"
+    texts = [*(f"{copy} number {i}" for i in range(12)), *(f"{mirrored} number {i}" for i in range(12))]
+
+    kept, rejected, _, shown = applied(Decontaminate(), documents(texts), held_out(copy, quoted))
+
+    assert [name for name, _ in rejected] == [f"{i:03d}" for i in range(12)]
+    assert len(kept) == 12
+    assert not any("quoted" in d.text for d in kept)
+    assert shown["of these common, and not cut"] == 0
+
+
+def test_a_document_of_phrases_of_everybody_alone_is_held_out_text(held_out):
+    licence = words(15, "licence")
+    texts = [*(f"{words(200, f'd{i}x')} {licence}" for i in range(12)), f"see {licence}"]
+
+    kept, rejected, _, shown = applied(Decontaminate(), documents(texts), held_out(licence))
+
+    assert rejected == [("012", "shares held-out text")]
+    assert len(kept) == 12
+    assert shown["of these common, and not cut"] == 3
 
 
 def test_evaluation_files_count_as_held_out(tmp_path):

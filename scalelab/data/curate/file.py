@@ -15,6 +15,7 @@ from scalelab.config_errors import ValueAtKey
 from scalelab.data import TOKENIZERS
 from scalelab.data.base import TokenizerConfig
 from scalelab.data.curate import CURATION_STAGES, PAGE_SOURCES
+from scalelab.data.curate.base import CurationStage
 
 
 class CurationFile(Config):
@@ -49,6 +50,22 @@ class CurationFile(Config):
             raise ValueAtKey(
                 f"the stage {repeated[0]!r} is there twice", ("stages", at, "kind"), "remove one of the two"
             )
+        if "holdout" in kinds:
+            at = kinds.index("holdout")
+            for i, stage in enumerate(self.stages[:at]):
+                if _learns(stage):
+                    raise ValueAtKey(
+                        f"{stage.kind} learns from all documents before holdout cuts some of them out: what it "
+                        "learns would hold validation text",
+                        ("stages", i, "kind"),
+                        "put it behind `holdout`",
+                    )
+            if "decontaminate" not in kinds[at:]:
+                raise ValueAtKey(
+                    "near copies of held-out documents stay in the training text",
+                    ("stages", at, "kind"),
+                    "add `- decontaminate` behind it",
+                )
         for i, kind in enumerate(kinds):
             if kind == "decontaminate" and "holdout" not in kinds[:i] and not self.stages[i].against:
                 raise ValueAtKey(
@@ -57,3 +74,10 @@ class CurationFile(Config):
                     "cut hold-outs with a stage `holdout` before it, or name files in `against`",
                 )
         return self
+
+
+def _learns(stage: CurationStage) -> bool:
+    """Return whether a stage fits a classifier to documents, or draws them by the sizes of domains."""
+    return stage.kind in {"quality", "mix"} or bool(
+        getattr(stage, "classifier", getattr(stage, "classify", False))
+    )

@@ -30,6 +30,7 @@ from scalelab.data.corpus.shards import cache_dir
 from scalelab.data.curate.base import CurationContext, CurationStage
 from scalelab.data.curate.file import CurationFile
 from scalelab.data.curate.shard_work import ShardJob, ShardWorkers, decision_path, observed_path
+from scalelab.data.curate.stages.holdout import Holdout
 from scalelab.data.curate.store import (
     ShardOutcome,
     ShownDocument,
@@ -146,7 +147,9 @@ def curate(
         for i, (stage, key) in enumerate(zip(config.stages, keys, strict=True)):
             directory = make_dir(root / key)
             jobs = _jobs(config, i, directory, result.directories, before, groups, is_sample=sample)
-            before = _stage(stage, key, directory, jobs, workers, context)
+            given, before = before, _stage(stage, key, directory, jobs, workers, context)
+            if isinstance(stage, Holdout) and given is not None and not sample:
+                stage.check_cut(before.holdouts, given.domains, given.languages)
             result.directories.append(directory)
             result.reports.append(before)
             for name, place, stored in _holdout_files(directory, len(jobs)):

@@ -3,7 +3,9 @@
 A passage is a run of 13 words. It is cut with 200 characters on either side; pieces shorter than 200
 characters go too, and a document that would be cut into more than 10 pieces, or that shares more than
 `max_share` of its passages, is rejected. Passages that stand in more than `common` documents are phrases
-of everybody and count for nothing.
+of everybody and are not cut. Copies make no phrase of everybody: a document that shares more than
+`max_share` is not counted, and near copies, which mostly agree in the least hash of their other passages,
+count once.
 
 Source: Brown et al. 2020, arXiv:2005.14165, appendix C.
 """
@@ -41,53 +43,63 @@ class Decontaminate(CurationStage):
 
     kind: Literal["decontaminate"] = "decontaminate"
     """Names this stage in CURATION_STAGES."""
+    version: ClassVar[int] = 2
     observes: ClassVar[bool] = True
     against: tuple[str, ...] = ()
     """Further files of evaluation texts: plain text, or records with a field `text`."""
     words: Annotated[Count, Field(ge=5, le=50)] = 13
     """Words of a passage."""
     common: Annotated[Count, Field(ge=1)] = 10
-    """Documents in which a passage may stand before it counts as everybody's."""
+    """Unlike documents in which a passage may stand before it counts as everybody's."""
     around: Whole = 200
     """Characters that are cut on either side."""
     max_pieces: Count = 10
     """Pieces of a document at most."""
     max_share: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.2
-    """Share of shared passages from which a document is rejected whole."""
+    """Share of shared passages, everybody's among them, from which a document is rejected whole."""
 
     def inputs(self) -> list[Path]:
         """The files of evaluation texts."""
         return [Path(path).expanduser() for path in self.against]
 
     def observe(self, documents: Iterator[WebDocument], context: CurationContext) -> Arrays:
-        """In how many documents of the shard each passage of the held-out text stands."""
+        """Which passages of the held-out text stand in the shard, and in which unlike documents each does."""
         passages = self._held_out(context)
-        counts = np.zeros(len(passages), np.int64)
+        is_found = np.zeros(len(passages), bool)
+        place, sketch = [np.zeros(0, np.int64)], [np.zeros(0, U64)]
         for document in documents:
-            found = np.unique(_passages(words_of(document.text.encode("utf-8")), self.words))
-            counts[np.searchsorted(passages, found[_are_in(found, passages)])] += 1
-        return {"passages": passages, "documents": counts}
+            found = _passages(words_of(document.text.encode("utf-8")), self.words)
+            is_shared = _are_in(found, passages)
+            if not is_shared.any():
+                continue
+            places = np.searchsorted(passages, np.unique(found[is_shared]))
+            is_found[places] = True
+            if is_shared.mean() <= self.max_share:
+                place.append(places)
+                sketch.append(np.full(len(places), found[~is_shared].min(), U64))
+        return {"passages": passages, "found": is_found} | _distinct(place, sketch, self.common + 1)
 
     def decide(self, observations: list[Arrays], context: CurationContext) -> Arrays:
-        """Return the passages that are cut."""
+        """Return the passages that are cut, and all that are shared."""
         passages = observations[0]["passages"]
-        documents = sum(each["documents"] for each in observations)
-        is_common = documents > self.common
+        is_found = np.any([each["found"] for each in observations], axis=0)
+        pairs = _distinct(*([each[key] for each in observations] for key in ("place", "sketch")), None)
+        is_common = np.bincount(pairs["place"], minlength=len(passages)) > self.common
         context.shown.update(
             {
                 "passages of held-out text": len(passages),
-                "found in the corpus": int((documents > 0).sum()),
+                "found in the corpus": int(is_found.sum()),
                 "of these common, and not cut": int(is_common.sum()),
             }
         )
-        return {"passages": passages[(documents > 0) & ~is_common]}
+        return {"passages": passages[is_found & ~is_common], "shared": passages[is_found]}
 
     def process(self, document: WebDocument, decision: Arrays, ledger: StageLedger) -> WebDocument | None:
         """Return a document without held-out passages."""
         passages = decision["passages"]
         found = _passages(words_of(document.text.encode("utf-8")), self.words)
-        share = float(_are_in(found, passages).mean()) if len(found) else 0.0
-        if share == 0:
+        share = float(_are_in(found, decision["shared"]).mean()) if len(found) else 0.0
+        if share <= self.max_share and not _are_in(found, passages).any():
             return document
         ledger.count("documents that share a passage")
         if share > self.max_share:
@@ -154,6 +166,19 @@ def _are_in(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
         return np.zeros(len(values), bool)
     at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
     return ordered[at] == values
+
+
+def _distinct(place: list[np.ndarray], sketch: list[np.ndarray], most: int | None) -> dict[str, np.ndarray]:
+    """Return distinct pairs of passage and sketch of a document, at most so many of each passage."""
+    places, sketches = np.concatenate(place), np.concatenate(sketch)
+    order = np.lexsort((sketches, places))
+    places, sketches = places[order], sketches[order]
+    is_new = np.ones(len(places), bool)
+    is_new[1:] = (places[1:] != places[:-1]) | (sketches[1:] != sketches[:-1])
+    places, sketches = places[is_new], sketches[is_new]
+    rank = np.arange(len(places)) - np.searchsorted(places, places)
+    kept = rank < (len(places) if most is None else most)
+    return {"place": places[kept], "sketch": sketches[kept]}
 
 
 def _between(text: str, cuts: list[tuple[int, int]]) -> list[str]:
