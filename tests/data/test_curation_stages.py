@@ -334,8 +334,22 @@ def test_quality_keeps_what_reads_like_trusted_text():
 
     assert {name[0] for name, _ in rejected} == {"n"}
     assert len(rejected) == 60
-    assert shown["trusted documents that are rejected"] == 0
+    assert shown["trusted documents that are rejected, of examples that were not fitted"] == 0
     assert all("quality" in d.meta for d in kept)
+
+
+def test_the_share_that_is_kept_holds_for_documents_that_were_not_drawn():
+    """Trusted and raw text of one kind: a classifier tells them apart only where it was fitted to them."""
+    pytest.importorskip("sklearn")
+    given = [
+        *(document(english(20, i), f"t{i}", domain="trusted") for i in range(150)),
+        *(document(english(20, 1000 + i), f"g{i}", domain="web") for i in range(1200)),
+    ]
+
+    kept, _, _, _ = applied(Quality(trusted=["trusted"], keep=0.5, examples=300), given)
+
+    n_kept = sum(d.domain == "web" for d in kept)
+    assert n_kept / 1200 == pytest.approx(0.5, abs=0.2)  # 3 standard errors of 60 examples
 
 
 def test_too_few_trusted_documents_are_refused():

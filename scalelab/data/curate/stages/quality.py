@@ -5,8 +5,10 @@
     score      log odds of the classifier; a document is kept where its score is among the best `keep`
                of the draw, or at least `min_score`
 
-The share of the trusted documents that would be rejected is shown, and how well the classifier ranks
-examples that it was not fitted to.
+The classifier is fitted to four examples of five. The threshold of `keep`, the share of the trusted documents
+that would be rejected and how well it ranks come from the fifth alone: on examples that it was fitted to as raw
+it gives lower scores than on the rest of the corpus. With n such examples the standard error of the share that
+is kept is sqrt(keep (1 - keep) / n).
 
 Source: Brown et al. 2020, arXiv:2005.14165, appendix A; Li et al. 2024 (DCLM), arXiv:2406.11794, 4.4.
 Not here: the classifier (text_classifier.py).
@@ -36,6 +38,7 @@ from scalelab.errors import DataError
 
 RAW, TRUSTED = 0, 1
 _FEWEST = 20
+_FEWEST_TESTED = 5
 
 
 class Quality(CurationStage):
@@ -43,6 +46,7 @@ class Quality(CurationStage):
 
     kind: Literal["quality"] = "quality"
     """Names this stage in CURATION_STAGES."""
+    version: ClassVar[int] = 2
     observes: ClassVar[bool] = True
     trusted: tuple[str, ...] = ()
     """Domains of trusted documents; * and ? are wildcards."""
@@ -86,33 +90,36 @@ class Quality(CurationStage):
                 if len(part.split()) >= 50:
                     given.add(TRUSTED, content_hash(part.encode("utf-8")), part)
         found = ExampleSet.merged([*observations, given.arrays()], self.examples)
-        n_trusted = int((found.label == TRUSTED).sum())
-        if n_trusted < _FEWEST or len(found.label) - n_trusted < _FEWEST:
+        is_test, is_trusted = found.is_test, found.label == TRUSTED
+        n_trusted, n_tested = int(is_trusted.sum()), int((is_test & ~is_trusted).sum())
+        if min(n_trusted, len(is_test) - n_trusted) < _FEWEST or n_tested < _FEWEST_TESTED:
             if context.is_sample:
                 context.shown["classifier"] = f"not fitted: the sample holds {n_trusted} trusted documents"
                 return {}
             raise DataError(
-                f"{n_trusted} trusted and {len(found.label) - n_trusted} other documents are too few for a "
-                f"classifier: {_FEWEST} of each are needed",
+                f"{n_trusted} trusted and {len(is_test) - n_trusted} other documents are too few for a "
+                f"classifier: {_FEWEST} of each are needed, and {_FEWEST_TESTED} of the others to test it on",
                 where="stages: quality",
                 fix="name more trusted domains or files, or leave the stage out",
             )
-        is_test = found.is_test
         training = [row for row, held_out in zip(found.rows, is_test, strict=True) if not held_out]
         model = fit(training, found.label[~is_test], "stages: quality")
-        score = scores(found.rows, model)[:, 0]
-        raw, trusted = score[found.label == RAW], score[found.label == TRUSTED]
+        test = [row for row, held_out in zip(found.rows, is_test, strict=True) if held_out]
+        score, label = scores(test, model)[:, 0], found.label[is_test]
+        raw, trusted = score[label == RAW], score[label == TRUSTED]
         least = (
             self.min_score if self.min_score is not None else float(np.quantile(raw, 1 - (self.keep or 1)))
         )
-        test = [score[is_test & (found.label == kind)] for kind in (TRUSTED, RAW)]
         context.shown.update(
             {
                 "examples, trusted": n_trusted,
-                "examples, raw": len(raw),
-                "ranked rightly, of examples that were not fitted": ranked_right(*test),
+                "examples, raw": len(found.label) - n_trusted,
+                "raw examples that were not fitted": len(raw),
+                "ranked rightly, of examples that were not fitted": ranked_right(trusted, raw),
                 "least score": least,
-                "trusted documents that are rejected": float(np.mean(trusted < least)),
+                "trusted documents that are rejected, of examples that were not fitted": (
+                    float(np.mean(trusted < least)) if len(trusted) else None
+                ),
             }
         )
         return {**model, "least": np.array([least])}
