@@ -1,5 +1,6 @@
 """Stages of a curation: every registered one conforms, and each one does what is known by hand."""
 
+import itertools
 import json
 import random
 
@@ -21,6 +22,7 @@ from scalelab.data.curate.stages.near_duplicates import NearDuplicates, connecte
 from scalelab.data.curate.stages.quality import Quality
 from scalelab.data.curate.stages.url import UrlBlocklist
 from scalelab.data.curate.store import DocumentWriter
+from scalelab.data.curate.text_classifier import Examples
 from scalelab.errors import DataError
 from scalelab.testing.curation_stages import check_curation_stage
 
@@ -214,13 +216,23 @@ def test_the_classifier_finds_harmful_text_that_the_list_does_not():
         *(document(advertising(80, []), f"hidden{i}") for i in range(10)),
     ]
 
-    kept, rejected, _, shown = applied(HarmfulContent(trusted=["good"]), given)
+    kept, rejected, _, shown = applied(HarmfulContent(trusted=["good"], false_positives=0.05), given)
+    unfitted = applied(HarmfulContent(trusted=["good"]), given)[3]
 
     assert {d.name for d in kept} >= {f"good{i:03d}" for i in range(100)}
     assert {name for name, reason in rejected if reason == "reads like harmful text"} == {
         f"hidden{i}" for i in range(10)
     }
-    assert shown["trusted documents that the classifier rejects"] == 0
+    assert shown["trusted documents that the classifier rejects, of others"] == 0
+    assert "false_positives 0.001 needs 2,020 trusted documents, and there are 100" in unfitted["classifier"]
+
+
+def test_examples_are_those_with_the_smallest_hashes_in_any_order():
+    for orders in itertools.permutations([5, 3, 4, 9, 1]):
+        found = Examples(2)
+        for order in orders:
+            found.add(0, order, f"word{order}")
+        assert found.arrays()["order"].tolist() == [1, 3]
 
 
 # Duplicates

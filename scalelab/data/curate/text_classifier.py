@@ -8,6 +8,7 @@ Examples are drawn by the hash of their names, so the same ones whatever the num
 Source: Joachims 1998 (linear models of text); Weinberger et al. 2009, arXiv:0902.2206 (hashed features).
 """
 
+import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -40,23 +41,25 @@ class Examples:
     """
 
     most: int
-    _found: dict[int, list[tuple[int, np.ndarray]]] = field(default_factory=dict)
+    _found: dict[int, list[tuple[int, int, np.ndarray]]] = field(default_factory=dict)
+    """Heaps, the largest hash first: negative hash, negative number of the offer, places."""
+    _n_offered: int = 0
 
     def add(self, label: int, order: int, text: str) -> None:
         """Offer one example."""
         found = self._found.setdefault(label, [])
-        if len(found) >= 2 * self.most:
-            found.sort(key=lambda each: each[0])
-            del found[self.most :]
-        if len(found) < self.most or order < found[self.most - 1][0] or len(found) > self.most:
-            found.append((order, features(text)))
+        self._n_offered += 1
+        if len(found) < self.most:
+            heapq.heappush(found, (-order, -self._n_offered, features(text)))
+        elif order < -found[0][0]:
+            heapq.heapreplace(found, (-order, -self._n_offered, features(text)))
 
     def arrays(self) -> Arrays:
         """The examples as arrays."""
         rows = [
-            (label, order, places)
+            (label, -order, places)
             for label, found in sorted(self._found.items())
-            for order, places in sorted(found, key=lambda each: each[0])[: self.most]
+            for order, _, places in sorted(found, key=lambda each: each[:2], reverse=True)
         ]
         return {
             "label": np.array([label for label, _, _ in rows], np.int32),

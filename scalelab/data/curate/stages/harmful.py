@@ -2,15 +2,16 @@
 
     words        share of the words of a document that are on the list, at most `max_share`
     classifier   fitted to documents that the list rejects against trusted ones, where there are enough of
-                 them; rejects documents whose log odds are above those of all but `false_positives` of the
-                 trusted documents that it was not fitted to
+                 them; rejects documents whose log odds are above those of n trusted documents that it was not
+                 fitted to, n = 1 / false_positives rounded up. Then at most 1 in n + 1 of further trusted
+                 documents is rejected in the mean; the rate of n others still is shown
 
 The list that comes with the stage has words of advertising for pornography, gambling and pills. Each
 part's rate of rejected documents among trusted ones is shown: a list made for one kind of text rejects
 innocent text of another.
 
 Source: Raffel et al. 2020, arXiv:1910.10683, 2.2 (a word list); Dodge et al. 2021, arXiv:2104.08758 (what it
-wrongly removes).
+wrongly removes); Vovk et al. 2005, Algorithmic Learning in a Random World (the largest of n as a threshold).
 Not here: the classifier (text_classifier.py).
 """
 
@@ -18,6 +19,7 @@ import fnmatch
 import re
 from collections.abc import Iterator
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -35,6 +37,7 @@ from scalelab.data.curate.base import (
 )
 from scalelab.data.curate.text_classifier import Examples, ExampleSet, features, fit, scores
 from scalelab.data.files.plain import lines
+from scalelab.data.hashing import mix
 
 WORDS = frozenset(
     [
@@ -74,6 +77,7 @@ class HarmfulContent(CurationStage):
 
     kind: Literal["harmful"] = "harmful"
     """Names this stage in CURATION_STAGES."""
+    version: ClassVar[int] = 2
     observes: ClassVar[bool] = True
     words: str | None = None
     """File with one word a line. None: the list of the stage."""
@@ -83,10 +87,16 @@ class HarmfulContent(CurationStage):
     """Domains whose documents are taken as innocent to measure rates of error; * and ? are wildcards."""
     classifier: Switch = True
     """Whether a classifier looks for further documents."""
-    false_positives: Annotated[float, Field(strict=True, ge=0, le=0.1)] = 0.001
-    """Share of the trusted documents that the classifier may reject."""
+    false_positives: Annotated[float, Field(strict=True, ge=1e-5, le=0.1)] = 0.001
+    """Share of the trusted documents that the classifier may reject. 2 / false_positives of them are needed
+    beside those that it is fitted to."""
     examples: Count = 1000
-    """Examples of each kind at most."""
+    """Examples of each kind that the classifier is fitted to at most."""
+
+    @property
+    def _n_tested(self) -> int:
+        """Trusted documents that the threshold is taken from; as many again measure its rate."""
+        return ceil(1 / self.false_positives)
 
     def inputs(self) -> list[Path]:
         """The list of words."""
@@ -102,39 +112,52 @@ class HarmfulContent(CurationStage):
     def observe(self, documents: Iterator[WebDocument], context: CurationContext) -> Arrays:
         """Examples, and how many trusted documents the list rejects."""
         del context
-        found, n_trusted, n_wrong = Examples(self.examples), 0, 0
+        harmful, trusted = Examples(self.examples), Examples(self.examples + 2 * self._n_tested)
+        n_trusted = n_wrong = 0
         for document in documents:
             is_listed = self._is_listed(document.text)[0]
             order = name_hash(document)
             is_trusted = any(fnmatch.fnmatchcase(document.domain, pattern) for pattern in self.trusted)
             n_trusted += is_trusted
             n_wrong += is_trusted and is_listed
-            if is_listed or is_trusted:
-                found.add(HARMFUL if is_listed else TRUSTED, order, document.text)
-        return {**found.arrays(), "trusted": np.array([n_trusted, n_wrong], np.int64)}
+            if self.classifier and is_listed:
+                harmful.add(HARMFUL, order, document.text)
+            elif self.classifier and is_trusted:
+                trusted.add(TRUSTED, order, document.text)
+        both = {**_prefixed("harmful", harmful.arrays()), **_prefixed("trusted", trusted.arrays())}
+        return {**both, "n_trusted": np.array([n_trusted, n_wrong], np.int64)}
 
     def decide(self, observations: list[Arrays], context: CurationContext) -> Arrays:
         """Return the classifier and the largest score; nothing where there is none."""
-        n_trusted, n_wrong = (int(n) for n in sum(each["trusted"] for each in observations))
+        n_trusted, n_wrong = (int(n) for n in sum(each["n_trusted"] for each in observations))
         context.shown["trusted documents"] = n_trusted
         if n_trusted:
             context.shown["trusted documents that the list rejects"] = n_wrong / n_trusted
-        found = ExampleSet.merged(observations, self.examples)
-        is_test, is_harmful = found.is_test, found.label == HARMFUL
-        n_harmful, n_tested = int(is_harmful.sum()), int((is_test & ~is_harmful).sum())
-        if not self.classifier or n_harmful < _FEWEST or n_tested < _FEWEST // 4:
+        if not self.classifier:
+            context.shown["classifier"] = "not asked for"
+            return {}
+        n = self._n_tested
+        harmful = ExampleSet.merged(_without("harmful", observations), self.examples).rows
+        drawn = ExampleSet.merged(_without("trusted", observations), self.examples + 2 * n)
+        trusted = [drawn.rows[i] for i in np.argsort(mix(drawn.order), kind="stable")]
+        if len(harmful) < _FEWEST:
             context.shown["classifier"] = (
-                f"not fitted: the list rejects {n_harmful} documents of {_FEWEST} that are needed"
-                if self.classifier
-                else "not asked for"
+                f"not fitted: the list rejects {len(harmful)} documents of {_FEWEST} that are needed"
             )
             return {}
-        training = [row for row, held_out in zip(found.rows, is_test, strict=True) if not held_out]
-        model = fit(training, found.label[~is_test], "stages: harmful")
-        score = scores(found.rows, model)[:, 0][is_test & ~is_harmful]
-        largest = max(0.0, float(np.quantile(score, 1 - self.false_positives)))
+        if len(trusted) < 2 * n + _FEWEST:
+            context.shown["classifier"] = (
+                f"not fitted: false_positives {self.false_positives:g} needs {2 * n + _FEWEST:,} trusted documents, "
+                f"and there are {len(trusted):,}"
+            )
+            return {}
+        fitted = [*harmful, *trusted[2 * n :]]
+        label = np.array([HARMFUL] * len(harmful) + [TRUSTED] * (len(trusted) - 2 * n), np.int32)
+        model = fit(fitted, label, "stages: harmful")
+        largest = max(0.0, float(scores(trusted[:n], model).max()))
+        is_wrong = scores(trusted[n : 2 * n], model)[:, 0] > largest
         context.shown["classifier"] = "fitted"
-        context.shown["trusted documents that the classifier rejects"] = float(np.mean(score > largest))
+        context.shown["trusted documents that the classifier rejects, of others"] = float(np.mean(is_wrong))
         return {**model, "largest": np.array([largest])}
 
     def process(self, document: WebDocument, decision: Arrays, ledger: StageLedger) -> WebDocument | None:
@@ -156,3 +179,19 @@ class HarmfulContent(CurationStage):
         n = sum(word in self._list for word in words)
         share = n / len(words) if words else 0.0
         return n > 1 and share > self.max_share, n, share
+
+
+def _prefixed(prefix: str, arrays: Arrays) -> Arrays:
+    return {f"{prefix}_{name}": value for name, value in arrays.items()}
+
+
+def _without(prefix: str, observations: list[Arrays]) -> list[Arrays]:
+    """Return the arrays that were given a prefix, under their own names."""
+    return [
+        {
+            name.removeprefix(f"{prefix}_"): value
+            for name, value in each.items()
+            if name.startswith(f"{prefix}_")
+        }
+        for each in observations
+    ]
