@@ -2,18 +2,20 @@
 
 import gzip
 import json
+import os
 import signal
 import stat
 import tarfile
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import pytest
 from curation import english, page
 from pydantic import ValidationError
 
 from scalelab.data.curate import PAGE_SOURCES
-from scalelab.data.curate.base import MAX_PAGE_BYTES
+from scalelab.data.curate.base import MAX_PAGE_BYTES, name_hash
 from scalelab.data.curate.extraction import own
 from scalelab.data.curate.extraction.encodings import decoded
 from scalelab.data.curate.extraction.mathematics import keep_mathematics
@@ -23,6 +25,7 @@ from scalelab.data.curate.pages.files import PageFiles
 from scalelab.data.curate.pages.warc import warc_pages
 from scalelab.data.curate.stages.extract import EXTRACTORS, _tidy
 from scalelab.data.curate.stages.pii import masked
+from scalelab.data.hashing import sha256
 from scalelab.errors import DataError
 from scalelab.testing.page_sources import check_page_source
 
@@ -55,7 +58,7 @@ def package_client(tmp_path, monkeypatch):
     mirror.mkdir()
     scripts = {
         "apt-get": f'echo "$@" >> {tmp_path}/calls\ncp {mirror}/"$2"_*.deb . || {{ echo "E: no $2" >&2; exit 100; }}',
-        "dpkg-deb": 'if [ "$1" = -x ]; then mkdir -p "$3"; tar -xf "$2" -C "$3"; else echo 1.0; fi',
+        "dpkg-deb": 'if [ "$1" = -x ]; then mkdir -p "$3"; tar -xf "$2" -C "$3"; else basename "$2" | cut -d_ -f2; fi',
     }
     for name, script in scripts.items():
         path = binaries / name
@@ -130,6 +133,75 @@ def test_a_package_that_is_nowhere_is_refused(package_client, name, words):
         all_pages(DebianDocs(packages=[name]))
 
 
+def test_archives_are_chosen_by_their_version_and_kept_apart(tmp_path, package_client):
+    for version in ("9.0", "10.0"):
+        tar_package(tmp_path, "some-doc", {"a.html": page(f"version {version}")}, version)
+
+    def found(*packages):
+        source = DebianDocs(packages=list(packages), archives=str(tmp_path))
+        return source.facts()["packages"][0]["version"], all_pages(source)[0].data
+
+    (old, old_page), (new, new_page) = found("some-doc=9.0"), found("some-doc=10.0")
+
+    assert (old, new) == ("9.0", "10.0")
+    assert b"version 9.0" in old_page
+    assert b"version 10.0" in new_page
+    with pytest.raises(DataError, match=r"2 archives are of some-doc: .*10\.0.*9\.0"):
+        found("some-doc")
+    with pytest.raises(DataError, match=r"no archive of some-doc has the version 9\.1"):
+        found("some-doc=9.1")
+    with pytest.raises(DataError, match=r"no archive other-doc_\*\.deb"):
+        found("other-doc")
+
+
+def test_another_version_than_was_asked_for_is_refused(package_client):
+    archive = tar_package(package_client, "some-doc", {"a.html": page("one")})
+    archive.rename(package_client / "some-doc=2.0_1.0_all.deb")  # what the stub of apt-get hands out
+    with pytest.raises(DataError, match=r"has the version 1\.0, not 2\.0"):
+        all_pages(DebianDocs(packages=["some-doc=2.0"]))
+
+
+def test_what_the_system_has_is_read_anew_and_never_as_another_version(tmp_path, package_client, monkeypatch):
+    (tmp_path / "docs/other-doc").mkdir(parents=True)
+    monkeypatch.setattr(debian, "SYSTEM_DOCS", tmp_path / "docs")
+    for text in ("one", "two"):
+        (tmp_path / "docs/other-doc/a.html").write_text(page(text))
+        assert text.encode() in all_pages(DebianDocs(packages=["other-doc"]))[0].data
+
+    with pytest.raises(DataError, match=r"other-doc=2\.0 cannot be fetched") as error:
+        all_pages(DebianDocs(packages=["other-doc=2.0"]))
+    assert "has the version unknown" in error.value.where
+
+
+def test_pages_that_were_changed_in_the_cache_are_refused(package_client):
+    tar_package(package_client, "some-doc", {"a.html": page("one")})
+    source = DebianDocs(packages=["some-doc"])
+    source.fingerprint(sha256)
+    Path(source.shards(10**9)[0][0]).write_text(page("two"))
+
+    with pytest.raises(DataError, match="are not those that were stored"):
+        DebianDocs(packages=["some-doc"]).fingerprint(sha256)
+
+
+def test_links_out_of_a_package_are_not_followed(tmp_path, package_client):
+    outside = tmp_path / "outside/doc"
+    outside.mkdir(parents=True)
+    (outside / "secret.html").write_text(page("secret"))
+    (outside / "copyright").write_text("License: Secret\n")
+    tree = tmp_path / "tree/usr"
+    tree.mkdir(parents=True)
+    (tree / "share").symlink_to(tmp_path / "outside")
+    with tarfile.open(package_client / "link-doc_1.0_all.deb", "w") as tar:
+        tar.add(tmp_path / "tree", ".")
+
+    with pytest.raises(DataError, match="holds no HTML pages"):
+        all_pages(DebianDocs(packages=["link-doc"]))
+    assert licences(tmp_path / "tree", "link-doc") == []
+    (tmp_path / "apart").mkdir()
+    (tmp_path / "apart/copyright").symlink_to(outside / "copyright")
+    assert licences(tmp_path / "apart", "x") == []
+
+
 def test_a_package_without_pages_is_refused(package_client):
     tar_package(package_client, "empty-doc", {"copyright": "x"})
     with pytest.raises(DataError, match="holds no HTML pages"):
@@ -166,6 +238,17 @@ def test_records_text_and_compressed_pages_are_read(tmp_path):
         ("b.html.gz", "html", b"<p>b</p>", ""),
         ("c.txt", "text", b"plain", ""),
     ]
+
+
+def test_halves_of_characters_are_replaced_wherever_they_stand(tmp_path):
+    (tmp_path / "a.jsonl").write_text(r'{"text": "x\ud800", "url": "https://a.org/\ud800", "date": "\udfff"}')
+    (tmp_path / os.fsdecode(b"\xff.txt")).write_text("plain")
+
+    record, file = all_pages(PageFiles(paths=[str(tmp_path)]))
+
+    assert (record.data, record.url, record.date) == (b"x?", "https://a.org/?", "?")
+    assert file.name == r"\udcff.txt"
+    assert name_hash(file)
 
 
 def test_records_on_one_line_have_names_of_their_own(tmp_path):

@@ -1,8 +1,11 @@
 """Pages of documentation packages of a Debian system: real web pages of several kinds and languages.
 
     apt-get download PACKAGE      as the person who runs this; nothing is installed
-    dpkg-deb -x                   unpacked below the cache: <cache>/debian/PACKAGE/
+    dpkg-deb -x                   its pages go below the cache: <cache>/debian/PACKAGE@.../
     /usr/share/doc/PACKAGE        where there is no package client, or the package cannot be fetched
+
+The name of that directory has the version that was asked for, or the hash of the archive or of the installed
+files, so that none stands in for another; the record in it has a hash of the pages, which is compared.
 
 Nothing is redistributed: the user's own machine fetches the packages. The licences that each package
 states are read from its copyright file and listed. A package that is in the cache is not fetched again.
@@ -17,6 +20,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from math import inf
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -36,6 +40,8 @@ from scalelab.screen import note
 from scalelab.sealed import Format
 
 SYSTEM_DOCS = Path("/usr/share/doc")
+PAGES, RECORD = "pages", "package.json"
+"""Names in the directory of a package."""
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(=[A-Za-z0-9.+~:-]+)?")
 _TIMEOUT_S = 900
 _LANGUAGE_ENDING = re.compile(r"\.html?(\.[a-z]{2}(-[a-z]{2})?)?(\.[a-z0-9-]+)?(\.gz)?$", re.IGNORECASE)
@@ -60,15 +66,17 @@ class UnpackedPackage:
     package: str
     version: str
     origin: str
-    """SHA-256 of its archive, or the directory that it was read from."""
+    """SHA-256 of its archive, or hash of the installed files that it was read from."""
     licences: list[str]
     """As its copyright file states them; empty where it does not."""
     n_pages: int
     n_bytes: int
     """Bytes of its pages as they are stored."""
+    tree: str
+    """Hash over name, SHA-256 and size of every page."""
 
 
-PACKAGE_RECORD = Format("record of an unpacked package", UnpackedPackage, schema=1, error=DataError)
+PACKAGE_RECORD = Format("record of an unpacked package", UnpackedPackage, schema=2, error=DataError)
 
 
 class DebianDocs(PageSource):
@@ -92,31 +100,43 @@ class DebianDocs(PageSource):
         return self
 
     def fingerprint(self, hash_file: HashFile) -> str:
-        """Over version and archive of each package; over the files of one that the system has installed."""
-        found = [self._unpacked(package) for package in self.packages]
-        files = [
-            (each.package, directory / "package.json")
-            for each, directory in zip(found, map(_directory, self.packages), strict=True)
-        ]
-        return fingerprint_of(files, hash_file)
+        """Over the record of each package, after a comparison of its pages with the record.
+
+        Raises:
+            DataError: Pages in the cache are not those that were stored, or a package cannot be fetched.
+        """
+        for directory, about in self._packages:
+            if fingerprint_of(_stored_pages(directory), hash_file) != about.tree:
+                raise DataError(
+                    f"the pages of {about.package} in the cache are not those that were stored",
+                    where=str(directory),
+                    fix=f"delete {directory}, then run the same command again",
+                )
+        return fingerprint_of(
+            [(about.package, directory / RECORD) for directory, about in self._packages], hash_file
+        )
 
     def shards(self, shard_bytes: int) -> list[list[str]]:
         """Pages, package by package, in the order of their paths."""
-        paths = [
-            f"{root}/{name}"
-            for package in self.packages
-            if self._unpacked(package)
-            for root in [_directory(package) / "pages"]
-            for name in _pages_below(root)
-        ]
+        paths = [str(path) for directory, _ in self._packages for _, path in _stored_pages(directory)]
         return grouped(paths, shard_bytes)
 
     def pages(self, places: list[str]) -> Iterator[Page]:
         """Yield the pages at paths."""
-        about = {_directory(package) / "pages": self._unpacked(package) for package in self.packages}
+        known: dict[Path, UnpackedPackage] = {}
         for place in places:
-            root = next(root for root in about if Path(place).is_relative_to(root))
-            package, name = about[root], Path(place).relative_to(root).as_posix()
+            root = next(
+                (r for r in Path(place).parents if r.name == PAGES and (r.parent / RECORD).is_file()), None
+            )
+            if root is None:
+                raise DataError(
+                    f"the page {Path(place).name} is in no package of the cache",
+                    where=place,
+                    fix="run the same command again, and leave the cache as it is meanwhile",
+                )
+            if root not in known:
+                known[root] = PACKAGE_RECORD.read(root.parent / RECORD)
+            package, name = known[root], Path(place).relative_to(root).as_posix()
             yield page_of_file(
                 utf8_name(f"{package.package}/{name}"),
                 Path(place),
@@ -126,9 +146,14 @@ class DebianDocs(PageSource):
 
     def facts(self) -> dict[str, Any]:
         """Return version, licences and size of each package."""
-        return {"packages": [asdict(self._unpacked(package)) for package in self.packages]}
+        return {"packages": [asdict(about) for _, about in self._packages]}
 
-    def _unpacked(self, package: str) -> UnpackedPackage:
+    @cached_property
+    def _packages(self) -> list[tuple[Path, UnpackedPackage]]:
+        """Directory and record of each package."""
+        return [self._unpacked(package) for package in self.packages]
+
+    def _unpacked(self, package: str) -> tuple[Path, UnpackedPackage]:
         """Return a package, fetched and unpacked where it is not in the cache."""
         if not _PACKAGE.fullmatch(package):
             raise DataError(
@@ -136,59 +161,110 @@ class DebianDocs(PageSource):
                 where="source.packages",
                 fix="use lower-case names such as python3.11-doc, or NAME=VERSION",
             )
-        directory = _directory(package)
-        try:
-            return PACKAGE_RECORD.read(directory / "package.json")
-        except FileNotFoundError:
-            pass
+        name, _, version = package.partition("=")
+        archive, key = None, version.replace(":", "_") or "latest"
+        if self.archives is not None:
+            archive = _archive_of(name, version, Path(self.archives).expanduser().absolute())
+            key = f"archive-{sha256(archive)[:16]}"
+        directory = cache_dir() / "debian" / f"{name}@{key}"
+        if (found := _record(directory)) is not None:
+            return directory, found
         others = "another process fetches this package"
         with hold(cache_dir() / "locks" / f"debian-{directory.name}", others, "wait for it", wait_s=inf):
-            if (directory / "package.json").exists():
-                return PACKAGE_RECORD.read(directory / "package.json")
-            return self._fetch(package, directory)
-
-    def _fetch(self, package: str, directory: Path) -> UnpackedPackage:
-        name = package.partition("=")[0]
-        make_dir(directory.parent)
-        with writing(directory.parent), tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
-            archive, why = self._archive(package, Path(scratch))
-            if archive is not None:
-                root = Path(scratch) / "root"
-                _run(["dpkg-deb", "-x", str(archive), str(root)], Path(scratch))
-                version = _run(["dpkg-deb", "-f", str(archive), "Version"], Path(scratch)).strip()
-                return _store(name, version, sha256(archive), root, directory)
-            installed = SYSTEM_DOCS / name
-            if not installed.is_dir():
-                raise DataError(
-                    f"the package {package} cannot be fetched: {why}",
-                    where=f"source.packages; {installed} is not there either",
-                    fix="check the name with apt-cache policy, update the lists of packages (apt-get update), "
-                    "install the package, or name a directory of .deb files (source.archives)",
-                )
-            note(f"{package} cannot be fetched ({why}): reading {installed}")
-            return _store(
-                name, "installed", fingerprint_of(_files_of(installed), sha256), installed, directory
-            )
-
-    def _archive(self, package: str, scratch: Path) -> tuple[Path | None, str]:
-        """Return the archive of a package, and why there is none."""
-        name = package.partition("=")[0]
-        if self.archives is not None:
-            found = sorted(Path(self.archives).expanduser().glob(f"{name}_*.deb"))
-            return (found[-1], "") if found else (None, f"{self.archives} holds no {name}_*.deb")
-        if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-            return None, "there is no apt-get and dpkg-deb here"
-        note(f"fetching {package}")
-        try:
-            _run(["apt-get", "download", package], scratch)
-        except DataError as error:
-            return None, error.problem
-        found = sorted(scratch.glob("*.deb"))
-        return (found[0], "") if found else (None, "apt-get fetched no file")
+            if (found := _record(directory)) is not None:
+                return directory, found
+            make_dir(directory.parent)
+            with writing(directory.parent), tempfile.TemporaryDirectory(dir=directory.parent) as scratch:
+                if archive is None:
+                    try:
+                        archive = _fetched(package, Path(scratch))
+                    except DataError as error:
+                        return _installed(package, error.problem, directory.parent)
+                return directory, _from_archive(name, version, archive, Path(scratch), directory)
 
 
-def _directory(package: str) -> Path:
-    return cache_dir() / "debian" / package.replace("=", "_").replace(":", "_")
+def _record(directory: Path) -> UnpackedPackage | None:
+    try:
+        return PACKAGE_RECORD.read(directory / RECORD)
+    except FileNotFoundError:
+        return None
+
+
+def _archive_of(name: str, version: str, archives: Path) -> Path:
+    """Return the one archive of a package in a directory; of a version, where that is not empty."""
+    found = {path: _version_of(path) for path in sorted(archives.glob(f"{name}_*.deb"))}
+    fitting = [path for path, each in found.items() if version in ("", each)]
+    if len(fitting) == 1:
+        return fitting[0]
+    there = ", ".join(f"{path.name} (version {each})" for path, each in found.items())
+    if not found:
+        problem = f"there is no archive {name}_*.deb"
+    elif not fitting:
+        problem = f"no archive of {name} has the version {version}: {there}"
+    else:
+        problem = f"{len(fitting)} archives are of {name}{version and f' {version}'}: {there}"
+    raise DataError(
+        problem,
+        where=f"source.archives: {archives}",
+        fix="name one version (source.packages: NAME=VERSION), and leave one archive of it in the directory",
+    )
+
+
+def _fetched(package: str, scratch: Path) -> Path:
+    """Return the archive of a package, fetched. Raises DataError."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+        raise DataError("there is no apt-get and dpkg-deb here", where=package, fix="install them")
+    note(f"fetching {package}")
+    _run(["apt-get", "download", package], scratch)
+    found = sorted(scratch.glob("*.deb"))
+    if not found:
+        raise DataError("apt-get fetched no file", where=package, fix="run apt-get download by hand")
+    return found[0]
+
+
+def _from_archive(name: str, version: str, archive: Path, scratch: Path, directory: Path) -> UnpackedPackage:
+    found = _version_of(archive)
+    if version not in ("", found):
+        raise DataError(
+            f"the archive of {name} has the version {found}, not {version}",
+            where=f"source.packages; {archive.name}",
+            fix=f"ask for {name}={found}, or give the archive of the version that was meant (source.archives)",
+        )
+    root = scratch / "root"
+    _run(["dpkg-deb", "-x", str(archive), str(root)], scratch)
+    return _store(name, found, sha256(archive), root, directory)
+
+
+def _installed(package: str, why: str, cache: Path) -> tuple[Path, UnpackedPackage]:
+    """Return the pages that the system has of a package which cannot be fetched: of the files of now."""
+    name, _, version = package.partition("=")
+    installed = SYSTEM_DOCS / name
+    there = _installed_version(name) if installed.is_dir() else ""
+    if not installed.is_dir() or version not in ("", there):
+        raise DataError(
+            f"the package {package} cannot be fetched: {why}",
+            where=f"source.packages; {installed} "
+            + (f"has the version {there or 'unknown'}" if installed.is_dir() else "is not there either"),
+            fix="check the name with apt-cache policy, update the lists of packages (apt-get update), "
+            "install the package, or name a directory of .deb files (source.archives)",
+        )
+    note(f"{package} cannot be fetched ({why}): reading {installed}")
+    origin = fingerprint_of(_files_of(installed), sha256)
+    directory = cache / f"{name}@installed-{origin[:16]}"
+    found = _record(directory) or _store(name, there or "installed", origin, installed, directory)
+    return directory, found
+
+
+def _version_of(archive: Path) -> str:
+    return _run(["dpkg-deb", "-f", str(archive), "Version"], archive.parent).strip()
+
+
+def _installed_version(name: str) -> str:
+    """Return the version of an installed package; empty where it is unknown."""
+    try:
+        return _run(["dpkg-query", "-W", "-f", "${Version}", name], Path("/")).strip()
+    except DataError:
+        return ""
 
 
 def _run(command: list[str], directory: Path) -> str:
@@ -231,7 +307,7 @@ def _store(package: str, version: str, origin: str, root: Path, directory: Path)
         )
     with whole_dir(directory) as place:
         for name, path in found:
-            target = place / "pages" / name
+            target = place / PAGES / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
         about = UnpackedPackage(
@@ -241,14 +317,17 @@ def _store(package: str, version: str, origin: str, root: Path, directory: Path)
             licences(root, package),
             len(found),
             sum(path.stat().st_size for _, path in found),
+            fingerprint_of(_stored_pages(place), sha256),
         )
-        PACKAGE_RECORD.write(place / "package.json", about)
+        PACKAGE_RECORD.write(place / RECORD, about)
     return about
 
 
 def _files_of(root: Path) -> list[tuple[str, Path]]:
     """Return the regular files of pages below a directory, by their paths; links are passed over."""
     below = root / "usr/share" if (root / "usr/share").is_dir() else root
+    if not _is_inside(below, root):
+        return []
     found = []
     for directory, subdirectories, names in os.walk(below):
         subdirectories.sort()
@@ -260,22 +339,27 @@ def _files_of(root: Path) -> list[tuple[str, Path]]:
     return found
 
 
-def _pages_below(root: Path) -> list[str]:
-    return sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
+def _is_inside(path: Path, root: Path) -> bool:
+    """Whether a path leads to something below a directory, whatever links it follows."""
+    return path.resolve().is_relative_to(root.resolve())
+
+
+def _stored_pages(directory: Path) -> list[tuple[str, Path]]:
+    """Return the pages of a package in the cache, by their names."""
+    root = directory / PAGES
+    return sorted((path.relative_to(root).as_posix(), path) for path in root.rglob("*") if path.is_file())
 
 
 def licences(root: Path, package: str) -> list[str]:
-    """Return the licences that a package's copyright file states; none where there is no such file.
+    """Return the licences that a package's copyright file states; none where there is no such file below the root.
 
     Args:
         root: Root of the unpacked package, or its directory below /usr/share/doc.
         package: Its name.
     """
     candidates = (root / "usr/share/doc" / package / "copyright", root / "copyright")
-    path = next((path for path in candidates if path.is_file()), None)
-    if path is None:
-        others = sorted((root / "usr/share/doc").glob("*/copyright"))
-        path = next((path for path in others if path.is_file()), None)
+    others = sorted((root / "usr/share/doc").glob("*/copyright"))
+    path = next((p for p in (*candidates, *others) if p.is_file() and _is_inside(p, root)), None)
     if path is None:
         return []
     text = path.read_text(encoding="utf-8", errors="replace")

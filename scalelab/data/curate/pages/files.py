@@ -23,7 +23,7 @@ from scalelab.data.curate.pages.warc import warc_pages
 from scalelab.data.files.compression import chunks, kind_and_packing
 from scalelab.data.files.listing import expand
 from scalelab.data.files.records import FORMATS, record_format, rows_of
-from scalelab.data.hashing import fingerprint_of
+from scalelab.data.hashing import fingerprint_of, utf8_name
 from scalelab.errors import DataError
 
 HTML = (".html", ".htm", ".xhtml")
@@ -87,8 +87,8 @@ class PageFiles(PageSource):
             name,
             text.encode("utf-8", "replace"),
             "html" if has_html else "text",
-            url=url if isinstance(url, str) else "",
-            date=str(date) if date else "",
+            url=_cleaned(url) if isinstance(url, str) else "",
+            date=_cleaned(str(date)) if date else "",
             charset="utf-8",
         )
 
@@ -107,7 +107,12 @@ class PageFiles(PageSource):
                 patterns += found
             else:
                 patterns.append(given)
-        return expand(patterns)
+        return [(utf8_name(name), path) for name, path in expand(patterns)]
+
+
+def _cleaned(text: str) -> str:
+    """Return text as UTF-8 can hold it: JSON may state halves of characters."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def is_page_file(path: Path) -> bool:
