@@ -1,6 +1,7 @@
 """`scalelab tokenizer-report`: compare the tokenizers of sweep files on the same text."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,9 +54,10 @@ def run(args: argparse.Namespace) -> int:
     from scalelab.sweep.file import SweepFile
 
     paths = args.files
-    files = {path.stem: SweepFile.load(path) for path in paths}
+    names = file_names(paths)
+    files = {name: SweepFile.load(path) for name, path in names.items()}
     if args.set:
-        files |= {f"{path.stem}, changed": SweepFile.load(path, args.set) for path in paths}
+        files |= {f"{name}, changed": SweepFile.load(path, args.set) for name, path in names.items()}
     first = next(iter(files.values()))
     if not args.bytes >= 1:
         raise ConfigError(
@@ -81,6 +83,15 @@ def run(args: argparse.Namespace) -> int:
         write_json(args.json, tokenizer_json(scores, text, trained))
     echo(f"\nreport: {page}")
     return 0
+
+
+def file_names(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return files by their names without the ending; by their paths where several have one name."""
+    found: dict[str, Path] = {}
+    for path in dict.fromkeys(paths):
+        is_alone = all(other == path or other.stem != path.stem for other in paths)
+        found[path.stem if is_alone else str(path)] = path
+    return found
 
 
 def _best_run(file: "SweepFile") -> "TrainedLoss | None":

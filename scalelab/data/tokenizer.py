@@ -81,11 +81,25 @@ class TextTokenizer:
         return cls(inner, vocab_size)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Each text as int64 tokens. A very long text is cut at line ends first."""
+        """Each text as int64 tokens. A very long text is cut at line ends first.
+
+        Raises:
+            DataError: It has no token for a part of a text.
+        """
         if self._is_bytes:
             return [np.frombuffer(t.encode("utf-8"), np.uint8).astype(np.int64) for t in texts]
         pieces = [piece for text in texts for piece in _pieces(text)]
-        encoded = iter(self._inner.encode_batch_fast(pieces, add_special_tokens=False))
+        try:
+            encoded = iter(self._inner.encode_batch_fast(pieces, add_special_tokens=False))
+        except Exception as error:
+            if type(error) is not Exception:  # the library raises bare ones
+                raise
+            raise DataError(
+                f"the tokenizer cannot encode a text: {error}",
+                where=self.name,
+                fix="use a tokenizer with a token for every text (byte level), or one whose vocabulary has its"
+                " unknown token",
+            ) from error
         joined = []
         for text in texts:
             ids = [np.array(next(encoded).ids, np.int64) for _ in _pieces(text)]

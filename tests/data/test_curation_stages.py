@@ -9,7 +9,7 @@ import pytest
 from curation import applied, document, documents, english, page
 
 from scalelab.data.curate import CURATION_STAGES
-from scalelab.data.curate.base import Page, StageLedger
+from scalelab.data.curate.base import Page, StageLedger, name_hash
 from scalelab.data.curate.stages.decontaminate import Decontaminate
 from scalelab.data.curate.stages.domains import Domains
 from scalelab.data.curate.stages.duplicate_lines import DuplicateLines
@@ -23,6 +23,7 @@ from scalelab.data.curate.stages.quality import Quality
 from scalelab.data.curate.stages.url import UrlBlocklist
 from scalelab.data.curate.store import DocumentWriter
 from scalelab.data.curate.text_classifier import Examples
+from scalelab.data.hashing import U64, mix
 from scalelab.errors import DataError
 from scalelab.testing.curation_stages import check_curation_stage
 
@@ -391,6 +392,21 @@ def test_domains_are_named_by_rule_and_otherwise_by_text():
     assert (named["e0"], named["n0"]) == ("prose", "numbers")
     assert (named["unknown prose"], named["unknown numbers"]) == ("prose", "numbers")
     assert unclassified["unknown prose"] == "x"
+
+
+def test_a_domain_whose_only_example_is_kept_for_the_test_leaves_no_classifier():
+    pytest.importorskip("sklearn")
+    alone = next(
+        d
+        for i in range(99)
+        if int(mix(np.array([name_hash(d := document("words", f"n{i}"))], U64))[0]) % 5 == 0
+    )
+    given = [*(document(english(9, i), f"e/{i}") for i in range(10)), alone]
+
+    kept, _, _, shown = applied(Domains(rules={"prose": ["e/*"], "one": ["n*"]}, classify=True), given)
+
+    assert "fewer than two domains" in shown["classifier"]
+    assert [d.domain for d in kept] == ["prose"] * 10 + ["one"]
 
 
 def test_repeats_follow_the_weights_up_to_the_cap():

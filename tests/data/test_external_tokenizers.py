@@ -157,6 +157,14 @@ def test_several_known_ends_need_a_choice(tmp_path):
         TokenizerFile(path=str(tmp_path / "t.json")).load()
 
 
+@pytest.mark.parametrize("lossy", [False, True])
+def test_one_without_a_token_for_a_text_is_refused(lossy, tmp_path):
+    Tokenizer(models.WordLevel({"known": 0, "</s>": 1}, unk_token="[UNK]")).save(str(tmp_path / "t.json"))
+
+    with pytest.raises(DataError, match="cannot encode a text: WordLevel error: Missing"):
+        TokenizerFile(path=str(tmp_path / "t.json"), lossy=lossy).load(["strange"]).encode(["strange"])
+
+
 def test_one_that_loses_text_is_refused_unless_that_is_stated(tmp_path, config):
     byte_level(lower=True).save(str(tmp_path / "lower.json"))
     (tmp_path / "upper.txt").write_text("UPPER case\n" * 50)

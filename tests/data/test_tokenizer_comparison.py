@@ -1,12 +1,14 @@
 """The comparison of tokenizers against sums that were done by hand."""
 
 from math import exp, log, log2
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from token_writing import byte_level
 
+from scalelab.cli.tokenizer_report import file_names
 from scalelab.data.base import SkippedDocuments, TextDocument, TextSource, TokenizerConfig
 from scalelab.data.tokenizer import train
 from scalelab.data.tokenizers.comparison import Bigram, SampledText, compare, domain_of, pieces_of, sample
@@ -73,6 +75,12 @@ def test_bytes_per_token_by_domain_by_hand(merged):
     assert score["merged"].domains["y"].bytes_per_token == 5 / 6  # a b c END, th END
     assert score["bytes"].total.bytes_per_token == 9 / 12
     assert (score["bytes"].total.n_bytes, score["bytes"].total.held_out_bytes) == (9, 2)
+
+
+def test_files_of_one_name_are_told_apart_by_their_paths():
+    paths = [Path("a/x.yaml"), Path("b/x.yaml"), Path("y.yaml"), Path("y.yaml")]
+
+    assert file_names(paths) == {"a/x.yaml": paths[0], "b/x.yaml": paths[1], "y": paths[2]}
 
 
 def test_perplexities_by_hand():

@@ -58,10 +58,12 @@ class Domains(CurationStage):
         if not self.classify:
             return {}
         found = ExampleSet.merged(observations, self.examples)
-        if len(np.unique(found.label)) < 2:
-            context.shown["classifier"] = "not fitted: the rules name documents of fewer than two domains"
-            return {}
         is_test = found.is_test
+        if len(np.unique(found.label[~is_test])) < 2:
+            context.shown["classifier"] = (
+                "not fitted: fewer than two domains have documents by rule, those for the test apart"
+            )
+            return {}
         training = [row for row, held_out in zip(found.rows, is_test, strict=True) if not held_out]
         model = fit(training, found.label[~is_test], "stages: domains")
         test = [row for row, held_out in zip(found.rows, is_test, strict=True) if held_out]
