@@ -67,7 +67,7 @@ class _QueuedJobs:
                 continue
             try:
                 job = self.queue.job_of(ticket, self.settings.retries)
-                if self.settings.driven and holder(job.dir.path, LEASE) is not None:
+                if self.settings.driven and self._is_elsewhere(job):
                     continue
             except ScalelabError as error:
                 self._refuse(ticket, error)
@@ -77,6 +77,10 @@ class _QueuedJobs:
             if self.settings.driven and len(jobs) == AHEAD:
                 break
         return jobs
+
+    def _is_elsewhere(self, job: Job) -> bool:
+        """Whether another worker runs a job, or is about to: asked for again at once, it would never be left."""
+        return holder(job.dir.path, LEASE) is not None or holder(self.queue.claims, job.id) is not None
 
     def tell(self, ended: JobOutcome) -> None:
         """Record the end of a job, unless another worker will go on with it."""
