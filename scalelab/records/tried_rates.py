@@ -10,11 +10,12 @@ Not here: what these rates say (comparison/tuned_rates.py).
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scalelab.config import parse_yaml
+from scalelab.config import changed, parse_yaml
 from scalelab.errors import ScalelabError
 from scalelab.records.sweep_manifest import SweepManifest, list_sweeps
 
@@ -108,7 +109,11 @@ def _recipe(manifest: SweepManifest) -> dict[str, Any]:
 
 
 def _same(recipe: Mapping[str, Any]) -> str:
-    """What of a recipe has to be equal, as text."""
+    """What of a recipe has to be equal, as text: fields that came since it was written have their defaults."""
+    from scalelab.train.recipe import Recipe
+
+    with suppress(ValueError):  # of an older version, or with a plug-in that is not here: as it stands
+        recipe = changed(Recipe.model_validate(recipe))
     plain = json.loads(json.dumps(recipe, default=str))
     for part, name in (("optimizer", "lr"), ("schedule", "trunk")):
         if isinstance(plain.get(part), dict):

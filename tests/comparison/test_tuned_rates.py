@@ -8,7 +8,7 @@ from scalelab.comparison.tuned_rates import ArmTuning, arm_tuning
 from scalelab.comparison.verdict import CompareRequest, compare_arms
 from scalelab.errors import DataError
 from scalelab.records.evaluation_text import EvaluationText
-from scalelab.records.tried_rates import RateCell, tried_rates
+from scalelab.records.tried_rates import RateCell, _same, tried_rates
 
 
 def cell(rates, best, own, curvature=0.05):
@@ -125,3 +125,22 @@ def test_equal_validation_digests_allow_other_corpora(simulated):
     )
     with pytest.raises(DataError, match="digests of validation tokens differ"):
         refuse_incomparable(base, variant, 0.01)
+
+
+def test_a_field_that_came_later_makes_no_other_recipe():
+    text = {"kind": "synthetic", "vocab": 64, "topics": 4, "documents": 300, "length": 33}
+    recipe = {
+        "data": {"source": text},
+        "seq_len": 16,
+        "model": {"kind": "transformer", "n_layers": 1, "head_size": 4},
+        "optimizer": {"lr": 1e-3},
+        "batch": {"coefficient": 64, "exponent": 0},
+    }
+    later = {
+        **recipe,
+        "data": {"source": text, "weights": None, "train_share": 1.0},
+        "optimizer": {"lr": 2e-3},
+    }
+    other = {**recipe, "data": {"source": text, "train_share": 0.5}}
+
+    assert _same(later) == _same(recipe) != _same(other)
