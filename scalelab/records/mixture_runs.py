@@ -83,7 +83,7 @@ def read_mixture_sweep(root: Path, name: str | None) -> tuple[str, MixtureTable,
 
 
 def size_names(n_params: Sequence[int]) -> tuple[str, ...]:
-    """Return a name for the size of each run, such as 1.05M, of as many digits as it takes for different sizes to differ."""
+    """Return a name for the size of each run, such as 1.05M, of as many digits as different sizes need to differ."""
     different = set(n_params)
     digits = next(d for d in range(3, 20) if len({si(n, d) for n in different}) == len(different))
     return tuple(si(n, digits) for n in n_params)

@@ -14,13 +14,14 @@ from curation import english, page
 from scalelab.cli.main import main
 from scalelab.data.base import DataConfig
 from scalelab.data.corpus.shards import prepare
-from scalelab.data.curate import pipeline, shard_work, store
+from scalelab.data.curate import CURATION_STAGES, base, pipeline, shard_work, store
 from scalelab.data.curate.file import CurationFile
 from scalelab.data.curate.pages.files import PageFiles
 from scalelab.data.curate.pipeline import curate
 from scalelab.data.curate.publish import CURATED, NAME, publish
 from scalelab.data.curate.shard_work import ShardJob, ShardWorkers
 from scalelab.data.curate.store import read_documents
+from scalelab.data.hashing import FileHashes
 from scalelab.data.sources.curated import Curated
 from scalelab.errors import DataError
 
@@ -129,6 +130,44 @@ def test_another_page_or_list_changes_the_keys(config, site, tmp_path):
     assert other_list[0] == before[0]
     assert other_list[1] != before[1]
     assert other_page[0] != before[0]
+
+
+@pytest.mark.parametrize("library", ["scikit-learn", "fastwarc"])
+def test_another_version_of_a_library_changes_the_keys(library, config, site, tmp_path, monkeypatch):
+    """Stages of which a library fits the decision, and pages that a library reads."""
+    (site / "a.warc").touch()
+    given = config(
+        stages=[STAGES[0], {"kind": "quality", "trusted": ["part0"], "keep": 0.5}, {"kind": "pii"}]
+    )
+    memo = FileHashes(tmp_path / "hashes.json")
+
+    def keys():
+        versions = [stage.implementation() for stage in given.stages]
+        return pipeline._keys(given, ["0", given.source.implementation()], versions, memo, is_sample=False)
+
+    before = keys()
+    real = base.version
+    monkeypatch.setattr(base, "version", lambda name: "0.0" if name == library else real(name))
+    same = [one == other for one, other in zip(before, keys(), strict=True)]
+
+    assert same == ([True, False, False] if library == "scikit-learn" else [False, False, False])
+
+
+@pytest.mark.parametrize("kind", ["quality", "harmful", "domains"])
+def test_what_fits_the_classifier_belongs_to_the_key(kind):
+    settings = {"quality": {"trusted": ["a"], "keep": 0.5}, "domains": {"classify": True}}.get(kind, {})
+    assert "scikit-learn" in CURATION_STAGES[kind](**settings).implementation()
+
+
+def test_a_shard_looks_at_its_own_files_alone(site, monkeypatch):
+    source = PageFiles(paths=[str(site)])
+    groups = source.shards(12_000)
+    monkeypatch.setattr(PageFiles, "_files", None)
+
+    names = [page.name for group in groups for page in source.pages(group)]
+
+    assert len(groups) > 1
+    assert sorted(names) == sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
 
 
 class Killed(BaseException):

@@ -17,8 +17,9 @@ Not here: how shards are stored (store.py), in which order things run (pipeline.
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -174,6 +175,10 @@ class PageSource(Config):
             DataError: A file is damaged or cut short.
         """
 
+    def implementation(self) -> str:
+        """Return names and versions of the libraries that read the pages, for the key of the first stage."""
+        return ""
+
     def facts(self) -> dict[str, Any]:
         """Return what the page of the report shows of the source, of JSON types."""
         return {}
@@ -189,6 +194,8 @@ class CurationStage(Config):
     """Raised when the stage would give something else for the same settings."""
     observes: ClassVar[bool] = False
     """Whether `observe` has to see the whole corpus first."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions that fit what the stage decides by."""
     cuts_holdouts: ClassVar[bool] = False
     """Whether documents leave for hold-outs here."""
 
@@ -197,12 +204,12 @@ class CurationStage(Config):
         return []
 
     def implementation(self) -> str:
-        """Return the name and version of the library that does the work, for the stage's key.
+        """Return names and versions of the libraries that do the work, for the stage's key.
 
         Raises:
-            DataError: The library is not installed.
+            DataError: The stage does nothing without a library, and it is not installed.
         """
-        return ""
+        return versions_of(self.libraries)
 
     def observe(self, documents: Iterator[WebDocument], context: CurationContext) -> Arrays:
         """Return what the stage has to know of one shard; one document in memory at a time."""
@@ -229,6 +236,17 @@ class CurationStage(Config):
     def process(self, document: WebDocument, decision: Arrays, ledger: StageLedger) -> WebDocument | None:
         """Return one document as it goes on; None where the ledger has it as rejected or held out."""
         raise NotImplementedError
+
+
+def versions_of(libraries: Sequence[str]) -> str:
+    """Return the names of distributions, each with its version where it is installed."""
+    found = []
+    for name in libraries:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            found.append(f"{name} not installed")
+    return ", ".join(found)
 
 
 def excerpt(text: str, around: int = 0, length: int = 240) -> str:

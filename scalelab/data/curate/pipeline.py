@@ -3,7 +3,7 @@
     <cache>/curation/<key>/   one stage: its shards (store.py), what it decided, stage.json
 
 The key of a stage hashes its settings, its version and library, the files that it names, and the key of
-the stage before it; that of the first stage the fingerprint of the source. So a changed threshold
+the stage before it; that of the first stage the fingerprint of the source and what reads it. So a changed threshold
 repeats the stages from there on, and two files that begin alike share what they have in common.
 
 Interrupted at any point, the same command resumes: a shard whose record is complete is not done again,
@@ -133,7 +133,8 @@ def curate(
     groups = config.source.shards(config.shard_mb * 10**6)
     if sample:
         groups = _sample_of(groups)
-    keys = _keys(config, fingerprint, versions, memo, is_sample=sample)
+    reader = config.source.implementation()
+    keys = _keys(config, [fingerprint, reader], versions, memo, is_sample=sample)
     cores = len(os.sched_getaffinity(0)) if processes is None else processes
     is_large = len(groups) > 1 and not sample
     context = CurationContext({}, is_sample=sample)
@@ -259,11 +260,19 @@ def _jobs(
 
 
 def _keys(
-    config: CurationFile, fingerprint: str, versions: list[str], memo: FileHashes, *, is_sample: bool
+    config: CurationFile, source: list[str], versions: list[str], memo: FileHashes, *, is_sample: bool
 ) -> list[str]:
-    """Return the key of every stage."""
+    """Return the key of every stage.
+
+    Args:
+        config: Source and stages.
+        source: Fingerprint of the source, and what reads it.
+        versions: Libraries of each stage.
+        memo: Hashes of files.
+        is_sample: Whether a sample is curated.
+    """
     key = hashlib.sha256(
-        json.dumps([FORMAT, fingerprint, changed(config.source), config.shard_mb, is_sample]).encode()
+        json.dumps([FORMAT, *source, changed(config.source), config.shard_mb, is_sample]).encode()
     ).hexdigest()
     keys = []
     for stage, version in zip(config.stages, versions, strict=True):

@@ -118,8 +118,8 @@ class DebianDocs(PageSource):
 
     def shards(self, shard_bytes: int) -> list[list[str]]:
         """Pages, package by package, in the order of their paths."""
-        paths = [str(path) for directory, _ in self._packages for _, path in _stored_pages(directory)]
-        return grouped(paths, shard_bytes)
+        paths = [path for directory, _ in self._packages for _, path in _stored_pages(directory)]
+        return grouped([(str(path), path) for path in paths], shard_bytes)
 
     def pages(self, places: list[str]) -> Iterator[Page]:
         """Yield the pages at paths."""

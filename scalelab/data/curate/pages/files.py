@@ -11,6 +11,7 @@ far more than text does, is rejected without being read whole.
 Not here: how files are found and decompressed (data/files).
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from scalelab.data.base import HashFile
-from scalelab.data.curate.base import MAX_PAGE_BYTES, Page, PageSource
+from scalelab.data.curate.base import MAX_PAGE_BYTES, Page, PageSource, versions_of
 from scalelab.data.curate.pages.warc import warc_pages
 from scalelab.data.files.compression import chunks, kind_and_packing
 from scalelab.data.files.listing import expand
@@ -54,13 +55,18 @@ class PageFiles(PageSource):
 
     def shards(self, shard_bytes: int) -> list[list[str]]:
         """Files in the order of their paths, the next group begun where one is large enough."""
-        return grouped([str(path) for _, path in self._files()], shard_bytes)
+        return grouped([(json.dumps([name, str(path)]), path) for name, path in self._files()], shard_bytes)
 
     def pages(self, places: list[str]) -> Iterator[Page]:
-        """Yield the pages of files."""
-        names = {str(path): name for name, path in self._files()}
+        """Yield the pages of files. A place is the JSON of name and path, so that no other file is looked for."""
         for place in places:
-            yield from self._read(names[place], Path(place))
+            name, path = json.loads(place)
+            yield from self._read(name, Path(path))
+
+    def implementation(self) -> str:
+        """Return what reads archives, where there are some."""
+        has_archives = any(kind_and_packing(path)[0] in ARCHIVES for _, path in self._files())
+        return versions_of(["fastwarc"]) if has_archives else ""
 
     def _read(self, name: str, path: Path) -> Iterator[Page]:
         kind = kind_and_packing(path)[0]
@@ -146,15 +152,20 @@ def page_of_file(name: str, path: Path, media: str = "html", **about: Any) -> Pa
     return Page(name, b"".join(parts), media, **about)
 
 
-def grouped(paths: list[str], shard_bytes: int) -> list[list[str]]:
-    """Return files in groups of about so many bytes, their order kept."""
+def grouped(files: list[tuple[str, Path]], shard_bytes: int) -> list[list[str]]:
+    """Return places of files in groups of about so many bytes, their order kept.
+
+    Args:
+        files: Place and path of each.
+        shard_bytes: Stored bytes of a group.
+    """
     groups: list[list[str]] = []
     size = shard_bytes
-    for path in paths:
-        here = Path(path).stat().st_size
+    for place, path in files:
+        here = path.stat().st_size
         if size + here > shard_bytes:
             groups.append([])
             size = 0
-        groups[-1].append(path)
+        groups[-1].append(place)
         size += here
     return groups

@@ -41,6 +41,11 @@ class Domains(CurationStage):
     """Whether documents that no rule names are classified by their text."""
     examples: Count = 1000
     """Examples of each domain at most."""
+    libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
+
+    def implementation(self) -> str:
+        """Return what fits the classifier, where there is one."""
+        return super().implementation() if self.classify else ""
 
     def observe(self, documents: Iterator[WebDocument], context: CurationContext) -> Arrays:
         """Examples of each domain that rules name."""

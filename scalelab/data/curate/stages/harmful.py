@@ -93,6 +93,8 @@ class HarmfulContent(CurationStage):
     examples: Count = 1000
     """Examples of each kind that the classifier is fitted to at most."""
 
+    libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
+
     @property
     def _n_tested(self) -> int:
         """Trusted documents that the threshold is taken from; as many again measure its rate."""

@@ -58,6 +58,7 @@ class Quality(CurationStage):
     """Least score, log odds."""
     examples: Annotated[Count, Field(le=100_000)] = 2000
     """Examples of each kind at most."""
+    libraries: ClassVar[tuple[str, ...]] = ("scikit-learn", "scipy")
 
     @model_validator(mode="after")
     def _has_what_it_needs(self) -> Self:
