@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from curation import english, page
 
@@ -168,6 +169,21 @@ def test_a_shard_looks_at_its_own_files_alone(site, monkeypatch):
 
     assert len(groups) > 1
     assert sorted(names) == sorted(path.relative_to(site).as_posix() for path in site.rglob("*.html"))
+
+
+def test_observations_are_read_when_they_are_asked_for(tmp_path):
+    paths = [shard_work.observed_path(tmp_path, i) for i in range(3)]
+    for i, path in enumerate(paths):
+        store.write_arrays(path, {"number": np.array([i])})
+
+    observations = pipeline._Observations(paths)
+
+    assert [int(each["number"][0]) for each in observations] == [0, 1, 2]
+    assert len(observations) == 3
+    paths[1].unlink()
+    assert observations[2]["number"] == 2
+    with pytest.raises(FileNotFoundError):
+        observations[1]
 
 
 class Killed(BaseException):

@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import weakref
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from scalelab.data.curate.stages.near_duplicates import NearDuplicates, connecte
 from scalelab.data.curate.stages.quality import Quality
 from scalelab.data.curate.stages.url import UrlBlocklist
 from scalelab.data.curate.store import DocumentWriter
-from scalelab.data.curate.text_classifier import Examples
+from scalelab.data.curate.text_classifier import Examples, ExampleSet
 from scalelab.data.hashing import U64, mix
 from scalelab.errors import DataError
 from scalelab.testing.curation_stages import check_curation_stage
@@ -392,6 +393,30 @@ def test_domains_are_named_by_rule_and_otherwise_by_text():
     assert (named["e0"], named["n0"]) == ("prose", "numbers")
     assert (named["unknown prose"], named["unknown numbers"]) == ("prose", "numbers")
     assert unclassified["unknown prose"] == "x"
+
+
+def test_examples_are_merged_shard_by_shard():
+    """Of each label those with the smallest hashes, while the arrays of one shard are in memory."""
+    draw = np.random.default_rng(0)
+    alive, every = [], []
+
+    def shards():
+        for i in range(6):
+            orders, labels = (
+                draw.permutation(1000)[:8].astype(U64) + U64(1000 * i % 3),
+                draw.integers(0, 2, 8),
+            )
+            places = np.arange(8, dtype=np.int32) + 8 * i
+            every.extend(zip(labels.tolist(), orders.tolist(), places.tolist(), strict=True))
+            alive.append(weakref.ref(places))
+            yield {"label": labels, "order": orders, "length": np.ones(8, int), "places": places}
+            del places
+            assert sum(each() is not None for each in alive) <= 1
+
+    found = ExampleSet.merged(shards(), 3)
+
+    wanted = [each for label in (0, 1) for each in sorted(e for e in every if e[0] == label)[:3]]
+    assert list(zip(found.label, found.order, [row[0] for row in found.rows], strict=True)) == wanted
 
 
 def test_a_domain_whose_only_example_is_kept_for_the_test_leaves_no_classifier():

@@ -215,8 +215,10 @@ class CurationStage(Config):
         """Return what the stage has to know of one shard; one document in memory at a time."""
         raise NotImplementedError
 
-    def decide(self, observations: list[Arrays], context: CurationContext) -> Arrays:
+    def decide(self, observations: Sequence[Arrays], context: CurationContext) -> Arrays:
         """Return what is done with every document, from the observations of all shards in order.
+
+        Each is read from the disk when it is asked for.
 
         Raises:
             DataError: There is too little to decide from.

@@ -17,7 +17,7 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -27,7 +27,7 @@ import numpy as np
 
 from scalelab.config import changed
 from scalelab.data.corpus.shards import cache_dir
-from scalelab.data.curate.base import CurationContext, CurationStage
+from scalelab.data.curate.base import Arrays, CurationContext, CurationStage
 from scalelab.data.curate.file import CurationFile
 from scalelab.data.curate.shard_work import ShardJob, ShardWorkers, decision_path, observed_path
 from scalelab.data.curate.stages.holdout import Holdout
@@ -218,11 +218,24 @@ def _decide(
     observing = [replace(job, step="observe", holdouts=files) for job in jobs]
     for _ in progress(workers.run(observing), f"{stage.kind}: looking at shards", len(jobs)):
         pass
-    observations = [read_arrays(observed_path(directory, job.index)) for job in jobs]
+    observations = _Observations([observed_path(directory, job.index) for job in jobs])
     decision = stage.decide(observations, context)
     write_arrays(decision_path(directory), decision)
     DECISION.write(findings, Decision(context.shown))
     return context.shown
+
+
+class _Observations(Sequence[Arrays]):
+    """What a stage observed of each shard, read whenever it is asked for, so that no more than one is in memory."""
+
+    def __init__(self, paths: list[Path]):
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, i: Any) -> Any:
+        return read_arrays(self._paths[i])
 
 
 def _jobs(

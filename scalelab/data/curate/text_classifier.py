@@ -79,20 +79,20 @@ class ExampleSet:
     """Places of each example."""
 
     @classmethod
-    def merged(cls, observations: Sequence[Arrays], most: int) -> "ExampleSet":
-        """Return those of all shards, at most so many of each label."""
-        labels = np.concatenate([each["label"] for each in observations])
-        orders = np.concatenate([each["order"] for each in observations])
-        rows = [
-            row
-            for each in observations
-            for row in np.split(each["places"], np.cumsum(each["length"])[:-1])[: len(each["length"])]
-        ]
-        chosen = np.lexsort((orders, labels))
-        kept: list[int] = []
-        for label in np.unique(labels):
-            kept += [int(i) for i in chosen if labels[i] == label][:most]
-        return cls(labels[kept], orders[kept], [rows[i] for i in kept])
+    def merged(cls, observations: Iterable[Arrays], most: int) -> "ExampleSet":
+        """Return those of all shards, at most so many of each label; those of one more shard are in memory."""
+        label, order, rows = np.zeros(0, np.int32), np.zeros(0, U64), []
+        for each in observations:
+            label, order = np.append(label, each["label"]), np.append(order, each["order"])
+            ends = np.cumsum(each["length"])
+            rows += [
+                each["places"][end - n : end].copy() for end, n in zip(ends, each["length"], strict=True)
+            ]
+            by_label = np.lexsort((order, label))
+            rank = np.arange(len(by_label)) - np.searchsorted(label[by_label], label[by_label])
+            kept = by_label[rank < most]
+            label, order, rows = label[kept], order[kept], [rows[i] for i in kept]
+        return cls(label, order, rows)
 
     @property
     def is_test(self) -> np.ndarray:

@@ -10,7 +10,7 @@ Not here: weights of domains (mix.py), the classifier (text_classifier.py).
 """
 
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
@@ -58,7 +58,7 @@ class Domains(CurationStage):
                     found.add(names.index(name), name_hash(document), document.text)
         return found.arrays()
 
-    def decide(self, observations: list[Arrays], context: CurationContext) -> Arrays:
+    def decide(self, observations: Sequence[Arrays], context: CurationContext) -> Arrays:
         """Return the classifier; nothing where there is none."""
         if not self.classify:
             return {}

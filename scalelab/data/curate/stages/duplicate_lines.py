@@ -6,7 +6,7 @@ Memory: 12 bytes of each distinct line of the corpus while it decides.
 Source: Raffel et al. 2020, arXiv:1910.10683, 2.2 (repeated spans); Lee et al. 2022, arXiv:2107.06499.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -48,7 +48,7 @@ class DuplicateLines(CurationStage):
         lines, counts = np.unique(np.concatenate(found), return_counts=True)
         return {"lines": lines, "documents": counts.astype(np.uint32)}
 
-    def decide(self, observations: list[Arrays], context: CurationContext) -> Arrays:
+    def decide(self, observations: Sequence[Arrays], context: CurationContext) -> Arrays:
         """Return the lines of too many documents."""
         lines, place = np.unique(
             np.concatenate([each["lines"] for each in observations]), return_inverse=True

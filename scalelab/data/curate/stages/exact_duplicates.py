@@ -6,7 +6,7 @@ Memory: 24 bytes and the name of each document while it decides.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -49,7 +49,7 @@ class ExactDuplicates(CurationStage):
             "names": packed(names),
         }
 
-    def decide(self, observations: list[Arrays], context: CurationContext) -> Arrays:
+    def decide(self, observations: Sequence[Arrays], context: CurationContext) -> Arrays:
         """Return the names of copies."""
         content, size, hashes = (
             np.concatenate([each[key] for each in observations]) for key in ("content", "size", "name_hash")

@@ -9,7 +9,7 @@ of a document is never repeated: which documents are, is drawn by the hash of th
 Source: Muennighoff et al. 2023, arXiv:2305.16264 (up to 4 repeats are nearly as good as new text).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -55,7 +55,7 @@ class DomainMix(CurationStage):
             found[document.domain] = found.get(document.domain, 0) + document.n_bytes
         return {"names": packed(list(found)), "bytes": np.array(list(found.values()), np.int64)}
 
-    def decide(self, observations: list[Arrays], context: CurationContext) -> Arrays:
+    def decide(self, observations: Sequence[Arrays], context: CurationContext) -> Arrays:
         """Return how often each domain is used."""
         there: dict[str, int] = {}
         for each in observations:

@@ -12,7 +12,7 @@ Source: Broder 1997; Leskovec et al., Mining of Massive Datasets, 3.4.
 Not here: the hashes (data/corpus/minhash.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -75,7 +75,7 @@ class NearDuplicates(CurationStage):
             "names": packed(names),
         }
 
-    def decide(self, observations: list[Arrays], context: CurationContext) -> Arrays:
+    def decide(self, observations: Sequence[Arrays], context: CurationContext) -> Arrays:
         """Return the names of near copies."""
         bands, least, size, hashes = (
             np.concatenate([each[key] for each in observations])
