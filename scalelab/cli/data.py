@@ -67,7 +67,7 @@ def _curate(args: argparse.Namespace, path: Path) -> int:
     from scalelab.data.corpus import shards
     from scalelab.data.curate.file import CurationFile
     from scalelab.data.curate.pipeline import curate
-    from scalelab.data.curate.publish import publish
+    from scalelab.data.curate.publish import check_place, publish
     from scalelab.data.curate.token_estimate import tokens_by_stage
     from scalelab.data.sources.curated import Curated
     from scalelab.files import write_json
@@ -76,6 +76,9 @@ def _curate(args: argparse.Namespace, path: Path) -> int:
     from scalelab.report.render.terminal import render_terminal
 
     config = CurationFile.load(path, args.set)
+    out = args.out or Path("curated") / config.name
+    if not args.dry_run:
+        check_place(out)  # before the work, not behind it
     with config.located():
         result = curate(config, sample=args.dry_run)
     if args.dry_run:
@@ -83,7 +86,6 @@ def _curate(args: argparse.Namespace, path: Path) -> int:
             write_json(args.json, curation_json(result, None))
         echo(render_terminal(curation_document(result).summary(), title=True))
         return 0
-    out = args.out or Path("curated") / config.name
     publish(result, out)
     corpus = shards.prepare(DataConfig(source=Curated(path=str(out)), tokenizer=config.tokenizer))
     tokenizer = corpus.load_tokenizer()

@@ -25,6 +25,7 @@ from scalelab.data.curate.store import read_documents
 from scalelab.data.hashing import FileHashes
 from scalelab.data.sources.curated import Curated
 from scalelab.errors import DataError
+from scalelab.report.curation.page import curation_json
 
 STAGES = [
     {"kind": "extract", "extractor": "own"},
@@ -349,6 +350,43 @@ def test_nothing_is_published_over_something_else_or_without_documents(config, t
     assert not (tmp_path / "none").exists()
 
 
+def test_a_damaged_holdout_or_shard_is_not_published_nor_compared_with(config, tmp_path):
+    result = curate(config(), processes=1)
+    files = [result.holdouts["some"][0], (result.directories[-1], result.reports[-1].shards[0])]
+    for directory, stored in files:
+        path = directory / stored.file
+        data = path.read_bytes()
+        path.write_bytes(data.replace(b"the", b"The", 1))  # its size is as it was
+        with pytest.raises(DataError, match="SHA-256 does not match"):
+            publish(result, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+        path.write_bytes(data)
+    directory, stored = files[0]
+    (directory / stored.file).write_bytes((directory / stored.file).read_bytes().replace(b"the", b"The", 1))
+    shutil.rmtree(result.directories[-1])
+    with pytest.raises(DataError, match="SHA-256 does not match"):
+        curate(config(), processes=1)
+
+
+def test_personal_data_is_in_no_holdout_and_no_sample(config, tmp_path, site):
+    for path in site.rglob("*.html"):  # at the beginning, which samples show
+        path.write_text(path.read_text().replace("<p>", "<p>Write to someone@example.org about it. ", 1))
+    published = publish(result := curate(config(), processes=1), tmp_path / "out")
+    found = list(read_documents(tmp_path / "out/holdout-some.jsonl", published.holdouts["some"].sha256))
+
+    assert any("someone@example.org" in d.text for d in read_documents(_first(result.holdouts["some"])))
+    assert any("<EMAIL>" in d.text for d in found)
+    assert not any("someone@example.org" in d.text for d in found)
+    assert "someone@example.org" not in json.dumps(curation_json(result, None))
+    assert "<EMAIL>" in result.reports[0].kept_samples[0].text
+    assert published.holdouts["some"].n_documents == len(found) >= 1
+    assert published.holdouts["some"].n_bytes == sum(d.n_bytes for d in found)
+
+
+def _first(files):
+    return files[0][0] / files[0][1].file
+
+
 # The command
 
 
@@ -404,6 +442,16 @@ def test_a_dry_run_writes_nothing_here(file, capsys):
     assert main(["data", file, "--dry-run"]) == 0
     assert "A sample of the pages only." in capsys.readouterr().out
     assert not Path("curated").exists()
+
+
+def test_a_place_that_is_taken_is_refused_before_the_work(file, monkeypatch, capsys):
+    Path("taken").write_text("mine")
+    monkeypatch.setattr(pipeline, "curate", lambda *args, **kwargs: pytest.fail("the work was begun"))
+    assert main(["data", file, "--out", "taken"]) == 2
+    err = capsys.readouterr().err
+    assert "taken is a file, something other than a curated corpus" in err
+    assert "choose another directory (--out)" in err
+    assert Path("taken").read_text() == "mine"
 
 
 def test_flags_of_curation_are_refused_for_a_sweep(tmp_path, monkeypatch, capsys):

@@ -6,7 +6,7 @@ from curation import applied, document, english
 from scalelab.config import parse_yaml
 from scalelab.data.curate.file import CurationFile
 from scalelab.data.curate.stages.heuristics import Heuristics
-from scalelab.data.curate.stages.pii import PersonalData, is_card, is_iban, masked
+from scalelab.data.curate.stages.pii import PersonalData, is_card, is_iban, masked, masked_excerpt
 from scalelab.data.curate.text_rules import RULES, TextStatistics
 from scalelab.errors import ConfigError
 
@@ -208,6 +208,11 @@ def test_findings_are_counted_and_never_recorded():
     assert ledger.counts == {"email masked": 2, "ip masked": 1}
     assert ledger.n_changed == 1
     assert "a@b.org" not in repr(ledger.changed) + kept[0].text
+
+
+def test_an_address_that_an_excerpt_cuts_off_is_masked_too():
+    assert masked_excerpt("a@b.org, mail jane.doe@exam") == "<EMAIL>, mail <EMAIL>"
+    assert masked_excerpt("an @decorator and 5 @ 3") == "an @decorator and 5 @ 3"
 
 
 def test_only_the_kinds_that_are_asked_for_are_masked():

@@ -31,6 +31,7 @@ from scalelab.data.curate.base import Arrays, CurationContext, CurationStage
 from scalelab.data.curate.file import CurationFile
 from scalelab.data.curate.shard_work import ShardJob, ShardWorkers, decision_path, observed_path
 from scalelab.data.curate.stages.holdout import Holdout
+from scalelab.data.curate.stages.pii import masked_excerpt
 from scalelab.data.curate.store import (
     ShardOutcome,
     ShownDocument,
@@ -38,6 +39,7 @@ from scalelab.data.curate.store import (
     Tally,
     find_outcome,
     read_arrays,
+    read_documents,
     smallest,
     write_arrays,
 )
@@ -148,11 +150,11 @@ def curate(
         for i, (stage, key) in enumerate(zip(config.stages, keys, strict=True)):
             directory = make_dir(root / key)
             jobs = _jobs(config, i, directory, result.directories, before, groups, is_sample=sample)
-            given, before = before, _stage(stage, key, directory, jobs, workers, context)
+            given, before = before, _stage(stage, key, directory, jobs, workers, context, result.holdouts)
             if isinstance(stage, Holdout) and given is not None and not sample:
                 stage.check_cut(before.holdouts, given.domains, given.languages)
             result.directories.append(directory)
-            result.reports.append(before)
+            result.reports.append(without_personal_data(before))
             for name, place, stored in _holdout_files(directory, len(jobs)):
                 result.holdouts.setdefault(name, []).append((place, stored))
             held_out = {n: [d / s.file for d, s in files] for n, files in result.holdouts.items()}
@@ -167,6 +169,7 @@ def _stage(
     jobs: list[ShardJob],
     workers: ShardWorkers,
     context: CurationContext,
+    holdouts: Mapping[str, list[tuple[Path, StoredShard]]],
 ) -> StageReport:
     """Do one stage, or read what it did."""
     path = directory / "stage.json"
@@ -179,6 +182,7 @@ def _stage(
     sweep_partials(directory)
     shown: dict[str, Any] = {}
     if stage.observes:
+        _check_holdouts(holdouts)
         shown = _decide(stage, directory, jobs, workers, context)
     done = workers.run(jobs)
     for _ in progress(done, f"{stage.kind}: shards", len(jobs)):
@@ -187,6 +191,14 @@ def _stage(
     report = _report(stage, key, outcomes, shown)
     STAGE.write(path, report)
     return report
+
+
+def _check_holdouts(holdouts: Mapping[str, list[tuple[Path, StoredShard]]]) -> None:
+    """Check that the files of hold-outs, which stages read while they observe, are what was written."""
+    for files in holdouts.values():
+        for directory, stored in files:
+            for _ in read_documents(directory / stored.file, stored.sha256):
+                pass
 
 
 def _outcome(directory: Path, index: int) -> ShardOutcome:
@@ -354,3 +366,17 @@ def added(tallies: list[Mapping[str, tuple[int, int]]] | list[Tally]) -> Tally:
         for name, (n, size) in tally.items():
             found[name] = found.get(name, np.zeros(2, np.int64)) + np.array([n, size])
     return {name: (int(found[name][0]), int(found[name][1])) for name in sorted(found)}
+
+
+def without_personal_data(report: StageReport) -> StageReport:
+    """Return a report whose samples are masked: those of stages before `pii` hold what it masks later."""
+
+    def masked_samples(samples: list[ShownDocument]) -> list[ShownDocument]:
+        return [replace(s, text=masked_excerpt(s.text), detail=masked_excerpt(s.detail)) for s in samples]
+
+    return replace(
+        report,
+        kept_samples=masked_samples(report.kept_samples),
+        rejected_samples={reason: masked_samples(each) for reason, each in report.rejected_samples.items()},
+        changed_samples=masked_samples(report.changed_samples),
+    )

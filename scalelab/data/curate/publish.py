@@ -8,19 +8,23 @@
 
     source: {kind: curated, path: curated/NAME}
 
+Where the curation masks personal data, hold-outs are masked too: they may have been cut before that stage.
+Every file is compared with what was written while it is copied.
+
 The files are the same to the last byte wherever and however often the curation was interrupted.
 """
 
 import hashlib
-import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from scalelab.data.curate.pipeline import CurationResult
-from scalelab.data.curate.store import StoredShard
+from scalelab.data.curate.stages.pii import PersonalData, PersonalDataKind, masked
+from scalelab.data.curate.store import DocumentWriter, StoredShard, damaged, read_documents
 from scalelab.errors import DataError
-from scalelab.files import whole, whole_dir, writing
+from scalelab.files import open_regular, whole, whole_dir
 from scalelab.sealed import Format
 
 NAME = "curation.json"
@@ -60,23 +64,15 @@ def publish(result: CurationResult, out: Path) -> CuratedCorpus:
             where="; ".join(f"{reason}: {n:,}" for reason, (n, _) in reasons) or f"stages: {worst.kind}",
             fix="loosen its settings, or give pages that pass them",
         )
-    if out.exists() and not (out / NAME).exists() and any(out.iterdir()):
-        raise DataError(
-            f"{out} holds something other than a curated corpus",
-            where=str(out.absolute()),
-            fix="choose another directory (--out) or another name",
-        )
+    check_place(out)
+    kinds = next((stage.mask for stage in result.config.stages if isinstance(stage, PersonalData)), ())
     with whole_dir(out) as place:
         train = [
             _copied(result.directories[-1] / shard.file, place / f"train-{i:05d}.jsonl", shard)
             for i, shard in enumerate(last.shards)
         ]
         holdouts = {
-            name: _joined(
-                [directory / stored.file for directory, stored in files],
-                place / f"holdout-{name}.jsonl",
-                files,
-            )
+            name: _joined(files, place / f"holdout-{name}.jsonl", kinds)
             for name, files in result.holdouts.items()
         }
         found = CuratedCorpus(
@@ -91,20 +87,36 @@ def publish(result: CurationResult, out: Path) -> CuratedCorpus:
     return found
 
 
+def check_place(out: Path) -> None:
+    """Check that a curated corpus may be written to a directory.
+
+    Raises:
+        DataError: Something else stands there.
+    """
+    if out.exists() and not (out / NAME).exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(
+            f"{out} {'holds' if out.is_dir() else 'is a file,'} something other than a curated corpus",
+            where=str(out.absolute()),
+            fix="choose another directory (--out) or another name",
+        )
+
+
 def _copied(source: Path, target: Path, stored: StoredShard) -> StoredShard:
-    with writing(target):
-        shutil.copyfile(source, target)
-    return StoredShard(**{**vars(stored), "file": target.name})
-
-
-def _joined(sources: list[Path], target: Path, files: list[tuple[Path, StoredShard]]) -> StoredShard:
-    digest, size = hashlib.sha256(), 0
-    with whole(target) as file:
-        for source in sources:
-            data = source.read_bytes()
+    digest = hashlib.sha256()
+    with open_regular(source) as given, whole(target) as file:
+        while data := given.read(1 << 20):
             digest.update(data)
-            size += len(data)
             file.write(data)
-    n = sum(stored.n_documents for _, stored in files)
-    n_bytes = sum(stored.n_bytes for _, stored in files)
-    return StoredShard(target.name, digest.hexdigest(), n, n_bytes, size)
+    if digest.hexdigest() != stored.sha256:
+        raise damaged(source, "its SHA-256 does not match")
+    return replace(stored, file=target.name)
+
+
+def _joined(
+    files: list[tuple[Path, StoredShard]], target: Path, kinds: Sequence[PersonalDataKind]
+) -> StoredShard:
+    with DocumentWriter(target) as writer:
+        for directory, stored in files:
+            for document in read_documents(directory / stored.file, stored.sha256):
+                writer.add(replace(document, text=masked(document.text, tuple(kinds))[0]))
+    return writer.stored

@@ -154,12 +154,13 @@ def read_documents(path: Path, sha256: str = "") -> Iterator[WebDocument]:
                 fields = {name: value for name, value in record.items() if name in known}
                 yield WebDocument(**{"text": "", **fields})
     except (OSError, ValueError, TypeError) as error:
-        raise _damaged(path, getattr(error, "strerror", None) or str(error)) from error
+        raise damaged(path, getattr(error, "strerror", None) or str(error)) from error
     if sha256 and digest.hexdigest() != sha256:
-        raise _damaged(path, "its SHA-256 does not match")
+        raise damaged(path, "its SHA-256 does not match")
 
 
-def _damaged(path: Path, why: str) -> DataError:
+def damaged(path: Path, why: str) -> DataError:
+    """Return the error for a file that is not what was written."""
     return DataError(
         f"{path.name} is not what was written: {why}",
         where=str(path),

@@ -24,6 +24,7 @@ _EMAIL = re.compile(
     r"(?<![\w.+-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}"
     r"[A-Za-z]{2,24}(?![\w-])"
 )
+_CUT_EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@[A-Za-z0-9.-]{0,100}$")
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
 _CARD = re.compile(r"(?<![\w.+-])\d(?:[ -]?\d){12,18}(?![\w-]|\.\d)")
 _PHONE = re.compile(
@@ -208,3 +209,8 @@ def masked(text: str, kinds: tuple[PersonalDataKind, ...]) -> tuple[str, dict[st
         for pattern in patterns:
             text = pattern.sub(replaced, text)
     return text, counts
+
+
+def masked_excerpt(text: str) -> str:
+    """Return a part of a text with all kinds of personal data masked, an e-mail address cut off at its end too."""
+    return _CUT_EMAIL.sub("<EMAIL>", masked(text, tuple(_KINDS))[0])
