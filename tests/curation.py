@@ -59,3 +59,16 @@ def applied(stage, given, holdouts=None):
     ledger = StageLedger(lambda found, reason, detail: rejected.append((found.name, reason)))
     kept = list(stage.apply(iter(given), decision, ledger))
     return kept, rejected, ledger, context.shown
+
+
+def record(url, body, kind="response", content_type="text/html; charset=utf-8", more="", status="200 OK"):
+    block = body
+    if kind == "response":
+        block = f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\n{more}\r\n".encode() + body
+    head = (
+        f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: {url}\r\nWARC-Date: 2020-02-03T04:05:06Z\r\n"
+        "WARC-Record-ID: <urn:uuid:12345678-1234-1234-1234-123456789012>\r\n"
+        f"Content-Type: {'application/http' if kind == 'response' else 'text/plain'}\r\n"
+        f"Content-Length: {len(block)}\r\n\r\n"
+    )
+    return head.encode() + block + b"\r\n\r\n"

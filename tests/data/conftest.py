@@ -1,5 +1,6 @@
 """Small corpora, written anew for each test, and a cache of each test's own."""
 
+import gzip
 import json
 
 import numpy as np
@@ -58,5 +59,18 @@ def jsonl():
     def write(path, texts, field="text"):
         path.write_text("".join(json.dumps({field: text}) + "\n" for text in texts))
         return path
+
+    return write
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """A function that writes records to an archive, one gzip member each."""
+    pytest.importorskip("fastwarc")
+
+    def write(*records, cut=None, name="a.warc.gz"):
+        packed = [gzip.compress(r) if name.endswith(".gz") else r for r in records]
+        (tmp_path / name).write_bytes(b"".join(packed)[:cut])
+        return tmp_path / name
 
     return write

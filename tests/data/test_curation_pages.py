@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import signal
 import stat
 import tarfile
 import tracemalloc
@@ -11,7 +10,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from curation import english, page
+from curation import english, page, record
 from pydantic import ValidationError
 
 from scalelab.data.curate import PAGE_SOURCES
@@ -23,8 +22,7 @@ from scalelab.data.curate.pages import debian
 from scalelab.data.curate.pages.debian import DebianDocs, licences
 from scalelab.data.curate.pages.files import PageFiles
 from scalelab.data.curate.pages.warc import warc_pages
-from scalelab.data.curate.stages.extract import EXTRACTORS, _tidy
-from scalelab.data.curate.stages.pii import masked
+from scalelab.data.curate.stages.extract import EXTRACTORS
 from scalelab.data.hashing import sha256
 from scalelab.errors import DataError
 from scalelab.testing.page_sources import check_page_source
@@ -309,32 +307,6 @@ def test_a_compressed_page_that_was_cut_short_is_refused(tmp_path):
 # WARC
 
 
-def record(url, body, kind="response", content_type="text/html; charset=utf-8", more="", status="200 OK"):
-    block = body
-    if kind == "response":
-        block = f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\n{more}\r\n".encode() + body
-    head = (
-        f"WARC/1.0\r\nWARC-Type: {kind}\r\nWARC-Target-URI: {url}\r\nWARC-Date: 2020-02-03T04:05:06Z\r\n"
-        "WARC-Record-ID: <urn:uuid:12345678-1234-1234-1234-123456789012>\r\n"
-        f"Content-Type: {'application/http' if kind == 'response' else 'text/plain'}\r\n"
-        f"Content-Length: {len(block)}\r\n\r\n"
-    )
-    return head.encode() + block + b"\r\n\r\n"
-
-
-@pytest.fixture
-def archive(tmp_path):
-    """A function that writes records to an archive, one gzip member each."""
-    pytest.importorskip("fastwarc")
-
-    def write(*records, cut=None, name="a.warc.gz"):
-        packed = [gzip.compress(r) if name.endswith(".gz") else r for r in records]
-        (tmp_path / name).write_bytes(b"".join(packed)[:cut])
-        return tmp_path / name
-
-    return write
-
-
 def test_responses_and_texts_are_read_with_what_the_headers_say(archive):
     body = b"<p>gr\xfc\xdfe</p>"
     packed = gzip.compress(b"<p>packed</p>")
@@ -401,44 +373,6 @@ def test_a_bomb_in_an_archive_is_refused_and_one_in_a_body_rejected(archive):
         list(warc_pages(archive(record("https://a.org/", bytes(64 * 2**20))), "a"))
 
 
-def problems(path):
-    return [(p.problem, p.data) for p in warc_pages(path, "a")]
-
-
-def test_chunks_of_negative_size_or_past_the_end_are_no_endless_loop_and_no_page(archive):
-    chunked = "Transfer-Encoding: chunked\r\n"
-    bodies = [
-        b"-6\r\nhello",  # no mark of a chunk: the body was stored without them
-        b"5\r\nhello\r\n-a\r\nhello",
-        b"5\r\nhello\r\nff\r\n world\r\n0\r\n\r\n",
-        b"4\r\nhello\r\n0\r\n\r\n",
-    ]
-    found = problems(archive(*(record(f"https://a.org/{i}", b, more=chunked) for i, b in enumerate(bodies))))
-
-    assert found == [("", bodies[0]), *[("damaged chunks", b"")] * 3]
-
-
-def test_a_compressed_body_is_read_to_its_last_member_and_refused_where_it_was_cut_short(archive):
-    packed = "Content-Encoding: gzip\r\n"
-    text = english(30).encode()
-    one, two = gzip.compress(text), gzip.compress(b" and more")
-    bodies = [one + two, one + b"\0\0", one[: len(one) // 2], one + b"<p>no member</p>"]
-    found = problems(archive(*(record(f"https://a.org/{i}", b, more=packed) for i, b in enumerate(bodies))))
-
-    assert found == [
-        ("", text + b" and more"),
-        ("", text),
-        ("compressed body cut short", b""),
-        ("damaged compression", b""),
-    ]
-
-
-def test_a_length_that_is_no_number_is_refused(archive):
-    damaged = record("https://a.org/", b"<p>x</p>").replace(b"Content-Length: ", b"Content-Length: abc", 1)
-    with pytest.raises(DataError, match=r"record 1 of a\.warc states the length 'abc"):
-        list(warc_pages(archive(damaged, name="a.warc"), "a"))
-
-
 # Encodings, mathematics, extraction
 
 
@@ -490,44 +424,6 @@ def test_mathematics_survives_as_tex():
         "<p>a <span>$x &lt; 1$</span> b <span>$E=mc^2$</span> c <span>$$\\sum_i a_i &amp;lt;$$</span>"
         " d <math><mi>y</mi></math></p>"
     )
-
-
-def in_time(work, seconds=10):
-    """Run a function that is linear in its input, and fail where it has not ended after very long."""
-
-    def late(*_):
-        pytest.fail("the time is not proportional to the length of the text")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        return work()
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-@pytest.mark.parametrize(
-    "part", ["<math>", "<math", "<math><annotation encoding='application/x-tex'>", "<script type='math/tex'>"]
-)
-def test_mathematics_that_is_never_closed_is_left_as_it_is(part):
-    html = part * 50_000
-    assert in_time(lambda: keep_mathematics(html)) == html
-
-
-def test_annotations_of_other_kinds_before_the_tex_are_passed_over():
-    html = (
-        '<math display="block"><annotation-xml encoding="MathML-Content"><ci>x</ci></annotation-xml>'
-        '<annotation encoding="application/x-tex">x^2</annotation></math >'
-    )
-    assert keep_mathematics(html) == "<span>$$x^2$$</span>"
-
-
-def test_long_runs_of_space_and_digits_cost_no_more_than_their_length():
-    spaces = "word" + " \t" * 200_000 + "end  \n \nmore \t"
-    assert in_time(lambda: _tidy(spaces)) == "word" + " \t" * 200_000 + "end\n\nmore"
-    digits = ("+" + "1" * 39 + " ") * 5000
-    assert in_time(lambda: masked(digits, ("phone",))) == (digits, {})
 
 
 STRUCTURED = f"""<html><head><title>no</title><style>p {{}}</style></head><body>

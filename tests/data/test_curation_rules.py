@@ -139,7 +139,7 @@ def refused(stages, source="{kind: files, paths: [a]}"):
         ),
         (
             f"  - extract\n  - {{kind: mix, weights: {{a: 1}}}}\n  - {HOLDOUT}\n  - decontaminate",
-            "mix learns from all documents",
+            "mix repeats documents before holdout",
         ),
         (f"  - extract\n  - {HOLDOUT}\n  - pii", "near copies of held-out documents stay"),
         ("  - extract\n  - {kind: quality, trusted: [a]}", "give one of keep (a share) and min_score"),

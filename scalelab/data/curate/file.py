@@ -53,6 +53,12 @@ class CurationFile(Config):
         if "holdout" in kinds:
             at = kinds.index("holdout")
             for i, stage in enumerate(self.stages[:at]):
+                if stage.kind == "mix":
+                    raise ValueAtKey(
+                        "mix repeats documents before holdout cuts some of them out: the repeats would stay",
+                        ("stages", i, "kind"),
+                        "put it behind `holdout`",
+                    )
                 if _learns(stage):
                     raise ValueAtKey(
                         f"{stage.kind} learns from all documents before holdout cuts some of them out: what it "
@@ -77,7 +83,5 @@ class CurationFile(Config):
 
 
 def _learns(stage: CurationStage) -> bool:
-    """Return whether a stage fits a classifier to documents, or draws them by the sizes of domains."""
-    return stage.kind in {"quality", "mix"} or bool(
-        getattr(stage, "classifier", getattr(stage, "classify", False))
-    )
+    """Return whether a stage fits a classifier to documents."""
+    return stage.kind == "quality" or bool(getattr(stage, "classifier", getattr(stage, "classify", False)))
