@@ -519,6 +519,12 @@ def test_a_page_with_many_copies_is_no_phrase_of_everybody(held_out):
     assert shown["of these common, and not cut"] == 0
 
 
+def test_a_document_of_held_out_text_alone_is_cut_where_any_share_is_allowed(held_out):
+    copy = words(60, "copy")
+    _, rejected, _, _ = applied(Decontaminate(max_share=1.0), documents([copy]), held_out(copy))
+    assert rejected == [("000", "little left without held-out text")]
+
+
 def test_a_document_of_phrases_of_everybody_alone_is_held_out_text(held_out):
     licence = words(15, "licence")
     texts = [*(f"{words(200, f'd{i}x')} {licence}" for i in range(12)), f"see {licence}"]

@@ -76,7 +76,8 @@ class Decontaminate(CurationStage):
             is_found[places] = True
             if is_shared.mean() <= self.max_share:
                 place.append(places)
-                sketch.append(np.full(len(places), found[~is_shared].min(), U64))
+                others = found[~is_shared] if not is_shared.all() else found
+                sketch.append(np.full(len(places), others.min(), U64))
         return {"passages": passages, "found": is_found} | _distinct(place, sketch, self.common + 1)
 
     def decide(self, observations: list[Arrays], context: CurationContext) -> Arrays:
