@@ -8,6 +8,7 @@ from in_process import in_process
 from observe import events, kill
 
 from scalelab.laws import tuned_settings
+from scalelab.leases import CLAIM
 
 TUNING = """
 name: tuned
@@ -35,8 +36,8 @@ def finished(world):
 
 def claims(run_dir):
     """How often a run was claimed for training."""
-    (lease,) = run_dir.glob("lease-*.json")
-    return int(lease.stem.removeprefix("lease-"))
+    last = CLAIM.read(max(run_dir.glob("lease-*.json")))
+    return last.attempt - (last.publishes is not None)  # a result is published by a claim of its own
 
 
 def wait_for_results(world, n, process):
