@@ -90,7 +90,10 @@ def ten_bits(x):
     return ((x.detach().contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
-def test_tf32_changes_the_loss_of_a_text_by_less_than_is_accepted(tiny_spec):
+def test_tf32_changes_the_loss_of_a_text_by_less_than_is_accepted(tiny_spec, monkeypatch):
+    monkeypatch.setattr(
+        "scalelab.model.products.prefers_onednn", lambda: False
+    )  # products as on a GPU: torch's own
     spec = tiny_spec(model={"n_layers": 4, "d_model": 64, "n_heads": 8, "n_kv_heads": 8, "d_ff": 192})
     network = spec.model.network()
     network.reset(seed=0)

@@ -179,7 +179,7 @@ def test_a_run_has_diverged_a_nat_above_an_untrained_model(ended, above, diverge
     run_dir, _, _ = ended
     run = loop._Run.__new__(loop._Run)
     run.spec, run.launched, run.device = run_dir.spec(), None, Device("cpu", "cpu", None)
-    run.engine, run.branches = SimpleNamespace(is_first=False), None
+    run.engine, run.branches = SimpleNamespace(is_first=False, observed=dict), None
     run.progress = Progress(step=30, loss_sum=2 * (math.log(257) + above), loss_steps=2)
 
     with pytest.raises(Diverged) if diverges else nullcontext():

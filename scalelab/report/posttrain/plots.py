@@ -129,9 +129,9 @@ def draw_overreach(data: PosttrainResults) -> Figure:
             if many:
                 axis.plot(*smooth(x[order], y), color=colour, lw=1.6)
         axis.axhline(0, color=FAINT, lw=0.6, zorder=0)
-        axis.set_xlabel("distance from the start model: sqrt(KL), sqrt(nats)")
         axis.set_title(curve.name)
         axis.xaxis.set_major_locator(MaxNLocator(5))
+    figure.supxlabel("distance from the start model: sqrt(KL), sqrt(nats)", fontsize="medium")
     axes[0][0].set_ylabel("points [measured]")
     axes[0][0].legend(frameon=False, fontsize=SMALL)
     return figure
