@@ -82,6 +82,10 @@ def read_mixture_table(path: Path) -> MixtureTable:
         DataError: It cannot be read, lacks columns, or a cell is no number.
     """
     table = read_file(path).table
+    if table.empty:
+        raise DataError(
+            "the table has no rows", where=str(path), fix="give a row for each run, with shares and losses"
+        )
     shares, losses = domain_columns(table.columns)
     if len(shares) < 2 or not losses:
         raise DataError(
@@ -121,7 +125,7 @@ def _numbers(table: pd.DataFrame, columns: list[str], path: Path) -> np.ndarray:
         if bad.any():
             i = int(np.argmax(bad))
             cell = table[column].iloc[i]
-            what = "is empty" if pd.isna(cell) else f"holds {str(cell)[:40]!r}, no number"
+            what = "is empty or NaN" if pd.isna(cell) else f"holds {str(cell)[:40]!r}, no number"
             raise DataError(
                 f"{column} {what}",
                 where=f"{path}, line {int(table.index[i]) + 2}",

@@ -127,7 +127,9 @@ def study_mixture(table: MixtureTable, request: MixtureRequest, law: str = LAW) 
 
 def _runs(table: MixtureTable, rows: np.ndarray) -> MixtureRuns:
     names = [table.names[i] for i in rows]
-    return MixtureRuns.of(table.weights[rows], table.losses[rows], table.domains, table.targets, names)
+    return MixtureRuns.of(
+        table.weights[rows], table.losses[rows], table.domains, table.targets, names, table.source
+    )
 
 
 def _tokens(table: MixtureTable, size: str, rows: np.ndarray) -> float:

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from scalelab.errors import FitError
+from scalelab.errors import FitError, ScalelabError
 from scalelab.laws.mixture.recommendation import MixtureRequest
 from scalelab.records.mixture_runs import size_names
-from scalelab.records.mixture_table import MixtureTable
+from scalelab.records.mixture_table import MixtureTable, read_mixture_table
 from scalelab.report.mixture.document import mixture_document
 from scalelab.report.render.terminal import render_terminal
 from scalelab.study.mixture import study_mixture
@@ -75,3 +75,22 @@ def test_runs_of_one_size_with_different_training_tokens_are_refused():
 )
 def test_different_sizes_have_different_names(n_params, names):
     assert size_names(n_params) == names
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem", "place"),
+    [
+        ("", "the table has no rows", "runs.csv"),
+        ("0.5,0.5,nan,3\n", "loss_a is empty or NaN", "runs.csv, line 2"),
+        ("0.5,0.5,3,3\n0.5,0.9,3,3\n", "the shares sum to 1.4, not 1", "runs.csv, line 3"),
+    ],
+)
+def test_a_table_that_does_not_hold_is_refused_with_its_file_and_line(tmp_path, rows, problem, place):
+    path = tmp_path / "runs.csv"
+    path.write_text("weight_a,weight_b,loss_a,loss_b\n" + rows)
+
+    with pytest.raises(ScalelabError) as caught:
+        study_mixture(read_mixture_table(path), REQUEST)
+
+    assert caught.value.problem == problem
+    assert caught.value.where.endswith(place)

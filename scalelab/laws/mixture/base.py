@@ -42,6 +42,7 @@ class MixtureRuns:
         domains: Sequence[str] | None = None,
         targets: Sequence[str] | None = None,
         names: Sequence[str] = (),
+        source: str = "",
     ) -> Self:
         """Return runs, checked. Shares within SUM_TOLERANCE of a sum of 1 are divided by it.
 
@@ -51,6 +52,7 @@ class MixtureRuns:
             domains: Names of the domains; None: numbered.
             targets: Names of the targets; None: the domains where they are as many, else numbered.
             names: Names of the runs; empty: numbered.
+            source: File that they are from, for messages; empty: none.
 
         Raises:
             FitError: A share or loss is no number of its kind, or shares do not sum to 1.
@@ -62,6 +64,10 @@ class MixtureRuns:
             or (domains if L.shape[1] == len(domains) else (f"target {i + 1}" for i in range(L.shape[1])))
         )
         names = tuple(names) or tuple(f"run {i + 1}" for i in range(len(W)))
+
+        def where(i: int) -> str:
+            return f"{source}, {names[i]}" if source else names[i]
+
         for values, what, low in ((W, domains, 0.0), (L, targets, np.nextafter(0, 1))):
             bad = ~(np.isfinite(values) & (values >= low))
             if bad.any():
@@ -69,7 +75,7 @@ class MixtureRuns:
                 kind, range_ = ("share", "from 0 to 1") if values is W else ("loss", "positive")
                 refuse(
                     f"the {kind} of {what[j]} is {values[i, j]:g}",
-                    names[i],
+                    where(i),
                     f"correct it, or remove the run: the number must be {range_}",
                 )
         off = np.abs(W.sum(axis=1) - 1)
@@ -77,7 +83,7 @@ class MixtureRuns:
             i = int(np.argmax(off))
             refuse(
                 f"the shares sum to {W[i].sum():.6g}, not 1",
-                names[i],
+                where(i),
                 "give the share of every domain, as parts of 1",
             )
         return cls(domains, targets, W / W.sum(axis=1, keepdims=True), L, names)
