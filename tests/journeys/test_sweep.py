@@ -125,7 +125,7 @@ def test_fit_answers_in_words_numbers_and_pictures(undisturbed):
 
 
 def test_fit_takes_an_external_table(worlds):
-    world = worlds("stranger", mlflow=False)
+    world = worlds("bare", mlflow=False)
     rows = ["N,D,L"]
     for n in (1e7, 3e7, 1e8, 3e8, 1e9):
         for d in (1e9, 4e9, 1.6e10, 6.4e10):

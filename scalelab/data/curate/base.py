@@ -97,8 +97,15 @@ def name_hashes(names: list[int]) -> np.ndarray:
 
 def is_in(value: int, ordered: np.ndarray) -> bool:
     """Whether a 64-bit value is in a sorted array."""
-    at = int(np.searchsorted(ordered, U64(value)))
-    return at < len(ordered) and int(ordered[at]) == value
+    return bool(are_in(np.array([value], U64), ordered)[0])
+
+
+def are_in(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """Return for each value whether it is in a sorted array; numpy.isin would sort that array each time."""
+    if not len(ordered):
+        return np.zeros(len(values), bool)
+    at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    return ordered[at] == values
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,6 @@ class _Submitted:
     task: Any
     """Reference to its result."""
     has_begun: bool = False
-    asked_to_stop: bool = False
     killed_at: float | None = None
 
 
@@ -219,7 +218,6 @@ class RayExecutor:
             each = self._submitted.get(name)
             if each is None:
                 continue
-            each.asked_to_stop = True
             if now and each.killed_at is None:
                 each.killed_at = time.monotonic()
             self._ray.cancel(each.task, force=now, recursive=False)

@@ -27,6 +27,7 @@ from scalelab.data.curate.base import (
     CurationStage,
     StageLedger,
     WebDocument,
+    are_in,
     excerpt,
 )
 from scalelab.data.curate.store import read_documents
@@ -69,7 +70,7 @@ class Decontaminate(CurationStage):
         place, sketch = [np.zeros(0, np.int64)], [np.zeros(0, U64)]
         for document in documents:
             found = _passages(words_of(document.text.encode("utf-8")), self.words)
-            is_shared = _are_in(found, passages)
+            is_shared = are_in(found, passages)
             if not is_shared.any():
                 continue
             places = np.searchsorted(passages, np.unique(found[is_shared]))
@@ -99,8 +100,8 @@ class Decontaminate(CurationStage):
         """Return a document without held-out passages."""
         passages = decision["passages"]
         found = _passages(words_of(document.text.encode("utf-8")), self.words)
-        share = float(_are_in(found, decision["shared"]).mean()) if len(found) else 0.0
-        if share <= self.max_share and not _are_in(found, passages).any():
+        share = float(are_in(found, decision["shared"]).mean()) if len(found) else 0.0
+        if share <= self.max_share and not are_in(found, passages).any():
             return document
         ledger.count("documents that share a passage")
         if share > self.max_share:
@@ -141,7 +142,7 @@ class Decontaminate(CurationStage):
         spans = [(match.start(), match.end()) for match in _WORD.finditer(text)]
         words = [text[start:end].lower().encode("utf-8") for start, end in spans]
         cuts: list[tuple[int, int]] = []
-        for i in np.flatnonzero(_are_in(_passages(words, self.words), passages)):
+        for i in np.flatnonzero(are_in(_passages(words, self.words), passages)):
             start = max(0, spans[i][0] - self.around)
             end = min(len(text), spans[i + self.words - 1][1] + self.around)
             if cuts and start <= cuts[-1][1]:
@@ -159,14 +160,6 @@ def _passages(words: list[bytes], n: int) -> np.ndarray:
     for i in range(n):
         found = mix(found + hashes[i : count + i])
     return found
-
-
-def _are_in(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
-    """Return for each value whether it is in a sorted array; numpy.isin would sort that array each time."""
-    if not len(ordered):
-        return np.zeros(len(values), bool)
-    at = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
-    return ordered[at] == values
 
 
 def _distinct(place: list[np.ndarray], sketch: list[np.ndarray], most: int | None) -> dict[str, np.ndarray]:
