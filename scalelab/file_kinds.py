@@ -21,6 +21,10 @@ TABLE_ENDINGS = (".csv", ".tsv", ".parquet", ".feather", ".arrow", ".xlsx")
 """Endings of files that are taken for tables of runs. Files of JSON can be anything."""
 PACKED_ENDINGS = (".gz", ".zst", ".bz2", ".xz", ".zip")
 """Endings of compressed files, after the one of the kind."""
+EXTENDS = "extends"
+"""Key of the path of the file that a file extends (extendable.py)."""
+MOST_BASES = 8
+"""Files that may extend one another in a row."""
 FOLDERS = (".", "sweeps", "sweeps/posttrain", "sweeps/eval")
 """Directories in which a name without a directory is searched."""
 
@@ -79,9 +83,15 @@ def kind_of_path(path: Path) -> str | None:
     if path.suffix.lower() not in YAML_ENDINGS:
         return None
     try:
-        return kind_of(read(path).data)
+        for _ in range(MOST_BASES):
+            data = read(path).data
+            found, base = kind_of(data), data.get(EXTENDS)
+            if found is not None or not isinstance(base, str):
+                return found
+            path = Path(base)
     except ScalelabError:
-        return None
+        pass
+    return None
 
 
 def refuse_other_kind(document: YamlDocument, expected: str) -> None:

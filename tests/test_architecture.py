@@ -29,6 +29,7 @@ SHARED = {
     "config",
     "config_errors",
     "example_files",
+    "extendable",
     "file_kinds",
     "markup",
     "yaml_builder",

@@ -1,5 +1,7 @@
 """Rules for text and personal data: values by hand on both sides of each threshold, near misses."""
 
+from pathlib import Path
+
 import pytest
 from curation import applied, document, english
 
@@ -9,6 +11,7 @@ from scalelab.data.curate.stages.heuristics import Heuristics
 from scalelab.data.curate.stages.pii import PersonalData, is_card, is_iban, masked, masked_excerpt
 from scalelab.data.curate.text_rules import RULES, TextStatistics
 from scalelab.errors import ConfigError
+from scalelab.file_kinds import kind_of_path
 
 PROSE = english(40)
 
@@ -217,3 +220,42 @@ def test_an_address_that_an_excerpt_cuts_off_is_masked_too():
 
 def test_only_the_kinds_that_are_asked_for_are_masked():
     assert masked("a@b.org 8.8.8.8", ("ip",))[0] == "a@b.org <IP>"
+
+
+# Stages left out
+
+
+def extended(tmp_path, monkeypatch, text):
+    (tmp_path / "whole.yaml").write_text(
+        f"name: whole\nsource: {{kind: files, paths: [a]}}\nstages:\n  - extract\n  - {HOLDOUT}\n"
+        "  - exact_duplicates\n  - {kind: quality, trusted: [a], keep: 0.5}\n  - decontaminate\n"
+    )
+    (tmp_path / "less.yaml").write_text(f"extends: whole.yaml\nname: less\n{text}\n")
+    monkeypatch.chdir(tmp_path)
+    return Path("less.yaml")
+
+
+def test_an_ablation_extends_a_file_and_leaves_stages_out(tmp_path, monkeypatch):
+    path = extended(tmp_path, monkeypatch, "without: [exact_duplicates, quality]")
+
+    config = CurationFile.load(path)
+
+    assert config.name == "less"
+    assert [stage.kind for stage in config.used_stages] == ["extract", "holdout", "decontaminate"]
+    assert kind_of_path(path) == "curation"
+
+
+@pytest.mark.parametrize(
+    ("without", "words", "where"),
+    [
+        ("qualty", "no stage 'qualty' to leave out; did you mean 'quality'", "less.yaml:3"),
+        ("extract", "the first stage is 'holdout'", "whole.yaml:5"),
+        ("holdout", "decontaminate has nothing to compare with", "whole.yaml:8"),
+        ("decontaminate", "near copies of held-out documents stay", "whole.yaml:5"),
+    ],
+)
+def test_what_cannot_be_left_out_is_refused_at_its_line(tmp_path, monkeypatch, without, words, where):
+    with pytest.raises(ConfigError) as caught:
+        CurationFile.load(extended(tmp_path, monkeypatch, f"without: [{without}]"))
+    assert words in str(caught.value)
+    assert where in str(caught.value)

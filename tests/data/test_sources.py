@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from scalelab.data import SOURCES
-from scalelab.data.base import DataConfig
+from scalelab.data.base import DataConfig, SkippedDocuments
 from scalelab.data.curate.file import CurationFile
 from scalelab.data.curate.pipeline import curate
 from scalelab.data.curate.publish import publish
+from scalelab.errors import DataError
 from scalelab.testing.sources import check_source
 
 
@@ -101,3 +102,28 @@ def test_every_source_can_be_made_here():
 
 def test_it_conforms(make, tmp_path):
     check_source(make, tmp_path / "corpora")
+
+
+def test_documents_of_chosen_domains_of_a_curated_corpus(tmp_path, monkeypatch):
+    for domain in ("manual", "faq"):
+        (tmp_path / "pages" / domain).mkdir(parents=True)
+        (tmp_path / "pages" / domain / "a.txt").write_text(f"This is the text of the {domain}.")
+    file = {
+        "name": "curated",
+        "source": {"kind": "files", "paths": [str(tmp_path / "pages")]},
+        "stages": [
+            {"kind": "extract", "extractor": "own", "min_characters": 1},
+            {"kind": "domains", "rules": {"manual": ["*manual*"], "faq": ["*faq*"]}},
+        ],
+    }
+    publish(curate(CurationFile.model_validate(file), processes=1), tmp_path / "curated")
+    whole, one, other = (
+        SOURCES["curated"](path=str(tmp_path / "curated"), domains=domains)
+        for domains in ([], ["faq"], ["fag"])
+    )
+
+    assert len(list(whole.documents(SkippedDocuments()))) == 2
+    assert [found.text for found in one.documents(SkippedDocuments())] == ["This is the text of the faq."]
+    assert whole.fingerprint(str) != one.fingerprint(str)
+    with pytest.raises(DataError, match="no document of the domain 'fag'; did you mean 'faq'"):
+        list(other.documents(SkippedDocuments()))

@@ -129,7 +129,7 @@ def curate(
     """
     root = make_dir((cache or cache_dir()) / "curation")
     memo = FileHashes(root / "hashes" / f"{config.source.digest}.json")
-    versions = [stage.implementation() for stage in config.stages]  # what is missing, before any work
+    versions = [stage.implementation() for stage in config.used_stages]  # what is missing, before any work
     fingerprint = config.source.fingerprint(memo)
     memo.save()
     groups = config.source.shards(config.shard_mb * 10**6)
@@ -147,7 +147,7 @@ def curate(
         ShardWorkers(cores if is_large else 1) as workers,
     ):
         before: StageReport | None = None
-        for i, (stage, key) in enumerate(zip(config.stages, keys, strict=True)):
+        for i, (stage, key) in enumerate(zip(config.used_stages, keys, strict=True)):
             directory = make_dir(root / key)
             jobs = _jobs(config, i, directory, result.directories, before, groups, is_sample=sample)
             given, before = before, _stage(stage, key, directory, jobs, workers, context, result.holdouts)
@@ -261,7 +261,7 @@ def _jobs(
     is_sample: bool,
 ) -> list[ShardJob]:
     """Return the jobs of a stage: over groups of files for the first, over stored shards for the others."""
-    stage = config.stages[i].model_dump(mode="json")
+    stage = config.used_stages[i].model_dump(mode="json")
     if before is None:
         source = config.source.model_dump(mode="json")
         return [
@@ -300,7 +300,7 @@ def _keys(
         json.dumps([FORMAT, *source, changed(config.source), config.shard_mb, is_sample]).encode()
     ).hexdigest()
     keys = []
-    for stage, version in zip(config.stages, versions, strict=True):
+    for stage, version in zip(config.used_stages, versions, strict=True):
         files = [memo(path) for path in stage.inputs()]
         parts = [key, stage.kind, changed(stage), stage.version, version, files]
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -65,7 +65,7 @@ def publish(result: CurationResult, out: Path) -> CuratedCorpus:
             fix="loosen its settings, or give pages that pass them",
         )
     check_place(out)
-    kinds = next((stage.mask for stage in result.config.stages if isinstance(stage, PersonalData)), ())
+    kinds = next((stage.mask for stage in result.config.used_stages if isinstance(stage, PersonalData)), ())
     with whole_dir(out) as place:
         train = [
             _copied(result.directories[-1] / shard.file, place / f"train-{i:05d}.jsonl", shard)

@@ -1,6 +1,7 @@
 """A corpus that `scalelab data` curated: its training documents, and one of its hold-outs as validation.
 
     source: {kind: curated, path: curated/debian, holdout: manual}
+    source: {kind: curated, path: curated/debian, domains: [database]}
 
 The sides are those of the curation, so the share `validation` of a corpus is not used. Without `holdout`
 all hold-outs together are the validation side; a corpus without hold-outs is split as any text is.
@@ -9,11 +10,14 @@ Not here: curating (data/curate).
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from scalelab.data.base import HashFile, SkippedDocuments, TextDocument, TextSource
+from pydantic import Field
+
+from scalelab.data.base import ADDED, HashFile, SkippedDocuments, TextDocument, TextSource
 from scalelab.data.curate.publish import CURATED, NAME, CuratedCorpus
 from scalelab.data.curate.store import StoredShard, read_documents
 from scalelab.errors import DataError
@@ -29,6 +33,8 @@ class Curated(TextSource):
     """Directory of the corpus, curated/NAME; a relative one starts at the working directory."""
     holdout: str | None = None
     """Hold-out that is the validation side. None: all of them."""
+    domains: tuple[str, ...] = Field((), json_schema_extra=ADDED)
+    """Domains whose documents are read, on both sides. Empty: all."""
 
     @property
     def may_state_sides(self) -> bool:
@@ -40,17 +46,27 @@ class Curated(TextSource):
         del hash_file
         _, train, held_out = self._files()
         names = [each.sha256 for each in train] + ["held out"] + [each.sha256 for each in held_out]
+        names += [f"domain {domain}" for domain in sorted(set(self.domains))]
         return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
     def documents(self, skips: SkippedDocuments) -> Iterator[TextDocument]:
         """Hold-outs first, then the training documents, shard by shard."""
         directory, train, held_out = self._files()
-        for stored in held_out:
-            for document in read_documents(directory / stored.file, stored.sha256):
-                yield TextDocument(document.name, document.text, side="validation")
-        for stored in train:
-            for document in read_documents(directory / stored.file, stored.sha256):
-                yield TextDocument(document.name, document.text, side="train" if held_out else None)
+        wanted = set(self.domains)
+        found: Counter[str] = Counter()
+        for files, side in ((held_out, "validation"), (train, "train" if held_out else None)):
+            for stored in files:
+                for document in read_documents(directory / stored.file, stored.sha256):
+                    found[document.domain] += 1
+                    if not wanted or document.domain in wanted:
+                        yield TextDocument(document.name, document.text, side=side)
+        for domain in self.domains:
+            if domain not in found:
+                raise DataError(
+                    f"the corpus has no document of the domain {domain!r}{did_you_mean(domain, found)}",
+                    where=str(directory / NAME),
+                    fix=f"use domains of its documents: {', '.join(sorted(found)) or 'none'}",
+                )
 
     def _files(self) -> tuple[Path, list[StoredShard], list[StoredShard]]:
         directory = Path(self.path).expanduser()
