@@ -71,6 +71,13 @@ Name = Annotated[
 ]
 
 
+def _hashable(value: Any) -> Any:
+    """Return a value as one that can be hashed: equal ones of equal values."""
+    if isinstance(value, dict):
+        return frozenset((key, _hashable(each)) for key, each in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list | tuple) else value
+
+
 class Config(BaseModel):
     """Base of every config. Frozen, so that a run's hash cannot drift from its contents."""
 
@@ -93,6 +100,10 @@ class Config(BaseModel):
         # As a cached property would: it is no field, so it is neither compared, hashed nor written.
         config.__dict__[_ORIGIN] = document
         return config
+
+    def __hash__(self) -> int:
+        """Hash of the fields, of which some may be mappings or lists."""
+        return hash(tuple(_hashable(self.__dict__[name]) for name in type(self).model_fields))
 
     @contextmanager
     def located(self) -> Iterator[None]:

@@ -242,3 +242,20 @@ def test_an_error_of_what_a_config_leads_to_names_its_file_and_line(tmp_path):
     assert config == Outer.load(tmp_path / "a.yaml", ["inner.share=0.25"])
     assert "origin" not in config.model_dump_json()
     assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_a_config_with_a_mapping_can_be_hashed():
+    class Part(Config):
+        shares: dict[str, float] = {}
+        sizes: tuple[int, ...] = ()
+
+    class Whole(Config):
+        part: Part
+        names: dict[str, list[int]] = {}
+
+    one = Whole(part={"shares": {"a": 0.5, "b": 0.5}}, names={"a": [1, 2]})
+    other = Whole(part={"shares": {"b": 0.5, "a": 0.5}}, names={"a": [1, 2]})
+
+    assert one == other
+    assert len({one, other}) == 1
+    assert len({one, Whole(part={"shares": {"a": 1.0}}), Whole(part={"sizes": (1,)})}) == 3

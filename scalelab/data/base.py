@@ -191,6 +191,8 @@ class DataConfig(Config):
     weights: dict[str, Fraction] | None = Field(None, json_schema_extra=ADDED)
     """Share of each domain in the training tokens, which sum to 1; domains are the names of a mix. A domain that is
     left out has none. None: all text in its natural proportions."""
+    cooldown_weights: dict[str, Fraction] | None = Field(None, json_schema_extra=ADDED)
+    """Shares of the domains in the cooldown of the learning rate, such as of better text. None: those of `weights`."""
 
     @model_validator(mode="after")
     def _is_drawn_from_text(self) -> Self:
@@ -211,12 +213,17 @@ class DataConfig(Config):
     @model_validator(mode="after")
     def _weights_are_shares_of_domains(self) -> Self:
         if self.weights is None:
+            if self.cooldown_weights is not None:
+                raise ValueError("cooldown_weights need `weights`, the shares before the cooldown")
             return self
         names = getattr(self.source, "names", ())
         if not names:
             raise ValueError("weights need a source with named domains: kind: mix, with `names`")
-        if unknown := sorted(set(self.weights) - set(names)):
-            raise ValueError(f"weights name {unknown[0]!r}, which is no domain ({', '.join(names)})")
-        if abs(sum(self.weights.values()) - 1) > 1e-3:
-            raise ValueError(f"the weights sum to {sum(self.weights.values()):.6g}, not 1")
+        for said, weights in (("weights", self.weights), ("cooldown_weights", self.cooldown_weights)):
+            if weights is None:
+                continue
+            if unknown := sorted(set(weights) - set(names)):
+                raise ValueError(f"{said} name {unknown[0]!r}, which is no domain ({', '.join(names)})")
+            if abs(sum(weights.values()) - 1) > 1e-3:
+                raise ValueError(f"the {said} sum to {sum(weights.values()):.6g}, not 1")
         return self

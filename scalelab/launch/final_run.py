@@ -182,7 +182,7 @@ def _corpus(plan: Plan) -> Corpus:
             where=f"{corpus.path}",
             fix="restore the original text, or run the sweep and the plan again on the new text",
         )
-    refuse_too_many(corpus, spec.data, spec.seq_len, spec.n_tokens)
+    refuse_too_many(corpus, spec.data, spec.seq_len, spec.n_tokens, spec.stable_tokens)
     return corpus
 
 

@@ -294,11 +294,11 @@ def refuse_unfit(recipe: Recipe, corpus: Corpus, proposals: tuple[Proposal, ...]
     """
     longest: dict[str, RunSpec] = {}
     for spec in (proposal.spec for proposal in proposals):
-        mixture = json.dumps(spec.data.weights)
+        mixture = json.dumps([spec.data.weights, spec.data.cooldown_weights])
         if mixture not in longest or spec.n_tokens > longest[mixture].n_tokens:
             longest[mixture] = spec
     for spec in longest.values():
-        refuse_too_many(corpus, spec.data, recipe.seq_len, spec.n_tokens)
+        refuse_too_many(corpus, spec.data, recipe.seq_len, spec.n_tokens, spec.stable_tokens)
     wanted = max(recipe.evaluation.tokens, recipe.evaluation.curve_tokens)
     available = corpus.n_validation - 1
     if wanted > available:

@@ -17,10 +17,12 @@ from scalelab.units import si
 
 
 def is_mixture_sweep(root: Path, name: str | None) -> bool:
-    """Return whether the runs of a sweep choose their mixture; False where there is no such sweep."""
+    """Return whether the runs of a sweep differ in their mixture; False where there is no such sweep."""
     try:
         planned = SweepManifest.load(root, name or only_sweep(root, "fit")).runs
-        return bool(planned) and RunDir(root / planned[0].dir).spec().data.weights is not None
+        mixtures = (RunDir(root / run.dir).spec().data.weights for run in planned)
+        first = next(mixtures, None)
+        return first is not None and any(mixture != first for mixture in mixtures)
     except ScalelabError:
         return False
 

@@ -140,7 +140,7 @@ class _Run:
         if usable_mode(self.device, spec.compile) != "off":
             share_compile_cache(run_dir.path.parent.parent)
         self.corpus: Corpus = open_corpus(spec.data_digest)
-        self.stream = stream_of(self.corpus, spec.data, spec.seq_len, spec.seed)
+        self.stream = stream_of(self.corpus, spec.data, spec.seq_len, spec.seed, spec.stable_tokens)
         self.rows = spec.batch_tokens // spec.seq_len
         self.size = spec.model.size(spec.seq_len)
         self.watch = StabilityMonitor(launched.stability) if launched else None
@@ -588,7 +588,9 @@ class _Run:
             flops_6nd=6.0 * size.n_params_active * n_tokens,
             n_tokens=n_tokens,
             n_tokens_planned=spec.n_tokens,
-            n_tokens_unique=n_tokens_unique(self.corpus, spec.data, spec.seq_len, n_tokens),
+            n_tokens_unique=n_tokens_unique(
+                self.corpus, spec.data, spec.seq_len, n_tokens, spec.stable_tokens
+            ),
             n_steps=progress.step,
             batch_tokens=spec.batch_tokens,
             micro_batch_tokens=progress.micro_rows * spec.seq_len,

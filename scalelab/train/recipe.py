@@ -54,6 +54,7 @@ from scalelab.train.spec import (
     Matmul,
     ParamCount,
     RunSpec,
+    refuse_cooldown_of_data,
     refuse_long_context,
 )
 
@@ -136,6 +137,11 @@ class Recipe(Config):
     @model_validator(mode="after")
     def _context_can_be_read(self) -> Self:
         refuse_long_context(self.seq_len, next(iter(self.model.members(SMALLEST_VOCABULARY))))
+        return self
+
+    @model_validator(mode="after")
+    def _data_and_schedule_fit(self) -> Self:
+        refuse_cooldown_of_data(self.data, has_cooldown=bool(getattr(self.schedule, "cooldown", 0)))
         return self
 
     @model_validator(mode="after")

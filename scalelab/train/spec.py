@@ -94,12 +94,20 @@ class RunSpec(Config):
         if isinstance(self.schedule, WSD) and (problem := self.schedule.problem(self.n_steps)):
             raise ValueError(problem)
         refuse_long_context(self.seq_len, self.model)
+        refuse_cooldown_of_data(self.data, has_cooldown=self.stable_tokens is not None)
         return self
 
     @property
     def n_tokens(self) -> int:
         """Training tokens this run is to see."""
         return self.n_steps * self.batch_tokens
+
+    @property
+    def stable_tokens(self) -> int | None:
+        """Training tokens before the cooldown of the learning rate; None for a run without one."""
+        if not (isinstance(self.schedule, WSD) and self.schedule.cooldown):
+            return None
+        return self.schedule.stable_end(self.n_steps) * self.batch_tokens
 
     @property
     def id(self) -> str:
@@ -124,7 +132,10 @@ class RunSpec(Config):
 
     def trunk(self, n_steps: int) -> Self:
         """The first n_steps of this branch's trunk, as a run of its own: the same to the last bit."""
-        return self.model_copy(update={"schedule": self.schedule.constant(), "n_steps": n_steps})
+        data = self.data.model_copy(update={"cooldown_weights": None})
+        return self.model_copy(
+            update={"schedule": self.schedule.constant(), "n_steps": n_steps, "data": data}
+        )
 
     @property
     def trunk_id(self) -> str | None:
@@ -142,6 +153,18 @@ def refuse_long_context(seq_len: int, model: Architecture) -> None:
     if limit is not None and seq_len > limit:
         raise ValueError(
             f"seq_len is {seq_len}, and the model has {limit} positions: max_positions is too small"
+        )
+
+
+def refuse_cooldown_of_data(data: DataConfig, *, has_cooldown: bool) -> None:
+    """Refuse data with another mixture in a cooldown that the schedule does not have.
+
+    Raises:
+        ValueError: The schedule has no cooldown.
+    """
+    if data.cooldown_weights is not None and not has_cooldown:
+        raise ValueError(
+            "data.cooldown_weights need a schedule with a cooldown: schedule: {kind: wsd, cooldown: 0.3}"
         )
 
 

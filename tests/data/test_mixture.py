@@ -106,6 +106,56 @@ def test_unique_tokens_and_epochs_are_by_domain(corpus, tmp_path):
         refuse_too_many(corpus, data, T, 2 * n)
 
 
+@pytest.mark.parametrize("cooldown", [{"words": 1.0}, {"words": 0.2, "digits": 0.8}])
+def test_another_mixture_in_the_cooldown(corpus, tmp_path, cooldown):
+    data = settings(tmp_path, weights={"words": 0.5, "digits": 0.5}, cooldown_weights=cooldown)
+    before = stream_of(corpus, settings(tmp_path, weights=data.weights), T, seed=1)
+    stream = stream_of(corpus, data, T, seed=1, stable_tokens=100 * T)
+
+    assert_array_equal(stream.batch(0, 100), before.batch(0, 100))
+    words = np.cumsum(is_word(corpus, stream.batch(5, 20)))
+    assert np.abs(words - cooldown["words"] * np.arange(1, 21)).max() <= 1
+    whole = np.concatenate([stream.batch(4, 20), stream.batch(5, 20)])
+    assert_array_equal(np.concatenate([stream.batch(9, 10), stream.batch(10, 10)]), whole[10:30])
+
+
+def test_a_cooldown_reads_what_was_not_read_before(corpus, tmp_path):
+    data = settings(tmp_path, weights={"words": 0.5, "digits": 0.5}, cooldown_weights={"words": 1.0})
+    n = int(MixtureOrder(corpus, {"words": 1.0}, T, 0).n_windows[0])
+    half = n // 2
+    stream = stream_of(corpus, data, T, seed=3, stable_tokens=2 * half * T)
+
+    windows = [w.tobytes() for w in np.concatenate([stream.batch(0, 2 * half), stream.batch(2, half)])]
+
+    assert len(set(windows)) == 3 * half
+    assert n_tokens_unique(corpus, data, T, 3 * half * T, 2 * half * T) == 3 * half * T
+    assert n_tokens_unique(corpus, data, T, (2 * half + n) * T, 2 * half * T) == (half + n) * T
+
+
+def test_epochs_of_a_cooldown_count(corpus, tmp_path):
+    data = settings(
+        tmp_path, weights={"words": 0.5, "digits": 0.5}, cooldown_weights={"words": 1.0}, epochs=1
+    )
+    n = int(MixtureOrder(corpus, {"words": 1.0}, T, 0).n_windows[0])
+
+    refuse_too_many(corpus, data, T, (n + n // 2) * T, n * T)
+    with pytest.raises(DataError, match=r"75.2% of words read its .* tokens 1.5 times, where 1 are allowed"):
+        refuse_too_many(corpus, data, T, 2 * n * T, n * T)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"cooldown_weights": {"words": 1.0}}, "cooldown_weights need `weights`"),
+        ({"weights": {"words": 1.0}, "cooldown_weights": {"words": 0.5}}, "the cooldown_weights sum to 0.5"),
+        ({"weights": {"words": 1.0}, "cooldown_weights": {"wrods": 1.0}}, "cooldown_weights name 'wrods'"),
+    ],
+)
+def test_a_cooldown_that_is_no_mixture_is_refused(changes, said, tmp_path):
+    with pytest.raises(ValidationError, match=said):
+        settings(tmp_path, **changes)
+
+
 def test_validation_windows_are_those_of_their_domain(corpus):
     found = domain_windows(corpus, T, 10 * T)
 

@@ -7,6 +7,7 @@ import observe
 import pytest
 from in_process import in_process
 
+from scalelab.records.mixture_runs import is_mixture_sweep
 from scalelab.testing.mixture_laws import planted
 
 DOMAINS = ("web", "code", "books", "math")
@@ -148,11 +149,16 @@ launch: {executor: inline}
 """
 
 
-def test_a_sweep_of_mixtures_is_trained_and_fitted(world):
+def write_domains(folder):
+    """Write a file of words and one of digits."""
     rng = np.random.default_rng(0)
     for name, letters in (("words", "abcdefgh"), ("digits", "01234567")):
         lines = ["".join(rng.choice(list(letters), 60)) + f" {i}" for i in range(60)]
-        (world.path / f"{name}.txt").write_text("\n".join(lines) + "\n")
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
+
+
+def test_a_sweep_of_mixtures_is_trained_and_fitted(world):
+    write_domains(world.path)
     (world.path / "mixed.yaml").write_text(SWEEP)
 
     done = in_process(world, "sweep", "mixed.yaml")
@@ -191,3 +197,16 @@ def test_a_design_that_measures_no_mixture_is_refused(change, said, world):
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_ordinary_sweep_on_one_mixture_is_not_fitted_as_one_of_mixtures(world):
+    write_domains(world.path)
+    ladder = "design: {kind: ladder, sizes: [5000], tokens: [1280, 2560]}\n"
+    text = SWEEP.replace("    epochs: 100", "    epochs: 100\n    weights: {words: 0.5, digits: 0.5}")
+    text = "\n".join(line for line in text.splitlines() if not line.startswith("design:"))
+    (world.path / "ladder.yaml").write_text(text.replace("name: mixed", "name: ladder") + "\n" + ladder)
+
+    done = in_process(world, "sweep", "ladder.yaml")
+
+    assert done.returncode == 0, done.stderr
+    assert not is_mixture_sweep(world.runs, "ladder")

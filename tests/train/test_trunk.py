@@ -3,7 +3,10 @@
 from dataclasses import asdict
 
 import pytest
+from pydantic import ValidationError
 
+from scalelab.data.base import DataConfig
+from scalelab.data.corpus.shards import prepare
 from scalelab.errors import RunError
 from scalelab.train import loop
 from scalelab.train.checkpoints import unsharded
@@ -81,6 +84,35 @@ def test_a_branch_is_the_same_run_trained_by_itself_to_the_last_bit(family, step
     assert len(set(steps)) == len(steps) == 161 + 18 + 30 + 69  # against 390
     assert [e["step"] for e in events(trunk, "branched")] == LEAVES
     assert not any(run.checkpoints.exists() for run in (trunk, *branches))
+
+
+def test_branches_that_read_another_mixture_in_their_cooldown_share_a_trunk(family, tiny_text):
+    """The trunk reads the mixture before it, and every branch is again the run trained by itself."""
+    parts = [{"kind": "text", "paths": [f"{tiny_text}/*[{digits}].txt"]} for digits in ("02468", "13579")]
+    source = {"kind": "mix", "names": ["some", "good"], "parts": parts}
+    data = {"source": source, "tokenizer": "bytes", "validation": 0.2, "epochs": 50, "weights": {"some": 1.0}}
+    digest = prepare(DataConfig.model_validate(data)).digest
+    annealed = {"data": data | {"cooldown_weights": {"good": 1.0}}, "data_digest": digest}
+    _, alone = family("alone", **annealed)
+    _, plain = family("plain", data=data, data_digest=digest)
+    trunk, branches = family("shared", **annealed)
+    assert train_trunk(trunk, branches)
+
+    results = [train(run) for run in branches]
+
+    assert [same(r) for r in results] == [same(train(run)) for run in alone]
+    assert all(r.trunk_run == trunk.run for r in results)
+    assert trunk.run == plain[0].spec().trunk(161).id
+    assert train(plain[0]).loss != results[0].loss
+
+
+def test_a_mixture_for_a_cooldown_needs_one(tiny_spec):
+    mixed = {"kind": "mix", "names": ["a", "b"], "parts": [{"kind": "pycode"}, {"kind": "pycode"}]}
+    data = {"source": mixed, "weights": {"a": 1.0}, "cooldown_weights": {"b": 1.0}}
+
+    for schedule in ({"kind": "cosine"}, {"kind": "wsd", "cooldown": 0.0}):
+        with pytest.raises(ValidationError, match="cooldown_weights need a schedule with a cooldown"):
+            tiny_spec(data=data, schedule=schedule)
 
 
 def test_a_trunk_that_was_stopped_anywhere_resumes(family, steps):

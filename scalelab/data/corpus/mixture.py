@@ -7,11 +7,15 @@
 The pattern merges the domains evenly: its c-th slot of domain d lies at (c + 1/2) / w_d. So every prefix of a run has
 the shares that were asked for, to a window, and nothing is kept between batches. Shares are whole 65,536ths.
 
+In the cooldown of the learning rate a run may read another mixture. Its pattern begins there anew, and each domain goes
+on behind the windows that were read of it, so nothing is repeated before all is read.
+
 Symbols: w shares of the domains; n windows of a domain.
 Not here: text in natural proportions (stream.py), where the domains lie (manifest.py).
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -35,12 +39,20 @@ class MixtureOrder:
         weights: Share of each domain; those left out have none.
         seq_len: Tokens of a window, less the last target.
         seed: Decides the order.
+        before: Windows of each domain that were read earlier.
 
     Raises:
         DataError: A domain with a share has not one whole window.
     """
 
-    def __init__(self, corpus: Corpus, weights: Mapping[str, float], seq_len: int, seed: int):
+    def __init__(
+        self,
+        corpus: Corpus,
+        weights: Mapping[str, float],
+        seq_len: int,
+        seed: int,
+        before: Mapping[str, int] = MappingProxyType({}),
+    ):
         self._seq_len, self._seed = seq_len, seed
         ranges = domain_ranges(corpus, "train")
         total = sum(weights.values())
@@ -49,6 +61,7 @@ class MixtureOrder:
         self.n_windows = np.array(
             [_windows(corpus, name, ranges[name], seq_len, "training") for name in self.domains]
         )
+        self._earlier = np.array([before.get(name, 0) for name in self.domains])
         self._counts = _slots(np.array([weights[name] / total for name in self.domains]))
         place = [(np.arange(n) + 0.5) / n for n in self._counts]
         number = np.repeat(np.arange(len(self.domains)), self._counts)
@@ -64,7 +77,7 @@ class MixtureOrder:
         starts = np.empty(len(sample), np.int64)
         for d, n in enumerate(self.n_windows.tolist()):
             is_here = domain == d
-            epoch, place = count[is_here] // n, count[is_here] % n
+            epoch, place = np.divmod(count[is_here] + self._earlier[d], n)
             keys = mix(key(self._seed, d + 1) + mix(epoch.astype(U64)))
             starts[is_here] = self._begin[d] + permute(place, n, keys) * self._seq_len
         return starts
@@ -76,7 +89,30 @@ class MixtureOrder:
         return cycle * self._counts + last
 
 
-def stream_of(corpus: Corpus, data: DataConfig, seq_len: int, seed: int) -> Stream:
+class CooldownOrder:
+    """Where the window of each sample starts, in a run that reads another mixture in its cooldown.
+
+    Args:
+        stable: Order of the samples before the cooldown.
+        cooldown: Order of those from there on, counted from 0.
+        n_stable: Samples before the cooldown.
+    """
+
+    def __init__(self, stable: MixtureOrder, cooldown: MixtureOrder, n_stable: int):
+        self._stable, self._cooldown, self._n_stable = stable, cooldown, n_stable
+
+    def __call__(self, sample: np.ndarray) -> np.ndarray:
+        """Return the start of the window of each sample, shape (n,)."""
+        is_stable = sample < self._n_stable
+        starts = np.empty(len(sample), np.int64)
+        starts[is_stable] = self._stable(sample[is_stable])
+        starts[~is_stable] = self._cooldown(sample[~is_stable] - self._n_stable)
+        return starts
+
+
+def stream_of(
+    corpus: Corpus, data: DataConfig, seq_len: int, seed: int, stable_tokens: int | None = None
+) -> Stream:
     """Return the batches of a run. Raises DataError where there is not one whole window.
 
     Args:
@@ -84,12 +120,23 @@ def stream_of(corpus: Corpus, data: DataConfig, seq_len: int, seed: int) -> Stre
         data: Its config, with the weights of the run.
         seq_len: Tokens a model sees at once.
         seed: Decides the order.
+        stable_tokens: Training tokens before the cooldown of the learning rate; None: all.
     """
-    order = None if data.weights is None else MixtureOrder(corpus, data.weights, seq_len, seed)
+    order: MixtureOrder | CooldownOrder | None = None
+    if data.weights is not None:
+        order = stable = MixtureOrder(corpus, data.weights, seq_len, seed)
+        if data.cooldown_weights is not None and stable_tokens is not None:
+            n_stable = stable_tokens // seq_len
+            cooldown = MixtureOrder(
+                corpus, data.cooldown_weights, seq_len, seed, _by_domain(stable, stable.samples(n_stable))
+            )
+            order = CooldownOrder(stable, cooldown, n_stable)
     return Stream(corpus.tokens("train"), seq_len, seed, order)
 
 
-def n_tokens_unique(corpus: Corpus, data: DataConfig, seq_len: int, n_tokens: int) -> int:
+def n_tokens_unique(
+    corpus: Corpus, data: DataConfig, seq_len: int, n_tokens: int, stable_tokens: int | None = None
+) -> int:
     """Return how many of a run's training tokens are seen for the first time.
 
     Args:
@@ -97,14 +144,17 @@ def n_tokens_unique(corpus: Corpus, data: DataConfig, seq_len: int, n_tokens: in
         data: Its config, with the weights of the run.
         seq_len: Tokens a model sees at once.
         n_tokens: Training tokens of the run.
+        stable_tokens: Those before the cooldown of the learning rate; None: all.
     """
     if data.weights is None:
         return unique_of_one_text(corpus, seq_len, n_tokens)
-    order = MixtureOrder(corpus, data.weights, seq_len, 0)
-    return int(np.minimum(order.samples(n_tokens // seq_len), order.n_windows).sum()) * seq_len
+    read = _windows_read(corpus, data, seq_len, n_tokens, stable_tokens)
+    return sum(min(n_read, n_windows) for n_read, n_windows in read.values()) * seq_len
 
 
-def refuse_too_many(corpus: Corpus, data: DataConfig, seq_len: int, n_tokens: int) -> None:
+def refuse_too_many(
+    corpus: Corpus, data: DataConfig, seq_len: int, n_tokens: int, stable_tokens: int | None = None
+) -> None:
     """Refuse a run that would read its text, or a domain of it, more often than was allowed.
 
     Args:
@@ -112,6 +162,7 @@ def refuse_too_many(corpus: Corpus, data: DataConfig, seq_len: int, n_tokens: in
         data: Its config, with the weights and the allowed epochs of the run.
         seq_len: Context length of the run, tokens.
         n_tokens: Training tokens of the run.
+        stable_tokens: Those before the cooldown of the learning rate; None: all.
 
     Raises:
         DataError: It would.
@@ -119,19 +170,39 @@ def refuse_too_many(corpus: Corpus, data: DataConfig, seq_len: int, n_tokens: in
     if data.weights is None:
         refuse_too_many_of_one_text(corpus, seq_len, n_tokens, data.epochs)
         return
-    order = MixtureOrder(corpus, data.weights, seq_len, 0)
-    epochs = order.samples(n_tokens // seq_len) / order.n_windows
-    worst = int(np.argmax(epochs))
-    if epochs[worst] > data.epochs:
-        name = order.domains[worst]
+    read = _windows_read(corpus, data, seq_len, n_tokens, stable_tokens)
+    name = max(read, key=lambda name: read[name][0] / read[name][1])
+    n_read, n_windows = read[name]
+    if (epochs := n_read / n_windows) > data.epochs:
         raise DataError(
-            f"{si(n_tokens)} training tokens with {data.weights[name]:.1%} of {name} read its "
-            f"{si(int(order.n_windows[worst]) * seq_len)} tokens {epochs[worst]:.3g} times, where {data.epochs:g} are "
-            "allowed",
+            f"{si(n_tokens)} training tokens with {n_read / (n_tokens // seq_len):.1%} of {name} read its "
+            f"{si(n_windows * seq_len)} tokens {epochs:.3g} times, where {data.epochs:g} are allowed",
             where=f"corpus {corpus.digest} ({corpus.path})",
             fix=f"ask for fewer tokens or a smaller share, give more text, or allow repeats with "
-            f"data.epochs={epochs[worst] * 1.005:.2f}",
+            f"data.epochs={epochs * 1.005:.2f}",
         )
+
+
+def _windows_read(
+    corpus: Corpus, data: DataConfig, seq_len: int, n_tokens: int, stable_tokens: int | None
+) -> dict[str, tuple[int, int]]:
+    """Return for each domain how many windows a run reads, repeats included, and how many there are."""
+    assert data.weights is not None
+    n = n_tokens // seq_len
+    has_cooldown = data.cooldown_weights is not None and stable_tokens is not None
+    n_stable = min(n, stable_tokens // seq_len) if has_cooldown else n
+    found: dict[str, tuple[int, int]] = {}
+    for weights, n_samples in ((data.weights, n_stable), (data.cooldown_weights or {}, n - n_stable)):
+        if n_samples:
+            order = MixtureOrder(corpus, weights, seq_len, 0)
+            windows = _by_domain(order, order.n_windows)
+            for name, n_read in _by_domain(order, order.samples(n_samples)).items():
+                found[name] = found.get(name, (0, 0))[0] + n_read, windows[name]
+    return found
+
+
+def _by_domain(order: MixtureOrder, numbers: np.ndarray) -> dict[str, int]:
+    return dict(zip(order.domains, numbers.tolist(), strict=True))
 
 
 def domain_windows(corpus: Corpus, seq_len: int, n_tokens: int) -> dict[str, np.ndarray]:
