@@ -5,6 +5,7 @@ import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("PYTEST_TIMEOUT", "600")  # seconds for a test and its fixtures (pytest-timeout)
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 import pytest
