@@ -1,7 +1,7 @@
 """Several machines that share one directory, simulated in one process: a virtual clock, a file server, faults.
 
-    Kernel     whose turn it is: one task at a time, in the order of a virtual clock
-    Server     the files, with every state that they have had
+    Kernel     whose turn it is: one task at a time, in the order of a virtual clock (simulated_kernel.py)
+    Server     the files, with every state that they have had (simulated_server.py)
     Host       a machine: its clock's error, how old the states are that it may see
     Process    what can be paused, killed and delayed between any two operations
     SimulatedSystem   what production code sees of it (scalelab/system.py)
@@ -12,167 +12,23 @@ is a point at which its process can be paused or killed, before and after. The s
 What a host sees of the others' changes may be up to `stale_s` old, as through an NFS client's cache. After
 a change of its own in a directory it sees all names there as they are.
 
-Units: seconds, bytes.
+Units: seconds, bytes. Not here: a sweep on such machines (simulated_sweep.py).
 """
 
 import errno
-import heapq
 import io
 import math
 import os
-import random
 import threading
-from collections import defaultdict
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from scalelab.system import System, use
+from simulated_kernel import Kernel, Killed, Task
+from simulated_server import EPOCH, Server, State
 
-EPOCH = 1.7e9
-"""Seconds since 1970 at which every simulation begins."""
-
-FORGOTTEN_S = 1000.0
-"""Time after which no host sees a removed name any more."""
-
-
-class Killed(BaseException):
-    """This process was killed: nothing that it still does has an effect."""
-
-
-class Task:
-    """A thread of a simulated process, which runs only while it has the turn."""
-
-    def __init__(self, process: "Process | None"):
-        self.process = process
-        self.turn = threading.Lock()
-        self.turn.acquire()
-
-
-class Kernel:
-    """Gives the turn to one task at a time, in the order of the virtual clock."""
-
-    def __init__(self, seed: int):
-        self.now = 0.0
-        self.random = random.Random(seed)
-        self.errors: list[BaseException] = []
-        """Errors that no process handled."""
-        self._queue: list[tuple[float, int, Any]] = []
-        self._n = 0
-        self._main = self.current = Task(None)
-
-    def at(self, seconds: float, what: "Task | Callable[[], None]") -> None:
-        """Give the turn to a task, or call a function, at some moment."""
-        self._n += 1
-        heapq.heappush(self._queue, (max(seconds, self.now), self._n, what))
-
-    def start(self, process: "Process", function: Callable[[], None]) -> None:
-        """Run a function in a task of its own, from now on."""
-        task = Task(process)
-        process.tasks.append(task)
-
-        def body() -> None:
-            task.turn.acquire()
-            self.current = task
-            try:
-                with use(process.system), suppress(Killed):
-                    if not process.is_dead:
-                        function()
-            except BaseException as error:
-                self.errors.append(error)
-            process.tasks.remove(task)
-            self._next().turn.release()
-
-        threading.Thread(target=body, daemon=True).start()
-        self.at(self.now, task)
-
-    def sleep(self, seconds: float) -> None:
-        """Let the others run until some seconds have passed, and while the process is paused."""
-        task = self.current
-        assert task.process is not None
-        self.at(self.now + seconds, task)
-        while True:
-            following = self._next()
-            if following is not task:
-                following.turn.release()
-                task.turn.acquire()
-                self.current = task
-            if task.process.is_dead or task.process.paused_until <= self.now:
-                return
-            self.at(task.process.paused_until, task)
-
-    def _next(self) -> Task:
-        while self._queue:
-            self.now, _, what = heapq.heappop(self._queue)
-            if not isinstance(what, Task):
-                what()
-            elif what.process is None or what in what.process.tasks:
-                return what
-        return self._main
-
-    def run(self) -> None:
-        """Run until nobody has anything left to do."""
-        following = self._next()
-        if following is not self._main:
-            following.turn.release()
-            self._main.turn.acquire()
-
-
-class State(NamedTuple):
-    """A file at some time."""
-
-    since: float
-    file: int | None
-    """Which file has the name; None: there is none."""
-    mtime: float
-
-
-@dataclass
-class Server:
-    """Files by name, with their history."""
-
-    kernel: Kernel
-    skew_s: float = 0.0
-    full: list[tuple[float, float]] = field(default_factory=list)
-    """When there is no room."""
-    names: dict[str, list[State]] = field(default_factory=dict)
-    data: list[bytes] = field(default_factory=list)
-    by_directory: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
-
-    def state(self, path: Path, at: float | None = None) -> State | None:
-        """Return the state of a name, now or at some time; None: it does not exist."""
-        for state in reversed(self.names.get(str(path), ())):
-            if at is None or state.since <= at:
-                return state if state.file is not None else None
-        return None
-
-    def put(self, path: Path, file: int | None) -> None:
-        """Change a name, or the time of what has it."""
-        now = self.kernel.now
-        name = str(path)
-        self.names.setdefault(name, []).append(State(now, file, EPOCH + now + self.skew_s))
-        self.by_directory[name.rpartition("/")[0]].add(name)
-
-    def known(self, directory: Path) -> list[str]:
-        """Return the names of a directory that anyone may still see."""
-        there = self.by_directory[str(directory)]
-        for name in list(there):
-            last = self.names[name][-1]
-            if last.file is None and last.since < self.kernel.now - FORGOTTEN_S:
-                there.discard(name)
-        return sorted(there)
-
-    def new(self, data: bytes) -> int:
-        """Return the number of a new file."""
-        self.data.append(data)
-        return len(self.data) - 1
-
-    def need_room(self) -> None:
-        """Raise OSError while the disk is full."""
-        if any(begin <= self.kernel.now < end for begin, end in self.full):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+from scalelab.system import System
 
 
 @dataclass

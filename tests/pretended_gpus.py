@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import torch
 
 from scalelab.hardware.device import probe
-from scalelab.jobs.executors import local
+from scalelab.jobs.executors import local, local_devices
 
 GIB = 2**30
 
@@ -83,7 +83,7 @@ def pretend_to_start(monkeypatch, *gpus: PretendedGpu) -> list[Idle]:
     end = SimpleNamespace(close=lambda: None, poll=lambda limit_s=0: False)
     context = SimpleNamespace(Process=Idle, Pipe=lambda **_: (end, end))
     devices = probe()
-    for name in (local.CUDA_DEVICES, local.HIP_DEVICES):
+    for name in (local_devices.CUDA_DEVICES, local_devices.HIP_DEVICES):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(local, "fork_server", lambda preload: context)
     monkeypatch.setattr(local, "devices_here", lambda context: devices)

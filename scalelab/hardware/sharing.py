@@ -12,7 +12,7 @@ at a time fill the GPU, and the rest is left to the balance of the load.
 
 Source: torch.cuda.set_per_process_memory_fraction; NVIDIA, Multi-Process Service, execution resource
 provisioning (100% / 0.5 n for n clients) and nvidia-cuda-mps-control.
-Not here: which job goes to which GPU (jobs/executors/local.py).
+Not here: which job goes to which GPU (jobs/executors/local_devices.py).
 """
 
 import os

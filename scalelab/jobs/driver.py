@@ -12,24 +12,26 @@ checkpoint. The number of tries depends on progress: a job that reached a later 
 before is tried again, one that did not is given up after `retries` more tries. Refusals that need a
 person, and bugs in scalelab, are never retried.
 
-Not here: processes and devices (executors), what is shown (view.py).
+Not here: processes and devices (executors), when a try that runs is ended (tries.py), what is shown
+(view.py).
 """
 
 import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Protocol
 
 from scalelab.jobs.base import LOST, RETRIED, Executor, Job, JobOutcome, Outcome
 from scalelab.jobs.executors.inline import InlineExecutor
+from scalelab.jobs.limits import Limits
+from scalelab.jobs.tries import Try, last_checkpoint
 from scalelab.leases import holder
 from scalelab.system import clock as time
-from scalelab.system import system
-from scalelab.train.run_directory import LEASE, read_events
+from scalelab.train.run_directory import LEASE
 
 POLL_S = 0.05
 """Seconds between two polls of executors that do not ask for longer ones (Capabilities.poll_s)."""
@@ -39,10 +41,6 @@ RECHECK_S = 1.0
 """Seconds between two checks of a job that another process is running."""
 CHECKS_PER_S = 4.0
 """Most such checks a second, over all jobs: many drivers may share one file system."""
-GRACE_S = 60.0
-"""Seconds without a sign of progress after which a process that was asked to save and stop is killed."""
-MOST_GRACE_S = 1800.0
-"""Longest time that a process may take to save and stop, seconds, unless it announced a longer save."""
 
 
 class JobSource(Protocol):
@@ -68,30 +66,6 @@ class JobList:
 
     def tell(self, ended: JobOutcome) -> None:
         """Nothing depends on it."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Number of tries and their timeouts."""
-
-    retries: int = 2
-    """Further tries of a job that was killed, stalled or ran out of memory, and got no further."""
-    heartbeat_timeout_s: float = 900.0
-    """Seconds without a log entry after which a job counts as stalled."""
-    first_step_timeout_s: float | None = None
-    """Seconds without a log entry before the first step of a try, when checkpoints are verified and models
-    are compiled. None: heartbeat_timeout_s."""
-    wall_timeout_s: float | None = None
-    """Longest duration of one try, seconds. None: no limit."""
-    stop_on_refusal: bool = True
-    """Whether a refused job, which needs a person to fix something, stops the others."""
-    stop_after_s: float | None = None
-    """Seconds after which all jobs are asked to save and stop, as by Ctrl-C. None: never."""
-    take_over: bool = True
-    """Whether to wait for jobs that other processes run, to take over what they leave behind. False: such a job
-    ends at once, as elsewhere."""
-    ask_s: float | None = None
-    """Seconds after which the source is asked again although no job has ended. None: only then."""
 
 
 class DriverView(Protocol):
@@ -154,32 +128,6 @@ def drive(source: JobSource, executor: Executor, view: DriverView, limits: Limit
     return driver.outcomes
 
 
-@dataclass
-class _Running:
-    job: Job
-    executor: Executor
-    began: float
-    log_size: int = -1
-    log_grew: float = 0.0
-    log_read: int = 0
-    """Bytes of the log that were there before this try, or were searched for its first step."""
-    has_stepped: bool = False
-    asked_to_stop: bool = False
-    ended_by_us: tuple[Outcome, str] | None = None
-    is_queued: bool = False
-    saved: int = -1
-    """Bytes of its checkpoints when they last changed after it was asked to stop."""
-    grace_read: int = 0
-    """Bytes of the log that were there when it was asked to stop, or were searched for its saves since."""
-    grace_ends: float = 0.0
-
-    def hears(self, state: str) -> None:
-        """Time in a queue is no silence, also where the executor cannot be asked meanwhile."""
-        self.is_queued = state == "queued" or (state == "unknown" and self.is_queued)
-        if self.is_queued:
-            self.began = self.log_grew = time.monotonic()
-
-
 class _Driver:
     def __init__(self, source: JobSource, executor: Executor, view: DriverView, limits: Limits):
         self.source, self.executor, self.view, self.limits = source, executor, view, limits
@@ -191,7 +139,7 @@ class _Driver:
         self._began = self._asked = time.monotonic()
         self._wake = threading.Event()
         self._waiting: list[Job] = []
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, Try] = {}
         self._elsewhere: dict[str, tuple[Job, float]] = {}  # with the time of the next look
         self._reached: dict[str, int] = {}
         self._fruitless: Counter[str] = Counter()
@@ -220,7 +168,7 @@ class _Driver:
                     if isinstance(state, JobOutcome):
                         self._take(state)
                     elif name in self._running:
-                        self._running[name].hears(state)
+                        self._running[name].hears(state, time.monotonic())
             for running in list(self._running.values()):
                 self._watch(running, time.monotonic())
             self._look_elsewhere()
@@ -303,10 +251,9 @@ class _Driver:
         carrier.submit(job)
 
     def _note_begun(self, job: Job, executor: Executor) -> None:
-        self._reached.setdefault(job.id, _last_checkpoint(job))
+        self._reached.setdefault(job.id, last_checkpoint(job))
         self.outcomes.tries[job.id] += 1
-        now = time.monotonic()
-        self._running[job.id] = _Running(job, executor, now, log_grew=now, log_read=_log_size(job))
+        self._running[job.id] = Try(job, executor, self.limits, time.monotonic())
         self.view.started(job)
 
     def _end_cycles(self) -> None:
@@ -359,7 +306,7 @@ class _Driver:
         if ended.outcome == "refused" and self.limits.stop_on_refusal and self.refusal is None:
             self.refusal = ended
 
-    def _classified(self, reported: JobOutcome, running: _Running) -> JobOutcome:
+    def _classified(self, reported: JobOutcome, running: Try) -> JobOutcome:
         """Final outcome of a try: the disk decides first, then our own actions, then the report."""
         job = running.job
         if (standing := job.standing(job)) is not None:
@@ -377,7 +324,7 @@ class _Driver:
         return reported
 
     def _may_try_again(self, job: Job) -> bool:
-        reached = _last_checkpoint(job)
+        reached = last_checkpoint(job)
         further = reached > self._reached[job.id]
         self._reached[job.id] = max(reached, self._reached[job.id])
         self._fruitless[job.id] = 0 if further else self._fruitless[job.id] + 1
@@ -390,61 +337,12 @@ class _Driver:
         if not self.stopping:
             self._ask()
 
-    def _watch(self, running: _Running, now: float) -> None:
-        limits, size = self.limits, _log_size(running.job)
-        if size != running.log_size:
-            running.log_size, running.log_grew = size, now
-        silent = now - running.log_grew
+    def _watch(self, running: Try, now: float) -> None:
         if self.stopping:
             self._stop_since = self._stop_since or now
-            if not running.asked_to_stop:
-                running.asked_to_stop = True
-                running.grace_read, running.grace_ends = size, now + GRACE_S
-                running.executor.cancel([running.job.id], now=False)
-            if self.n_interrupts > 1:
-                self._end_now(running, "interrupted", "ended at once, on request")
-            elif now > self._grace_ends(running, now):
-                why = f"asked to stop {now - self._stop_since:.0f} s ago, and its save made no progress"
-                self._end_now(running, "interrupted", why)
-        elif silent > self._silence_s(running):
-            self._end_now(running, "stalled", f"logged nothing for {silent:.0f} s")
-        elif limits.wall_timeout_s is not None and now - running.began > limits.wall_timeout_s:
-            why = f"ran past wall_timeout_s {limits.wall_timeout_s:.0f}"
-            self._end_now(running, "stalled", why)
-
-    def _grace_ends(self, running: _Running, now: float) -> float:
-        """Return when a job that was asked to stop is killed, on the clock of `now`.
-
-        That is GRACE_S after its checkpoints last grew, within MOST_GRACE_S; and not before the time that
-        it announced for its save, in which nothing may grow while the disk is waited for.
-        """
-        saved, latest = _checkpoint_bytes(running.job), self._stop_since + MOST_GRACE_S
-        if saved != running.saved:
-            running.saved = saved
-            running.grace_ends = max(running.grace_ends, min(now + GRACE_S, latest))
-        if running.log_size > running.grace_read:
-            log = read_events(running.job.dir.log_path, running.grace_read)
-            running.grace_read = log.offset
-            for event in log.events:
-                if event["event"] == "saving" and isinstance(event.get("allow_s"), int | float):
-                    running.grace_ends = max(running.grace_ends, now + event["allow_s"])
-        return running.grace_ends
-
-    def _silence_s(self, running: _Running) -> float:
-        """Return how long a job may log nothing, seconds."""
-        limits = self.limits
-        if limits.first_step_timeout_s is None or running.has_stepped:
-            return limits.heartbeat_timeout_s
-        if running.log_size > running.log_read:
-            log = read_events(running.job.dir.log_path, running.log_read)
-            running.log_read = log.offset
-            running.has_stepped = any(event["event"] == "step" for event in log.events)
-        return limits.heartbeat_timeout_s if running.has_stepped else limits.first_step_timeout_s
-
-    def _end_now(self, running: _Running, outcome: Outcome, why: str) -> None:
-        if running.ended_by_us is None:
-            running.ended_by_us = (outcome, why)
-            running.executor.cancel([running.job.id], now=True)
+            running.stop(now, self._stop_since, at_once=self.n_interrupts > 1)
+        else:
+            running.check(now)
 
     @contextmanager
     def interrupts(self) -> Iterator[None]:
@@ -471,26 +369,3 @@ class _Driver:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def _log_size(job: Job) -> int:
-    """Return the size of a job's journal, bytes; 0 without one."""
-    try:
-        return system().size(job.dir.log_path)
-    except OSError:
-        return 0
-
-
-def _checkpoint_bytes(job: Job) -> int:
-    """Return the bytes of a job's checkpoints, unfinished ones included."""
-    total = 0
-    for path in job.dir.checkpoints.rglob("*"):
-        with suppress(OSError):  # renamed or removed meanwhile
-            total += path.stat().st_size
-    return total
-
-
-def _last_checkpoint(job: Job) -> int:
-    """Return the last step in a checkpoint, from the journal; -1 before there is one."""
-    steps = (event["step"] for event in job.dir.events() if event["event"] == "checkpoint")
-    return max(steps, default=-1)

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 
 from scalelab.errors import ScalelabError
 from scalelab.jobs.base import AvailableDevices, Capabilities, Executor, Job, JobOutcome, State
-from scalelab.jobs.driver import DriverView, Limits, drive
-from scalelab.jobs.queue import JobEnd, JobQueue, QueuedJob, QueueSettings
+from scalelab.jobs.driver import DriverView, drive
+from scalelab.jobs.limits import Limits
+from scalelab.jobs.queue import JobQueue
+from scalelab.jobs.queue_records import JobEnd, QueuedJob, QueueSettings
 from scalelab.leases import Lease, claim, holder
 from scalelab.train.run_directory import LEASE
 

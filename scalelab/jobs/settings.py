@@ -7,9 +7,9 @@ from pydantic import model_validator
 
 from scalelab.config import Config, Count, NonNegative, Positive, Whole, plugin
 from scalelab.jobs import EXECUTORS
-from scalelab.jobs.driver import Limits
 from scalelab.jobs.executors.local import LocalConfig
 from scalelab.jobs.kubernetes import KubernetesSettings
+from scalelab.jobs.limits import Limits
 from scalelab.train.process_timeouts import ProcessTimeouts
 from scalelab.train.stability import Stability
 

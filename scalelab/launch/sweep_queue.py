@@ -15,7 +15,8 @@ from scalelab.data.corpus import shards
 from scalelab.errors import LaunchError
 from scalelab.files import write_text
 from scalelab.jobs.kubernetes import manifest, manifest_text
-from scalelab.jobs.queue import JobQueue, QueueSettings
+from scalelab.jobs.queue import JobQueue
+from scalelab.jobs.queue_records import QueueSettings
 from scalelab.launch import shared_runs
 from scalelab.launch.sweep import SweepPlan, refuse_too_many_runs, refuse_unfit
 from scalelab.launch.sweep_plan import place

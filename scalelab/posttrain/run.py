@@ -17,7 +17,8 @@ from scalelab.evals.checkpoint import read_description
 from scalelab.evals.models import find_base
 from scalelab.files import place_of
 from scalelab.jobs.base import Job, JobOutcome
-from scalelab.jobs.driver import JobList, JobOutcomes, Limits, drive
+from scalelab.jobs.driver import JobList, JobOutcomes, drive
+from scalelab.jobs.limits import Limits
 from scalelab.jobs.view import JobDisplay, JobLabels, LiveView
 from scalelab.leases import hold
 from scalelab.markup import printable

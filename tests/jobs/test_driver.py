@@ -17,8 +17,10 @@ from scripted_executor import Scripted, done
 from scalelab.errors import LaunchError
 from scalelab.jobs import driver as driver
 from scalelab.jobs.base import JobOutcome, JobResources
-from scalelab.jobs.driver import JobList, Limits, drive
+from scalelab.jobs.driver import JobList, drive
 from scalelab.jobs.executors.local import LocalConfig
+from scalelab.jobs.limits import Limits
+from scalelab.jobs.tries import GRACE_S, MOST_GRACE_S
 from scalelab.jobs.view import JobDisplay, JobLabels, LiveView
 from scalelab.testing.executors import job
 
@@ -348,7 +350,7 @@ def grow(each, seconds):
 def test_a_job_that_does_not_stop_is_killed_after_a_minute(run, monkeypatch, tmp_path):
     seconds, ended = stopped_after(run, monkeypatch, tmp_path, lambda each, seconds: False)
 
-    assert driver.GRACE_S < seconds < driver.GRACE_S + 5
+    assert GRACE_S < seconds < GRACE_S + 5
     assert ended.outcome == "interrupted"
     assert "its save made no progress" in ended.reason
 
@@ -356,11 +358,11 @@ def test_a_job_that_does_not_stop_is_killed_after_a_minute(run, monkeypatch, tmp
 def test_a_save_that_takes_minutes_is_waited_for_while_it_writes(run, monkeypatch, tmp_path):
     def saves(each, seconds):
         grow(each, seconds)
-        return seconds > 10 * driver.GRACE_S
+        return seconds > 10 * GRACE_S
 
     seconds, ended = stopped_after(run, monkeypatch, tmp_path, saves)
 
-    assert seconds > 10 * driver.GRACE_S
+    assert seconds > 10 * GRACE_S
     assert (ended.outcome, ended.reason) == ("interrupted", None)
 
 
@@ -370,14 +372,14 @@ def test_a_save_that_hangs_is_given_up_a_minute_after_its_last_byte(run, monkeyp
 
     seconds, ended = stopped_after(run, monkeypatch, tmp_path, saves)
 
-    assert 100 + driver.GRACE_S <= seconds < 105 + driver.GRACE_S
+    assert 100 + GRACE_S <= seconds < 105 + GRACE_S
     assert "its save made no progress" in ended.reason
 
 
 def test_a_job_that_writes_without_end_is_given_up_in_the_end(run, monkeypatch, tmp_path):
     seconds, _ = stopped_after(run, monkeypatch, tmp_path, grow)
 
-    assert driver.MOST_GRACE_S <= seconds < driver.MOST_GRACE_S + 5
+    assert MOST_GRACE_S <= seconds < MOST_GRACE_S + 5
 
 
 @pytest.mark.parametrize(("allow_s", "expected"), [(500.0, 510.0), (5.0, 60.0), ("long", 60.0)])

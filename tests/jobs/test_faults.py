@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from faults import KINDS, World, campaign, conditions
-from simulated import Host, Kernel, Process, Server
+from simulated import Host, Process
+from simulated_kernel import Kernel
+from simulated_server import Server
 
 from scalelab.leases import claim, holder
 from scalelab.system import clock

@@ -9,7 +9,8 @@ from scalelab.errors import LaunchError, RunError
 from scalelab.jobs import driver, queue_worker
 from scalelab.jobs.base import JobOutcome
 from scalelab.jobs.executors.inline import InlineExecutor
-from scalelab.jobs.queue import JobEnd, JobQueue, QueueSettings, note_abandoned
+from scalelab.jobs.queue import JobQueue, note_abandoned
+from scalelab.jobs.queue_records import JobEnd, QueueSettings
 from scalelab.jobs.queue_worker import run_worker
 from scalelab.jobs.view import JobLabels, LiveView
 from scalelab.leases import CLAIM, claim

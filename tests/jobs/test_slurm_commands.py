@@ -12,7 +12,7 @@ from scalelab.jobs.base import JobOutcome
 from scalelab.jobs.executors import slurm_commands as slurm
 from scalelab.jobs.executors.slurm import SlurmConfig
 from scalelab.jobs.executors.slurm_scripts import gang_job, worker_job
-from scalelab.jobs.queue import JobEnd
+from scalelab.jobs.queue_records import JobEnd
 from scalelab.jobs.settings import LaunchConfig
 from scalelab.testing.executors import job
 

@@ -9,8 +9,9 @@ import pytest
 
 from scalelab.hardware.layout import Layout
 from scalelab.jobs.base import Job, JobResources
-from scalelab.jobs.driver import JobList, Limits, drive
+from scalelab.jobs.driver import JobList, drive
 from scalelab.jobs.executors.slurm import SlurmConfig
+from scalelab.jobs.limits import Limits
 from scalelab.jobs.settings import LaunchConfig
 from scalelab.jobs.view import JobLabels, LiveView
 from scalelab.launch.job_settings import FinalSettings

@@ -10,9 +10,10 @@ import pytest
 
 from scalelab.errors import LaunchError, RunError
 from scalelab.jobs.base import Capabilities, JobOutcome
-from scalelab.jobs.driver import JobList, Limits, drive
+from scalelab.jobs.driver import JobList, drive
 from scalelab.jobs.executors.inline import InlineExecutor
 from scalelab.jobs.executors.local import LocalConfig
+from scalelab.jobs.limits import Limits
 from scalelab.jobs.view import JobLabels, LiveView
 from scalelab.launch.sweep_plan import PlannedJob
 from scalelab.launch.sweep_run import jobs_of, train_all, write_manifest

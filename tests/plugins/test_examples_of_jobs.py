@@ -14,7 +14,8 @@ from in_process import in_process
 from scalelab.hardware.layout import Layout
 from scalelab.jobs import EXECUTORS
 from scalelab.jobs.base import Job, JobResources
-from scalelab.jobs.driver import JobList, Limits, drive
+from scalelab.jobs.driver import JobList, drive
+from scalelab.jobs.limits import Limits
 from scalelab.jobs.settings import LaunchConfig
 from scalelab.jobs.view import JobLabels, LiveView
 from scalelab.launch.job_settings import FinalSettings

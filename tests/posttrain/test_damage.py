@@ -14,8 +14,9 @@ from scalelab.errors import RunError, ScalelabError
 from scalelab.evals.checkpoint import DESCRIPTION, MODEL, Checkpoint
 from scalelab.evals.conversations.skill_conversations import SkillConversations
 from scalelab.evals.reward_model import RewardModel
-from scalelab.jobs.driver import JobList, Limits, drive
+from scalelab.jobs.driver import JobList, drive
 from scalelab.jobs.executors.inline import InlineExecutor
+from scalelab.jobs.limits import Limits
 from scalelab.jobs.view import JobLabels, LiveView
 from scalelab.leases import LeaseTaken, claim
 from scalelab.posttrain import heldout_eval, loop, pipeline
