@@ -77,6 +77,9 @@ class DriverView(Protocol):
     def started(self, job: Job) -> None:
         """A job was given to the executor."""
 
+    def waits(self, job: Job, in_queue: bool) -> None:
+        """A job is with the executor; `in_queue` says whether its processes are still to start."""
+
     def elsewhere(self, job: Job) -> None:
         """Another process is running the job; the driver waits for it."""
 
@@ -169,6 +172,7 @@ class _Driver:
                         self._take(state)
                     elif name in self._running:
                         self._running[name].hears(state, time.monotonic())
+                        self.view.waits(self._running[name].job, self._running[name].is_queued)
             for running in list(self._running.values()):
                 self._watch(running, time.monotonic())
             self._look_elsewhere()

@@ -37,7 +37,8 @@ class Try:
     _log_read: int = 0
     """Bytes of the log that were there before this try, or were searched for its first step."""
     _has_stepped: bool = False
-    _is_queued: bool = False
+    is_queued: bool = False
+    """Whether its processes are still to start, as far as the executor knows."""
     _asked_to_stop: bool = False
     _saved: int = -1
     """Bytes of its checkpoints when they last changed after it was asked to stop."""
@@ -50,8 +51,8 @@ class Try:
 
     def hears(self, state: str, now: float) -> None:
         """Note its state. Time in a queue is no silence, also where the executor cannot be asked meanwhile."""
-        self._is_queued = state == "queued" or (state == "unknown" and self._is_queued)
-        if self._is_queued:
+        self.is_queued = state == "queued" or (state == "unknown" and self.is_queued)
+        if self.is_queued:
             self.began = self._log_grew = now
 
     def check(self, now: float) -> None:

@@ -11,7 +11,7 @@ Not here: labels of one kind of job (subclasses of `JobLabels`, beside the jobs)
 """
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -134,6 +134,10 @@ class LiveView(AbstractContextManager["LiveView"]):
         if job.resources.terminal and self._console.is_terminal:
             self._live.stop()  # or it would draw over the question to the person
 
+    def waits(self, job: Job, in_queue: bool) -> None:
+        """Mark a job of the executor as queued there, or as running."""
+        self._rows[job.id].state = "queued" if in_queue else "running"
+
     def elsewhere(self, job: Job) -> None:
         """Mark a job that another process is running."""
         row = self._rows[job.id]
@@ -222,14 +226,17 @@ class LiveView(AbstractContextManager["LiveView"]):
         if len(rows) == 1:
             return f"{self._alone(rows[0])}{left}"
         over = sum(row.is_over for row in rows)
-        running = sum(row.state == "running" for row in rows)
+        n = Counter(row.state for row in rows)
+        queued = f"{n['queued']} queued, " if n["queued"] else ""
         return (
-            f"{over} of {len(rows)} {self.words.noun}, {running} running, "
+            f"{over} of {len(rows)} {self.words.noun}, {n['running']} running, {queued}"
             f"{self._share():.0%} of the work{left}"
         )
 
     def _alone(self, row: _Row) -> str:
         """Progress line of a single job."""
+        if row.state == "queued":
+            return "queued"
         n = row.display.n_steps
         where = f"step {row.step}" + (f" of {n} ({row.share_done:.0%})" if n else "")
         words = self.words.standing(row.job, row.step, row.newest)

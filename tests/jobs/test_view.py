@@ -4,9 +4,13 @@ import io
 
 import pytest
 from rich.console import Console
+from scripted_executor import Scripted, done
 
+from scalelab.jobs import driver
 from scalelab.jobs.base import Job
+from scalelab.jobs.driver import JobList, Limits, drive
 from scalelab.jobs.view import JobLabels, LiveView
+from scalelab.testing.executors import job
 from scalelab.train.run_directory import RunDir
 
 
@@ -36,11 +40,48 @@ def test_what_every_job_notes_is_printed_once(tmp_path):
     view, file = LiveView(JobLabels()), io.StringIO()
     view._console = Console(file=file, width=80, color_system=None)
     jobs = [Job(name, RunDir(tmp_path / name), "run") for name in ("a", "b", "c")]
-    for job in jobs:
-        job.dir.path.mkdir()
+    for each in jobs:
+        each.dir.path.mkdir()
     view.added(jobs)
-    for job in jobs:
-        job.dir.append("note", text="trained uncompiled")
+    for each in jobs:
+        each.dir.append("note", text="trained uncompiled")
     view._read(view._rows.values(), live=True)
 
     assert file.getvalue().count("note: trained uncompiled") == 1
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_job_that_waits_in_a_queue_is_not_counted_as_running(n, tmp_path, monkeypatch):
+    """Nor shown in the table of those that run, also where the scheduler does not answer for a while."""
+    monkeypatch.setattr(driver, "POLL_S", 0.0)
+    turns = iter(range(100))
+    seen, tables = [], []
+
+    class Seen(LiveView):
+        def tick(self):
+            next(turns)
+            super().tick()
+            seen.append(self._total())
+            file = io.StringIO()
+            Console(file=file, width=80).print(self._draw())
+            tables.append(file.getvalue())
+
+    def state(executor, each):
+        turn, place = len(seen), "abc".index(each.id)
+        if turn < 2 + place:
+            return "queued" if turn != 1 else "unknown"
+        return "running" if turn < 6 else done(executor, each)
+
+    with Seen(JobLabels()) as view:
+        drive(JobList([job(tmp_path, name) for name in "abc"[:n]]), Scripted(state, slots=3), view, Limits())
+
+    if n == 1:
+        assert [line == "queued" for line in seen[:4]] == [True, True, False, False]
+        return
+    counts = [line.split(" jobs, ")[1].split(", 0%")[0] for line in seen[:6]]
+    assert counts == [
+        *["0 running, 3 queued"] * 2,
+        *("1 running, 2 queued", "2 running, 1 queued"),
+        *["3 running"] * 2,
+    ]
+    assert [table.count("running") - 1 for table in tables[:6]] == [0, 0, 1, 2, 3, 3]
