@@ -25,7 +25,9 @@ DESCRIPTION = (
     "of the web to documents and token shards, with a report of what each stage kept and rejected."
 )
 EXAMPLES = examples(
-    "scalelab data sweeps/isoflop.yaml", "scalelab data sweeps/isoflop.yaml --set recipe.data.validation=0.01"
+    "scalelab data sweeps/isoflop.yaml",
+    "scalelab data sweeps/isoflop.yaml --set recipe.data.validation=0.01",
+    "scalelab data sweeps/data/debian.yaml --dry-run",
 )
 
 
