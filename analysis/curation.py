@@ -32,6 +32,7 @@ ARMS = {
     "neither": "raw-or-curated-neither",
     "no-dedup": "raw-or-curated-no-dedup",
     "no-quality": "raw-or-curated-no-quality",
+    "same-domains": "raw-or-curated-same-domains",
     "even": "cooldown-or-even-even",
     "cooldown": "cooldown-or-even-cooldown",
 }
@@ -43,6 +44,7 @@ PREDICTED = {
     ("no-dedup", "curated"): (1.0, 1.15),
     ("no-quality", "curated"): (1.0, 1.1),
     ("raw", "neither"): (None, None),
+    ("raw", "same-domains"): (1.0, 1.2),
     ("even", "cooldown"): (1.0, 1.2),
 }
 """Predicted multiplier of each comparison, on both hold-outs alike; None where nothing was predicted."""
