@@ -70,6 +70,12 @@ class MixtureDesign(StaticDesign):
                 if not names
                 else "remove recipe.data.weights: the design chooses them",
             )
+        if recipe.data.held_out is not None and not getattr(recipe.data.held_out, "names", ()):
+            raise ConfigError(
+                "the held-out text has no domains, so the loss on each cannot be measured",
+                where="recipe.data.held_out",
+                fix="remove it, so that each domain holds out documents of its own",
+            )
         if self.lowest * len(names) >= 1:
             raise ConfigError(
                 f"{len(names)} domains cannot each have {self.lowest:g} or more",

@@ -168,6 +168,16 @@ def test_validation_windows_are_those_of_their_domain(corpus):
     assert not set(found["digits"].ravel().tolist()) & letters
 
 
+def test_another_held_out_text_has_no_domains(tmp_path):
+    data = settings(tmp_path)
+    (tmp_path / "other.txt").write_text("".join(f"line {i} of another text\n" for i in range(200)))
+    other = {"kind": "text", "paths": [str(tmp_path / "other.txt")], "document": "line"}
+    corpus = prepare(DataConfig.model_validate(data.model_dump() | {"held_out": other}))
+
+    assert domain_windows(corpus, T, 10 * T) == {}
+    assert set(domain_ranges(corpus, "train")) == {"words", "digits"}
+
+
 def test_weights_share_one_corpus(corpus, tmp_path):
     data = settings(tmp_path, weights={"words": 0.4, "digits": 0.6})
 

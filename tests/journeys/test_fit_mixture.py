@@ -183,6 +183,13 @@ def test_a_sweep_of_mixtures_is_trained_and_fitted(world):
         ((", small_proxies: true", ""), "ranks correlate .73 at 1M parameters and .89 at 15M"),
         (("      names: [words, digits]\n", ""), "the source has no named domains"),
         (("    epochs: 100", "    epochs: 100\n    weights: {words: 1}"), "the recipe fixes the weights"),
+        (
+            (
+                "    epochs: 100",
+                "    epochs: 100\n    held_out: {kind: text, paths: [words.txt], document: line}",
+            ),
+            "the held-out text has no domains",
+        ),
         (("mixtures_per_domain: 3", "mixtures_per_domain: 2"), "greater than or equal to 3"),
         (("mixtures_per_domain: 3", "lowest: 0.49, mixtures_per_domain: 6"), "less than or equal to 5"),
     ],

@@ -208,7 +208,8 @@ def _by_domain(order: MixtureOrder, numbers: np.ndarray) -> dict[str, int]:
 def domain_windows(corpus: Corpus, seq_len: int, n_tokens: int) -> dict[str, np.ndarray]:
     """Return validation windows of each domain, int64, shape (n, seq_len + 1) each; empty without domains.
 
-    They are spread evenly over the domain's held-out text, the same for every run.
+    Empty too where the validation text is another one (`held_out` of the data), which has no domains. They are spread
+    evenly over the domain's held-out text, the same for every run.
 
     Args:
         corpus: The prepared corpus.
@@ -218,10 +219,9 @@ def domain_windows(corpus: Corpus, seq_len: int, n_tokens: int) -> dict[str, np.
     Raises:
         DataError: A domain has no whole window of held-out text.
     """
-    if corpus.manifest.domains is None:
+    if not (ranges := domain_ranges(corpus, "validation")):
         return {}
     tokens, found = corpus.tokens("validation"), {}
-    ranges = domain_ranges(corpus, "validation")
     for name in domain_ranges(corpus, "train"):
         there = _windows(corpus, name, ranges.get(name, (0, 0)), seq_len, "held-out")
         n = max(1, min(there, n_tokens // seq_len // len(ranges)))
