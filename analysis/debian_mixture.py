@@ -3,7 +3,7 @@
     python analysis/debian_mixture.py [--runs runs]     train what is missing, or resume it, and write the page
 
 Needs the curation: scalelab data sweeps/data/debian_mixture.yaml. The law is fitted to the runs of
-sweeps/questions/debian-mixture.yaml; the mixture that it recommends at each size is trained with three seeds, and so is
+sweeps/questions/debian-mixture.yaml; the mixture that it recommends at each size is trained with six seeds, and so is
 the text in its natural shares. Both are judged by the mean of the losses on the five domains, on the same windows.
 """
 
@@ -27,7 +27,7 @@ from scalelab.train.run_directory import RunDir
 from scalelab.units import si
 
 FILE = Path("sweeps/questions/debian-mixture.yaml")
-SEEDS = (100, 101, 102)
+SEEDS = tuple(range(100, 106))
 """None of them is the seed of the runs that the law is fitted to."""
 
 
