@@ -171,7 +171,7 @@ class Training(Subject):
 
 def _step_of(path: Path) -> int:
     """One more than the step in a checkpoint's name, whole or partial; 0 when there is none."""
-    number = path.name.lstrip(".").partition("-")[2].partition(".")[0]
+    number = path.name.lstrip(".").partition("-")[2].partition(".")[0].partition("-")[0]
     return 1 + int(number) if number.isdigit() else 0
 
 

@@ -75,7 +75,7 @@ def train_final(assignment: Assignment) -> Outcome:
             join(settings.timeouts.start_s, find_device())
             attempt = agree(attempt)
             if assignment.rank > 0:
-                run_dir = replace(run_dir, guard=follows(run_dir.path, LEASE, attempt))
+                run_dir = replace(run_dir, guard=follows(run_dir.path, LEASE, attempt), attempt=attempt)
         start_s = settings.stall_timeout_s + settings.timeouts.start_s
         heartbeat = stack.enter_context(assignment.watchdog(settings.stall_timeout_s, start_s))
         launched = LaunchOptions(

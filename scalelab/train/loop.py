@@ -199,7 +199,14 @@ class _Run:
 
             engine = self._spread(rows)
             timeout_s = self.launched.timeouts.start_s
-            saver = sharded.Saver(self.dir.checkpoints, self.dir.run, engine, timeout_s=timeout_s)
+            saver = sharded.Saver(
+                self.dir.checkpoints,
+                self.dir.run,
+                engine,
+                timeout_s=timeout_s,
+                attempt=self.dir.attempt,
+                guard=self.dir.guard,
+            )
             progress, passed_over = saver.restore()
         resumed = progress is not None
         progress = progress or Progress()
@@ -410,14 +417,9 @@ class _Run:
         rules = self.launched.stability
         if self.watch.bad_steps < rules.patience:
             return False
-        from scalelab.train.checkpoints import sharded
-
         before, bad = self.progress, self.watch.bad_steps
         self._poll_saver(wait=True)
-        began = before.step - bad + 1
-        for place in sharded.saved(self.dir.checkpoints):
-            if sharded.step_of(place) > began and self.engine.is_first:
-                sharded.let_go(place)
+        self.saver.drop_after(before.step - bad + 1)
         progress, passed_over = self.saver.restore()
         returns = [i for i in before.interventions if i["what"] == "went_back"]
         if progress is None or len(returns) >= rules.most_returns:
@@ -552,7 +554,7 @@ class _Run:
         if self.engine.is_first:
             self.dir.guard()
             path = self.dir.weights_path
-            files[path.name] = unsharded.save_weights(path, weights)
+            files[path.name] = unsharded.save_weights(path, weights, self.dir.guard)
         return self._conclude("finished", None, loss, error, files, domains or None)
 
     def _conclude(

@@ -98,6 +98,8 @@ class RunDir:
     path: Path
     guard: Callable[[], None] = field(default=_nothing, compare=False, repr=False)
     """Called before every write; raises leases.LeaseTaken once another process has taken over."""
+    attempt: int = field(default=0, compare=False, repr=False)
+    """Number of the claim under which it is written; 0 without a lease."""
     publish: Callable[[Path, str], bool] = field(default=write_new, compare=False, repr=False)
     """Writes a file once: Lease.publish under a lease. False: the file is there."""
 
@@ -165,7 +167,8 @@ class RunDir:
         problem = f"{noun} {self.run} is being worked on by another process"
         fix = "wait for it to end, or stop it"
         with hold(self.path / LEASE, problem, fix, wait_s=wait_s) as lease:
-            yield replace(self, guard=lease.check, publish=lease.publish), lease
+            ours = replace(self, guard=lease.check, publish=lease.publish, attempt=lease.held.attempt)
+            yield ours, lease
 
     def create(self, spec: RunSpec) -> None:
         """Write the spec, unless it stands there already.

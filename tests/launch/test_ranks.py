@@ -25,7 +25,7 @@ from scalelab.jobs.view import JobLabels, LiveView
 from scalelab.launch.final_run import PARALLEL_TRAINING
 from scalelab.launch.job_settings import FinalSettings
 from scalelab.sealed import Checksum, file_digest
-from scalelab.train.checkpoints.sharded import META
+from scalelab.train.checkpoints.sharded import META, step_of
 from scalelab.train.checkpoints.unsharded import parse_file
 from scalelab.train.engines.layout_checks import refuse_layout
 from scalelab.train.loop import train
@@ -267,7 +267,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(run, never_moved, harm
     result = launch(run_dir, later)
 
     assert events(run_dir, "checkpoint_passed_over")[0]["reason"].startswith(f"{newest.name}: {file.name}")
-    assert events(run_dir, "resume")[-1]["step"] == int(before.name.removeprefix("sharded-"))
+    assert events(run_dir, "resume")[-1]["step"] == step_of(before)
     assert result.loss == pytest.approx(alone.loss, rel=2e-3)
 
 

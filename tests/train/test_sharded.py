@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.metadata import Metadata, MetadataIndex
 
 from scalelab.errors import RunError
 from scalelab.hardware.device import find_device
+from scalelab.leases import LeaseTaken
 from scalelab.sealed import Checksum, Damaged, file_digest
 from scalelab.train.checkpoints import shard_files
 from scalelab.train.checkpoints.shard_files import INDEX, INDEX_FILE, StoredTensor, TensorIndex, TensorsOnly
@@ -349,3 +350,63 @@ def test_torch_is_left_no_way_to_unpickle_what_is_no_tensor():
 
     with pytest.raises(Damaged, match="weight/embedding is no tensor"):
         TensorsOnly().load_bytes(item, None)
+
+
+# Attempts that overlap
+
+
+class Followed:
+    """The guard of an attempt that another one follows after some calls."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def __call__(self):
+        if self.left == 0:
+            raise LeaseTaken("taken over", where="lease", fix="nothing is lost")
+        self.left -= 1
+
+
+def names(folder):
+    return sorted(place.name for place in folder.iterdir())
+
+
+def test_an_attempt_that_was_followed_leaves_nothing(tmp_path, engine):
+    late = Saver(tmp_path, RUN, engine, attempt=1, guard=Followed(0))
+    fill(engine, 60)
+    late.begin(progress(60))
+    save(Saver(tmp_path, RUN, engine, attempt=2), 50)
+    (tmp_path / ".sharded-00000060-000002").mkdir()
+
+    with pytest.raises(LeaseTaken):
+        late.wait()
+    Saver(tmp_path, RUN, engine, attempt=1)
+
+    assert names(tmp_path) == [".sharded-00000060-000002", "sharded-00000050-000002"]
+
+
+def test_a_late_checkpoint_of_an_earlier_attempt_removes_none_and_is_not_resumed_from(tmp_path, engine):
+    late = Saver(tmp_path, RUN, engine, attempt=1, guard=Followed(1))  # suspended after that call
+    for step in (20, 30):
+        save(Saver(tmp_path, RUN, engine, attempt=2), step)
+
+    save(late, 60)
+
+    assert names(tmp_path) == [
+        f"sharded-{s}" for s in ("00000020-000002", "00000030-000002", "00000060-000001")
+    ]
+    fill(engine, 99)
+    found, _ = Saver(tmp_path, RUN, engine, attempt=3).restore()
+    assert found == progress(30)
+    assert is_of(engine, 30)
+    save(Saver(tmp_path, RUN, engine, attempt=3), 40)
+    assert names(tmp_path) == ["sharded-00000030-000002", "sharded-00000040-000003"]
+
+
+def test_an_attempt_resumes_from_one_before_it_and_from_one_without_a_number(folder, engine):
+    save(Saver(folder, RUN, engine, attempt=1), 50)
+    assert names(folder) == [NEWEST, "sharded-00000050-000001"]
+
+    harm(folder / "sharded-00000050-000001" / PAYLOAD, "missing")
+
+    assert restored(folder, engine)[0] == progress(40)

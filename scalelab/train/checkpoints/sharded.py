@@ -1,6 +1,6 @@
 """Checkpoints of a launched run: written beside training, verified, readable by any layout.
 
-    checkpoints/sharded-00001200/
+    checkpoints/sharded-00001200-000003/   step and attempt (the number of the run's lease)
       *.distcp        weights and the optimizer's state, in chunks (shard_files.py)
       metadata.json   sealed: where each chunk of a tensor lies (likewise)
       meta.json       sealed: the run, where it stands, and the SHA-256 of every file above
@@ -10,14 +10,17 @@ newest `keep` stay. Training goes on meanwhile: the weights are copied to host m
 way back every digest is compared, each process taking its part of the files. A checkpoint that does
 not hold in one process is passed over in all of them, with its reason, for the one before it.
 
+Processes of an earlier attempt may still be writing when the next one begins: suspended, or on a node that
+was cut off. Their lease is checked before a checkpoint gets its name. Should they be suspended right after that
+check, names keep the attempts apart: an attempt writes under its own number, removes none with a larger one, and
+a larger number comes first on reading, whatever the step.
+
 Tensors are named so that no layout shows (Engine.state), and torch cuts them anew on reading: a
 run goes on under another layout, or with more or fewer processes.
 
-Checkpoints from before metadata.json are not read. Their index is a pickle, and to read it safely
-takes an unpickler that allows a list of torch's private classes and is kept up with torch, all for
-launched runs that were under way when the form changed. They are passed over with a reason. Where
-no other checkpoint is left, the run is refused instead of being trained again from the beginning:
-the version of scalelab that began it can finish it.
+Checkpoints from before metadata.json are not read: their index is a pickle. They are passed over with a
+reason. Where no other checkpoint is left, the run is refused instead of being trained again from the
+beginning: the version of scalelab that began it can finish it.
 
 Not here: the checkpoints of a sweep's runs, which one process writes at once (checkpoint.py).
 """
@@ -61,7 +64,7 @@ from scalelab.train.process_timeouts import ProcessTimeouts
 
 NAME = "sharded-"
 KEEP = 2
-_NAMED = re.compile(rf"{NAME}(\d+)")
+_NAMED = re.compile(rf"{NAME}(\d+)(?:-(\d+))?")
 _T = TypeVar("_T")
 
 
@@ -133,6 +136,8 @@ class Saver:
         engine: Holds what is saved.
         keep: How many stay.
         timeout_s: How long a process waits for the others to verify, read or write their part, seconds.
+        attempt: Number of the claim under which it writes; 0 without a lease.
+        guard: Raises once another attempt has followed; called in the first process.
     """
 
     def __init__(
@@ -142,8 +147,11 @@ class Saver:
         engine: Engine,
         keep: int = KEEP,
         timeout_s: float = ProcessTimeouts().start_s,
+        attempt: int = 0,
+        guard: Callable[[], None] = lambda: None,
     ):
         self.folder, self.run, self.engine, self.keep = folder, run, engine, keep
+        self.attempt, self.guard = attempt, guard
         if not dist.is_initialized():
             # One process is a group of one: torch's checkpoints ask for a group.
             dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
@@ -154,7 +162,8 @@ class Saver:
         self._host_copy = HostCopy()
         if engine.is_first:
             for leftover in folder.glob(f".{NAME}*"):
-                shutil.rmtree(leftover, ignore_errors=True)
+                if attempt_of(leftover) <= attempt:
+                    shutil.rmtree(leftover, ignore_errors=True)
 
     @property
     def is_busy(self) -> bool:
@@ -163,7 +172,7 @@ class Saver:
 
     def begin(self, progress: Progress) -> None:
         """Copy the state and start to write it. To be called when nothing is being written."""
-        place = self.folder / f"{NAME}{progress.step:08d}"
+        place = self.folder / f"{NAME}{progress.step:08d}{f'-{self.attempt:06d}' if self.attempt else ''}"
         partial = place.with_name(f".{place.name}")
         if self.engine.is_first:
             make_dir(self.folder)
@@ -205,6 +214,7 @@ class Saver:
                     updates = progress.step - progress.steps_without_update
                     meta = ShardedMeta(self.run, updates, progress, writer.files)
                     META.write(partial / "meta.json", meta)
+                    self.guard()
                     shutil.rmtree(place, ignore_errors=True)
                     os.replace(partial, place)
                     sync_dir(self.folder)
@@ -216,9 +226,22 @@ class Saver:
 
     def _drop_old(self, step: int) -> None:
         """Keep the newest that lead to a step. Later ones were passed over, or gone back from."""
-        before = [place for place in saved(self.folder) if step_of(place) <= step]
-        for place in set(saved(self.folder)) - set(before[-self.keep :]):
-            let_go(place)
+        found = self._ours()
+        before = [place for place in found if step_of(place) <= step]
+        for place in set(found) - set(before[-self.keep :]):
+            shutil.rmtree(place, ignore_errors=True)
+
+    def drop_after(self, step: int) -> None:
+        """Remove checkpoints of later steps. Raises as the guard."""
+        if self.engine.is_first:
+            self.guard()
+            for place in self._ours():
+                if step_of(place) > step:
+                    shutil.rmtree(place, ignore_errors=True)
+
+    def _ours(self) -> list[Path]:
+        """Checkpoints that this attempt may remove, in the order of `saved`."""
+        return [place for place in saved(self.folder) if attempt_of(place) <= self.attempt]
 
     def restore(self) -> tuple[Progress | None, list[str]]:
         """Fill the engine from the newest checkpoint that holds; why newer ones were passed over.
@@ -314,19 +337,20 @@ def leave() -> None:
 
 
 def saved(folder: Path) -> list[Path]:
-    """Every checkpoint under its final name, oldest first."""
+    """Every checkpoint under its final name: those of earlier attempts first, of one attempt by step."""
     found = [place for place in folder.glob(f"{NAME}*") if _NAMED.fullmatch(place.name)]
-    return sorted(found, key=step_of)
+    return sorted(found, key=lambda place: (attempt_of(place), step_of(place)))
 
 
 def step_of(place: Path) -> int:
     """The step that a checkpoint is of."""
-    return int(place.name.removeprefix(NAME))
+    return int(_NAMED.fullmatch(place.name)[1])
 
 
-def let_go(place: Path) -> None:
-    """Remove one checkpoint."""
-    shutil.rmtree(place, ignore_errors=True)
+def attempt_of(place: Path) -> int:
+    """Number of the attempt that wrote a checkpoint, finished or not; 0 where its name has none."""
+    named = _NAMED.fullmatch(place.name.removeprefix("."))
+    return int(named[2] or 0) if named else 0
 
 
 def _described(place: Path, run: str) -> tuple[ShardedMeta, TensorIndex]:

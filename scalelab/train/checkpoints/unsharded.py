@@ -128,7 +128,8 @@ def save(
         run: Id of the run.
         progress: State of the run beside its weights.
         tensors: Tensors by name.
-        guard: Called once all is written, before it gets its name; what it raises leaves no checkpoint.
+        guard: Called once all is written, before it gets its name, where what it raises leaves no checkpoint; and
+            again before older ones are removed.
     """
     place = folder / f"step-{progress.step:08d}"
     sweep_partials(folder)
@@ -137,6 +138,7 @@ def save(
             partial / "meta.json", CheckpointMeta(run, progress, {STATE: _write(tensors, partial / STATE)})
         )
         guard()
+    guard()  # a process that was suspended right here must not remove what others wrote since
     # Later ones were passed over: this run has come from before them.
     before = [old for old in _all(folder) if _step_of(old) <= progress.step]
     for old in set(_all(folder)) - set(before[-KEEP:]):
@@ -224,10 +226,18 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise Damaged(f"{path.name} cannot be read: {error}") from None
 
 
-def save_weights(path: Path, weights: dict[str, Tensor]) -> str:
-    """Write the final weights by name, fp32, whole or not at all. Returns their SHA-256."""
+def save_weights(path: Path, weights: dict[str, Tensor], guard: Callable[[], None] = lambda: None) -> str:
+    """Write the final weights by name, fp32, whole or not at all. Returns their SHA-256.
+
+    Args:
+        path: The file.
+        weights: Tensors by name.
+        guard: Called once all is written, before the file gets its name; what it raises leaves it as it was.
+    """
     with whole(path) as file:
-        return _write(weights, Path(file.name), hashlib.sha256)
+        digest = _write(weights, Path(file.name), hashlib.sha256)
+        guard()
+        return digest
 
 
 def _write(tensors: dict[str, Tensor], path: Path, digest_of: Callable[[bytes], Any] = Checksum) -> str:
