@@ -4,6 +4,9 @@ A file is written beside its place, flushed to the disk, then renamed. Whoever f
 name finds a complete file, whatever was killed and whenever. What the disk refuses
 (full, read-only, not ours) becomes a RunError that a person can act on.
 
+Whether a file is there often decides whether work is done, begun or lost. `exists`, `is_dir` and `names_in` say
+that it is absent only where the file system says so; any other error of it is a NoAnswer (network_files.py).
+
 Only regular files are read: a pipe or a device may never end.
 """
 
@@ -16,10 +19,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, Self
 from uuid import uuid4
 
 from scalelab.errors import RunError
+from scalelab.network_files import is_answer
 from scalelab.system import special_kind as special_kind
 from scalelab.system import system
 
@@ -44,6 +48,89 @@ _ABANDONED_S = 24 * 3600.0
 """Age from which an unfinished file of another machine counts as left behind by a killed writer."""
 LARGEST_RECORD = 1 << 30
 """Largest file that is read whole, bytes."""
+
+
+class NoAnswer(RunError):
+    """The file system reported an error of its own: whether a file is there, and what it holds, is unknown."""
+
+    @classmethod
+    def of(cls, path: Path, error: OSError) -> Self:
+        """Return the error for a path that was asked for."""
+        return cls(
+            f"{path.name} cannot be read: {os.strerror(error.errno) if error.errno else error}",
+            where=str(path),
+            fix="give yourself permission to read there, then run the same command again"
+            if is_answer(error)
+            else "see whether the file system is there, then run the same command again: it resumes",
+        )
+
+
+@contextmanager
+def looking(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses while `path` is looked at into a NoAnswer. FileNotFoundError stays."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise NoAnswer.of(path, error) from error
+
+
+def exists(path: Path) -> bool:
+    """Return whether there is a file or directory of this name.
+
+    Raises:
+        NoAnswer: The file system does not say.
+    """
+    with looking(path):
+        return system().exists(path)
+
+
+def is_dir(path: Path) -> bool:
+    """Return whether there is a directory of this name.
+
+    Raises:
+        NoAnswer: The file system does not say.
+    """
+    with looking(path):
+        return system().is_dir(path)
+
+
+def names_in(path: Path) -> list[str]:
+    """Return the names in a directory, in no order; none where there is no directory.
+
+    Raises:
+        NoAnswer: The file system does not say.
+    """
+    try:
+        return system().listdir(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise NoAnswer.of(path, error) from error
+
+
+def dirs_with(root: Path, relative: str) -> list[Path]:
+    """Return the directories in a directory that hold a file or directory, sorted by name.
+
+    Those that this user may not look into are left out: they are not ours.
+
+    Args:
+        root: What is looked through; it may be missing.
+        relative: Path below each of its directories.
+
+    Raises:
+        NoAnswer: The file system does not say.
+    """
+    found = []
+    for name in sorted(names_in(root)):
+        try:
+            if exists(root / name / relative):
+                found.append(root / name)
+        except NoAnswer as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
+    return found
 
 
 def open_regular(path: Path) -> BinaryIO:

@@ -33,9 +33,13 @@ from uuid import uuid4
 
 from scalelab.errors import LaunchError, RunError, ScalelabError
 from scalelab.files import (
+    NoAnswer,
+    exists,
     link_new,
+    looking,
     machine,
     make_dir,
+    names_in,
     process_start,
     refuse_link,
     sweep_partials,
@@ -88,25 +92,6 @@ class LeaseTaken(LaunchError):
     """The lease is held by another process, or has been taken over by one."""
 
 
-class LeaseUnreadable(RunError):
-    """The file system does not answer, so nobody can say who holds a lease."""
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses while a lease is looked at into an error for a person."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise LeaseUnreadable(
-            f"the lease {path.name} cannot be read: {error.strerror}",
-            where=str(path),
-            fix="see whether the file system is there, then run the same command again: it resumes",
-        ) from error
-
-
 class Lease:
     """A claim that this process holds. Made by `claim`.
 
@@ -130,7 +115,7 @@ class Lease:
             LeaseTaken: Another process has followed.
             RunError: The file system does not answer.
         """
-        with _reading(self.path):
+        with looking(self.path):
             is_ours = self.is_ours()
         if not is_ours:
             raise self._taken()
@@ -160,7 +145,7 @@ class Lease:
             LeaseTaken: Another process has followed.
             RunError: The directory cannot be written.
         """
-        if system().exists(path):
+        if exists(path):
             return False
         self.check()
         write_text(_draft(self.directory, self.name, path.name, self.held.attempt), text)
@@ -332,11 +317,13 @@ def follows(directory: Path, name: str, attempt: int) -> Callable[[], None]:
         """Whether the later claim is the parent's own, which publishes the result."""
         try:
             return CLAIM.read(by).nonce == CLAIM.read(path).nonce
+        except NoAnswer:
+            raise
         except (FileNotFoundError, ScalelabError):
             return False
 
     def check() -> None:
-        if not system().exists(path) or (system().exists(after) and not is_published(after)):
+        if not exists(path) or (exists(after) and not is_published(after)):
             raise LeaseTaken(
                 f"the lease of {directory.name} was taken over by another process",
                 where=str(path),
@@ -352,12 +339,9 @@ def numbered(directory: Path, name: str, attempt: int) -> Path:
 
 
 def numbers(directory: Path, name: str) -> list[int]:
-    """The numbers of the claims that are there, in no order."""
+    """The numbers of the claims that are there, in no order. Raises NoAnswer."""
     pattern = re.compile(rf"{re.escape(name)}-(\d{{6,}})\.json")
-    try:
-        found = [pattern.fullmatch(entry) for entry in system().listdir(directory)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    found = [pattern.fullmatch(entry) for entry in names_in(directory)]
     return [int(match[1]) for match in found if match]
 
 
@@ -374,8 +358,7 @@ def _read_newest(directory: Path, name: str) -> tuple[int, Claim | None, bool]:
         RunError: It is a symbolic link.
     """
     while True:
-        with _reading(directory / name):
-            attempt = max(numbers(directory, name), default=0)
+        attempt = max(numbers(directory, name), default=0)
         if attempt == 0:
             return 0, None, False
         path = numbered(directory, name, attempt)
@@ -388,7 +371,7 @@ def _read_newest(directory: Path, name: str) -> tuple[int, Claim | None, bool]:
         except ScalelabError:  # damaged: its heartbeat still shows whether it is held
             found = Claim(attempt, "", "an unknown machine", "", 0, 0, expiry_s(directory))
         try:
-            with _reading(path):
+            with looking(path):
                 return attempt, found, not _is_free(directory, found, path)
         except FileNotFoundError:
             continue

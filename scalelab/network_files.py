@@ -9,11 +9,14 @@ Rules for everything that several machines share (leases, journals, results):
 - The attribute cache: names, sizes and times may be old by `attribute_cache_s`. A lease expires after at
   least three times that (leases.expiry_s).
 - Appends of two machines to one file may overwrite one another. Only the holder of a lease appends.
+- An error of the file system (EIO, ESTALE, a server that is away) says nothing about the file: it is neither
+  absent nor damaged. Nothing is concluded from it (files.NoAnswer).
 
 Source: nfs(5), "Data and metadata coherence"; defaults of acregmax and acdirmax: 60 s.
 Units: seconds.
 """
 
+import errno
 import re
 from functools import cache
 from pathlib import Path
@@ -25,6 +28,15 @@ SSHFS_S = 20.0
 """Likewise of sshfs (cache_timeout)."""
 SMB_S = 1.0
 """Likewise of SMB (actimeo)."""
+ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+"""Errors that say that there is no such file."""
+_OF_THE_FILE = ABSENT | {errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL, errno.EFBIG, errno.ENXIO}
+"""Errors that say something about a file; EINVAL and EFBIG are also ours (files.read_regular)."""
+
+
+def is_answer(error: OSError) -> bool:
+    """Return whether an error says something about the file that was asked for, and not about its file system."""
+    return error.errno in _OF_THE_FILE
 
 
 def attribute_cache_s(path: Path) -> float:

@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from scalelab.errors import RunError, ScalelabError
-from scalelab.files import open_regular, read_regular, write_new, write_text
+from scalelab.files import NoAnswer, open_regular, read_regular, write_new, write_text
+from scalelab.network_files import is_answer
 
 Record = TypeVar("Record")
 
@@ -81,6 +82,7 @@ class Format(Generic[Record]):
 
         Raises:
             FileNotFoundError: There is none.
+            NoAnswer: The file system does not say.
             ScalelabError: The format's own: the file does not hold.
         """
         try:
@@ -173,7 +175,7 @@ def _value(value: Any) -> Any:
 
 
 def _text_of(path: Path) -> str:
-    """A file's text. Raises FileNotFoundError, or Damaged where it cannot be read."""
+    """A file's text. Raises FileNotFoundError, NoAnswer, or Damaged where it cannot be read."""
     try:
         return read_regular(path).decode("utf-8")
     except FileNotFoundError:
@@ -181,6 +183,8 @@ def _text_of(path: Path) -> str:
     except UnicodeDecodeError:
         raise Damaged("it is not UTF-8 text") from None
     except OSError as error:
+        if not is_answer(error):
+            raise NoAnswer.of(path, error) from error
         raise Damaged(f"the system refuses: {error.strerror}") from None
 
 
@@ -221,6 +225,8 @@ def read_lines(path: Path, offset: int = 0) -> JournalLines:
     except FileNotFoundError:
         return JournalLines([], offset, 0)
     except OSError as error:
+        if not is_answer(error):
+            raise NoAnswer.of(path, error) from error
         raise RunError(
             f"{path.name} cannot be read: {error.strerror}",
             where=str(path),

@@ -26,6 +26,8 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
+from scalelab.network_files import ABSENT
+
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -87,8 +89,24 @@ class System:
         return os.listdir(path)
 
     def exists(self, path: Path) -> bool:
-        """True if there is a file or directory of this name."""
-        return path.exists()
+        """True if there is a file or directory of this name. False only where the file system says so."""
+        return self._mode(path) is not None
+
+    def is_dir(self, path: Path) -> bool:
+        """True if there is a directory of this name. False only where the file system says so."""
+        mode = self._mode(path)
+        return mode is not None and stat.S_ISDIR(mode)
+
+    def _mode(self, path: Path) -> int | None:
+        """Return the mode of a file; None without one. Path.exists takes other errors for no file since 3.14."""
+        try:
+            return os.stat(path).st_mode
+        except ValueError:  # a NUL in the path
+            return None
+        except OSError as error:
+            if error.errno in ABSENT:
+                return None
+            raise
 
     def mtime(self, path: Path) -> float:
         """Time of the last change of a file by the clock of its file system."""

@@ -27,7 +27,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from scalelab.errors import LaunchError, ScalelabError
-from scalelab.files import inside, make_dir, refuse_link, write_new
+from scalelab.files import NoAnswer, exists, inside, make_dir, names_in, refuse_link, write_new
 from scalelab.jobs.base import Job, JobOutcome, JobResources
 from scalelab.jobs.queue_records import (
     END,
@@ -74,7 +74,7 @@ class JobQueue:
     @property
     def exists(self) -> bool:
         """Whether anything was ever queued here."""
-        return (self.path / "queue.json").exists()
+        return exists(self.path / "queue.json")
 
     def settings(self) -> QueueSettings:
         """Return the settings.
@@ -102,6 +102,8 @@ class JobQueue:
         refuse_link(self.path)
         try:
             token = self.settings().token
+        except NoAnswer:
+            raise
         except ScalelabError:
             token = uuid4().hex[:12]
         settings = replace(settings, token=token)
@@ -289,10 +291,7 @@ class JobQueue:
                 yield WORKER.read(path)
 
     def _listed(self, part: str) -> list[Path]:
-        try:
-            return [self.path / part / name for name in os.listdir(self.path / part) if _is_record(name)]
-        except FileNotFoundError:
-            return []
+        return [self.path / part / name for name in names_in(self.path / part) if _is_record(name)]
 
     def _ticket_path(self, job: str, number: int) -> Path:
         return numbered(self.path / "jobs", job, number)
@@ -300,6 +299,8 @@ class JobQueue:
     def _read(self, path: Path) -> QueuedJob | None:
         try:
             return TICKET.read(path)
+        except NoAnswer:
+            raise
         except (FileNotFoundError, ScalelabError):
             return None
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from scalelab.errors import ScalelabError
+from scalelab.files import NoAnswer
 from scalelab.jobs.base import AvailableDevices, Capabilities, Executor, Job, JobOutcome, State
 from scalelab.jobs.driver import DriverView, drive
 from scalelab.jobs.limits import Limits
@@ -150,7 +151,10 @@ class _Watched:
         if time.monotonic() - self._looked > WATCH_S:
             self._looked = time.monotonic()
             for name in self._running:
-                ticket = self._queue.ticket(name, self._source.numbers.get(name, 0))
+                try:
+                    ticket = self._queue.ticket(name, self._source.numbers.get(name, 0))
+                except NoAnswer:
+                    continue  # the next look may find out
                 if ticket is None:
                     self._inner.cancel([name], now=True)
                 elif ticket.wanted != "run":

@@ -8,11 +8,13 @@ What is known of its progress is in its directory, so a try is watched in the sa
 Units: seconds on the driver's clock, bytes. Not here: whether there is another try (driver.py).
 """
 
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 
 from scalelab.jobs.base import Executor, Job, Outcome
 from scalelab.jobs.limits import Limits
+from scalelab.network_files import ABSENT
 from scalelab.system import system
 from scalelab.train.run_directory import read_events
 
@@ -47,7 +49,7 @@ class Try:
     _grace_ends: float = 0.0
 
     def __post_init__(self) -> None:
-        self._log_grew, self._log_read = self.began, _log_size(self.job)
+        self._log_grew, self._log_read = self.began, _log_size(self.job) or 0
 
     def hears(self, state: str, now: float) -> None:
         """Note its state. Time in a queue is no silence, also where the executor cannot be asked meanwhile."""
@@ -85,7 +87,9 @@ class Try:
 
     def _note_log_size(self, now: float) -> None:
         size = _log_size(self.job)
-        if size != self._log_size:
+        if size is None:
+            self._log_grew = now  # whether it is silent is unknown
+        elif size != self._log_size:
             self._log_size, self._log_grew = size, now
 
     def _silence_s(self) -> float:
@@ -129,18 +133,19 @@ def last_checkpoint(job: Job) -> int:
     return max(steps, default=-1)
 
 
-def _log_size(job: Job) -> int:
-    """Return the size of a job's journal, bytes; 0 without one."""
+def _log_size(job: Job) -> int | None:
+    """Return the size of a job's journal, bytes; 0 without one, None where the file system does not say."""
     try:
         return system().size(job.dir.log_path)
-    except OSError:
-        return 0
+    except OSError as error:
+        return 0 if error.errno in ABSENT else None
 
 
 def _checkpoint_bytes(job: Job) -> int:
     """Return the bytes of a job's checkpoints, unfinished ones included."""
     total = 0
-    for path in job.dir.checkpoints.rglob("*"):
-        with suppress(OSError):  # renamed or removed meanwhile
-            total += path.stat().st_size
+    for place, _, names in os.walk(job.dir.checkpoints):
+        for name in names:
+            with suppress(OSError):  # renamed or removed meanwhile
+                total += os.stat(os.path.join(place, name)).st_size
     return total

@@ -12,7 +12,7 @@ Not here: which process trains it (leases.py).
 from dataclasses import dataclass
 from pathlib import Path
 
-from scalelab.files import inside, is_component, write_new
+from scalelab.files import dirs_with, inside, is_component, is_dir, write_new
 from scalelab.leases import numbered, numbers
 from scalelab.sealed import Format
 from scalelab.train.run_directory import RunDir
@@ -66,13 +66,14 @@ def _find(spec: RunSpec, root: Path, sweep: str, home: RunLocation | None) -> Ru
     own = RunDir.of(spec, root, sweep)
     if own.is_done:
         return own
-    there = [RunDir(path) for run in spec.ids for path in sorted(root.glob(f"[!.]*/{run}"))]
+    found = [place / run for run in spec.ids for place in dirs_with(root, run)]
+    there = [RunDir(path) for path in found if not path.parent.name.startswith(".")]
     if done := next((run_dir for run_dir in there if run_dir.is_done), None):
         return done
-    if home is not None and (root / home.sweep).is_dir():
+    if home is not None and is_dir(root / home.sweep):
         return RunDir.of(spec, root, home.sweep)
-    begun = next((run_dir for run_dir in there if run_dir.log_path.exists()), None)
-    return begun if begun is not None and not own.log_path.exists() else own
+    begun = next((run_dir for run_dir in there if run_dir.is_begun), None)
+    return begun if begun is not None and not own.is_begun else own
 
 
 def _newest(root: Path, run: str) -> tuple[int, RunLocation | None]:

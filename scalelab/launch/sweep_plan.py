@@ -49,4 +49,4 @@ def place(
 def _placed(proposal: Proposal, run_dir: RunDir) -> PlannedJob:
     if run_dir.is_done:
         return PlannedJob(proposal, run_dir, "done")
-    return PlannedJob(proposal, run_dir, "resumes" if run_dir.log_path.exists() else "planned")
+    return PlannedJob(proposal, run_dir, "resumes" if run_dir.is_begun else "planned")

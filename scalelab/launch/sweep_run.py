@@ -14,7 +14,7 @@ from pathlib import Path
 
 from scalelab.data.corpus.shards import open_corpus
 from scalelab.errors import DataError, LaunchError, TrackError
-from scalelab.files import place_of
+from scalelab.files import exists, place_of
 from scalelab.jobs.base import Executor, Job, JobOutcome, JobResources
 from scalelab.jobs.driver import JobList, JobOutcomes, drive
 from scalelab.jobs.view import JobDisplay, JobLabels, LiveView
@@ -42,7 +42,7 @@ def sweep_lock(root: Path, sweep: str) -> Iterator[None]:
 
 def _refuse_other_kind(root: Path, name: str, tuned: tuple[str, ...]) -> None:
     path = manifest_path(root, name)
-    if not path.exists():
+    if not exists(path):
         return
     try:
         there = SweepManifest.load(root, name).tuned

@@ -16,6 +16,7 @@ Not here: the steps of a trunk (train/trunk.py), which runs share one (train/rec
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scalelab.files import is_dir
 from scalelab.jobs.base import Job, JobOutcome, JobResources
 from scalelab.launch.sweep_plan import PlannedJob
 from scalelab.leases import holder
@@ -40,7 +41,7 @@ class PlannedTrunk:
         if self.run_dir.is_done:
             return False
         waiting = self.waiting
-        return len(waiting) > 1 or (bool(waiting) and self.run_dir.checkpoints.is_dir())
+        return len(waiting) > 1 or (bool(waiting) and is_dir(self.run_dir.checkpoints))
 
     @property
     def waiting(self) -> list[PlannedJob]:

@@ -36,7 +36,7 @@ from scalelab.config import (
 from scalelab.errors import RunError
 from scalelab.evals import CONVERSATIONS
 from scalelab.evals.inputs import MODEL, contents
-from scalelab.files import make_dir, refuse_links_in, write_text
+from scalelab.files import exists, make_dir, refuse_links_in, write_text
 from scalelab.jobs import EXECUTORS
 from scalelab.jobs.executors.local import LocalConfig
 from scalelab.posttrain import STAGES
@@ -208,7 +208,7 @@ def plan_stages(file: PosttrainFile, base: Path, root: Path) -> list[StagePlan]:
         RunError: The base has no weights.
     """
     weights = base / "model.safetensors"
-    if not weights.exists():
+    if not exists(weights):
         raise RunError(
             "the base model has no weights",
             where=str(weights),
@@ -237,7 +237,7 @@ def plan_stages(file: PosttrainFile, base: Path, root: Path) -> list[StagePlan]:
 
 
 def _is_started(path: Path) -> bool:
-    return RunDir(path).is_done or RunDir(path).log_path.exists()
+    return RunDir(path).is_done or RunDir(path).is_begun
 
 
 def _is_resumable(before: Path, has_its_inputs: bool) -> bool:
@@ -284,7 +284,7 @@ def write_manifest(
         make_dir(planned.dir.path)
         place, text = planned.dir.run_dir.spec_path, seal_text(planned.spec.to_yaml())
         # The id guarantees that it is the same stage; the paths of its inputs may have changed.
-        if not place.exists() or place.read_bytes() != text.encode():
+        if not exists(place) or place.read_bytes() != text.encode():
             write_text(place, text)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from scalelab.errors import RunError, TrackError
-from scalelab.files import RESERVED, inside, is_component, make_dir, refuse_link
+from scalelab.files import RESERVED, dirs_with, exists, inside, is_component, make_dir, refuse_link
 from scalelab.sealed import Damaged, Format
 
 Manifest = TypeVar("Manifest")
@@ -63,7 +63,7 @@ class ManifestKind:
 
     def names(self, root: Path) -> list[str]:
         """Names that have a manifest of this kind, sorted."""
-        return sorted(path.parent.name for path in root.glob(f"*/{self.file}"))
+        return [path.name for path in dirs_with(root, self.file)]
 
     def write(self, root: Path, name: str, manifest: Manifest, load: Callable[[Path, str], Manifest]) -> None:
         """Write a manifest atomically, keeping the creation time of a readable earlier one.
@@ -172,7 +172,7 @@ def kinds_of(root: Path, name: str) -> list[ManifestKind]:
     Raises:
         TrackError: There is neither a sweep nor a post-training of that name.
     """
-    found = [kind for kind in KINDS if kind.path(root, name).exists()]
+    found = [kind for kind in KINDS if exists(kind.path(root, name))]
     if not found:
         raise SWEEP.unknown(root, name)
     return found

@@ -22,7 +22,7 @@ from typing import Any
 
 from scalelab.config import parse_yaml
 from scalelab.errors import RunError, ScalelabError
-from scalelab.files import inside, is_component
+from scalelab.files import exists, inside, is_component, is_dir
 from scalelab.leases import hold
 from scalelab.records.manifest_kinds import KINDS, RESERVED
 from scalelab.records.run_table import UNREADABLE
@@ -137,16 +137,16 @@ def _remove(root: Path, dir: str, held: Mapping[str, str]) -> None:
 
 def _places(root: Path) -> Iterator[tuple[str, Path]]:
     """Each directory with a spec, as NAME/ID and as a path. Symbolic links are left out."""
-    for parent in sorted(root.iterdir()) if root.is_dir() else ():
+    for parent in sorted(root.iterdir()) if is_dir(root) else ():
         if (
             not is_component(parent.name)
             or parent.name in RESERVED
             or parent.is_symlink()
-            or not parent.is_dir()
+            or not is_dir(parent)
         ):
             continue
         for path in sorted(parent.iterdir()):
-            if is_component(path.name) and not path.is_symlink() and (path / "spec.yaml").is_file():
+            if is_component(path.name) and not path.is_symlink() and exists(path / "spec.yaml"):
                 yield f"{parent.name}/{path.name}", path
 
 

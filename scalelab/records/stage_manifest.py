@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scalelab.errors import RunError, TrackError
-from scalelab.files import is_component
+from scalelab.files import NoAnswer, is_component
 from scalelab.records.manifest_kinds import POSTTRAINING, check_name, check_places
 from scalelab.records.status import state_of
 from scalelab.sealed import Damaged, Format
@@ -154,6 +154,7 @@ def stage_result(path: Path) -> StageResult | None:
         path: The stage's directory.
 
     Raises:
+        NoAnswer: The file system does not say.
         RunError: The file is there and is not the result of this stage.
     """
     run_dir = RunDir(path)
@@ -161,6 +162,8 @@ def stage_result(path: Path) -> StageResult | None:
         result = STAGE_RESULT.read(run_dir.result_path)
     except FileNotFoundError:
         return None
+    except NoAnswer:
+        raise
     except RunError as error:
         raise RunError(error.problem, where=error.where, fix=run_dir.how_to_redo(REDO)) from None
     if f"{result.stage}-{result.id}" != path.name:

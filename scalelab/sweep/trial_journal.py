@@ -25,7 +25,7 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from scalelab.errors import RunError
-from scalelab.files import refuse_link, writing
+from scalelab.files import exists, refuse_link, writing
 from scalelab.leases import hold
 
 JOURNAL = "trials.journal"
@@ -236,7 +236,7 @@ class TrialJournal:
 
     def _verify(self) -> None:
         """Check lines that were added since the last time, and remove an unfinished last one."""
-        if not self.path.exists():
+        if not exists(self.path):
             return
         with open(self.path, "r+b") as file:
             size = file.seek(0, os.SEEK_END)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from scalelab.config import parse_yaml
 from scalelab.errors import ScalelabError, TrackError
+from scalelab.files import looking
 from scalelab.records import status
 from scalelab.sealed import Format
 from scalelab.tracking.lineage import MirroredDataset, MirroredModel
@@ -277,8 +278,9 @@ class JournalMirror(ABC, Generic[ManifestT, ResultT]):
     def _result(self, child: MirroredRun) -> ResultT | None:
         """A child's result, cached while its file is unchanged."""
         try:
-            stat = child.dir.result_path.stat()
-        except OSError:
+            with looking(child.dir.result_path):
+                stat = child.dir.result_path.stat()
+        except FileNotFoundError:
             return None
         now = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
         if child.key in self._results and self._results[child.key][0] == now:

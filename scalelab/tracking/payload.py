@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scalelab.errors import RunError
+from scalelab.files import looking
 from scalelab.markup import escape_markdown
 from scalelab.records.sweep_manifest import PlannedRun, SweepManifest
 from scalelab.sealed import record_of
@@ -244,5 +245,9 @@ def last_heard_ms(run_dir: RunDir, began: int) -> int:
 
 
 def journal_size(run_dir: RunDir) -> int:
-    """Return the size of a run's journal, bytes."""
-    return run_dir.log_path.stat().st_size if run_dir.log_path.exists() else 0
+    """Return the size of a run's journal, bytes; 0 without one. Raises NoAnswer."""
+    try:
+        with looking(run_dir.log_path):
+            return run_dir.log_path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -109,7 +109,7 @@ class StageMirror(JournalMirror[StageManifest, StageResult]):
             return "unreadable"
         if last or result is not None:
             return state_of(run_dir, result)[0]
-        return "running" if run_dir.log_path.exists() else "planned"
+        return "running" if run_dir.is_begun else "planned"
 
 
 def _named(event: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ Not here: how a mirror is kept (journal_mirror.py), what is sent (payload.py, sw
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scalelab.files import exists
 from scalelab.records.sweep_manifest import SweepManifest, manifest_path
 from scalelab.tracking.chart_views import chart_views
 from scalelab.tracking.journal_mirror import FinalRecord, JournalMirror, MirroredRun, ParentRecord
@@ -65,7 +66,7 @@ class Mirror(JournalMirror[SweepManifest, RunResult]):
         if home == self.name:
             return True
         if home not in self._homes:
-            there = manifest_path(self.root, home).exists()
+            there = exists(manifest_path(self.root, home))
             listed = SweepManifest.load(self.root, home).runs if there else ()
             self._homes[home] = {run.run for run in listed}
         return child.key not in self._homes[home]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scalelab.errors import ScalelabError, TrackError
-from scalelab.files import inside, make_dir, refuse_link, writing
+from scalelab.files import exists, inside, make_dir, refuse_link, writing
 from scalelab.leases import holder
 from scalelab.records.manifest_kinds import KINDS, POSTTRAINING, SWEEP, ManifestKind, every_name, kinds_of
 from scalelab.records.stage_manifest import StageManifest
@@ -125,9 +125,7 @@ def sync(root: Path, name: str | None) -> str:
     lines, problems = [], []
     for each in names:
         try:
-            if each in reported_names(root) and not [
-                kind for kind in KINDS if kind.path(root, each).exists()
-            ]:
+            if each in reported_names(root) and not [kind for kind in KINDS if exists(kind.path(root, each))]:
                 lines.append(f"{each}: {_send_reports(root, each)}")
                 continue
             kinds = kinds_of(root, each)

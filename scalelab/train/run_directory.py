@@ -48,9 +48,13 @@ from typing import Any, NamedTuple
 from scalelab.config import parse_yaml
 from scalelab.errors import ConfigError, RunError
 from scalelab.files import (
+    NoAnswer,
     append,
+    exists,
+    is_dir,
     machine,
     make_dir,
+    names_in,
     read_regular,
     refuse_link,
     refuse_links_in,
@@ -107,7 +111,7 @@ class RunDir:
     def of(cls, spec: RunSpec, root: Path, sweep: str) -> "RunDir":
         """A spec's directory in a sweep: the one that is there under an older id, or its own."""
         own, *older = (cls(root / sweep / run) for run in spec.ids)
-        return next((d for d in older if d.path.is_dir() and not own.path.is_dir()), own)
+        return next((d for d in older if is_dir(d.path) and not is_dir(own.path)), own)
 
     @property
     def run(self) -> str:
@@ -131,9 +135,15 @@ class RunDir:
 
     @property
     def last_checkpoint(self) -> int:
-        """Step of the newest checkpoint of a run in one process, by its name alone; -1 without one."""
-        names = (place.name.removeprefix("step-") for place in self.checkpoints.glob("step-*"))
-        return max((int(name) for name in names if name.isdecimal()), default=-1)
+        """Step of the newest checkpoint of a run in one process, by its name alone; -1 without one.
+
+        Raises:
+            NoAnswer: The file system does not say.
+        """
+        steps = (
+            name.removeprefix("step-") for name in names_in(self.checkpoints) if name.startswith("step-")
+        )
+        return max((int(step) for step in steps if step.isdecimal()), default=-1)
 
     @property
     def weights_path(self) -> Path:
@@ -147,8 +157,21 @@ class RunDir:
 
     @property
     def is_done(self) -> bool:
-        """Whether the run has come to its result."""
-        return system().exists(self.result_path)
+        """Whether the run has come to its result.
+
+        Raises:
+            NoAnswer: The file system does not say.
+        """
+        return exists(self.result_path)
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a process has written to its journal.
+
+        Raises:
+            NoAnswer: The file system does not say.
+        """
+        return exists(self.log_path)
 
     @contextmanager
     def claimed(self, noun: str = "run", wait_s: float = 0.0) -> Iterator[tuple["RunDir", Lease]]:
@@ -184,7 +207,7 @@ class RunDir:
             )
         refuse_link(self.path.parent)
         refuse_links_in(self.path)
-        if not self.spec_path.exists():
+        if not exists(self.spec_path):
             make_dir(self.path)
             write_text(self.spec_path, seal_text(spec.to_yaml()))
 
@@ -225,12 +248,15 @@ class RunDir:
         """What the run came to; None while it has not.
 
         Raises:
+            NoAnswer: The file system does not say.
             RunError: The file is there and is not this run's result.
         """
         try:
             result = RESULT.read(self.result_path)
         except FileNotFoundError:
             return None
+        except NoAnswer:
+            raise
         except RunError as error:
             raise RunError(error.problem, where=error.where, fix=self.how_to_redo()) from None
         if any(len(point) != 3 for point in [*result.curve, *result.train_curve]):
@@ -263,7 +289,7 @@ class RunDir:
 
     def clear_checkpoints(self) -> None:
         """Remove the checkpoints that no process is writing and that nothing resumes from."""
-        if self.checkpoints.is_dir() and holder(self.path, LEASE) is None:
+        if is_dir(self.checkpoints) and holder(self.path, LEASE) is None:
             shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def how_to_redo(self, command: str = "") -> str:

@@ -46,7 +46,7 @@ from scalelab.data.corpus.token_files import SHARD_TOKENS, CorpusFile, TokenFile
 from scalelab.data.hashing import FileHashes
 from scalelab.data.tokenizer import TextTokenizer
 from scalelab.errors import DataError, RunError
-from scalelab.files import is_component, make_dir, sweep_partials, whole_dir
+from scalelab.files import exists, is_component, make_dir, sweep_partials, whole_dir
 from scalelab.leases import LeaseTaken, hold
 from scalelab.screen import note, progress
 from scalelab.sealed import Format
@@ -162,7 +162,7 @@ def open_corpus(digest: str, cache: Path | None = None) -> Corpus:
             another size.
     """
     path = (cache or cache_dir()) / "corpora" / digest
-    if not is_component(digest) or not path.exists():
+    if not is_component(digest) or not exists(path):
         raise DataError(
             f"there is no prepared corpus {digest}",
             where=str(path),
@@ -349,5 +349,5 @@ def _opened(key: str, cache: Path) -> Corpus | None:
         found = KEY.read(cache / "keys" / f"{key}.json")
     except (FileNotFoundError, DataError):
         return None
-    is_there = is_component(found.digest) and (cache / "corpora" / found.digest).exists()
+    is_there = is_component(found.digest) and exists(cache / "corpora" / found.digest)
     return open_corpus(found.digest, cache) if is_there and found.key in (key, None) else None

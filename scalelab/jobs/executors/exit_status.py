@@ -1,6 +1,7 @@
 """Classify how a job ended, from the reports and exit statuses of its processes."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from scalelab.jobs.base import Job, JobOutcome, ProcessReport
 
@@ -43,10 +44,17 @@ def classify(
 
 def _unreported(job: Job, rank: int, code: int | None, *, alone: bool) -> JobOutcome:
     stacks = job.dir.path / f"stalled-{rank}.txt"
-    if code == 1 and stacks.exists() and stacks.stat().st_size > 0:
+    if code == 1 and _is_filled(stacks):
         return JobOutcome(job, "stalled", f"no step for too long; its stack traces: {stacks}")
     who = "the process" if alone else f"process {rank}"
     if code is None:
         return JobOutcome(job, "killed", f"{who} is gone; its exit status is unknown")
     by = f"signal {-code}" if code < 0 else f"exit status {code}"
     return JobOutcome(job, "killed", f"{who} ended by {by}")
+
+
+def _is_filled(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except OSError:  # without them the reason is less exact, and the job is tried again all the same
+        return False

@@ -249,9 +249,14 @@ def run_job(
     from importlib import import_module
 
     record = Path(path) / "job.json"
-    there = record.is_file()
-    if not there or hashlib.sha256(record.read_bytes()).hexdigest() != digest:
-        problem = "is another one" if there else "does not exist"
+    try:
+        is_same = hashlib.sha256(record.read_bytes()).hexdigest() == digest
+        problem = "is another one"
+    except FileNotFoundError:
+        is_same, problem = False, "does not exist"
+    except OSError as error:
+        is_same, problem = False, f"cannot be read ({error.strerror})"
+    if not is_same:
         return asdict(
             ProcessReport(
                 "refused",

@@ -11,6 +11,7 @@ from scalelab.plan.forecast.frozen import FrozenForecast
 from scalelab.plan.forecast.ledger import FORECASTS, STATES, LedgerEntry, Outcome, entries, state_of
 from scalelab.records.sweep_manifest import SweepManifest, list_sweeps
 from scalelab.report.document import Block, Code, Content, Document, Number, Paragraph, Table
+from scalelab.train.run_directory import RunDir
 from scalelab.units import duration, multiple, sci, si
 
 
@@ -30,7 +31,7 @@ def read_ledger(root: Path) -> tuple[list[LedgerEntry], set[str], list[ScalelabE
         except ScalelabError as error:
             problems.append(error)  # the sweep may be a launched plan
             continue
-        started = any((root / run.dir / "log.jsonl").exists() for run in manifest.runs)
+        started = any(RunDir(root / run.dir).is_begun for run in manifest.runs)
         if manifest.digest in known and started:
             begun.add(known[manifest.digest])
     return every, begun, problems

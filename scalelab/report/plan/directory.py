@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from scalelab.errors import PlanError
-from scalelab.files import make_dir, write_text
+from scalelab.files import exists, make_dir, write_text
 from scalelab.plan.forecast.frozen import FrozenForecast
 from scalelab.plan.forecast.ledger import enter
 from scalelab.plan.forecast.same import same_forecast
@@ -50,7 +50,7 @@ def write_plan(planned: PlanResult, root: Path, out: Path | None = None) -> tupl
         return planned, out
     refuse_taken(root, out)
     planned = _named(planned, plan_name(out))
-    if path.exists():
+    if exists(path):
         planned = _kept(planned, FrozenForecast.load(path))
     if planned.not_frozen:
         _refuse_forecast(path, "the forecast of this one is not frozen")
@@ -96,9 +96,9 @@ def refuse_taken(root: Path, out: Path) -> None:
         PlanError: The forecast was changed, or the name is taken or cannot be that of a plan.
     """
     name = plan_name(out)
-    if (out / FORECAST_FILE).exists():
+    if exists(out / FORECAST_FILE):
         FrozenForecast.load(out / FORECAST_FILE)
-    if name in list_sweeps(root) and not (out / PLAN_FILE).exists():
+    if name in list_sweeps(root) and not exists(out / PLAN_FILE):
         raise PlanError(
             f"{name!r} is already the name of a sweep",
             where=f"{root / name}",
@@ -122,7 +122,7 @@ def _kept(planned: PlanResult, existing: FrozenForecast) -> PlanResult:
 
 
 def _refuse_forecast(path: Path, why: str) -> None:
-    if path.exists():
+    if exists(path):
         raise PlanError(
             f"the directory has a plan with another forecast, which is frozen, and {why}",
             where=str(path),

@@ -6,6 +6,7 @@ Not here: the numbers (results.py), the figures (plots.py), files (page.py).
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from scalelab.files import exists
 from scalelab.posttrain.display import StagePlot, StageTable
 from scalelab.posttrain.run import PosttrainPlan, max_flops
 from scalelab.posttrain.stages.grade import SetGrade
@@ -77,7 +78,7 @@ def _state(planned: Any) -> str:
     result = planned.dir.result()
     if result is not None:
         return result.status
-    return "begun" if planned.dir.run_dir.checkpoints.exists() else "to do"
+    return "begun" if exists(planned.dir.run_dir.checkpoints) else "to do"
 
 
 def result_document(data: PosttrainResults) -> Document:

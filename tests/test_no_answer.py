@@ -1,0 +1,242 @@
+"""A file system that reports an error of its own: nothing is taken for absent, lost or damaged because of it."""
+
+import errno
+import io
+import os
+from contextlib import contextmanager
+
+import pytest
+from scripted_executor import Scripted, done
+
+from scalelab import files, leases
+from scalelab.files import NoAnswer
+from scalelab.jobs import driver, queue_worker
+from scalelab.jobs.base import JobOutcome
+from scalelab.jobs.driver import JobList, drive
+from scalelab.jobs.limits import Limits
+from scalelab.jobs.queue import JobQueue
+from scalelab.jobs.queue_records import QueueSettings
+from scalelab.jobs.tries import Try
+from scalelab.jobs.view import JobLabels, LiveView
+from scalelab.launch import shared_runs
+from scalelab.records.manifest_kinds import SWEEP
+from scalelab.records.stage_manifest import stage_result
+from scalelab.sealed import read_lines
+from scalelab.system import System, use
+from scalelab.testing.executors import job
+from scalelab.train.run_directory import RunDir
+
+OUTAGES = [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN]
+
+
+class Outage(System):
+    """This machine, whose file system answers every look at some names with an error."""
+
+    def __init__(self, name, number):
+        self.name, self.number = name, number
+
+    def _fail(self, path):
+        if self.name in str(path):
+            raise OSError(self.number, os.strerror(self.number), str(path))
+
+    def _mode(self, path):
+        self._fail(path)
+        return super()._mode(path)
+
+    def listdir(self, path):
+        self._fail(path)
+        return super().listdir(path)
+
+    def size(self, path):
+        self._fail(path)
+        return super().size(path)
+
+    def open_read(self, path) -> io.BufferedReader:
+        self._fail(path)
+        return super().open_read(path)
+
+
+@contextmanager
+def outage(name, number=errno.EIO):
+    """Looks at every path with this name in it fail."""
+    with use(Outage(name, number)):
+        yield
+
+
+@pytest.mark.parametrize("number", OUTAGES, ids=errno.errorcode.get)
+def test_a_name_is_absent_only_where_the_file_system_says_so(tmp_path, number):
+    here = tmp_path / "here"
+    here.mkdir()
+    with outage("here", number):
+        for ask in (files.exists, files.is_dir, files.names_in):
+            with pytest.raises(NoAnswer, match=f"here cannot be read: {os.strerror(number)}") as refused:
+                ask(here)
+            assert refused.value.where == str(here)
+            assert "see whether the file system is there" in refused.value.fix
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG])
+def test_what_the_file_system_says_is_absent_is_absent(tmp_path, monkeypatch, number):
+    def gone(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", gone)
+        assert not files.exists(tmp_path)
+        assert not files.is_dir(tmp_path)
+    assert not files.exists(tmp_path / ("n" * 300))
+    assert not files.exists(tmp_path / "a\0b")
+    assert files.names_in(tmp_path / "gone") == []
+
+
+def test_a_machine_that_asks_the_operating_system_hears_its_errors(tmp_path, monkeypatch):
+    """Its own module pathlib takes some of them, and since Python 3.14 all, for no file."""
+
+    def broken(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "stat", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        System().exists(tmp_path)
+
+
+def test_a_run_is_neither_done_nor_to_be_done(tmp_path):
+    run_dir = RunDir(tmp_path / "0123456789ab")
+    run_dir.path.mkdir()
+    run_dir.result_path.write_text("{}")
+    asked = [
+        (lambda: run_dir.is_done, "result.json"),
+        (run_dir.tidy, "result.json"),
+        (run_dir.result, "result.json"),
+        (lambda: stage_result(run_dir.path), "result.json"),
+        (lambda: run_dir.is_begun, "log.jsonl"),
+        (lambda: list(run_dir.events()), "log.jsonl"),
+        (lambda: run_dir.last_checkpoint, "checkpoints"),
+        (run_dir.clear_checkpoints, "checkpoints"),
+        (lambda: leases.holder(run_dir.path), run_dir.run),
+        (lambda: leases.numbers(run_dir.path, "lease"), run_dir.run),
+    ]
+    for ask, name in asked:
+        with outage(name), pytest.raises(NoAnswer) as refused:
+            ask()
+        assert "delete" not in refused.value.fix, "the file may be whole"
+    assert run_dir.result_path.exists()
+
+
+def test_lines_that_cannot_be_read_are_not_skipped(tmp_path):
+    (tmp_path / "log").write_text("")
+    with outage("log"), pytest.raises(NoAnswer):
+        read_lines(tmp_path / "log")
+
+
+def test_a_run_of_another_sweep_is_looked_for_or_nothing_is_planned(tmp_path):
+    class Spec:
+        id = "0123456789ab"
+        ids = (id,)
+
+    (tmp_path / "theirs" / Spec.id).mkdir(parents=True)
+    (tmp_path / "theirs" / Spec.id / "result.json").write_text("{}")
+    assert shared_runs.find(Spec, tmp_path, "ours").path.parent.name == "theirs"
+    with outage("theirs"), pytest.raises(NoAnswer):
+        shared_runs.find(Spec, tmp_path, "ours")
+
+
+def test_names_of_sweeps_leave_out_only_what_we_may_not_look_into(tmp_path):
+    for name in ("fine", "lost+found"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / SWEEP.file).write_text("{}")
+    with outage("lost+found", errno.EACCES):
+        assert SWEEP.names(tmp_path) == ["fine"]
+    with outage("lost+found", errno.EIO), pytest.raises(NoAnswer):
+        SWEEP.names(tmp_path)
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """A function that drives jobs quickly."""
+    monkeypatch.setattr(driver, "POLL_S", 0.0)
+
+    def run(jobs, executor):
+        with LiveView(JobLabels()) as view:
+            return drive(JobList(jobs), executor, view, Limits())
+
+    return run
+
+
+def test_a_result_that_cannot_be_seen_is_not_trained_again(run, tmp_path):
+    each = job(tmp_path, "a")
+    each.dir.result_path.write_text("{}")
+    executor = Scripted(done)
+    with outage("result.json"), pytest.raises(NoAnswer):
+        run([each], executor)
+
+    assert executor.submitted == []
+
+
+def test_a_job_whose_end_cannot_be_seen_is_neither_lost_nor_our_bug(run, tmp_path):
+    each = job(tmp_path, "a")
+
+    def end(executor, each):
+        each.dir.result_path.write_text("{}")
+        out.name = "result.json"
+        return JobOutcome(each, "killed", "signal 9")
+
+    out = Outage("nothing yet", errno.EIO)
+    with use(out), pytest.raises(NoAnswer):
+        run([each], Scripted(end))
+
+    assert [event["event"] for event in each.dir.events()] == []
+    assert run([each], Scripted(end)).ended["a"].outcome == "done"
+
+
+def test_a_journal_that_cannot_be_seen_is_no_silence(tmp_path):
+    executor = Scripted(done)
+    each = Try(job(tmp_path, "a"), executor, Limits(heartbeat_timeout_s=10.0), began=0.0)
+    with outage("log.jsonl"):
+        each.check(100.0)
+    each.check(105.0)
+    assert executor.cancelled == []
+    each.check(120.0)
+    assert each.ended_by_us == ("stalled", "logged nothing for 15 s")
+
+
+@pytest.fixture
+def queue(tmp_path):
+    """A queue with one job, and its ticket."""
+    queue = JobQueue(tmp_path / "runs" / "sweep")
+    queue.open(QueueSettings(driven=True, retries=1, heartbeat_timeout_s=60.0))
+    queue.publish([job(queue.home, "a")])
+    return queue
+
+
+def test_a_ticket_that_cannot_be_read_was_not_withdrawn(queue):
+    (ticket,) = queue.tickets()
+    each = queue.job_of(ticket, retries=1)
+    with outage("jobs/a-"), pytest.raises(NoAnswer):
+        each.standing(each)
+    with outage("/jobs"), pytest.raises(NoAnswer):
+        queue.open_tickets()
+
+
+def test_a_worker_ends_no_job_because_its_ticket_cannot_be_read(queue, monkeypatch):
+    monkeypatch.setattr(queue_worker, "WATCH_S", -1.0)
+    source = queue_worker._QueuedJobs(queue, queue.settings(), "worker")
+    (each,) = source.ask()
+    inner = Scripted(lambda executor, each: "running")
+    watched = queue_worker._Watched(inner, queue, source)
+    watched.submit(each)
+    with outage("/jobs"):
+        assert watched.poll() == {"a": "running"}
+    assert inner.cancelled == []
+    queue.withdraw("a", "stop")
+    watched.poll()
+    assert inner.cancelled == [("a", False)]
+
+
+def test_a_queue_keeps_its_token_where_it_cannot_be_read(queue):
+    before = queue.settings().token
+    with outage("queue.json"):
+        for ask in (lambda: queue.exists, lambda: queue.open(queue.settings())):
+            with pytest.raises(NoAnswer):
+                ask()
+    assert queue.open(queue.settings()).token == before
