@@ -1,6 +1,7 @@
 """`scalelab data`: curate pages into training text, or prepare the corpus of a sweep file."""
 
 import argparse
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ EXAMPLES = examples(
     "scalelab data sweeps/isoflop.yaml",
     "scalelab data sweeps/isoflop.yaml --set recipe.data.validation=0.01",
     "scalelab data sweeps/data/debian.yaml --dry-run",
+    "scalelab data sweeps/data/debian.yaml --set 'executor={kind: slurm, gpus: 0}'",
 )
 
 
@@ -67,22 +69,25 @@ def _curate(args: argparse.Namespace, path: Path) -> int:
     """Run a curation file."""
     from scalelab.data.base import DataConfig
     from scalelab.data.corpus import shards
-    from scalelab.data.curate.file import CurationFile
-    from scalelab.data.curate.pipeline import curate
     from scalelab.data.curate.publish import check_place, publish
     from scalelab.data.curate.token_estimate import tokens_by_stage
     from scalelab.data.sources.curated import Curated
     from scalelab.files import write_json
+    from scalelab.launch.curation import CurationRequest, ShardsLost, run_curation
     from scalelab.report.curation.document import curation_document
     from scalelab.report.curation.page import curation_json, write_curation
     from scalelab.report.render.terminal import render_terminal
 
-    config = CurationFile.load(path, args.set)
+    config = CurationRequest.load(path, args.set)
     out = args.out or Path("curated") / config.name
     if not args.dry_run:
         check_place(out)  # before the work, not behind it
-    with config.located():
-        result = curate(config, sample=args.dry_run)
+    try:
+        with config.located():
+            result = run_curation(config, sample=args.dry_run)
+    except ShardsLost as error:
+        echo(f"error: {error}", file=sys.stderr)
+        return 1
     if args.dry_run:
         if args.json is not None:
             write_json(args.json, curation_json(result, None))

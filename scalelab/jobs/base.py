@@ -48,6 +48,8 @@ class JobResources:
     ("fp32", "bf16") where the job leaves it the choice; None is unknown."""
     precision: str = "auto"
     """Precision that it asks for: auto, fp32 or bf16. Not every GPU multiplies bf16."""
+    cpu_only: bool = False
+    """Whether it computes on the CPU also where there are GPUs."""
     terminal: bool = False
     """Whether it asks questions at the terminal and so has to run in the driver's process."""
 

@@ -254,6 +254,7 @@ class JobQueue:
                 record.threads,
                 memory if record.kind in TRAINING_KINDS else None,
                 ticket.precision,
+                record.cpu_only,
             ),
             record.settings,
             standing,

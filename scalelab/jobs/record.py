@@ -24,6 +24,8 @@ class JobRecord:
     """CPU threads of each; None: as many as torch chooses."""
     settings: dict[str, Any] = field(default_factory=dict)
     """For the function."""
+    cpu_only: bool = False
+    """Whether it takes no GPU."""
 
 
 JOB = Format(
@@ -52,7 +54,8 @@ def write_record(job: Job, threads: int | None = None) -> JobRecord:
     """
     refuse_link(job.dir.path.parent)
     refuse_links_in(job.dir.path)
-    record = JobRecord(job.kind, job.resources.processes, threads, dict(job.settings))
+    resources = job.resources
+    record = JobRecord(job.kind, resources.processes, threads, dict(job.settings), resources.cpu_only)
     place = path_of(job.dir)
     text = JOB.text(record)
     try:

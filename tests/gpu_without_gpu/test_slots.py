@@ -104,3 +104,19 @@ def test_each_process_sees_one_of_the_gpus_that_are_shown(monkeypatch, tmp_path,
     (variable,) = used
     assert [process.environ[variable] for process in started] == used[variable]
     assert all(len({"CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"} & set(p.environ)) == 1 for p in started)
+
+
+def test_jobs_that_compute_on_the_cpu_take_no_gpu(started, tmp_path, monkeypatch):
+    """One for each core, beside those of the GPUs."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(6)))
+    executor = LocalConfig().start()
+    resources = JobResources(threads=1, cpu_only=True)
+    for i in range(6):
+        job = Job(f"c{i}", RunDir(tmp_path / f"c{i}"), "shards", resources=resources)
+        executor.check(job)
+        assert executor.has_room(job)
+        executor.submit(job)
+
+    assert not executor.has_room(job)
+    assert [process.environ for process in started] == [{}] * 6
+    assert submit_all(executor, tmp_path) == 16

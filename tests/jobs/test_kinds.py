@@ -1,11 +1,15 @@
 """Every registered kind of job keeps its promises."""
 
+import json
+
 import pytest
 
+from scalelab.data.curate.shard_work import ShardJob
 from scalelab.hardware.layout import Layout
 from scalelab.jobs import KINDS
 from scalelab.jobs.base import Job, JobResources
 from scalelab.jobs.settings import LaunchConfig
+from scalelab.launch.curation import ShardGroup
 from scalelab.launch.job_settings import FinalSettings
 from scalelab.launch.sweep_plan import PlannedJob
 from scalelab.launch.trunk_jobs import trunks_of
@@ -56,11 +60,28 @@ def made(tmp_path, tiny_spec, tiny_corpus, monkeypatch):
         (only,) = jobs_of(planned_stages([SFT], base=base, root=folder))
         return only
 
+    def shards(folder):
+        places = []
+        for name in "abc":
+            (tmp_path / f"{name}.txt").write_text(f"The text of page {name}. " * 9)
+            places.append(json.dumps([name, str(tmp_path / f"{name}.txt")]))
+        source, directory = {"kind": "files", "paths": [str(tmp_path)]}, str(folder / "extract-0")
+        group = [
+            ShardJob("apply", {"kind": "extract"}, directory, i, source=source, places=(place,))
+            for i, place in enumerate(places)
+        ]
+        return ShardGroup(group, folder / "jobs").job()
+
+    def documents(done):
+        found = sorted(done.dir.path.parents[1].glob("extract-0/documents-*.jsonl"))
+        return [path.read_bytes() for path in found]
+
     return {
         "run": run("run", {}),
         "trunk": (trunk, left),
         "final": run("final", FinalSettings.of(Layout(), LaunchConfig()).to_json()),
         "stage": (stage, lambda done: (done.dir.path / "model.safetensors").read_bytes()),
+        "shards": (shards, documents),
         "probe": (lambda folder: job(folder, "probe"), lambda done: done.dir.result_path.read_text()),
     }
 

@@ -182,6 +182,13 @@ class PageSource(Config):
             DataError: A file is damaged or cut short.
         """
 
+    def file_of(self, place: str) -> Path | None:
+        """Return the file of a place, which `fingerprint` hashes; None where a place is no file.
+
+        Whoever reads a place compares its file with what was hashed, as another machine may have another one.
+        """
+        del place
+
     def implementation(self) -> str:
         """Return names and versions of the libraries that read the pages, for the key of the first stage."""
         return ""

@@ -15,9 +15,9 @@ Not here: the work on one shard (shard_work.py), what is published (publish.py).
 import hashlib
 import json
 import os
-import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
@@ -29,7 +29,8 @@ from scalelab.config import changed
 from scalelab.data.corpus.shards import cache_dir
 from scalelab.data.curate.base import Arrays, CurationContext, CurationStage
 from scalelab.data.curate.file import CurationFile
-from scalelab.data.curate.shard_work import ShardJob, ShardWorkers, decision_path, observed_path
+from scalelab.data.curate.shard_jobs import reading_jobs, sample_of, stage_jobs
+from scalelab.data.curate.shard_work import ShardJob, ShardRunner, ShardWorkers, decision_path, observed_path
 from scalelab.data.curate.stages.holdout import Holdout
 from scalelab.data.curate.stages.pii import masked_excerpt
 from scalelab.data.curate.store import (
@@ -47,15 +48,10 @@ from scalelab.data.hashing import FileHashes
 from scalelab.errors import DataError
 from scalelab.files import make_dir, sweep_partials
 from scalelab.leases import hold
-from scalelab.screen import progress
 from scalelab.sealed import Format
 
 FORMAT = 2
 """Version of what is stored. Raising it repeats every stage."""
-SAMPLE_FILES = 400
-"""Files of the source that a sample is drawn from."""
-PARALLEL_BYTES = 2**25
-"""Stored bytes of the source from which further processes are worth their start."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,12 @@ class CurationResult:
 
 
 def curate(
-    config: CurationFile, cache: Path | None = None, *, processes: int | None = None, sample: bool = False
+    config: CurationFile,
+    cache: Path | None = None,
+    *,
+    processes: int | None = None,
+    runner: Callable[[Path], AbstractContextManager[ShardRunner]] | None = None,
+    sample: bool = False,
 ) -> CurationResult:
     """Run the stages of a curation that are not done yet.
 
@@ -121,35 +122,46 @@ def curate(
         config: Source and stages.
         cache: Directory of intermediate results; None: that of prepared corpora.
         processes: Processes at most; None: one per CPU core of this process.
+        runner: Returns what does the work on shards, given a directory for its own files. None: processes of
+            this machine. A sample is always curated by them.
         sample: Whether to curate a few hundred pages only.
 
     Raises:
         DataError: The source cannot be read, a library is missing, or a stage has too little to decide.
         RunError: The cache cannot be written.
     """
-    root = make_dir((cache or cache_dir()) / "curation")
+    root = make_dir((cache or cache_dir()).absolute() / "curation")
     memo = FileHashes(root / "hashes" / f"{config.source.digest}.json")
     versions = [stage.implementation() for stage in config.used_stages]  # what is missing, before any work
-    fingerprint = config.source.fingerprint(memo)
+    hashes: dict[Path, str] = {}
+
+    def hash_file(path: Path) -> str:
+        return hashes.setdefault(path.absolute(), memo(path))
+
+    fingerprint = config.source.fingerprint(hash_file)
     memo.save()
     groups = config.source.shards(config.shard_mb * 10**6)
     if sample:
-        groups = _sample_of(groups)
+        groups = sample_of(groups)
     reader = config.source.implementation()
     keys = _keys(config, [fingerprint, reader], versions, memo, is_sample=sample)
     cores = len(os.sched_getaffinity(0)) if processes is None else processes
-    is_large = len(groups) > 1 and not sample
+    n = cores if len(groups) > 1 and not sample else 1
     context = CurationContext({}, is_sample=sample)
     result = CurationResult(config, fingerprint, config.source.facts(), [], [], sample)
     others = "another process runs this curation"
     with (
         hold(root / "locks" / keys[0], others, "wait for it", wait_s=inf),
-        ShardWorkers(cores if is_large else 1) as workers,
+        ShardWorkers(n) if runner is None or sample else runner(root / "jobs" / keys[0]) as workers,
     ):
         before: StageReport | None = None
-        for i, (stage, key) in enumerate(zip(config.used_stages, keys, strict=True)):
+        for stage, key in zip(config.used_stages, keys, strict=True):
             directory = make_dir(root / key)
-            jobs = _jobs(config, i, directory, result.directories, before, groups, is_sample=sample)
+            if before is None:
+                jobs = reading_jobs(stage, directory, config.source, groups, hashes, is_sample=sample)
+            else:
+                shards = before.shards
+                jobs = stage_jobs(stage, directory, result.directories[-1], shards, is_sample=sample)
             given, before = before, _stage(stage, key, directory, jobs, workers, context, result.holdouts)
             if isinstance(stage, Holdout) and given is not None and not sample:
                 stage.check_cut(before.holdouts, given.domains, given.languages)
@@ -167,7 +179,7 @@ def _stage(
     key: str,
     directory: Path,
     jobs: list[ShardJob],
-    workers: ShardWorkers,
+    workers: ShardRunner,
     context: CurationContext,
     holdouts: Mapping[str, list[tuple[Path, StoredShard]]],
 ) -> StageReport:
@@ -184,9 +196,7 @@ def _stage(
     if stage.observes:
         _check_holdouts(holdouts)
         shown = _decide(stage, directory, jobs, workers, context)
-    done = workers.run(jobs)
-    for _ in progress(done, f"{stage.kind}: shards", len(jobs)):
-        pass
+    workers.run(jobs, f"{stage.kind}: shards")
     outcomes = [_outcome(directory, job.index) for job in jobs]
     report = _report(stage, key, outcomes, shown)
     STAGE.write(path, report)
@@ -216,7 +226,7 @@ def _decide(
     stage: CurationStage,
     directory: Path,
     jobs: list[ShardJob],
-    workers: ShardWorkers,
+    workers: ShardRunner,
     context: CurationContext,
 ) -> dict[str, Any]:
     """Observe every shard, decide, and return the findings for the page."""
@@ -228,8 +238,7 @@ def _decide(
         pass
     files = {name: list(map(str, paths)) for name, paths in context.holdouts.items()}
     observing = [replace(job, step="observe", holdouts=files) for job in jobs]
-    for _ in progress(workers.run(observing), f"{stage.kind}: looking at shards", len(jobs)):
-        pass
+    workers.run(observing, f"{stage.kind}: looking at shards")
     observations = _Observations([observed_path(directory, job.index) for job in jobs])
     decision = stage.decide(observations, context)
     write_arrays(decision_path(directory), decision)
@@ -248,40 +257,6 @@ class _Observations(Sequence[Arrays]):
 
     def __getitem__(self, i: Any) -> Any:
         return read_arrays(self._paths[i])
-
-
-def _jobs(
-    config: CurationFile,
-    i: int,
-    directory: Path,
-    directories: list[Path],
-    before: StageReport | None,
-    groups: list[list[str]],
-    *,
-    is_sample: bool,
-) -> list[ShardJob]:
-    """Return the jobs of a stage: over groups of files for the first, over stored shards for the others."""
-    stage = config.used_stages[i].model_dump(mode="json")
-    if before is None:
-        source = config.source.model_dump(mode="json")
-        return [
-            ShardJob(
-                "apply", stage, str(directory), k, source=source, places=tuple(group), is_sample=is_sample
-            )
-            for k, group in enumerate(groups)
-        ]
-    return [
-        ShardJob(
-            "apply",
-            stage,
-            str(directory),
-            k,
-            str(directories[-1] / shard.file),
-            shard.sha256,
-            is_sample=is_sample,
-        )
-        for k, shard in enumerate(before.shards)
-    ]
 
 
 def _keys(
@@ -306,17 +281,6 @@ def _keys(
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         keys.append(f"{stage.kind}-{key[:16]}")
     return keys
-
-
-def _sample_of(groups: list[list[str]]) -> list[list[str]]:
-    """Return a few files of each group, drawn evenly."""
-    n = sum(map(len, groups))
-    share = min(1.0, SAMPLE_FILES / n)
-    found = []
-    for i, group in enumerate(groups):
-        wanted = max(1, round(share * len(group)))
-        found.append(sorted(random.Random(i).sample(group, wanted), key=group.index))
-    return found
 
 
 def _holdout_files(directory: Path, n: int) -> Iterator[tuple[str, Path, StoredShard]]:

@@ -7,21 +7,22 @@ A job names its input and output files and holds all settings, so it gives the s
 whenever it runs. A process is a Python of its own, in a session of its own, that ends with its input.
 One that ends early costs time alone: its job is done by the caller.
 
-Not here: which jobs there are (pipeline.py).
+Not here: which jobs there are (pipeline.py), the same on an executor (launch/curation.py).
 """
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 from scalelab.data.curate import CURATION_STAGES, PAGE_SOURCES
 from scalelab.data.curate.base import CurationContext, CurationStage, Page, PageSource, WebDocument
@@ -32,7 +33,9 @@ from scalelab.data.curate.store import (
     read_documents,
     write_arrays,
 )
+from scalelab.data.hashing import sha256
 from scalelab.errors import DataError
+from scalelab.screen import progress
 
 MODULE = "scalelab.data.curate.shard_work"
 ROOT = Path(__file__).parents[3]
@@ -61,10 +64,20 @@ class ShardJob:
     """Settings of the source of pages, where pages are read."""
     places: tuple[str, ...] = ()
     """Its places."""
+    hashes: tuple[str, ...] = ()
+    """SHA-256 of the file of each place as it was fingerprinted; empty: not compared."""
     is_sample: bool = False
     """Whether only the first pages of each place are taken."""
     holdouts: dict[str, list[str]] = field(default_factory=dict)
     """Files of the hold-outs that were cut so far, by name."""
+
+
+def is_done(job: ShardJob) -> bool:
+    """Return whether the result of a job is there, complete."""
+    directory = Path(job.directory)
+    if job.step == "observe":
+        return observed_path(directory, job.index).exists()
+    return find_outcome(directory, job.index) is not None
 
 
 def run_job(job: ShardJob) -> None:
@@ -74,16 +87,14 @@ def run_job(job: ShardJob) -> None:
         DataError: Pages or documents cannot be read.
         RunError: The disk refuses what is written.
     """
+    if is_done(job):
+        return
     stage: CurationStage = CURATION_STAGES[job.stage["kind"]].model_validate(job.stage)
     directory = Path(job.directory)
     if job.step == "observe":
-        path = observed_path(directory, job.index)
-        if not path.exists():
-            files = {name: list(map(Path, paths)) for name, paths in job.holdouts.items()}
-            context = CurationContext(files, is_sample=job.is_sample)
-            write_arrays(path, stage.observe(_documents(job), context))
-        return
-    if find_outcome(directory, job.index) is not None:
+        files = {name: list(map(Path, paths)) for name, paths in job.holdouts.items()}
+        context = CurationContext(files, is_sample=job.is_sample)
+        write_arrays(observed_path(directory, job.index), stage.observe(_documents(job), context))
         return
     began = time.process_time()
     decision = read_arrays(decision_path(directory)) if stage.observes else {}
@@ -112,6 +123,8 @@ def _pages(job: ShardJob) -> Iterator[Page]:
     assert job.source is not None
     source: PageSource = PAGE_SOURCES[job.source["kind"]].model_validate(job.source)
     if not job.is_sample:
+        for place, digest in zip(job.places, job.hashes, strict=False):
+            _check_file(source.file_of(place), digest)
         yield from source.pages(list(job.places))
         return
     for place in job.places:
@@ -119,6 +132,16 @@ def _pages(job: ShardJob) -> Iterator[Page]:
             yield page
             if i == PAGES_OF_A_SAMPLE:
                 break
+
+
+def _check_file(path: Path | None, digest: str) -> None:
+    """Refuse a file of the source that is not the one whose hash is part of the stage's key."""
+    if path is not None and digest and sha256(path) != digest:
+        raise DataError(
+            f"{path.name} is not the file that was there when the curation began",
+            where=f"{path.absolute()} on {socket.gethostname()}",
+            fix="leave the source as it is while it is curated, and put it where all machines find it",
+        )
 
 
 class _Counted:
@@ -133,6 +156,21 @@ class _Counted:
             self.n += 1
             self.n_bytes += len(item.data) if isinstance(item, Page) else item.n_bytes
             yield item
+
+
+class ShardRunner(Protocol):
+    """What does the jobs of one step of a stage."""
+
+    def run(self, jobs: Sequence[ShardJob], what: str) -> None:
+        """Do jobs that depend on nothing of one another.
+
+        Args:
+            jobs: The jobs.
+            what: What they do, shown meanwhile: "language: shards".
+
+        Raises:
+            ScalelabError: The first that a job raised.
+        """
 
 
 class ShardWorkers:
@@ -157,12 +195,13 @@ class ShardWorkers:
             process.wait()
         self._processes = []
 
-    def run(self, jobs: list[ShardJob]) -> Iterator[ShardJob]:
-        """Yield the jobs as they are done, in their order.
+    def run(self, jobs: Sequence[ShardJob], what: str) -> None:
+        """Do the jobs, and show how many are done. See ShardRunner."""
+        for _ in progress(self._done(jobs), what, len(jobs)):
+            pass
 
-        Raises:
-            ScalelabError: The first that a job raised.
-        """
+    def _done(self, jobs: Sequence[ShardJob]) -> Iterator[ShardJob]:
+        """Yield the jobs as they are done, in their order."""
         if not self._processes or len(jobs) < 2:
             for job in jobs:
                 run_job(job)
@@ -229,7 +268,7 @@ def serve() -> None:
         reply: dict[str, Any] = {}
         try:
             job = json.loads(line)
-            run_job(ShardJob(**{**job, "places": tuple(job["places"])}))
+            run_job(ShardJob(**{**job, **{name: tuple(job[name]) for name in ("places", "hashes")}}))
         except ScalelabError as error:
             reply = {"error": [error.problem, error.where, error.fix]}
         sys.stdout.write(json.dumps(reply) + "\n")

@@ -148,7 +148,7 @@ class LocalExecutor:
     def submit(self, job: Job) -> None:
         """Fork the job's processes."""
         devices, n, port = self._devices, job.resources.processes, free_port()
-        threads = (job.resources.threads or devices.threads) if devices.on_cpu else None
+        threads = (job.resources.threads or devices.threads) if devices.runs_on_cpu(job) else None
         write_record(job, threads)
         running = self._running[job.id] = _Running(job)
         for rank, environ in enumerate(devices.take(job)):

@@ -95,6 +95,8 @@ class LocalDevices:
     variable: str
     """Environment variable that says which GPUs a process sees."""
     has_mps: bool
+    cpu: LocalDevice
+    """The CPU, for jobs that take no GPU."""
     _taken: dict[str, list[LocalDevice]] = field(default_factory=dict)
     """Devices of each job, in the order of its processes."""
     _needs: dict[tuple[str, int | None], int | None] = field(default_factory=dict)
@@ -116,14 +118,15 @@ class LocalDevices:
             cores = len(os.sched_getaffinity(0))
             parallel = min(slots or cores, cores)
             device = LocalDevice(None, memory, parallel, auto, name)
-            return cls(name, True, [device], slots, max(1, cores // parallel), variable, False)
+            return cls(name, True, [device], slots, max(1, cores // parallel), variable, False, device)
         devices = [
             LocalDevice(i, memory, most_sharing(memory, max_runs_per_gpu), d["auto"], str(d["name"]))
             for i, d in enumerate(found)
             for memory in [d["memory_bytes"]]
         ]
         has_mps = not found[0].get("is_amd") and bool(mps_runs())
-        return cls(name, False, devices, slots, None, variable, has_mps)
+        cpu = LocalDevice(None, None, len(os.sched_getaffinity(0)), "fp32", "CPU")
+        return cls(name, False, devices, slots, None, variable, has_mps, cpu)
 
     @property
     def available(self) -> AvailableDevices:
@@ -157,6 +160,10 @@ class LocalDevices:
                 "capability 8.0 or higher",
             )
 
+    def runs_on_cpu(self, job: Job) -> bool:
+        """True if a job's processes compute on the CPU."""
+        return self.on_cpu or (job.resources.cpu_only and job.resources.processes == 1)
+
     def has_room(self, job: Job) -> bool:
         """True if a slot is free, and enough devices have room and memory for a job."""
         return self._free_for(job) is not None
@@ -188,6 +195,8 @@ class LocalDevices:
         if self.slots is not None and len(self._taken) >= self.slots:
             return None
         n = job.resources.processes
+        if self.runs_on_cpu(job) and not self.on_cpu:
+            return [self.cpu] if self.cpu.fits(None) else None
         if n == 1:
             able = (d for d in self.devices if d.multiplies(job.resources.precision))
             free = [d for d in able if d.fits(self._need(job, d))]

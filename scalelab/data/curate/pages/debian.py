@@ -144,6 +144,10 @@ class DebianDocs(PageSource):
                 meta={"package": package.package, "licence": ", ".join(package.licences)},
             )
 
+    def file_of(self, place: str) -> Path:
+        """Return the file of a page."""
+        return Path(place)
+
     def facts(self) -> dict[str, Any]:
         """Return version, licences and size of each package."""
         return {"packages": [asdict(about) for _, about in self._packages]}

@@ -63,6 +63,10 @@ class PageFiles(PageSource):
             name, path = json.loads(place)
             yield from self._read(name, Path(path))
 
+    def file_of(self, place: str) -> Path:
+        """Return the file of a place."""
+        return Path(json.loads(place)[1])
+
     def implementation(self) -> str:
         """Return what reads archives, where there are some."""
         has_archives = any(kind_and_packing(path)[0] in ARCHIVES for _, path in self._files())

@@ -1,7 +1,7 @@
 """What curation is worth as a compute multiplier: writes the section "What it is worth" of analysis/curation.md.
 
-    python analysis/curation.py [--runs runs]      compare what is trained, and write the section
-    python analysis/curation.py --train            first train every arm on both hold-outs, or resume them
+    python analysis/curation_worth.py [--runs runs]      compare what is trained, and write the section
+    python analysis/curation_worth.py --train            first train every arm on both hold-outs, or resume them
 
 Training needs the curations in curated/: scalelab data sweeps/data/NAME.yaml for debian_raw, debian and the ablations.
 Multipliers are of the second arm over the first: how much more compute the first needs for the same loss. Predictions
@@ -125,7 +125,7 @@ def main():
     section = [
         HEADING,
         "",
-        f"Made by `python analysis/curation.py`: {n} runs, {sci(flops)} FLOPs, {seconds:,.0f} s of training and",
+        f"Made by `python analysis/curation_worth.py`: {n} runs, {sci(flops)} FLOPs, {seconds:,.0f} s of training and",
         "evaluation (measured). A multiplier is that of the largest compute that both arms were run at, with its 80%",
         "interval; the trend is its factor for ten times the compute (fitted).",
         "",
