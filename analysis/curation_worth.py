@@ -33,6 +33,9 @@ ARMS = {
     "no-dedup": "raw-or-curated-no-dedup",
     "no-quality": "raw-or-curated-no-quality",
     "same-domains": "raw-or-curated-same-domains",
+    "cleaned-raw": "cleaned-holdout-raw",
+    "cleaned-curated": "cleaned-holdout-curated",
+    "cleaned-same-domains": "cleaned-holdout-same-domains",
     "even": "cooldown-or-even-even",
     "cooldown": "cooldown-or-even-cooldown",
 }
@@ -45,9 +48,11 @@ PREDICTED = {
     ("no-quality", "curated"): (1.0, 1.1),
     ("raw", "neither"): (None, None),
     ("raw", "same-domains"): (1.0, 1.2),
+    ("cleaned-raw", "cleaned-curated"): {"python": (1.3, 1.6), "apache": (0.95, 1.3)},
+    ("cleaned-raw", "cleaned-same-domains"): (None, None),
     ("even", "cooldown"): (1.0, 1.2),
 }
-"""Predicted multiplier of each comparison, on both hold-outs alike; None where nothing was predicted."""
+"""Predicted multiplier of each comparison, on both hold-outs alike or by hold-out; None where nothing was predicted."""
 HEADING = "## What it is worth"
 
 
@@ -117,7 +122,7 @@ def main():
     if args.train:
         train(args.runs)
     rows = [
-        row(base, other, holdout, predicted)
+        row(base, other, holdout, predicted[holdout] if isinstance(predicted, dict) else predicted)
         for (base, other), predicted in PREDICTED.items()
         for holdout in HOLDOUTS
     ]
