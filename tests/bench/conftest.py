@@ -1,5 +1,7 @@
 """A pretended GPU whose tensors are on the CPU, and workbenches with tiny models."""
 
+import gc
+
 import pytest
 import torch
 from pretended_devices import H100
@@ -43,6 +45,7 @@ def short(monkeypatch):
     monkeypatch.setattr(several, "MEASURED_S", 0.2)
     monkeypatch.setattr(correctness, "COMPARED_TOKENS", {"cpu": 256, "cuda": 256})
     monkeypatch.setattr(validation, "SAMPLE_TOKENS", {"cpu": 512, "cuda": 512})
+    gc.freeze()  # the collector runs after each row, and needs half a second for all that is there by now
 
 
 @pytest.fixture
