@@ -2,6 +2,7 @@
 
     python analysis/check_recipe.py [--trials 20] [--check NAME[:TRIALS] ...] [--minutes M] [--first-seed 0]
                                     [--runs DIR] [--out FILE.md]
+    python analysis/check_recipe.py --merge DIR [DIR ...] [--trials 20] [--out FILE.md]
 
 A trial is one check of one recipe with seeds of its own. The clean recipe is muP; for the horizon check its rate falls
 with the tokens as D^-.3 (Bjorck et al. 2024), because its batch stays. The faults change what a run of it gets, by a
@@ -20,7 +21,9 @@ for horizon) and all recipes of a trial share those. The limits of coordinate we
 budgets and rates of the other two, whose limit is one step; the table is of seeds from 0 on.
 
 Runs are kept in --runs, and what each trial found in trials.jsonl there: the same command resumes. With --minutes no
-trial starts after that time, and the table says how many there are. One process, one thread.
+trial starts after that time, and the table says how many there are. One process, one thread; several calls,
+each with a --check and --runs of its own, may share the work, and --merge makes one table of what they found, also with
+earlier versions of this file, which the table then says. It trains nothing.
 """
 
 import argparse
@@ -189,6 +192,35 @@ def kept(path: Path) -> dict:
     return found
 
 
+def merged(places: list[Path]) -> dict:
+    """Trials that several calls kept, as kept() returns them, those of earlier versions included.
+
+    A trial that two of them found differently is refused.
+    """
+    found = {}
+    for place in places:
+        rows = kept(place / "trials.jsonl")
+        if not rows:
+            raise SystemExit(f"no trials in {place / 'trials.jsonl'}: name the --runs of earlier calls")
+        for (check, case, seeds, _), row in rows.items():
+            before = found.setdefault((check, case, seeds, setting(check)), row)
+            if (before["verdict"], before["worst"]) != (row["verdict"], row["worst"]):
+                raise SystemExit(
+                    f"{place}: {check}, {case}, seeds {seeds} is {row['verdict']} {row['worst']['value']}, elsewhere "
+                    f"{before['verdict']} {before['worst']['value']}: leave one of the directories out"
+                )
+    return found
+
+
+def earlier(check: str, rows: list) -> list[str]:
+    """A line about trials of an earlier version of the recipe or the check; none without any."""
+    found = Counter(row["setting"] for row in rows if row["setting"] != setting(check))
+    return [
+        f"- {check}: {n} of {len(rows)} trials have the setting {digest}, this version {setting(check)}"
+        for digest, n in found.items()
+    ]
+
+
 def line(check: str, case: str, found: list) -> str:
     """A row of the table."""
     verdicts = Counter(row["verdict"] for row in found)
@@ -226,12 +258,19 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no trial after so long")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
+    parser.add_argument(
+        "--merge", type=Path, nargs="+", metavar="DIR", help="--runs of earlier calls, to be read alone"
+    )
     parser.add_argument("--out", type=Path, help="file of the table (default: printed alone)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     end = time.monotonic() + 60 * args.minutes
-    record = make_dir(args.runs) / "trials.jsonl"
-    known, rows, settings = kept(record), [], []
+    if args.merge:
+        known, end = merged(args.merge), float("-inf")
+    else:
+        record = make_dir(args.runs) / "trials.jsonl"
+        known = kept(record)
+    rows, settings = [], []
     for asked in args.check or CASES:
         check, _, trials = asked.partition(":")
         corpus, found = None, {case: [] for case in CASES[check]}
@@ -257,6 +296,7 @@ def main() -> None:
         if some is not None:
             words = ", ".join(f"{key} {value}" for key, value in some["settings"].items())
             settings.append(f"- {check}: {words}")
+            settings += earlier(check, [row for each in found.values() for row in each])
         if check == "coordinate" and found["clean"]:
             settings.append(usual_limit(found["clean"]))
     text = TEXT.format(first=args.first_seed, rows="\n".join(rows), settings="\n".join(settings))
