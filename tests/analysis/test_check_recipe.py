@@ -35,7 +35,7 @@ def test_calls_that_shared_the_trials_are_merged_and_each_counts_once(tmp_path):
 
 
 def test_calls_that_disagree_or_found_nothing_are_refused(tmp_path):
-    with pytest.raises(SystemExit, match="elsewhere ok 0.1"):
+    with pytest.raises(SystemExit, match=r"elsewhere ok 0\.1"):
         merged([rows(tmp_path / "a", 1), rows(tmp_path / "b", 1, verdict="fails")])
-    with pytest.raises(SystemExit, match="no trials in .*name the --runs"):
+    with pytest.raises(SystemExit, match=r"no trials in .*name the --runs"):
         merged([tmp_path / "none"])

@@ -23,7 +23,8 @@ from scalelab.report.render.markdown import render_markdown
 CAPTIONS = {
     "backtest_error": "Mean error of the loss by reach, every family of tables weighing the same [extrapolated].",
     "backtest_coverage": "Share of actual losses inside intervals of each level, up to a reach of 150 "
-    "[extrapolated]. Grey: where exact intervals would lie on 95% of boards, were cases independent.",
+    "[extrapolated]. Dashed: constants made without the family of each case. Grey: where exact intervals would lie on "
+    "95% of boards, were cases independent.",
 }
 
 

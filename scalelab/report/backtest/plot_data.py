@@ -31,6 +31,8 @@ class ErrorsByReach:
     """Errors of all methods by reach."""
 
     methods: tuple[ReachErrors, ...]
+    order: tuple[str, ...]
+    """Names of all methods of both figures, by which each has one colour and marker."""
     kind: str
 
 
@@ -39,8 +41,15 @@ class LevelCoverage:
     """Actual coverage of one method by nominal level."""
 
     name: str
+    left_out: bool
+    """Whether its constants were made without the family of each case."""
     level: Array
     covered: Array
+
+    @property
+    def label(self) -> str:
+        """Its name, with what sets it apart from the same method with constants as shipped."""
+        return f"{self.name} ({LEFT_OUT})" if self.left_out else self.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +57,8 @@ class CoverageByLevel:
     """Nominal against actual coverage of all methods up to a reach of 150."""
 
     methods: tuple[LevelCoverage, ...]
+    order: tuple[str, ...]
+    """As in ErrorsByReach."""
     exact_low: Array
     exact_high: Array
     """Range of the actual coverage at `level`, were intervals exact and cases independent."""
@@ -57,6 +68,12 @@ class CoverageByLevel:
 
 def errors_by_reach(board: Board) -> ErrorsByReach | None:
     """Return the errors against reach; None where no method answered."""
+    found = _errors(board)[:SHOWN]
+    return ErrorsByReach(tuple(found), _order(board), _kind(board)) if found else None
+
+
+def _errors(board: Board) -> list[ReachErrors]:
+    """Errors against reach of every method that answered, the best at the nearest reach first."""
     found = []
     for (name, constants), errors in board.errors.items():
         pools = [rows for low, high in pairwise(EDGES) if len(rows := errors.within(low, high))]
@@ -69,8 +86,14 @@ def errors_by_reach(board: Board) -> ErrorsByReach | None:
                 np.array([_balanced(np.abs(rows.error), rows) for rows in pools]),
             )
         )
-    found = sorted(found, key=lambda each: each.error[0])[:SHOWN]
-    return ErrorsByReach(tuple(found), _kind(board)) if found else None
+    return sorted(found, key=lambda each: each.error[0])
+
+
+def _order(board: Board) -> tuple[str, ...]:
+    """Names of all methods: those whose errors are shown first, so that these have colours of their own."""
+    return tuple(
+        dict.fromkeys([*(each.name for each in _errors(board)), *(name for name, _ in board.errors)])
+    )
 
 
 def coverage_by_level(board: Board) -> CoverageByLevel | None:
@@ -84,13 +107,14 @@ def coverage_by_level(board: Board) -> CoverageByLevel | None:
         for k in range(len(rows.levels)):
             known = rows.take(np.isfinite(rows.below[k]))
             covered.append(_balanced(((known.below[k] >= 0) & (known.above[k] >= 0)).astype(float), known))
-        label = f"{name} ({constants})" if constants == LEFT_OUT else name
-        found.append(LevelCoverage(label, np.array(rows.levels), np.array(covered)))
+        found.append(LevelCoverage(name, constants == LEFT_OUT, np.array(rows.levels), np.array(covered)))
         cases, levels = max(cases, len(np.unique(rows.case))), rows.levels
     if not found:
         return None
     ends = np.array([exact_range(level, cases) for level in levels])
-    return CoverageByLevel(tuple(found[:SHOWN]), ends[:, 0], ends[:, 1], np.array(levels), _kind(board))
+    return CoverageByLevel(
+        tuple(found[:SHOWN]), _order(board), ends[:, 0], ends[:, 1], np.array(levels), _kind(board)
+    )
 
 
 def _balanced(values: Array, rows: ErrorTable) -> float:

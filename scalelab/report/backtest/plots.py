@@ -7,6 +7,7 @@ from matplotlib.ticker import FuncFormatter
 from scalelab.report.backtest.plot_data import CoverageByLevel, ErrorsByReach
 from scalelab.report.fit.plot_data import percent
 from scalelab.report.plots.plot_style import (
+    DASHES,
     GREY,
     LineLabel,
     canvas,
@@ -33,7 +34,7 @@ def draw_errors(data: ErrorsByReach) -> Figure:
     axes.set_ylim(log_limits(max(error.min(), 1e-5), error.max(), left=0.05, right=0.05))
     ends = []
     for each in data.methods:
-        colour, marker = law_style(names, each.name)
+        colour, marker = law_style(data.order, each.name)
         axes.plot(each.reach, each.error, marker=marker, ms=4.5, color=colour, lw=1.3)
         ends.append(LineLabel(each.reach[-1], each.error[-1], each.name, colour))
     counts(axes.xaxis, multiple, last=reach.max() * 1.1)
@@ -47,20 +48,24 @@ def draw_errors(data: ErrorsByReach) -> Figure:
 
 @styled
 def draw_coverage(data: CoverageByLevel) -> Figure:
-    """Actual against nominal coverage, one line a method, and the range of exact intervals."""
+    """Actual against nominal coverage, one line a method, and the range of exact intervals.
+
+    Dashed: constants made without the family of each case.
+    """
     figure, ((axes,),) = canvas((5.8, 4.2))
-    names = [each.name for each in data.methods]
+    labels = [each.label for each in data.methods]
     low, high = data.level.min() - 0.03, data.level.max() + 0.01
-    beside = room(axes, names, pad=30)
+    beside = room(axes, labels, pad=30)
     axes.set_xlim(low, low + (high - low) / (1 - beside))
     axes.set_ylim(0, 1.02)
     axes.fill_between(data.level, data.exact_low, data.exact_high, color="#ececec", lw=0, zorder=0)
     axes.plot(data.level, data.level, "-", color=GREY, lw=0.8, zorder=1)
     ends = [LineLabel(data.level[-1], data.level[-1], "exact", GREY)]
     for each in data.methods:
-        colour, marker = law_style(names, each.name)
-        axes.plot(each.level, each.covered, marker=marker, ms=4.5, color=colour, lw=1.3)
-        ends.append(LineLabel(each.level[-1], each.covered[-1], each.name, colour))
+        colour, marker = law_style(data.order, each.name)
+        dashes = DASHES["extrapolated" if each.left_out else "evidence"]
+        axes.plot(each.level, each.covered, marker=marker, ms=4.5, color=colour, lw=1.3, ls=dashes)
+        ends.append(LineLabel(each.level[-1], each.covered[-1], each.label, colour))
     axes.set_xticks(data.level)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
