@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import chdir
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -168,7 +169,8 @@ class RayExecutor:
         share = {MEMORY_FRACTION: f"{self.config.gpus:.4f}"} if 0 < self.config.gpus < 1 else {}
         place = path_of(job.dir)
         digest = hashlib.sha256(place.read_bytes()).hexdigest()
-        task = self._run.remote(os.path.abspath(job.dir.path), digest, threads, share, self._preload)
+        path = os.path.abspath(job.dir.path)
+        task = self._run.remote(path, digest, threads, share, self._preload, os.getcwd())
         self._submitted[job.id] = _Submitted(job, task)
 
     def poll(self) -> dict[str, State]:
@@ -235,7 +237,12 @@ class RayExecutor:
 
 
 def run_job(
-    path: str, digest: str, threads: int | None, environ: dict[str, str], preload: tuple[str, ...]
+    path: str,
+    digest: str,
+    threads: int | None,
+    environ: dict[str, str],
+    preload: tuple[str, ...],
+    directory: str = "",
 ) -> dict[str, Any]:
     """Run a job in this worker process of Ray, and return its ProcessReport as JSON types.
 
@@ -245,6 +252,8 @@ def run_job(
         threads: CPU threads; None keeps the library's default.
         environ: Environment variables to set: the job's share of its GPU.
         preload: Modules that the job needs.
+        directory: Working directory of the command, at which relative paths of a job start. A node without it
+            runs the job where it is.
     """
     from importlib import import_module
 
@@ -262,7 +271,8 @@ def run_job(
                 "refused",
                 f"the directory of the job {problem} on the node {socket.gethostname()}",
                 path,
-                "put the directory of all runs on a file system that all nodes share (SCALELAB_RUNS)",
+                "put it on a file system that all nodes share: SCALELAB_RUNS is the directory of all runs, "
+                "SCALELAB_CACHE that of curations",
             )
         )
     from scalelab.jobs.worker import run_here  # torch
@@ -274,7 +284,8 @@ def run_job(
     # Ray interrupts a task that is cancelled, and a node that is stopped terminates its workers.
     signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
     try:
-        return asdict(run_here(path, threads, environ))
+        with chdir(directory if os.path.isdir(directory) else os.getcwd()):
+            return asdict(run_here(path, threads, environ))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

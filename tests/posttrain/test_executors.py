@@ -1,0 +1,131 @@
+"""A post-training on Slurm and Ray, a stage's process killed: what the executor of this machine gives."""
+
+import os
+import signal
+import threading
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+import pytest
+
+from scalelab.data.hashing import sha256
+from scalelab.leases import holder
+from scalelab.posttrain.pipeline import PosttrainFile
+from scalelab.posttrain.run import plan_posttrain, run_posttrain
+from scalelab.train.run_directory import LEASE
+
+STAGES = [
+    {"kind": "sft", "name": "sft", "examples": 32, "batch": 8, "epochs": 12, "rates": {"lr": 1e-2}},
+    {"kind": "preferences", "name": "pairs", "first": "sft", "judge": "gold", "prompts": 24, "n_new": 8},
+    {"kind": "reward", "name": "rm", "start": "sft", "pairs": "pairs", "batch": 8, "rates": {"lr": 1e-2}},
+    {"kind": "dpo", "name": "dpo", "start": "sft", "pairs": "pairs", "batch": 8, "rates": {"lr": 1e-3}},
+]
+
+
+@pytest.fixture(autouse=True)
+def unmirrored(monkeypatch):
+    monkeypatch.setattr("scalelab.tracking.sync.has_mlflow", lambda: False)
+
+
+@pytest.fixture
+def run(base):
+    """A function that runs the stages in a directory on an executor; paths are relative, as people write them."""
+
+    def run(folder, executor):
+        os.chdir(folder)
+        text = {
+            "name": "made",
+            "base": os.path.relpath(base),
+            "data": "skills",
+            "stages": STAGES,
+            "grades": None,
+        }
+        file = PosttrainFile.model_validate(text | {"executor": executor})
+        plan = plan_posttrain(file, folder / "runs")
+        finished = run_posttrain(plan)
+        assert not finished.failed, finished.reasons
+        return {stage.name: outputs(stage.dir) for stage in plan.stages}
+
+    before = os.getcwd()
+    yield run
+    os.chdir(before)
+
+
+def outputs(stage_dir):
+    """Numbers and digests that a stage left, without times."""
+    result = stage_dir.result()
+    metrics = {name: value for name, value in result.metrics.items() if "seconds" not in name}
+    return result.id, result.flops, metrics, {p.name: sha256(p) for p in stage_dir.path.glob("*.safetensors")}
+
+
+@pytest.fixture(scope="module")
+def local():
+    """Outputs on the local executor, once they were asked for."""
+    return {}
+
+
+@pytest.fixture
+def expected(local, run, tmp_path):
+    if not local:
+        (tmp_path / "local").mkdir()
+        local |= run(tmp_path / "local", "local")
+    return local
+
+
+@contextmanager
+def killed(log, killed_pids):
+    """Kill -9 the process of a stage once it has made a few steps."""
+    stop = threading.Event()
+
+    def watch():
+        while not stop.wait(0.002):
+            if log.exists() and log.read_text().count('"step"') > 5:
+                if (found := holder(log.parent, LEASE)) is not None:
+                    os.kill(found.pid, signal.SIGKILL)
+                    killed_pids.append(found.pid)
+                return
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def disturbed(run, folder, executor, expected):
+    """Run on an executor with the process of `sft` killed, and return the outputs."""
+    folder.mkdir()
+    pids = []
+    with killed(folder / "runs/made" / f"sft-{expected['sft'][0]}" / "log.jsonl", pids):
+        found = run(folder, executor)
+    assert pids
+    assert pids[0] != os.getpid()
+    return found
+
+
+def test_on_slurm(slurm_cluster, run, expected, tmp_path):
+    executor = {"kind": "slurm", "gpus": 0, "cpus": 2, "workers": 1, "minutes": 30, "poll_s": 0.5}
+    assert disturbed(run, tmp_path / "slurm", executor, expected) == expected
+
+
+@pytest.fixture
+def ray_cluster(monkeypatch, tmp_path):
+    """A node of Ray on this machine, started in another directory than the commands that use it."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    (tmp_path / "token").write_text("5f" * 32)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'scalelab[ray]'")
+def test_on_ray(ray_cluster, run, expected, tmp_path):
+    executor = {"kind": "ray", "address": ray_cluster.address, "poll_s": 0.1, "connect_s": 300.0}
+    assert disturbed(run, tmp_path / "ray", executor, expected) == expected
