@@ -9,6 +9,7 @@ Whatever is not a ScalelabError is our own bug and keeps its traceback.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 from scalelab.markup import printable
 
@@ -18,6 +19,9 @@ INDENT = 9
 
 class ScalelabError(Exception):
     """A problem that the person at the keyboard can solve. Printed without a traceback."""
+
+    exit_status: ClassVar[int] = 2
+    """Exit status of the command that it ends."""
 
     def __init__(self, problem: str, *, where: str, fix: str, evidence: object = None):
         self.problem, self.where, self.fix = problem, where, fix

@@ -49,7 +49,7 @@ MAY = {  # in the order in which data flows
 }
 MAY["plan"] = set(MAY) - {"tracking"}
 MAY["launch"] = set(MAY) - {"study"}
-MAY["evals"] = {"hardware", "data", "model", "train", "records", "laws", "plan"}
+MAY["evals"] = {"hardware", "data", "model", "train", "jobs", "records", "laws", "plan"}
 MAY["posttrain"] = set(MAY) - {"laws", "study", "sweep"}
 MAY["bench"] = {"hardware", "data", "model", "train"}
 MAY["backtest"] = {"laws", "records", "study"}

@@ -1,7 +1,6 @@
 """`scalelab data`: curate pages into training text, or prepare the corpus of a sweep file."""
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,7 +72,7 @@ def _curate(args: argparse.Namespace, path: Path) -> int:
     from scalelab.data.curate.token_estimate import tokens_by_stage
     from scalelab.data.sources.curated import Curated
     from scalelab.files import write_json
-    from scalelab.launch.curation import CurationRequest, ShardsLost, run_curation
+    from scalelab.launch.curation import CurationRequest, run_curation
     from scalelab.report.curation.document import curation_document
     from scalelab.report.curation.page import curation_json, write_curation
     from scalelab.report.render.terminal import render_terminal
@@ -82,12 +81,8 @@ def _curate(args: argparse.Namespace, path: Path) -> int:
     out = args.out or Path("curated") / config.name
     if not args.dry_run:
         check_place(out)  # before the work, not behind it
-    try:
-        with config.located():
-            result = run_curation(config, sample=args.dry_run)
-    except ShardsLost as error:
-        echo(f"error: {error}", file=sys.stderr)
-        return 1
+    with config.located():
+        result = run_curation(config, sample=args.dry_run)
     if args.dry_run:
         if args.json is not None:
             write_json(args.json, curation_json(result, None))

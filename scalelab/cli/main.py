@@ -112,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
         return args.run(args)
     except ScalelabError as error:
         echo(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_status
     except KeyboardInterrupt:
         echo("Interrupted. Run the same command to resume.", file=sys.stderr)
         return 130

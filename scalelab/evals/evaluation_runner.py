@@ -7,38 +7,30 @@ The id hashes what determines the rows: the settings, the model's weights, the s
 done once, and an interrupted evaluation resumes after the last stored item. A model that changed, or
 an item whose file is damaged, is measured again.
 
+With an executor, its jobs measure what they can first (jobs.py).
+
 Not here: the measurements (measurement.py of each subfolder), the report (report/evaluation/).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scalelab.evals.aggregate import ScoreTable, mean_above_chance, mean_win_rate
-from scalelab.evals.measurement import MeasurementContext, MeasurementRow, RowKind, WorkItem
+from scalelab.evals.jobs import measure_on
+from scalelab.evals.measurement import MeasurementContext, MeasurementRow, RowKind
 from scalelab.evals.request import EvalRequest
-from scalelab.files import make_dir, place_of, read_regular
+from scalelab.evals.stored_rows import rows_of_item
+from scalelab.files import make_dir, place_of
 from scalelab.leases import hold
-from scalelab.sealed import Damaged, Format, typed
 
 AGGREGATE = RowKind("aggregate", "Over everything", tabulated=False)
 
 
-@dataclass(frozen=True)
-class StoredRows:
-    """Rows of one work item as they are stored."""
-
-    id: str
-    measured: list[MeasurementRow]
-
-
 SCHEMA = 1
 """Schema of evals.json."""
-STORED_ROWS = Format("measurement", StoredRows, schema=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +65,7 @@ class EvalResult:
         return {
             "schema": SCHEMA,
             "name": self.context.file.name,
-            "file": self.context.file.model_dump(mode="json"),
+            "file": self.context.file.model_dump(mode="json", exclude={"executor"}),
             "models": models,
             "measured": [vars(row) for row in self.rows],
         }
@@ -87,13 +79,17 @@ def evaluate(request: EvalRequest) -> EvalResult:
 
     Raises:
         ConfigError: A model does not exist, or a sweep has no finished runs.
-        LaunchError: Another process is running this evaluation.
+        JobsLost: A job was killed again and again, or met a bug.
+        KeyboardInterrupt: Jobs were asked to stop, and have.
+        LaunchError: Another process is running this evaluation, or its executor cannot start.
         ScalelabError: A model or file cannot be read, or does not support a measurement.
     """
     context = request.context()
     problem = f"the evaluation {request.file.name!r} is being run by another process"
     with hold(place_of(request.root, request.file.name) / "eval.lock", problem, "wait for it, or stop it"):
         make_dir(context.folder)
+        if request.file.executor is not None:
+            measure_on(request.file.executor, request, context)
         rows = measure_all(context)
         return EvalResult(context, rows, {name: context.digest(name) for name in context.models})
 
@@ -114,49 +110,6 @@ def measure_all(context: MeasurementContext) -> list[MeasurementRow]:
         for row in rows_of_item(context, item)
     ]
     return [*found, *aggregates(found, [kind for section in sections for kind in section.kinds])]
-
-
-def rows_of_item(context: MeasurementContext, item: WorkItem) -> list[MeasurementRow]:
-    """Return the stored rows of a work item; measure and store them if there are none."""
-    path = context.folder / f"{item.id}.json"
-    rows, damage = read_stored_rows(path)
-    if rows is not None:
-        return rows
-    if damage is not None:
-        context.report(f"{path.name} is measured again: {damage}")
-    made = list(item.make())
-    STORED_ROWS.write(path, StoredRows(item.id, made))
-    for one in made:
-        context.report(f"{one.kind} {one.name}" + (f" of {one.model}" if one.model else ""))
-    return made
-
-
-def read_stored_rows(path: Path) -> tuple[list[MeasurementRow] | None, str | None]:
-    """Return the rows in a file, or None, and what is wrong with the file if it cannot be used."""
-    try:
-        text = read_regular(path).decode("utf-8")
-        stored = STORED_ROWS.parse(text)
-        if stored.id != path.stem:
-            return None, f"it holds measurement {stored.id}"
-        return stored.measured, None
-    except FileNotFoundError:
-        return None, None
-    except OSError as error:
-        return None, f"it cannot be read: {error.strerror}"
-    except UnicodeDecodeError:
-        return None, "it is not UTF-8 text"
-    except Damaged as damage:
-        old = _unsealed(text)
-        return old, None if old is not None else str(damage)
-
-
-def _unsealed(text: str) -> list[MeasurementRow] | None:
-    """Return the rows of an unsealed file, which is a plain list; None if it is something else."""
-    try:
-        rows = json.loads(text)
-        return [typed(MeasurementRow, row) for row in rows] if isinstance(rows, list) and rows else None
-    except (ValueError, TypeError, Damaged, RecursionError):
-        return None
 
 
 def aggregates(found: Sequence[MeasurementRow], kinds: Sequence[RowKind]) -> list[MeasurementRow]:

@@ -8,8 +8,8 @@
     contamination: [{name: facts, rows: facts.jsonl, field: question}]
     prediction: [{sweep: isoflop, task: facts, flops: 6.4e12}]
 
-Below `models` every field belongs to a measurement (MEASUREMENTS), including those of other packages;
-all are optional.
+Below `models`, beside `executor`, every field belongs to a measurement (MEASUREMENTS), including those of other
+packages; all are optional.
 
 Not here: the measurements (measurement.py of each subfolder).
 """
@@ -21,10 +21,11 @@ from typing import Any, ClassVar, Self
 
 from pydantic import Field, create_model, model_validator
 
-from scalelab.config import Config, Name, Seed, YamlDocument
+from scalelab.config import Config, Name, Seed, YamlDocument, plugin
 from scalelab.errors import ConfigError
 from scalelab.evals import MEASUREMENTS
 from scalelab.evals.measurement import Measurement
+from scalelab.jobs import EXECUTORS
 from scalelab.registry import PluginTarget
 
 OURS = "scalelab"
@@ -45,6 +46,9 @@ class EvalFile(Config):
     models: dict[Name, str] = Field(min_length=1)
     """Where each model is, by its name in the report: a launched plan, the directory of a run or a
     checkpoint, or NAME/STAGE of a post-training."""
+    executor: plugin(EXECUTORS) | None = None
+    """Where models are measured; it has no effect on the results. None: in this process, one after another.
+    Example: {kind: slurm, workers: 4}."""
 
     @classmethod
     def parse(cls, document: YamlDocument) -> Self:
@@ -69,7 +73,7 @@ class EvalFile(Config):
         for name, target in MEASUREMENTS.targets.items():
             if target.package != OURS and name not in asked:
                 left_out |= set(MEASUREMENTS[name].model_fields)
-        return hashlib.sha256(self.model_dump_json(exclude=left_out).encode()).hexdigest()[:12]
+        return hashlib.sha256(self.model_dump_json(exclude=left_out | {"executor"}).encode()).hexdigest()[:12]
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:

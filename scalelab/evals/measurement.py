@@ -157,6 +157,10 @@ class Measurement(ConfigWithInputs):
     def check(self, file: EvaluationSettings) -> None:
         """Refuse fields that contradict the rest of a file. Raises ValueError."""
 
+    def is_interactive(self) -> bool:
+        """Return whether it asks questions at the terminal, and so runs in the command's own process."""
+        return False
+
     def inputs(self) -> tuple[Input, ...]:
         """Return the models that it reads besides those that are measured."""
         return ()

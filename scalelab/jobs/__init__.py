@@ -16,6 +16,7 @@ KINDS = Registry(
         "trunk": "scalelab.launch.training:train_shared",
         "final": "scalelab.launch.training:train_final",
         "stage": "scalelab.posttrain.worker:run_stage",
+        "evaluation": "scalelab.evals.jobs:run_measurements",
         "shards": "scalelab.launch.shards:run_shards",
         "probe": "scalelab.testing.executors:probe",
     },

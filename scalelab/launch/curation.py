@@ -21,11 +21,11 @@ from scalelab.config import plugin
 from scalelab.data.curate.file import CurationFile
 from scalelab.data.curate.pipeline import CurationResult, curate
 from scalelab.data.curate.shard_work import ShardJob, is_done
-from scalelab.errors import LaunchError
 from scalelab.files import make_dir
 from scalelab.jobs import EXECUTORS
 from scalelab.jobs.base import Executor, ExecutorConfig, Job, JobOutcome, JobResources
 from scalelab.jobs.driver import JobList, Limits, drive
+from scalelab.jobs.lost import require_done
 from scalelab.jobs.view import JobDisplay, JobLabels, LiveView
 from scalelab.launch.shards import settings_of
 from scalelab.train.run_directory import RunDir
@@ -52,10 +52,6 @@ class CurationRequest(CurationFile):
         )
 
 
-class ShardsLost(LaunchError):
-    """Processes that worked on shards ended without a result, and further tries did too."""
-
-
 def run_curation(
     request: CurationRequest, cache: Path | None = None, *, sample: bool = False
 ) -> CurationResult:
@@ -71,7 +67,7 @@ def run_curation(
         KeyboardInterrupt: The jobs were asked to stop, and have.
         LaunchError: The executor cannot start, or a person has to fix what a job ran into.
         RunError: The cache cannot be written.
-        ShardsLost: Processes that worked on shards were killed again and again, or met a bug.
+        JobsLost: A job was killed again and again, or met a bug.
     """
     runner = None if request.executor is None else partial(ShardJobs, request.executor)
     return curate(request.curation, cache, runner=runner, sample=sample)
@@ -113,11 +109,10 @@ class ShardJobs:
         with LiveView(_ShardLabels(what, groups)) as view:
             outcomes = drive(JobList(waiting), self._executor, view, LIMITS)
         RunDir(Path(jobs[0].directory)).refresh()  # other machines wrote there
-        if outcomes.interrupted:
-            raise KeyboardInterrupt
-        for ended in outcomes.ended.values():
-            if ended.outcome != "done":
-                raise _lost(ended)
+        require_done(
+            outcomes,
+            "see what ended its process, such as too little memory for shard_mb, then run the same command again",
+        )
 
 
 class ShardGroup:
@@ -169,15 +164,3 @@ class _ShardLabels(JobLabels):
     def state(self, ended: JobOutcome) -> str:
         """Return nothing for what was done: there are many."""
         return "" if ended.outcome == "done" else ended.outcome
-
-
-def _lost(ended: JobOutcome) -> ShardsLost:
-    trace = ended.job.dir.path / "traceback.txt"
-    is_bug = ended.outcome == "error" and trace.exists()
-    return ShardsLost(
-        f"the work on shards ended without a result ({ended.outcome}): {ended.reason or 'no reason is known'}",
-        where=str(trace if is_bug else ended.job.dir.log_path),
-        fix="report that traceback"
-        if is_bug
-        else "see what ended its process, such as too little memory for shard_mb, then run the same command again",
-    )

@@ -15,9 +15,9 @@ from typing import Any
 
 from scalelab.config import parse_yaml
 from scalelab.evals import MEASUREMENTS
-from scalelab.evals.evaluation_runner import rows_of_item
 from scalelab.evals.file import EvalFile, file_type
 from scalelab.evals.measurement import FinishedRun, Measurement, MeasurementContext, MeasurementRow, WorkItem
+from scalelab.evals.stored_rows import rows_of_item
 from scalelab.units import NUMBER_KINDS
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from scalelab.evals.evaluation_runner import read_stored_rows, rows_of_item
 from scalelab.evals.measurement import MeasurementContext, MeasurementRow, WorkItem
+from scalelab.evals.stored_rows import read_stored_rows, rows_of_item
 
 MADE = [
     MeasurementRow("task", "facts", "sft", {"accuracy": 0.5, "n": 3, "low": None}, "facts: 50%", 0.25),

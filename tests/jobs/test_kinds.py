@@ -5,6 +5,9 @@ import json
 import pytest
 
 from scalelab.data.curate.shard_work import ShardJob
+from scalelab.evals.file import file_type
+from scalelab.evals.jobs import evaluation_jobs
+from scalelab.evals.request import EvalRequest
 from scalelab.hardware.layout import Layout
 from scalelab.jobs import KINDS
 from scalelab.jobs.base import Job, JobResources
@@ -24,7 +27,7 @@ SFT = {"kind": "sft", "name": "sft", "examples": 8, "batch": 4, "rates": {"lr": 
 
 
 @pytest.fixture
-def made(tmp_path, tiny_spec, tiny_corpus, monkeypatch):
+def made(tmp_path, tiny_spec, tiny_corpus, tiny_text, monkeypatch):
     """How to make a job of each kind, and what it came to."""
     # A second launched process would wait for its lease as another machine's does.
     monkeypatch.setattr("scalelab.launch.training.CLAIM_WAIT", 0.0)
@@ -60,6 +63,22 @@ def made(tmp_path, tiny_spec, tiny_corpus, monkeypatch):
         (only,) = jobs_of(planned_stages([SFT], base=base, root=folder))
         return only
 
+    def evaluation(folder):
+        if not (tmp_path / "base").exists():
+            tiny_base(tmp_path / "base", tiny_corpus.digest)
+        sets = [
+            {"name": name, "source": {"kind": "text", "paths": [f"{tiny_text}/{name}.txt"]}}
+            for name in ("00", "01")
+        ]
+        file = {"name": "e", "models": {"one": str(tmp_path / "base")}, "perplexity": sets}
+        request = EvalRequest(file_type().model_validate(file), folder)
+        (only,) = evaluation_jobs(request, request.context())
+        return only
+
+    def rows(done):
+        found = sorted(done.dir.path.parents[1].glob("*.json"))
+        return [(path.name, path.read_bytes()) for path in found]
+
     def shards(folder):
         places = []
         for name in "abc":
@@ -81,6 +100,7 @@ def made(tmp_path, tiny_spec, tiny_corpus, monkeypatch):
         "trunk": (trunk, left),
         "final": run("final", FinalSettings.of(Layout(), LaunchConfig()).to_json()),
         "stage": (stage, lambda done: (done.dir.path / "model.safetensors").read_bytes()),
+        "evaluation": (evaluation, rows),
         "shards": (shards, documents),
         "probe": (lambda folder: job(folder, "probe"), lambda done: done.dir.result_path.read_text()),
     }

@@ -1,15 +1,11 @@
 """A curation on executors: the same bytes as in this command's own processes, whatever is killed."""
 
 import json
-import os
-import signal
-import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from curation import english, page
-from scripted_executor import Scripted
+from scripted_executor import InProcess, Scripted, given, killed_after
 
 from scalelab.cli.main import main
 from scalelab.data.curate import shard_work
@@ -19,12 +15,10 @@ from scalelab.data.curate.publish import NAME, publish
 from scalelab.errors import DataError, LaunchError
 from scalelab.jobs import driver
 from scalelab.jobs.base import JobOutcome
-from scalelab.jobs.executors.inline import InlineConfig
 from scalelab.jobs.executors.local import LocalConfig
-from scalelab.jobs.record import read_record, write_record
-from scalelab.jobs.worker import Assignment, run_reported
+from scalelab.jobs.lost import JobsLost
 from scalelab.launch import curation
-from scalelab.launch.curation import CurationRequest, ShardsLost, run_curation
+from scalelab.launch.curation import CurationRequest, run_curation
 
 STAGES = [
     {"kind": "extract", "extractor": "own"},
@@ -73,47 +67,6 @@ def files_of(result, out):
         f"{d.name}/{path.name}": path.read_bytes() for d in result.directories for path in d.glob("*.jsonl")
     }
     return found | {path.name: path.read_bytes() for path in out.iterdir()}
-
-
-class InProcess(Scripted):
-    """Runs jobs in this process.
-
-    Args:
-        kills: Whether the first try of a job is killed before its first shard, and each later one behind a shard.
-    """
-
-    def __init__(self, kills=False):
-        super().__init__(lambda executor, each: self.run(each))
-        self.kills = kills
-
-    def submit(self, each):
-        write_record(each)
-        super().submit(each)
-
-    def run(self, each):
-        n_shards = min(1, self.submitted.count(each.id) - 1)
-        asked = iter([False] * n_shards)
-        stop = (lambda: next(asked, True)) if self.kills else (lambda: False)
-        record = read_record(each.dir)
-        found = run_reported(Assignment(each.dir, record.settings, 0, 1, stop), record)
-        if found.outcome == "interrupted":
-            return JobOutcome(each, "killed", "signal 9")
-        return JobOutcome(each, found.outcome, found.reason, found.where, found.fix)
-
-
-class Given(InlineConfig):
-    """Settings of an executor that a test has made."""
-
-    def start(self, preload=(), home=None):
-        return self.executor
-
-    def with_executor(self, executor):
-        self.__dict__["executor"] = executor
-        return self
-
-
-def given(executor):
-    return Given().with_executor(executor)
 
 
 def test_in_this_process_it_gives_the_same_bytes_and_leaves_no_jobs(request_of, expected, tmp_path):
@@ -180,7 +133,7 @@ def test_a_change_while_own_processes_read_is_refused_too(request_of, tmp_path, 
 
 def test_jobs_that_stay_lost_end_the_curation(request_of, tmp_path):
     executor = Scripted(lambda executor, each: JobOutcome(each, "killed", "signal 9"))
-    with pytest.raises(ShardsLost, match=r"\(killed\): signal 9; no further after 2 more tries") as lost:
+    with pytest.raises(JobsLost, match=r"\(killed\): signal 9; no further after 2 more tries") as lost:
         run_curation(request_of(given(executor)), tmp_path / "cache")
     assert lost.value.where.endswith("log.jsonl")
     assert len(str(lost.value).splitlines()) == 3
@@ -197,27 +150,10 @@ def n_records(cache):
     return len(list(cache.glob("curation/*/shard-*.json")))
 
 
-def killed_after(n_shards, cache, begin):
-    """Begin a curation in a process of its own, and kill it -9 once so many shards are done."""
-    pid = os.fork()
-    if pid == 0:
-        with suppress(BaseException):
-            os.setsid()
-            begin()
-        os._exit(0)
-    deadline = time.monotonic() + 60
-    while n_records(cache) < n_shards:
-        assert os.waitpid(pid, os.WNOHANG)[0] == 0, "it had ended before it was killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    os.kill(pid, signal.SIGKILL)
-    assert os.waitpid(pid, 0)[1] == signal.SIGKILL, "it had ended before it was killed"
-
-
 def test_the_command_killed_again_and_again_gives_the_same_bytes(request_of, expected, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     for n_shards in (1, 6, 13):
-        killed_after(n_shards, cache, lambda: run_curation(request_of("inline"), cache))
+        killed_after(n_shards, lambda: n_records(cache), lambda: run_curation(request_of("inline"), cache))
     assert 13 <= n_records(cache) < 5 * sum(name.startswith("extract") for name in expected)
 
     assert files_of(run_curation(request_of("inline"), cache), tmp_path / "out") == expected
@@ -261,7 +197,7 @@ SLURM = {"kind": "slurm", "gpus": 0, "cpus": 2, "workers": 1, "minutes": 30, "po
 
 def test_on_slurm_its_driver_killed_it_gives_the_same_bytes(slurm_cluster, request_of, expected, tmp_path):
     cache = tmp_path / "cache"
-    killed_after(1, cache, lambda: run_curation(request_of(SLURM), cache))
+    killed_after(1, lambda: n_records(cache), lambda: run_curation(request_of(SLURM), cache))
     # Its worker goes on, and is found by the same command.
 
     result = run_curation(request_of(SLURM), cache)

@@ -83,6 +83,10 @@ class PairwiseMeasurement(Measurement):
                 f"({', '.join(file.models)})"
             )
 
+    def is_interactive(self) -> bool:
+        """See Measurement."""
+        return self.pairwise is not None and self.pairwise.judge.interactive
+
     def inputs(self) -> tuple[Input, ...]:
         """Return the models that the judge uses."""
         return () if self.pairwise is None else self.pairwise.judge.inputs()
