@@ -12,7 +12,7 @@ Not here: what is in the files (compression.py, plain.py, records.py).
 import fnmatch
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from scalelab.data.base import SkippedDocuments
@@ -48,6 +48,28 @@ def expand(patterns: Sequence[str], skips: SkippedDocuments | None = None) -> li
             if path not in used:
                 skips.note(ANOTHER_PATH, str(path))
     return sorted((path.relative_to(shared).as_posix(), path) for path in chosen)
+
+
+def files_below(directory: Path, wanted: Callable[[Path], bool]) -> list[Path]:
+    """Return all files below a directory, hidden ones too; every directory is visited once, links followed.
+
+    Args:
+        directory: An existing directory.
+        wanted: Which files, by their names. Links and pipes of such names are listed too: `expand` refuses them.
+
+    Raises:
+        DataError: A directory cannot be read.
+    """
+    try:
+        found = [
+            path / entry.name
+            for path in _tree(directory.absolute(), hidden=True)
+            for entry in _entries(path)
+            if wanted(Path(entry.name)) and not os.path.isdir(entry.path)
+        ]
+    except OSError as error:
+        raise unreadable(Path(error.filename or directory), error) from error
+    return sorted(found)
 
 
 def _preference(path: Path) -> tuple[bool, str]:
@@ -112,7 +134,7 @@ def _matches(base: Path, parts: Sequence[str]) -> Iterator[Path]:
                 yield from _matches(base / entry.name, rest)
 
 
-def _tree(base: Path) -> Iterator[Path]:
+def _tree(base: Path, *, hidden: bool = False) -> Iterator[Path]:
     """Yield a directory and all below it, each once, those behind symbolic links last."""
     seen: set[tuple[int, int]] = set()
     directories, behind_links = [base], []
@@ -124,7 +146,7 @@ def _tree(base: Path) -> Iterator[Path]:
         seen.add((status.st_dev, status.st_ino))
         yield directory
         for entry in reversed(_entries(directory)):
-            if not entry.name.startswith(".") and os.path.isdir(entry.path):
+            if (hidden or not entry.name.startswith(".")) and os.path.isdir(entry.path):
                 (behind_links if entry.is_symlink() else directories).append(directory / entry.name)
 
 

@@ -87,10 +87,23 @@ MIN_BLOCK = 60
 """Characters of a paragraph from which it is text by itself."""
 
 
+_ENDS = (("<!--", "-->"), ("<![", "]>"), ("<", ">"))
+"""What opens a comment, a section and a tag, and what closes it."""
+
+
+def _without_open_ends(html: str) -> str:
+    """Return a page with what is opened and nowhere closed as text: the parser would look for each end anew."""
+    for opening, closing in _ENDS:
+        at = html.rfind(closing) + 1
+        if html.find(opening, at) >= 0:
+            html = html[:at] + html[at:].replace(opening, "&lt;" + opening[1:])
+    return html
+
+
 def extract(html: str) -> str:
     """Return the main text of a page."""
     parser = _Blocks()
-    parser.feed(html)
+    parser.feed(_without_open_ends(html))
     parser.close()
     parser.end_block()
     blocks = parser.blocks

@@ -22,7 +22,7 @@ from scalelab.data.base import HashFile
 from scalelab.data.curate.base import MAX_PAGE_BYTES, Page, PageSource, versions_of
 from scalelab.data.curate.pages.warc import warc_pages
 from scalelab.data.files.compression import chunks, kind_and_packing
-from scalelab.data.files.listing import expand
+from scalelab.data.files.listing import expand, files_below
 from scalelab.data.files.records import FORMATS, record_format, rows_of
 from scalelab.data.hashing import fingerprint_of, utf8_name
 from scalelab.errors import DataError
@@ -93,13 +93,16 @@ class PageFiles(PageSource):
                 fix=f"name the field of the text (source.field); there are: {', '.join(map(str, record))[:200]}",
             )
         url, date = (record.get(field) for field in (self.url_field, self.date_field))
+        data = text.encode("utf-8", "replace")
+        is_large = len(data) > MAX_PAGE_BYTES
         return Page(
             name,
-            text.encode("utf-8", "replace"),
+            b"" if is_large else data,
             "html" if has_html else "text",
             url=_cleaned(url) if isinstance(url, str) else "",
             date=_cleaned(str(date)) if date else "",
             charset="utf-8",
+            problem=TOO_LARGE if is_large else "",
         )
 
     def _files(self) -> list[tuple[str, Path]]:
@@ -107,7 +110,7 @@ class PageFiles(PageSource):
         for given in self.paths:
             path = Path(given).expanduser()
             if path.is_dir():
-                found = [str(p) for p in sorted(path.rglob("*")) if p.is_file() and is_page_file(p)]
+                found = [str(p) for p in files_below(path, is_page_file)]
                 if not found:
                     raise DataError(
                         f"the directory {given} holds no file of pages",
@@ -164,10 +167,10 @@ def grouped(files: list[tuple[str, Path]], shard_bytes: int) -> list[list[str]]:
         shard_bytes: Stored bytes of a group.
     """
     groups: list[list[str]] = []
-    size = shard_bytes
+    size = 0
     for place, path in files:
         here = path.stat().st_size
-        if size + here > shard_bytes:
+        if not groups or size + here > shard_bytes:
             groups.append([])
             size = 0
         groups[-1].append(place)

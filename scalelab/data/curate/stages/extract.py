@@ -20,6 +20,7 @@ from scalelab.data.curate.base import Arrays, CurationStage, Page, StageLedger, 
 from scalelab.data.curate.extraction import own
 from scalelab.data.curate.extraction.encodings import decoded
 from scalelab.data.curate.extraction.mathematics import keep_mathematics
+from scalelab.data.curate.extraction.nesting import MAX_DEPTH, is_too_deep
 from scalelab.data.curate.stages.heuristics import Heuristics
 from scalelab.data.curate.urls import MALFORMED, host_of, is_malformed
 from scalelab.errors import DataError
@@ -93,6 +94,9 @@ class Extract(CurationStage):
         if page.media == "html":
             stated = _LANGUAGE.search(markup[:4096])
             language = stated[1].lower()[:2] if stated else language
+            if is_too_deep(markup):
+                ledger.reject(empty, "markup cannot be parsed", f"nested more than {MAX_DEPTH:,} deep")
+                return None
             try:
                 text = extract(keep_mathematics(markup))
             except (RecursionError, ValueError, AssertionError) as error:
