@@ -26,9 +26,10 @@ import scalelab
 from scalelab.data.corpus.shards import open_corpus
 from scalelab.data.corpus.stream import validation_windows
 from scalelab.records.sweep_manifest import SweepManifest
+from scalelab.report.comparison.multipliers import multiplier_with_interval
 from scalelab.report.plots.plot_style import BLUE, RED, canvas, styled
 from scalelab.train.run_directory import RunDir
-from scalelab.units import interval_text, multiple, sci, si
+from scalelab.units import interval_text, sci, si
 
 ARMS = ("transformer-or-lstm-lstm", "transformer-or-lstm-transformer")
 """Baseline and challenger."""
@@ -146,7 +147,6 @@ def main():
     growth = interval(last_gap - first_gap)
     fronts = [pair.frontier(second) for second in (False, True)]
     file = SweepManifest.load(args.runs, ARMS[0])
-    low, high = pair.multiplier_interval(pair.C_0)
     page = [
         "# Transformer against LSTM",
         "",
@@ -157,11 +157,10 @@ def main():
         "",
         f"**Verdict: {judged.verdict}** of the transformer ({judged.reason}).",
         "",
-        f"- multiplier of the transformer: {multiple(pair.multiplier)} [{multiple(low)}, {multiple(high)}] "
+        f"- multiplier of the transformer: {multiplier_with_interval(pair.bounded(pair.C_0))} "
         f"({pair.multiplier_kind(pair.C_0)}) at {sci(pair.C_0)} FLOPs",
         *(
-            f"- at {sci(rung.flops)} FLOPs: {multiple(rung.multiplier)} {interval_text(rung.interval, multiple)} "
-            f"({rung.kind})"
+            f"- at {sci(rung.flops)} FLOPs: {multiplier_with_interval(rung.multiplier)} ({rung.kind})"
             for rung in pair.rungs
         ),
         "- slopes (exponent of the loss above the shared floor): "

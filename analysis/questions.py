@@ -21,6 +21,7 @@ from scalelab.errors import ScalelabError
 from scalelab.launch.sweep import run_sweep
 from scalelab.records.sweep_manifest import SweepManifest
 from scalelab.records.tried_rates import tried_rates
+from scalelab.report.comparison.multipliers import multiplier_with_interval
 from scalelab.sweep.file import SweepFile
 from scalelab.train.run_directory import RunDir
 from scalelab.units import multiple, sci, si
@@ -163,16 +164,19 @@ def section(name, root):
         ]
     judged = found.comparison.pairs[0]
     pair = judged.pair
-    low, high = pair.multiplier_interval(pair.C_0)
-    measured = f"{multiple(pair.multiplier)} [{multiple(low)}, {multiple(high)}]"
-    held = against_prediction(name, (low, high))
+    bounded = pair.bounded(pair.C_0)
+    measured = multiplier_with_interval(bounded)
+    ends = (bounded.low, bounded.high) if bounded.value is not None else (bounded.above, bounded.below)
+    held = against_prediction(name, (ends[0] or 0.0, ends[1] or float("inf")))
     runs = len(pair.baseline.runs) + len(pair.other.runs)
     lines += [
         f"**Verdict: {judged.verdict}** ({judged.reason}). {other} over {base}: {measured} "
         f"({pair.multiplier_kind(pair.C_0)}, 80% interval) at {sci(pair.C_0)} FLOPs. The prediction: {held}.",
         "",
     ]
-    if pair.trend is not None:
+    if pair.trend is not None and not pair.supports_trend:
+        lines += ["Trend: none shown, as a multiplier at one end of the compute lies beyond the runs.", ""]
+    elif pair.trend is not None:
         trend = " to ".join(multiple(end) for end in pair.trend_interval)
         crossing = pair.crossing
         where = "none fitted in the range" if crossing.best is None else f"{sci(crossing.best)} FLOPs"

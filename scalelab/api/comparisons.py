@@ -6,6 +6,7 @@
 Not here: the comparison (comparison/), what a report says (report/comparison/).
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -136,20 +137,28 @@ class ComparisonResult:
         return self.comparison.exit_status
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return one row a challenger and rung: multiplier, interval, difference in loss, verdict."""
+        """Return one row a challenger and rung: multiplier, interval, difference in loss, verdict.
+
+        A multiplier beyond the baseline's runs is NaN, with what it is above or below beside it; so are ends of
+        its interval.
+        """
         import pandas as pd
+
+        def number(value: float | None) -> float:
+            return math.nan if value is None else value
 
         rows = []
         for judged in self.comparison.pairs:
             for rung in judged.pair.rungs:
-                low, high = rung.interval or (None, None)
                 rows.append(
                     {
                         "challenger": judged.name,
                         "flops": rung.flops,
-                        "multiplier": rung.multiplier,
-                        "low": low,
-                        "high": high,
+                        "multiplier": number(rung.multiplier.value),
+                        "multiplier_above": number(rung.multiplier.above),
+                        "multiplier_below": number(rung.multiplier.below),
+                        "low": number(rung.multiplier.low),
+                        "high": number(rung.multiplier.high),
                         "loss_difference": rung.difference,
                         "noise_floor": rung.floor,
                         "rung_verdict": rung.verdict,

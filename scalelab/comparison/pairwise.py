@@ -18,7 +18,7 @@ asked for: METHODS of scaling-law comparisons, Davidson et al. 2023, arXiv:2312.
 Not here: several recipes and the verdict (verdict.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -27,6 +27,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from scalelab.comparison.arms import Arm, pooled_noise, together
+from scalelab.comparison.bounded import BoundedMultiplier
 from scalelab.comparison.efficiency import MU, TREND, EfficiencyFit, fit_efficiency
 from scalelab.comparison.further import NORMAL, TOP
 from scalelab.comparison.pairing import SharedLuck, shared_luck
@@ -41,6 +42,7 @@ NEAR = 0.05  # of ln C within which runs belong to one rung
 SMALLEST_NOISE = 1e-9  # sd of ln L that priors are weighed with where repeated runs agree exactly
 STEP = 1e-5  # of a coordinate, for derivatives by differences
 GRID = 801  # points in ln C on which a crossing is looked for
+NOT_MEASURED = BoundedMultiplier(None, None, None).to_json("measured_") | {"measured_interval": None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +69,8 @@ class RungComparison:
     """Both recipes at one compute."""
 
     flops: float
-    multiplier: float
-    interval: Interval
+    multiplier: BoundedMultiplier
+    """Fitted, with its interval."""
     runs: tuple[int, int]
     """Runs of the baseline and of the other at this compute."""
     difference: float | None
@@ -77,9 +79,8 @@ class RungComparison:
     """Standard error that seeds alone give that difference."""
     verdict: str
     """better, worse or tie."""
-    measured: float | None
+    measured: BoundedMultiplier | None
     """Multiplier from the runs of this rung, with the fitted slope of the loss; None without runs of both."""
-    measured_interval: Interval = None
     kind: str = "fitted"
     """Whether the multiplier is fitted, or extrapolated beyond the baseline's compute."""
 
@@ -87,14 +88,12 @@ class RungComparison:
         """The rung as JSON types."""
         return {
             "flops": self.flops,
-            "multiplier": self.multiplier,
+            **self.multiplier.to_json(),
             "multiplier_kind": self.kind,
-            "interval": self.interval,
             "runs": list(self.runs),
             "loss_difference": self.difference,
             "noise_floor": self.floor,
-            "measured_multiplier": self.measured,
-            "measured_interval": self.measured_interval,
+            **(NOT_MEASURED if self.measured is None else self.measured.to_json("measured_")),
             "verdict": self.verdict,
         }
 
@@ -223,6 +222,21 @@ class PairComparison:
     def has_trend(self) -> bool:
         """Whether the multiplier may change with compute."""
         return self.fit.has_trend
+
+    def bounded(self, C: float) -> BoundedMultiplier:
+        """Return the multiplier at C FLOPs as far as the baseline's runs support it."""
+        return self.within(float(np.exp(self.fit.ln_multiplier(C))), self.multiplier_interval(C), C)
+
+    def within(self, value: float, interval: Sequence[float], C: float) -> BoundedMultiplier:
+        """Return any multiplier at C FLOPs as far as the baseline's runs support it."""
+        evidence = (self.baseline.least_flops, self.baseline.most_flops)
+        return BoundedMultiplier.of(value, interval, C, evidence, self.settings.reach)
+
+    @property
+    def supports_trend(self) -> bool:
+        """Whether the multipliers at both ends of the shared compute, which the trend joins, have numbers."""
+        ends = (self.rungs[0].flops, self.C_0)
+        return all(self.bounded(C).value is not None for C in ends)
 
     @property
     def trend(self) -> float | None:
@@ -378,10 +392,9 @@ class PairComparison:
         runs, fit = self.fit.runs, self.fit
         near = np.abs(np.log(_budgets(runs) / C)) < NEAR
         mine = tuple(int(np.sum(near & (self.z == arm))) for arm in (0, 1))
-        interval = self.multiplier_interval(C)
-        multiplier, kind = float(np.exp(fit.ln_multiplier(C))), self.multiplier_kind(C)
+        interval, multiplier, kind = self.multiplier_interval(C), self.bounded(C), self.multiplier_kind(C)
         if not all(mine):
-            return RungComparison(C, multiplier, interval, mine, None, None, _side(interval), None, kind=kind)
+            return RungComparison(C, multiplier, mine, None, None, _side(interval), None, kind)
         baseline, other = (fit.frontier(C, second).L[0] for second in (False, True))
         E = fit.params["E"]
         per_log = float(fit.gamma()[0] * (other - E) / other)  # fall of ln L per ln m
@@ -395,7 +408,8 @@ class PairComparison:
         half *= self._rung_error(weights, per_log)
         ends = [measured * float(np.exp(-half)), measured * float(np.exp(half))]
         side = "tie" if abs(difference) < floor else _side(interval)
-        return RungComparison(C, multiplier, interval, mine, difference, floor, side, measured, ends, kind)
+        alone = self.within(measured, ends, C)
+        return RungComparison(C, multiplier, mine, difference, floor, side, alone, kind)
 
     def _rung_error(self, weights: Array, per_log: float) -> float:
         """Standard error of ln m from the runs of one rung, with the fitted slope of the loss taken as known."""

@@ -182,7 +182,8 @@ class SeparateFit:
     slope: float | None = None
     """Exponent of its frontier there, of the loss above its floor."""
     multiplier: float | None = None
-    """Compute multiplier over the baseline's own fit at the compute of the decision; None for the baseline."""
+    """Compute multiplier over the baseline's own fit at the compute of the decision; None for the baseline, and
+    where it lies beyond the baseline's runs."""
     broken: tuple[str, ...] = ()
     """Why it is not to be relied on."""
 
@@ -231,11 +232,15 @@ class JudgedPair:
         return further_runs(pair.errors, pair.z, pair.C_0, away, self.shared_level, floor)
 
     @property
-    def detectable(self) -> float:
-        """Smallest multiplier above the least gain that these runs promote with probability .8 at this look."""
+    def detectable(self) -> float | None:
+        """Smallest multiplier above the least gain that these runs promote with probability .8 at this look.
+
+        None: one that has no number, because it lies beyond the baseline's runs.
+        """
         pair = self.pair
         away = detectable(pair.errors, pair.C_0, self.shared_level, pair.floor_distance)
-        return float(pair.settings.min_gain * np.exp(away))
+        found = float(pair.settings.min_gain * np.exp(away))
+        return pair.within(found, [found, found], pair.C_0).value
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as JSON types."""
@@ -245,9 +250,8 @@ class JudgedPair:
             "verdict": self.verdict,
             "reason": self.reason,
             "decided_at_flops": pair.C_0,
-            "multiplier": pair.multiplier,
+            **pair.bounded(pair.C_0).to_json(),
             "kinds": pair.kinds,
-            "interval": pair.multiplier_interval(pair.C_0),
             "log_standard_error": pair.se,
             "degrees_of_freedom": None if np.isinf(pair.dof) else pair.dof,
             "p_promote": self.p_promote,
@@ -260,7 +264,11 @@ class JudgedPair:
                 "kind": "measured" if pair.settings.noise is None else "assumed",
                 "dof": pair.noise.dof if pair.settings.noise is None and pair.noise else None,
             },
-            "trend": {"per_decade": pair.trend, "interval": pair.trend_interval, "p": pair.trend_p},
+            "trend": {
+                "per_decade": pair.trend if pair.supports_trend else None,
+                "interval": pair.trend_interval if pair.supports_trend else None,
+                "p": pair.trend_p,
+            },
             "rungs": [rung.to_json() for rung in pair.rungs],
             "frontiers": {
                 "baseline": pair.frontier(False).to_json(),
@@ -442,7 +450,8 @@ def _separate(
         losses.append(best.L)
     if losses[0] is not None and losses[1] is not None:
         found[1] = replace(found[1], multiplier=_equal_loss(C, losses[0], losses[1][middle]) / pair.C_0)
-    if found[1].multiplier is not None and not np.isfinite(found[1].multiplier):
+    m = found[1].multiplier
+    if m is not None and not (np.isfinite(m) and pair.within(m, [m, m], pair.C_0).value):
         found[1] = replace(found[1], multiplier=None)
     return found[0], found[1]
 
@@ -480,7 +489,12 @@ def _warnings(judged: JudgedPair, request: CompareRequest) -> tuple[str, ...]:
             f"the joint law does not describe the runs within the noise of their seeds (p = {errors.misfit:.1g}): "
             f"{drawn}; look at the rungs"
         )
-    if (beyond := pair.beyond_baseline(pair.C_0)) >= BEYOND:
+    if pair.bounded(pair.C_0).value is None:
+        found.append(
+            f"the loss of {two.name} is one that {one.name} has more than {multiple(pair.settings.reach)} outside the "
+            "compute of its own runs, where its floor is not known: the multiplier has a bound and no number"
+        )
+    elif (beyond := pair.beyond_baseline(pair.C_0)) >= BEYOND:
         found.append(
             f"the loss of {two.name} is one that {one.name} has {multiple(beyond)} outside the compute of its own "
             "runs: the multiplier is extrapolated"

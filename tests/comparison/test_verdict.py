@@ -77,7 +77,7 @@ def test_a_crossing_decides_by_the_largest_shared_compute(simulated):
 
     found = judged(arms, replicates=400).pairs[0]
 
-    assert found.pair.rungs[0].multiplier > 1
+    assert found.pair.rungs[0].multiplier.value > 1
     assert found.verdict == "reject"
     assert found.pair.crossing.before == "other"
     assert found.pair.crossing.none < 0.05

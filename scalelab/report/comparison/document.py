@@ -1,7 +1,8 @@
 """A comparison of recipes as one Document: verdicts, rungs, frontiers, crossing, what would decide.
 
 Multipliers, slopes and frontiers are fitted; differences at a rung are measured (or simulated); what lies beyond
-the largest shared compute is extrapolated, and so is a multiplier whose loss the baseline has beyond its own runs.
+the largest shared compute is extrapolated, and so is a multiplier whose loss the baseline has beyond its own runs;
+one whose loss it has far beyond them is shown as a bound (comparison/bounded.py).
 The page adds figures, fits of each recipe by itself and the errors.
 
 Not here: the numbers (comparison/), the figures (plots.py), the files (page.py).
@@ -13,10 +14,16 @@ from typing import Any
 import numpy as np
 
 from scalelab.comparison.arms import UNITS
+from scalelab.comparison.bounded import BoundedMultiplier
 from scalelab.comparison.efficiency import PRIOR
 from scalelab.comparison.further import POWER, FurtherRuns
 from scalelab.comparison.pairwise import EfficiencyCrossing, PairComparison, RecipeFrontier
 from scalelab.comparison.verdict import JudgedPair, RecipeComparison, SeparateFit
+from scalelab.report.comparison.multipliers import (
+    multiplier_interval_text,
+    multiplier_text,
+    multiplier_with_interval,
+)
 from scalelab.report.document import (
     Block,
     Bullets,
@@ -69,12 +76,12 @@ def figure_suffix(found: RecipeComparison, judged: JudgedPair) -> str:
 
 def _challenger(found: RecipeComparison, judged: JudgedPair) -> list[Block]:
     pair, level = judged.pair, f"{found.request.level:.0%}"
-    multiplier = _with_interval(pair.multiplier, pair.multiplier_interval(pair.C_0), multiple)
+    multiplier = pair.bounded(pair.C_0)
     rows: list[tuple[str, Content]] = [
         (
             "multiplier",
             [
-                Number(multiplier, pair.multiplier_kind(pair.C_0), labelled=True),
+                Number(multiplier_with_interval(multiplier), pair.multiplier_kind(pair.C_0), labelled=True),
                 f" at {sci(pair.C_0)} FLOPs, {level} interval",
             ],
         ),
@@ -100,21 +107,40 @@ def _challenger(found: RecipeComparison, judged: JudgedPair) -> list[Block]:
 
 def _sentence(found: RecipeComparison, judged: JudgedPair) -> str:
     pair = judged.pair
-    if judged.verdict == "promote":
-        return f"{judged.name} reaches the loss of {found.baseline.name} with {1 / pair.multiplier:.0%} of its compute."
-    if judged.verdict == "reject":
-        return f"{judged.name} needs {1 / pair.multiplier:.0%} of the compute of {found.baseline.name}."
+    if judged.verdict in {"promote", "reject"}:
+        share = _share_of_compute(pair.bounded(pair.C_0), found.baseline.name)
+        if judged.verdict == "promote":
+            return f"{judged.name} reaches the loss of {found.baseline.name} with {share}."
+        return f"{judged.name} needs {share}."
     request = found.request
     look = f" at look {request.look} of {request.looks}" if request.looks > 1 else ""
+    if judged.detectable is None:
+        return (
+            f"These runs do not decide; they promote no multiplier within their reach with probability {POWER:.0%}"
+            f"{look}."
+        )
     return (
         f"These runs do not decide; they promote a multiplier of {multiple(judged.detectable)} or more with "
         f"probability {POWER:.0%}{look}."
     )
 
 
+def _share_of_compute(multiplier: BoundedMultiplier, baseline: str) -> str:
+    """The compute that a recipe needs for the loss of the baseline, in words."""
+    if multiplier.value is not None:
+        return f"{1 / multiplier.value:.0%} of the compute of {baseline}"
+    if multiplier.above is not None:
+        return f"less than {1 / multiplier.above:.0%} of the compute of {baseline}"
+    if multiplier.below is not None:
+        return f"more than {1 / multiplier.below:.0%} of the compute of {baseline}"
+    return f"a share of the compute of {baseline} that lies beyond the runs"
+
+
 def _trend(pair: PairComparison) -> Content:
     if pair.trend is None:
         return "none fitted"
+    if not pair.supports_trend:
+        return "none shown: a multiplier at one end of the shared compute lies beyond the runs"
     p = "" if pair.trend_p is None else f", p = {pair.trend_p:.2g} for none"
     text = _with_interval(pair.trend, pair.trend_interval, multiple)
     return [Number(text, "fitted", labelled=True), f" for ten times the compute{p}"]
@@ -183,9 +209,9 @@ def _rungs(found: RecipeComparison, judged: JudgedPair) -> Table:
             [
                 sci(rung.flops),
                 f"{rung.runs[0]}, {rung.runs[1]}",
-                multiple(rung.multiplier),
-                interval_text(rung.interval, multiple),
-                NONE if rung.measured is None else multiple(rung.measured),
+                multiplier_text(rung.multiplier),
+                multiplier_interval_text(rung.multiplier) or NONE,
+                NONE if rung.measured is None else multiplier_text(rung.measured),
                 NONE if rung.difference is None else f"{rung.difference:+.4f}",
                 NONE if rung.floor is None else f"{rung.floor:.4f}",
                 rung.verdict,

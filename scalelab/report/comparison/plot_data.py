@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from scalelab.comparison.arms import UNITS
+from scalelab.comparison.bounded import limits
+from scalelab.comparison.pairwise import PairComparison, RungComparison
 from scalelab.comparison.verdict import JudgedPair, RecipeComparison
 from scalelab.laws.observations import Array
 
@@ -19,6 +21,7 @@ class MultiplierCurve:
     baseline: str
     flops: Array
     multiplier: Array
+    """NaN where it lies beyond the runs; the ends of its interval are then the limits of what has numbers."""
     low: Array
     high: Array
     evidence_end: float
@@ -52,25 +55,38 @@ def multiplier_curve(found: RecipeComparison, judged: JudgedPair) -> MultiplierC
     """Return the multiplier from the least shared compute to the reach, with its interval."""
     pair = judged.pair
     flops = _range(judged)
-    ends = np.array([pair.multiplier_interval(float(c)) for c in flops])
-    alone = [rung for rung in pair.rungs if rung.measured is not None and rung.measured_interval is not None]
-    intervals = np.array([rung.measured_interval for rung in alone], float).reshape(-1, 2)
+    evidence = (pair.baseline.least_flops, pair.baseline.most_flops)
+    edges = np.array([limits(float(c), evidence, pair.settings.reach) for c in flops])
+    ends = np.array([pair.multiplier_interval(float(c)) for c in flops]).clip(edges[:, :1], edges[:, 1:])
+    fitted = np.exp(pair.fit.ln_multiplier(flops))
+    alone = [rung for rung in pair.rungs if rung.measured is not None and rung.measured.value is not None]
+    intervals = np.array([_ends(pair, rung) for rung in alone], float).reshape(-1, 2)
     return MultiplierCurve(
         judged.name,
         found.baseline.name,
         flops,
-        np.exp(pair.fit.ln_multiplier(flops)),
+        np.where((edges[:, 0] <= fitted) & (fitted <= edges[:, 1]), fitted, np.nan),
         ends[:, 0],
         ends[:, 1],
         pair.C_0,
         np.array([rung.flops for rung in alone], float),
-        np.array([rung.measured for rung in alone], float),
+        np.array([rung.measured.value for rung in alone if rung.measured], float),
         intervals[:, 0],
         intervals[:, 1],
         found.request.min_gain,
         found.request.level,
         found.kind,
     )
+
+
+def _ends(pair: PairComparison, rung: RungComparison) -> tuple[float, float]:
+    """Both ends of what the runs of one rung say; those beyond the runs lie at the limit of what has numbers."""
+    assert rung.measured is not None
+    least, most = limits(
+        rung.flops, (pair.baseline.least_flops, pair.baseline.most_flops), pair.settings.reach
+    )
+    low, high = rung.measured.low, rung.measured.high
+    return (least if low is None else low, most if high is None else high)
 
 
 def recipe_frontiers(found: RecipeComparison, judged: JudgedPair) -> RecipeFrontiers:

@@ -34,7 +34,7 @@ def draw_multiplier(data: MultiplierCurve) -> Figure:
     axes.set_yscale("log")
     inside = data.flops <= data.evidence_end * (1 + 1e-9)
     shown = [data.multiplier, data.low[inside], data.high[inside], data.rung_low, data.rung_high, [1.0]]
-    low, high = (float(end(np.concatenate(shown))) for end in (np.min, np.max))
+    low, high = (float(end(np.concatenate(shown))) for end in (np.nanmin, np.nanmax))
     axes.set_xlim(log_limits(data.flops[0], data.flops[-1]))
     axes.set_ylim(log_limits(low, high, left=0.08, right=0.08))
     axes.fill_between(data.flops, data.low, data.high, color="#dbe6f1", lw=0, zorder=0)
