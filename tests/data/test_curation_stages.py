@@ -331,6 +331,21 @@ def test_lines_of_many_documents_are_removed_and_those_of_few_stay():
     assert shown["removed lines, distinct"] == 1
 
 
+def test_the_share_of_a_holdout_in_removed_lines_is_shown(tmp_path):
+    """A quarter of its 200 characters is a line that is removed from the text it is held out of."""
+    notice = f"{'notice ' * 6}on pages"
+    assert len(notice) == 50
+    with DocumentWriter(tmp_path / "held.jsonl") as writer:
+        writer.add(document(f"{notice}\n{'x' * 150}", "held"))
+    texts = [f"{english(4, i)}\n{notice}" for i in range(4)]
+
+    *_, shown = applied(
+        DuplicateLines(max_documents=3), documents(texts), {"some": [tmp_path / "held.jsonl"]}
+    )
+
+    assert shown["share of hold-out some in removed lines"] == "25.00%"
+
+
 # Quality, domains, mix
 
 

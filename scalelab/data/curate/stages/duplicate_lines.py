@@ -2,11 +2,15 @@
 
 A line counts once a document. Short lines are left alone, because code and lists repeat them rightly.
 
+Hold-outs that were cut before keep these lines, so models are judged on text that they never trained on. The page shows
+which share of each hold-out they are; with this stage before `holdout` there is none (sweeps/data/debian_cleaned.yaml).
+
 Memory: 12 bytes of each distinct line of the corpus while it decides.
 Source: Raffel et al. 2020, arXiv:1910.10683, 2.2 (repeated spans); Lee et al. 2022, arXiv:2107.06499.
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -22,6 +26,7 @@ from scalelab.data.curate.base import (
     excerpt,
     is_in,
 )
+from scalelab.data.curate.store import read_documents
 from scalelab.data.hashing import U64, content_hash
 
 
@@ -57,7 +62,20 @@ class DuplicateLines(CurationStage):
         frequent = lines[documents > self.max_documents]
         context.shown["distinct lines"] = len(lines)
         context.shown["removed lines, distinct"] = len(frequent)
+        for name, files in context.holdouts.items():
+            share = self._share(files, frequent)
+            if share is not None:
+                context.shown[f"share of hold-out {name} in removed lines"] = f"{share:.2%}"
         return {"lines": frequent}
+
+    def _share(self, files: Sequence[Path], lines: np.ndarray) -> float | None:
+        """Return the share of the characters of some files of documents that is in lines; None without any."""
+        n = there = 0
+        for line in (line for path in files for d in read_documents(path) for line in d.text.split("\n")):
+            there += len(line)
+            hashed = self._hash(line)
+            n += len(line) if hashed is not None and is_in(hashed, lines) else 0
+        return n / there if there else None
 
     def process(self, document: WebDocument, decision: Arrays, ledger: StageLedger) -> WebDocument | None:
         """Return a document without such lines."""
