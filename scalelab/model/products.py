@@ -10,6 +10,9 @@ AVX-512 and without either library the product is torch's own.
 The two round differently where sums are long. Measured there: equal to the last bit up to 192 terms, so a validation
 loss of a small model is the same by both; different from 344 on, so dW, a sum over all rows, is not.
 
+Used by the transformer's layers, heads (but not where the loss is computed in chunks: linear_loss.py), and experts
+whose product is large (moe/network.py). The layers of an LSTM are torch's own.
+
 dW is computed as its transpose: both factors are then read as they lie in memory.
 
 Shapes: R rows (batch x time), K inputs, N outputs.

@@ -5,6 +5,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from scalelab.model import products
+from scalelab.model.lstm.config import Lstm
+from scalelab.model.moe import network as moe_network
+from scalelab.model.moe.config import Moe
 
 
 @pytest.fixture
@@ -106,3 +109,34 @@ def test_which_cpu_prefers_onednn(monkeypatch, tmp_path, vendor, capability, exp
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
 
     assert products.prefers_onednn.__wrapped__() is expected
+
+
+@pytest.mark.parametrize("kind", ["lstm", "moe"])
+def test_heads_and_large_experts_are_multiplied_by_onednn(onednn, monkeypatch, kind):
+    """Small experts are not; either way the loss and its gradients are those of torch's own products."""
+    shape = dict(n_layers=1, d_model=16, n_heads=2, n_kv_heads=2, head_size=8, d_ff=24, vocab_size=50)
+    config = Lstm(layers=1, units=8, vocab_size=50) if kind == "lstm" else Moe(**shape, n_experts=2, top_k=1)
+    network = config.network()
+    network.reset(0)
+    with torch.no_grad():
+        network.head.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+    tokens = torch.randint(0, 50, (2, 4, 64), generator=torch.Generator().manual_seed(2))
+
+    def measured(least=moe_network.LEAST_PRODUCT):
+        monkeypatch.setattr(moe_network, "LEAST_PRODUCT", least)
+        network.zero_grad()
+        with Called() as called:
+            loss = network(*tokens)
+            loss.backward()
+        n = called.names.count("mkldnn::_linear_pointwise")
+        return n, [loss.detach(), *(weight.grad.clone() for weight in network.parameters())]
+
+    few, found = measured()
+    many, large = measured(0)
+    monkeypatch.setattr(products, "prefers_onednn", lambda: False)
+    none, exact = measured()
+
+    assert none == 0
+    assert many > few > 0 if kind == "moe" else many == few == 3
+    for one in (found, large):
+        torch.testing.assert_close(one, exact, rtol=1e-4, atol=1e-6)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import embedding
 from torch.nn.utils.rnn import pad_sequence
 
 from scalelab.model.base import Kind
@@ -25,6 +25,7 @@ from scalelab.model.kernels import cross_entropy
 from scalelab.model.linear_loss import linear_cross_entropy
 from scalelab.model.lstm.config import Lstm
 from scalelab.model.network import Network
+from scalelab.model.products import linear
 
 EMBEDDING_STD = 0.02
 
@@ -71,7 +72,7 @@ class LstmNet(Network):
         """See Network."""
         hidden = self.hidden(x) if segments_BT is None else self._apart(x, segments_BT)
         if targets_BT is None:
-            return linear(hidden, self.output)
+            return linear(hidden.flatten(0, 1), self.output).unflatten(0, hidden.shape[:2])
         rows, targets = hidden.flatten(0, 1), targets_BT.reshape(-1)
         if self.loss_rows is not None:
             return linear_cross_entropy(rows, self.output, targets, self.loss_rows)

@@ -26,14 +26,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn.functional import grouped_mm, linear
+from torch.nn.functional import grouped_mm
+from torch.nn.functional import linear as torch_linear
 
 from scalelab.model.kernels import feed_forward_activation
 from scalelab.model.moe.config import Moe
+from scalelab.model.products import linear
 from scalelab.model.transformer.network import AttentionBlock, TransformerNet
 
 ALIGNED_BYTES = 16
 """Rows of a matrix in a grouped product begin at multiples of this."""
+LEAST_PRODUCT = 2**22
+"""Multiplications into an expert below which a call of oneDNN costs more than it saves (model/products.py)."""
 
 
 class _CountLoad(Function):
@@ -101,7 +105,7 @@ class MoeBlock(AttentionBlock):
         c, router_EC = self.config, self.router.float()
         if "router" in self._exact:  # the fp32 value, and the gradient of the working one
             router_EC = self._exact["router"] + (router_EC - router_EC.detach())
-        logits_RE = linear(x_RC.float(), router_EC)
+        logits_RE = torch_linear(x_RC.float(), router_EC)
         scores_RE = logits_RE.sigmoid() if c.scores == "sigmoid" else logits_RE.softmax(-1)
         preferred_RE = scores_RE.detach()
         if c.balance == "bias":
@@ -182,11 +186,17 @@ def looped_experts(
     """
     parts = sorted_NC.split([int(n) for n in load_E.tolist()])
     found = [
-        feed_forward_activation(linear(part, inner_DC), activation) @ outer_FC
+        _expert(part, inner_DC, outer_FC, activation)
         for part, inner_DC, outer_FC in zip(parts, inner_EDC.unbind(), outer_EFC.unbind(), strict=True)
         if len(part)
     ]
     return torch.cat(found)
+
+
+def _expert(part_NC: Tensor, inner_DC: Tensor, outer_FC: Tensor, activation: str) -> Tensor:
+    if part_NC.numel() * len(inner_DC) < LEAST_PRODUCT:
+        return feed_forward_activation(torch_linear(part_NC, inner_DC), activation) @ outer_FC
+    return linear(feed_forward_activation(linear(part_NC, inner_DC), activation), outer_FC.t())
 
 
 class MoeNet(TransformerNet):
