@@ -16,6 +16,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -46,6 +47,8 @@ RESERVED = ("forecasts", "mlflow.db", "mlflow.db-journal", "mlflow-artifacts", "
 database and artifacts, the log of its page."""
 _ABANDONED_S = 24 * 3600.0
 """Age from which an unfinished file of another machine counts as left behind by a killed writer."""
+_PROBE_BYTES = 16384
+"""Bytes for which a disk must have room to count as one that can be written."""
 LARGEST_RECORD = 1 << 30
 """Largest file that is read whole, bytes."""
 
@@ -178,6 +181,20 @@ def writing(path: Path) -> Iterator[None]:
             where=str(path),
             fix="rename the file or directory so that its name is UTF-8",
         ) from None
+
+
+def write_error(directory: Path) -> RunError | None:
+    """Return what keeps a directory from being written, such as a full disk or quota; None where nothing does.
+
+    A few kilobytes are written and flushed to the disk, in a file without a name.
+    """
+    try:
+        with writing(directory), tempfile.TemporaryFile(dir=directory, buffering=0) as file:
+            file.write(bytes(_PROBE_BYTES))
+            os.fsync(file.fileno())
+    except RunError as error:
+        return error
+    return None
 
 
 def make_dir(path: Path) -> Path:

@@ -3,6 +3,7 @@
 import gc
 import os
 import shutil
+import subprocess
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -225,6 +226,18 @@ def tiny_run(tiny_spec):
         return run_dir
 
     return make
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A directory on a file system of its own with room for 8 MB; skipped where nobody may mount."""
+    path = tmp_path / "small-disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(path)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -60,7 +60,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node_1} CPUs=16 RealMemory=8000 State=UNKNOWN
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={node_2} CPUs=16 RealMemory=8000 State=UNKNOWN
-PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
 PartitionName=high Nodes=n[1-2] MaxTime=INFINITE State=UP PriorityTier=10
 """
 
@@ -165,16 +165,18 @@ class SlurmCluster:
     def kill_node(self, name: str, *, steps: bool) -> int:
         """Kill -9 of a node's daemon and of its step daemons; `steps` also of the processes of its jobs.
 
+        The controller is told at once, as by a site's health check; by itself it notices after 20 to 100 seconds.
+
         Returns: The number of processes that were killed beside the daemon.
         """
-        tasks = self.tasks(name)
-        victims = [*{_parent(pid) for pid in tasks if _name(_parent(pid)) == "slurmstepd"}]
+        victims = self.daemons(name)
         if steps:
-            victims += [each for pid in tasks for each in (pid, *_descendants(pid))]
+            victims += [each for pid in self.tasks(name) for each in (pid, *_descendants(pid))]
         for pid in [self.nodes[name].pid, *victims]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.nodes[name].wait()
+        self("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=killed")
         return len(set(victims))
 
     def tasks(self, name: str) -> list[int]:
@@ -186,6 +188,27 @@ class SlurmCluster:
                 if mine <= {*path.joinpath("environ").read_bytes().split(b"\0")}:
                     found.append(int(path.name))
         return found
+
+    def daemons(self, name: str) -> list[int]:
+        """Process ids of the step daemons of a node."""
+        return [*{_parent(pid) for pid in self.workers(name)}]
+
+    def workers(self, name: str) -> list[int]:
+        """Process ids of the first processes of the jobs on a node: workers, scripts."""
+        return [pid for pid in self.tasks(name) if _name(_parent(pid)) == "slurmstepd"]
+
+    def rank(self, n: int) -> int | None:
+        """Process id of a rank of a gang; None where none runs."""
+        for pid in [*self.tasks("n1"), *self.tasks("n2")]:
+            with suppress(OSError):
+                if f"RANK={n}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                    return pid
+        return None
+
+    def preempt(self) -> None:
+        """Submit a job of higher priority that needs both nodes as a whole, for a moment."""
+        job = ("--partition=high", "--nodes=2", "--ntasks-per-node=16", "--output=/dev/null", "--wrap=true")
+        self("sbatch", *job)
 
     def close(self) -> None:
         """Cancel all jobs and end the daemons."""

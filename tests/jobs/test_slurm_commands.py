@@ -3,6 +3,7 @@
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
@@ -133,15 +134,40 @@ def test_workers_that_never_reach_the_directory_end_the_jobs(tmp_path, answers):
     executor, _ = queued(tmp_path)
     name = executor._name
     states = {}
-    for i in range(3):
-        answers("squeue", f"{7 + i}_0|FAILED|{name}|RaisedSignal:53\n")
+    for i in range(4):
+        answers("sbatch", f"{7 + i}\n")
         states = executor.poll()
+        answers("squeue", f"{7 + i}_0|FAILED|{name}|RaisedSignal:53\n")
     ended = states["job0"]
     assert isinstance(ended, JobOutcome)
     assert ended.outcome == "refused"
     assert "3 workers in a row" in ended.reason
     assert "0:53" in ended.reason
     assert "node9 may not see this one" in ended.fix
+
+
+def test_workers_of_an_earlier_command_that_ended_are_no_reason_to_refuse(tmp_path, answers):
+    executor, _ = queued(tmp_path)
+    answers("squeue", "".join(f"7_{i}|FAILED|{executor._name}|NonZeroExitCode\n" for i in range(4)))
+    answers("sbatch", "8\n")
+    assert [executor.poll() for _ in range(2)] == [{"job0": "queued"}] * 2
+
+
+def test_jobs_that_end_without_a_word_on_a_full_disk_are_refused_with_that_reason(small_disk, answers):
+    executor, _ = queued(small_disk)
+    executor.submit(job(executor.queue.home, "gang", processes=2))
+    executor.poll()
+    with suppress(OSError), open(small_disk / "ballast", "wb", 0) as file:
+        while True:
+            file.write(bytes(4096))
+    answers("squeue", f"7_0|FAILED|{executor._name}|NonZeroExitCode\n")
+    ended = {}
+    while len(ended) < 2:
+        ended |= {name: state for name, state in executor.poll().items() if isinstance(state, JobOutcome)}
+    for each in ended.values():
+        assert (each.outcome, "No space left on device" in each.reason) == ("refused", True)
+        assert "free some space" in each.fix
+        assert str(small_disk) in each.where
 
 
 def test_a_job_submitted_by_a_dead_driver_is_found(tmp_path, answers):
@@ -179,7 +205,7 @@ def test_idle_workers_are_cancelled_at_the_end_and_others_stay(tmp_path, answers
 def test_what_slurm_requeued_is_replaced_at_once(tmp_path, answers):
     executor, _ = queued(tmp_path)
     executor.submit(job(executor.queue.home, "gang", processes=2))
-    late = f"7_0|PENDING|{executor._name}|BeginTime\n8|PENDING|{executor._gang_name('gang')}|BeginTime\n"
+    late = f"7_0|PENDING|{executor._name}|BeginTime\n8|PENDING|{executor._gangs.name_of('gang')}|BeginTime\n"
     answers("squeue", late)
     assert executor.poll() == {"job0": "queued", "gang": "queued"}
     calls = answers.calls()
@@ -257,7 +283,7 @@ def test_a_gang_has_to_fill_its_nodes(tmp_path, answers):
 def test_a_gang_is_in_the_state_that_slurm_says(tmp_path, answers, state, outcome):
     executor = start(tmp_path)
     executor.submit(job(executor.queue.home, "gang", processes=2))
-    answers("squeue", f"7|{state}|{executor._gang_name('gang')}|None\n")
+    answers("squeue", f"7|{state}|{executor._gangs.name_of('gang')}|None\n")
     assert executor.poll() == {"gang": outcome}
 
 
@@ -275,11 +301,25 @@ def test_a_gang_that_slurm_lost_is_killed_and_one_at_its_wall_time_goes_on(tmp_p
     (base / "gang.7.0.exit").write_text("1\n")
     answers("sbatch", "8\n")
     assert executor.poll()["gang"] == "queued"
-    assert executor._gangs["gang"].id == "8"
+    assert executor._gangs.open["gang"].id == "8"
     (base / "gang.8.0.exit").write_text("0\n")
     for rank in range(2):
         (base / f"gang.8.0-{rank}.json").write_text('{"outcome": "done"}')
     assert executor.poll()["gang"].outcome == "done"
+
+
+def test_what_slurm_accepts_and_will_never_start_is_refused_and_cancelled(tmp_path, answers):
+    executor, _ = queued(tmp_path)
+    executor.submit(job(executor.queue.home, "gang", processes=2))
+    names = executor._name, executor._gangs.name_of("gang")
+    answers("squeue", f"7_0|PENDING|{names[0]}|PartitionTimeLimit\n8|PENDING|{names[1]}|BadConstraints\n")
+    states = [executor.poll() for _ in range(3)]
+    assert states[:2] == [{"job0": "queued", "gang": "queued"}] * 2
+    for name, words in (("job0", "7 and will not start it: PartitionTimeLimit"), ("gang", "8 and will not")):
+        assert states[2][name].outcome == "refused"
+        assert words in states[2][name].reason
+        assert "minutes" in states[2][name].fix
+    assert [c for c in answers.calls() if c.startswith("scancel")] == ["scancel 8", "scancel 7"]
 
 
 def test_a_list_that_cannot_be_had_is_asked_for_again(answers):

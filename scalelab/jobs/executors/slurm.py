@@ -12,10 +12,10 @@ one's writes are refused.
 
 If this command dies, its jobs go on. The same command finds them by name.
 
-Not here: Slurm's commands (slurm_commands.py), the scripts (slurm_scripts.py).
+Not here: Slurm's commands (slurm_commands.py), the scripts (slurm_scripts.py), jobs of several processes
+(slurm_gangs.py).
 """
 
-import json
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -24,22 +24,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from scalelab.errors import LaunchError
-from scalelab.files import make_dir
-from scalelab.jobs.base import AvailableDevices, Capabilities, Job, JobOutcome, ProcessReport, State
+from scalelab.errors import LaunchError, RunError
+from scalelab.files import write_error
+from scalelab.jobs.base import AvailableDevices, Capabilities, Job, JobOutcome, State
 from scalelab.jobs.executors import slurm_commands as slurm
-from scalelab.jobs.executors.exit_status import classify
 from scalelab.jobs.executors.slurm_commands import SlurmTask, SlurmUnavailable
-from scalelab.jobs.executors.slurm_scripts import SlurmSettings, gang_job, worker_job
+from scalelab.jobs.executors.slurm_gangs import FRESH_POLLS, SlurmGangs
+from scalelab.jobs.executors.slurm_scripts import SlurmSettings, worker_job
 from scalelab.jobs.queue import JobQueue, QueueSettings
-from scalelab.jobs.record import write_record
 from scalelab.leases import holder
 from scalelab.train.run_directory import LEASE
 
 MOST_QUEUED = 1000
 """Most jobs in the queue at a time."""
-FRESH_POLLS = 3
-"""Answers of Slurm that may lack a job that was just submitted, or that has just ended."""
 ENDED_BY_ITSELF = ("COMPLETED", "FAILED", "TIMEOUT", "OUT_OF_MEMORY", "BOOT_FAIL")
 """States of ended worker tasks that nobody cancelled, preempted or lost."""
 FAILED_STARTS = 3
@@ -75,20 +72,6 @@ class _Queued:
     killed: bool = False
 
 
-@dataclass
-class _Gang:
-    """A job of several processes."""
-
-    job: Job
-    id: str | None = None
-    """Number of the Slurm job; None while it could not be submitted."""
-    stopped: bool = False
-    absent: int = 0
-    """Answers in a row in which Slurm did not list it, and no exit status was there."""
-    asked: float = 0.0
-    """Time of the last of them."""
-
-
 class SlurmExecutor:
     """Publishes jobs, keeps workers submitted, and reads how jobs ended."""
 
@@ -104,13 +87,17 @@ class SlurmExecutor:
         )
         self._token = ""
         self._queued: dict[str, _Queued] = {}
-        self._gangs: dict[str, _Gang] = {}
+        self._gangs = SlurmGangs(config, lambda: self.queue, lambda: self._name)
         self._ended: dict[str, JobOutcome] = {}
         self._tasks: list[SlurmTask] = []
         self._fresh: dict[str, tuple[int, float]] = {}
         """Arrays that squeue has not listed yet: number of tasks, and until when that is believed."""
+        self._submitted = set[str]()
+        """Arrays that this executor submitted; how those of an earlier command ended says nothing about now."""
         self._asked, self._known = float("-inf"), False
         self._n_failed, self._judged = 0, set[str]()
+        self._n_stuck = 0
+        """Answers of Slurm in a row by which one of the worker tasks will never start."""
         self._has_looked = False
 
     @cached_property
@@ -128,7 +115,6 @@ class SlurmExecutor:
             )
         queue = JobQueue(self._home)
         self._token = queue.open(self._queue_settings).token
-        make_dir(queue.path / "gangs")
         return queue
 
     @property
@@ -156,17 +142,15 @@ class SlurmExecutor:
     def has_room(self, job: Job) -> bool:
         """True until very many jobs are queued: Slurm has a queue of its own."""
         del job
-        return len(self._queued) + len(self._gangs) < MOST_QUEUED
+        return len(self._queued) + len(self._gangs.open) < MOST_QUEUED
 
     def submit(self, job: Job) -> None:
         """Queue a job for workers, or submit a job of several processes."""
-        if job.resources.processes == 1:
-            number = self.queue.publish([job])[job.id]
-            self._queued[job.id] = _Queued(job, number)
+        if job.resources.processes > 1:
+            self._gangs.submit(job)
             return
-        write_record(job, job.resources.threads)
-        gang = self._gangs[job.id] = _Gang(job)
-        self._submit_gang(gang)
+        number = self.queue.publish([job])[job.id]
+        self._queued[job.id] = _Queued(job, number)
 
     # Polling
 
@@ -174,21 +158,19 @@ class SlurmExecutor:
         """Return the state of each job, from the disk and one call of squeue."""
         states: dict[str, State] = dict(self._ended)
         self._ended = {}
-        known = bool(self._queued or self._gangs) and self._ask_slurm()
+        known = bool(self._queued or self._gangs.open) and self._ask_slurm()
         ends = self.queue.ended_names() if self._queued else set()
         for name, queued in list(self._queued.items()):
             states[name] = self._state(queued, ends, known)
             if isinstance(states[name], JobOutcome):
                 del self._queued[name]
-        for name, gang in list(self._gangs.items()):
-            states[name] = self._gang_state(gang, known)
-            if isinstance(states[name], JobOutcome):
-                del self._gangs[name]
+        states |= self._gangs.poll(self._tasks if known else None, self._asked)
         if known and self._queued:
             refusal = self._keep_workers(sum(not q.stopped for q in self._queued.values()))
             if refusal is not None:
                 for name, queued in self._queued.items():
-                    self.queue.withdraw(name, "stop")
+                    with suppress(RunError):  # a full disk, which is what is reported
+                        self.queue.withdraw(name, "stop")
                     states[name] = JobOutcome(queued.job, "refused", *refusal)
                 self._queued = {}
         return states
@@ -200,8 +182,10 @@ class SlurmExecutor:
             return self._known
         self._asked, self._known = now, False
         with suppress(SlurmUnavailable):
-            self._tasks = slurm.tasks_named([self._name, *map(self._gang_name, self._gangs)])
+            self._tasks = slurm.tasks_named([self._name, *self._gangs.names()])
             self._known = True
+            is_stuck = any(task.never_starts for task in self._tasks if task.name == self._name)
+            self._n_stuck = self._n_stuck + 1 if is_stuck else 0
             listed = {task.job for task in self._tasks}
             # A controller that was restarted may have lost a job that was submitted just before.
             fresh = self._fresh.items()
@@ -232,7 +216,9 @@ class SlurmExecutor:
         mine = [task for task in self._tasks if task.name == self._name]
         if (failed := self._failed_start(mine)) is not None:
             return failed
-        late = [task.id for task in mine if self._is_late(task)]
+        if self._n_stuck >= FRESH_POLLS and (stuck := slurm.withdraw_stuck(mine)) is not None:
+            return stuck.problem, stuck.where, stuck.fix
+        late = [task.id for task in mine if task.waits_after_requeue(self.config.flags)]
         with suppress(SlurmUnavailable):
             slurm.cancel(late)
         mine = [task for task in mine if task.id not in late]
@@ -248,19 +234,19 @@ class SlurmExecutor:
             return None
         except LaunchError as error:
             return error.problem, error.where, error.fix
+        self._submitted.add(job)
         self._fresh[job] = (lacking, time.monotonic() + FRESH_POLLS * self.config.poll_s)
         return None
 
-    def _is_late(self, task: SlurmTask) -> bool:
-        """True for what Slurm has requeued: it lets that wait for minutes, and a new submission starts at once."""
-        has_begin = any(flag.startswith(("--begin", "-b")) for flag in self.config.flags)
-        return task.state == "PENDING" and task.reason == "BeginTime" and not has_begin
-
     def _failed_start(self, tasks: Sequence[SlurmTask]) -> tuple[str, str, str] | None:
-        """Return what is wrong if several worker tasks in a row ended before they could take a job."""
-        new = [task for task in tasks if task.state in ENDED_BY_ITSELF and task.id not in self._judged]
+        """Return what is wrong if workers ended on a full disk, or several in a row before they could take a job."""
+        ended = [task for task in tasks if task.state in ENDED_BY_ITSELF and task.job in self._submitted]
+        new = [task for task in ended if task.id not in self._judged]
         if not new:
             return None
+        # What a worker wants to say of a full disk has no room on it.
+        if (full := write_error(self.queue.path)) is not None:
+            return full.problem, full.where or str(self.queue.path), full.fix
         joined = {worker.task for worker in self.queue.workers()}
         for task in new:
             self._judged.add(task.id)
@@ -282,62 +268,6 @@ class SlurmExecutor:
         )
         return problem, str(log), fix
 
-    # Jobs of several processes
-
-    def _submit_gang(self, gang: _Gang) -> None:
-        job = gang.job
-        base = self.queue.path / "gangs" / job.id
-        n, name = job.resources.processes, self._gang_name(job.id)
-        new = gang_job(self.config, job.dir.path, base, n, name)
-        with suppress(SlurmUnavailable):  # the next poll finds it by name, or submits it
-            gang.id, gang.absent = slurm.submit(new.script, new.options), 0
-
-    def _gang_state(self, gang: _Gang, known: bool) -> State:
-        if not known:
-            return "unknown"
-        job, name = gang.job, self._gang_name(gang.job.id)
-        live = [task for task in self._tasks if task.name == name and task.is_live]
-        if live and self._is_late(live[0]):
-            with suppress(SlurmUnavailable):
-                slurm.cancel([live[0].job])
-                gang.id, live = None, []
-        if live:
-            gang.id, gang.absent = live[0].job, 0
-            return "running" if live[0].has_begun else "queued"
-        if gang.id is None:
-            if gang.stopped:
-                return JobOutcome(job, "interrupted", "it was not submitted yet")
-            self._submit_gang(gang)
-            return "queued"
-        record = self._gang_record(gang)
-        if record is None and gang.absent < FRESH_POLLS:
-            gang.absent += self._asked > gang.asked  # not listed yet, or its record is on the way
-            gang.asked = self._asked
-            return "running"
-        outcome = self._gang_outcome(gang, record)
-        if outcome.outcome == "interrupted" and not gang.stopped:  # its wall time, or a preemption
-            gang.id = None
-            self._submit_gang(gang)
-            return "queued"
-        return outcome
-
-    def _gang_record(self, gang: _Gang) -> Path | None:
-        """Path of the exit status that the newest start of a gang's Slurm job left."""
-        found = (self.queue.path / "gangs").glob(f"{gang.job.id}.{gang.id}.*.exit")
-        return max(found, key=lambda path: int(path.name.split(".")[-2]), default=None)
-
-    def _gang_outcome(self, gang: _Gang, record: Path | None) -> JobOutcome:
-        n = gang.job.resources.processes
-        if record is None:
-            known = slurm.describe(gang.id or "")
-            state = known.get("JobState", "unknown")
-            if gang.stopped:
-                return JobOutcome(gang.job, "interrupted", f"its Slurm job {gang.id} was cancelled")
-            return JobOutcome(gang.job, "killed", f"its Slurm job {gang.id} ended in state {state}")
-        base = record.with_name(record.name.removesuffix(".exit"))
-        reports = [_report(base.with_name(f"{base.name}-{rank}.json")) for rank in range(n)]
-        return classify(gang.job, reports, [None] * n)
-
     # Stopping, and going on after a crash
 
     def cancel(self, ids: Iterable[str], *, now: bool) -> None:
@@ -346,12 +276,8 @@ class SlurmExecutor:
             if (queued := self._queued.get(name)) is not None:
                 queued.stopped, queued.killed = True, queued.killed or now
                 self.queue.withdraw(name, "kill" if now else "stop")
-            elif (gang := self._gangs.get(name)) is not None:
-                gang.stopped = True
-                begun = any(t.name == self._gang_name(name) and t.has_begun for t in self._tasks)
-                how = () if now or not begun else ("--signal=USR1", "--batch")
-                with suppress(SlurmUnavailable):
-                    slurm.cancel([gang.id] if gang.id else [], *how)
+            elif name in self._gangs.open:
+                self._gangs.cancel(name, self._tasks, now=now)
                 self._asked = float("-inf")
 
     def find(self, jobs: Sequence[Job]) -> tuple[str, ...]:
@@ -363,16 +289,7 @@ class SlurmExecutor:
         found = [job for job in jobs if job.id in waiting and job.resources.processes == 1]
         for job in found:
             self._queued[job.id] = _Queued(job, self.queue.publish([job])[job.id])
-        gangs = {self._gang_name(job.id): job for job in jobs if job.resources.processes > 1}
-        tasks: list[SlurmTask] = []
-        if gangs:
-            with suppress(SlurmUnavailable):
-                tasks = [task for task in slurm.tasks_named(list(gangs)) if task.is_live]
-        for task in tasks:
-            job = gangs[task.name]
-            if job.id not in self._gangs:
-                self._gangs[job.id] = _Gang(job, task.job)
-                found.append(job)
+        found += self._gangs.find(jobs)
         return tuple(job.id for job in found)
 
     def close(self) -> None:
@@ -390,17 +307,6 @@ class SlurmExecutor:
     def _name(self) -> str:
         """Name of the workers' Slurm jobs."""
         return f"scalelab-{self._token or self.queue.settings().token}"
-
-    def _gang_name(self, job: str) -> str:
-        return f"{self._name}-{job}"
-
-
-def _report(path: Path) -> ProcessReport | None:
-    """What a process of a gang reported; None if it left nothing that can be read."""
-    try:
-        return ProcessReport(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def _last_line(log: Path) -> str | None:

@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from scalelab.errors import LaunchError
@@ -46,6 +47,21 @@ LIVE = frozenset(
     ]
 )
 """States of jobs that run or will run; all others have ended."""
+NEVER = frozenset(
+    [
+        "PartitionConfig",
+        "PartitionTimeLimit",
+        "PartitionNodeLimit",
+        "BadConstraints",
+        "InvalidAccount",
+        "InvalidQOS",
+    ]
+)
+"""Reasons for which a job waits until somebody changes it or the cluster."""
+SETTINGS_FIX = (
+    "change the settings of the executor (partition, account, qos, minutes, gpus, flags) to what the cluster "
+    "allows: sinfo lists partitions, sacctmgr show assoc user=$USER accounts"
+)
 NEEDED = ("sbatch", "squeue", "scancel", "scontrol")
 
 
@@ -77,6 +93,20 @@ class SlurmTask:
     def has_begun(self) -> bool:
         """Whether it has processes now."""
         return self.is_live and self.state not in {"PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT"}
+
+    @property
+    def never_starts(self) -> bool:
+        """Whether it waits for something that no other job's end brings about."""
+        return self.state == "PENDING" and self.reason in NEVER
+
+    def waits_after_requeue(self, flags: Sequence[str]) -> bool:
+        """True for what Slurm has requeued: it lets that wait for minutes, and a new submission starts at once.
+
+        Args:
+            flags: Options of sbatch; with one that delays the start, False.
+        """
+        has_begin = any(flag.startswith(("--begin", "-b")) for flag in flags)
+        return self.state == "PENDING" and self.reason == "BeginTime" and not has_begin
 
 
 def refuse_missing_commands() -> None:
@@ -157,6 +187,20 @@ def cancel(ids: Sequence[str], *arguments: str) -> None:
             raise SlurmUnavailable(_first_line(done.stderr))
 
 
+def withdraw_stuck(tasks: Sequence[SlurmTask]) -> LaunchError | None:
+    """Cancel jobs that Slurm accepted and will never start, and return the error about them; None without any."""
+    stuck = [task for task in tasks if task.never_starts]
+    if not stuck:
+        return None
+    with suppress(SlurmUnavailable):
+        cancel(sorted({task.job for task in stuck}))
+    return LaunchError(
+        f"Slurm accepted the job {stuck[0].job} and will not start it: {stuck[0].reason}",
+        where=f"squeue --jobs={stuck[0].job}",
+        fix=SETTINGS_FIX,
+    )
+
+
 def describe(id: str) -> Mapping[str, str]:
     """Return what Slurm knows of a job: ExitCode, NodeList, Reason and others; empty if it has forgotten it."""
     try:
@@ -175,8 +219,7 @@ def _run(command: Sequence[str], given: str | None = None) -> str:
     raise LaunchError(
         f"{command[0]} refuses: {_first_line(done.stderr) or f'exit status {done.returncode}'}",
         where=" ".join(command[:6]),
-        fix="change the settings of the executor (partition, account, qos, minutes, gpus, flags) to what the cluster "
-        "allows: sinfo lists partitions, sacctmgr show assoc user=$USER accounts",
+        fix=SETTINGS_FIX,
     )
 
 
