@@ -14,6 +14,8 @@ from scalelab.data.tokenizer import train
 from scalelab.data.tokenizers.comparison import Bigram, SampledText, compare, domain_of, pieces_of, sample
 from scalelab.data.tokenizers.file import TokenizerFile
 from scalelab.errors import DataError
+from scalelab.report.tokenizers.plots import bytes_plot
+from scalelab.testing.figures import check_figure
 
 BYTES = train(TokenizerConfig(kind="bytes"), iter(()))
 
@@ -81,6 +83,22 @@ def test_files_of_one_name_are_told_apart_by_their_paths():
     paths = [Path("a/x.yaml"), Path("b/x.yaml"), Path("y.yaml"), Path("y.yaml")]
 
     assert file_names(paths) == {"a/x.yaml": paths[0], "b/x.yaml": paths[1], "y": paths[2]}
+
+
+def test_the_figure_draws_bytes_per_token_with_all_domains_last(merged):
+    texts = sample(Texts(texts=tuple(f"the {i} thin thing " * (1 + i % 2) for i in range(20))))
+    scores = compare({"bytes": BYTES, "merged": merged}, texts)
+
+    data = bytes_plot(scores)
+    axes = check_figure("tokenizer_bytes", data).axes[0]
+
+    assert list(data.domains) == ["b", "a", "all"]
+    assert list(data.bytes_per_token["merged"]) == [
+        scores["merged"].domains["b"].bytes_per_token,
+        scores["merged"].domains["a"].bytes_per_token,
+        scores["merged"].total.bytes_per_token,
+    ]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["bytes", "merged"]
 
 
 def test_perplexities_by_hand():

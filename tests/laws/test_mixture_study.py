@@ -8,8 +8,10 @@ from scalelab.laws.mixture.recommendation import MixtureRequest
 from scalelab.records.mixture_runs import size_names
 from scalelab.records.mixture_table import MixtureTable, read_mixture_table
 from scalelab.report.mixture.document import mixture_document
+from scalelab.report.mixture.plots import shares_plot
 from scalelab.report.render.terminal import render_terminal
 from scalelab.study.mixture import study_mixture
+from scalelab.testing.figures import check_figure
 from scalelab.testing.mixture_laws import planted
 
 REQUEST = MixtureRequest(replicates=0)
@@ -94,3 +96,23 @@ def test_a_table_that_does_not_hold_is_refused_with_its_file_and_line(tmp_path, 
 
     assert caught.value.problem == problem
     assert caught.value.where.endswith(place)
+
+
+def test_the_figure_draws_the_recommended_shares_of_the_largest_size():
+    study = study_mixture(table(["3M", "10M"]), MixtureRequest(replicates=20))
+    found = study.recommendations["10M"]
+
+    data = shares_plot(study)
+    axes = check_figure("mixture_shares", data).axes[0]
+
+    assert dict(zip(data.domains, data.recommended, strict=True)) == pytest.approx(
+        dict(zip(found.domains, found.weights, strict=True))
+    )
+    assert data.recommended == sorted(data.recommended, reverse=True)
+    assert all(
+        low <= share <= high for low, share, high in zip(data.low, data.recommended, data.high, strict=True)
+    )
+    assert list(axes.get_lines()[0].get_xdata()) == data.recommended
+    assert "Shares at 10M, 90% intervals" in axes.get_title(loc="left")
+    bare = check_figure("mixture_shares", shares_plot(study_mixture(table(["3M"]), REQUEST)))
+    assert "interval" not in bare.axes[0].get_title(loc="left")

@@ -1,11 +1,14 @@
 """The page of a curation: what it says of stages, clusters, samples, licences, and of hostile text."""
 
+from dataclasses import replace
+
 import pytest
 from curation import english, page
 
+from scalelab.data.curate.base import excerpt
 from scalelab.data.curate.file import CurationFile
 from scalelab.data.curate.pipeline import curate
-from scalelab.report.curation.document import curation_document, retention_table
+from scalelab.report.curation.document import curation_document, joined_names, retention_table
 from scalelab.report.curation.page import curation_json, write_curation
 from scalelab.report.curation.plots import retention_plot
 from scalelab.report.document import plain
@@ -96,3 +99,41 @@ def test_the_numbers_for_programs_are_those_of_the_reports(result):
     found = curation_json(result, [1.0, 2.0, None, 4.0])
     assert [stage["n_out"] for stage in found["stages"]] == [report.n_out for report in result.reports]
     assert [stage["tokens_estimated"] for stage in found["stages"]] == [1.0, 2.0, None, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("names", "joined"),
+    [
+        (["m/de/a.html", "m/en/a.html"], "m/{de, en}/a.html"),
+        (["m/a.html", "m/b.html"], "m/{a.html, b.html}"),
+        (["x/1/a/z", "x/2/z"], "x/{1/a, 2}/z"),
+        (["a", "b"], "a; b"),
+        (["a/b"], "a/b"),
+    ],
+)
+def test_names_of_copies_that_begin_and_end_alike_are_shown_as_one(names, joined):
+    assert joined_names(names) == joined
+
+
+def test_domains_that_a_stage_renames_are_counted_before_and_classes_behind_it(result):
+    """Sites lose their documents to classes: their own table ends with the stage before."""
+    site, class_ = {"a.org": (9, 900)}, {"code": (6, 600)}
+    stages = [
+        replace(result.reports[0], domains=site),
+        replace(result.reports[1], kind="heuristics", domains={"a.org": (7, 700)}),
+        replace(result.reports[2], kind="domains", domains={"code": (7, 700)}),
+        replace(result.reports[3], domains=class_),
+    ]
+    blocks = curation_document(replace(result, reports=stages)).blocks
+    tables = [cells(block) for block in blocks if getattr(block, "columns", [""])[0] == "domain"]
+
+    assert [[row[0], row[1], row[3], row[5]] for table in tables for row in table] == [
+        ["a.org", "9", "7", "100.0%"],
+        ["code", "7", "6", "100.0%"],
+    ]
+
+
+def test_what_is_cut_off_ends_with_dots_behind_a_whole_word():
+    text = "one two three four five"
+    assert [excerpt(text, length=n) for n in (9, 7, 100)] == ["one two ...", "one two ...", text]
+    assert excerpt("x" * 50, length=10) == "x" * 10 + " ..."

@@ -266,6 +266,9 @@ def versions_of(libraries: Sequence[str]) -> str:
 
 
 def excerpt(text: str, around: int = 0, length: int = 240) -> str:
-    """Return a part of a text on one line, `length` characters around a place."""
+    """Return a part of a text on one line, `length` characters around a place, with dots where more follows."""
     start = max(0, around - length // 3)
-    return " ".join(text[start : start + length].split())
+    part = text[start : start + length]
+    if start + length < len(text):
+        part = (part if text[start + length].isspace() else part.rpartition(" ")[0] or part) + " ..."
+    return " ".join(part.split())

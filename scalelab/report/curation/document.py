@@ -31,6 +31,9 @@ NONE = "-"
 SHOWN_REASONS = 12
 """Reasons of a stage that are listed."""
 SHOWN_DOMAINS = 20
+SHOWN_LICENCES = 4
+SHOWN_REJECTED = 12
+"""Rejected documents of a stage that are shown, spread over its reasons."""
 
 
 def curation_document(
@@ -116,7 +119,7 @@ def _source(result: CurationResult) -> list[Block]:
             each["version"],
             f"{each['n_pages']:,}",
             _mb(each["n_bytes"]),
-            ", ".join(each["licences"]) or "not stated: see its copyright file",
+            _licences(each["licences"]),
         ]
         for each in packages
     ]
@@ -130,9 +133,15 @@ def _source(result: CurationResult) -> list[Block]:
     ]
 
 
+def _licences(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN_LICENCES
+    shown = ", ".join(names[:SHOWN_LICENCES]) + (f" and {more} more" if more > 0 else "")
+    return shown or "not stated: see its copyright file"
+
+
 def _stage(report: StageReport) -> list[Block]:
     blocks: list[Block] = [Heading(f"Stage {report.kind}", detail=True)]
-    settings = [(key, _value(value)) for key, value in report.settings.items() if value not in (None, [], {})]
+    settings = [row for key, value in report.settings.items() for row in _setting(key, value)]
     if settings:
         blocks.append(Facts(settings, detail=True))
     if report.reasons:
@@ -154,7 +163,10 @@ def _stage(report: StageReport) -> list[Block]:
             blocks += [Heading(title, 3, detail=True), Bullets([_sample(s) for s in samples], detail=True)]
     if report.rejected_samples:
         most = sorted(report.reasons, key=lambda reason: (-report.reasons[reason][0], reason))[:SHOWN_REASONS]
-        items = [_sample(s, reason) for reason in most for s in report.rejected_samples.get(reason, [])]
+        each = max(1, SHOWN_REJECTED // len(most))
+        items = [
+            _sample(s, reason) for reason in most for s in report.rejected_samples.get(reason, [])[:each]
+        ]
         blocks += [Heading("Rejected", 3, detail=True), Bullets(items, detail=True)]
     return blocks
 
@@ -164,13 +176,25 @@ def _clusters(report: StageReport) -> list[Block]:
     if not clusters:
         return []
     rows = [
-        [str(i), f"{each['documents']:,}", _mb(each["bytes"]), "; ".join(each["examples"])]
+        [str(i), f"{each['documents']:,}", _mb(each["bytes"]), Code(joined_names(each["examples"]))]
         for i, each in enumerate(clusters, 1)
     ]
     return [
         Heading("Largest clusters of copies", 3, detail=True),
         Table(["", "documents", "MB", "such as"], rows, align="rrrl", detail=True),
     ]
+
+
+def joined_names(names: Sequence[str]) -> str:
+    """Return names that begin and end alike as one, such as manual/{de,en}/a.html; other names one after another."""
+    parts = [name.split("/") for name in names]
+    least = min(map(len, parts)) - 1
+    first = next((i for i in range(least) if len({each[i] for each in parts}) > 1), least)
+    last = next((i for i in range(least - first) if len({each[-1 - i] for each in parts}) > 1), least - first)
+    if len(names) < 2 or not first + last:
+        return "; ".join(names)
+    inner = ", ".join("/".join(each[first : len(each) - last]) for each in parts)
+    return "/".join([*parts[0][:first], f"{{{inner}}}", *parts[0][len(parts[0]) - last :]])
 
 
 def _languages_and_domains(reports: Sequence[StageReport]) -> list[Block]:
@@ -192,15 +216,35 @@ def _languages_and_domains(reports: Sequence[StageReport]) -> list[Block]:
         ]
         columns = ["language", "documents", "MB", ""]
         blocks += [Heading("Languages", detail=True), Table(columns, rows, align="lrrl", detail=True)]
-    before, after = reports[0].domains, reports[-1].domains
+    at = next((i for i, report in enumerate(reports) if report.kind == "domains"), len(reports))
+    blocks += _domains("Domains", reports[0].domains, reports[at - 1].domains, reports[at - 1].kind)
+    if at < len(reports):
+        blocks += _domains("Classes of text", reports[at].domains, reports[-1].domains, reports[-1].kind)
+    return blocks
+
+
+def _domains(title: str, before: Tally, after: Tally, stage: str) -> list[Block]:
+    """Return documents and bytes of each domain at first, and behind a later stage."""
+    first = "extracted" if title == "Domains" else "classified"
     names = sorted({*before, *after}, key=lambda n: (-after.get(n, (0, 0))[1], -before.get(n, (0, 0))[1], n))
-    rows = []
+    total = sum(size for _, size in after.values())
+    rows: list[list[Content]] = []
     for name in names[:SHOWN_DOMAINS]:
         (n0, size0), (n1, size1) = before.get(name, (0, 0)), after.get(name, (0, 0))
-        share = f"{size1 / reports[-1].bytes_out:.1%}" if reports[-1].bytes_out else NONE
+        share = f"{size1 / total:.1%}" if total else NONE
         rows.append([name, f"{n0:,}", _mb(size0), f"{n1:,}", _mb(size1), share])
-    columns = ["domain", "extracted", "MB extracted", "final", "MB final", "share of the final bytes"]
-    return [*blocks, Heading("Domains", detail=True), Table(columns, rows, detail=True)]
+    columns = ["domain", first, "MB", "left", "MB left", "share of what is left"]
+    caption = f"Documents and bytes; left: behind the stage {stage}."
+    return [Heading(title, detail=True), Table(columns, rows, caption=caption, detail=True)]
+
+
+def _setting(name: str, value: Any) -> list[tuple[str, Content]]:
+    """Return the rows of one setting: of a mapping of mappings, one for each."""
+    if value is None or value in ([], {}):
+        return []
+    if isinstance(value, Mapping) and any(isinstance(inner, Mapping) for inner in value.values()):
+        return [(f"{name}: {key}", _value(inner)) for key, inner in value.items()]
+    return [(name, _value(value))]
 
 
 def _sample(sample: ShownDocument, reason: str = "") -> Content:
@@ -209,15 +253,19 @@ def _sample(sample: ShownDocument, reason: str = "") -> Content:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {_value(inner)}" for key, inner in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(_value, value))
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _mb(size: float) -> str:
     mb = size / 1e6
-    return f"{mb:,.0f}" if mb >= 1000 else f"{mb:.3g}" if mb >= 0.001 or not mb else "<.001"
+    if mb >= 1000 or not mb:
+        return f"{mb:,.0f}"
+    return f"{mb:.3g}" if mb >= 0.1 else f"{mb:.3f}" if mb >= 0.001 else "<.001"

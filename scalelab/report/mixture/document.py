@@ -1,6 +1,6 @@
 """The study of mixtures as a Document: the recommended mixture first, then why it can be trusted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from scalelab.laws.mixture import MIXTURE_LAWS
 from scalelab.laws.mixture.recommendation import Recommendation, epochs_cap
@@ -10,6 +10,7 @@ from scalelab.report.document import (
     Content,
     Document,
     Facts,
+    Figure,
     Heading,
     Number,
     Paragraph,
@@ -27,18 +28,24 @@ PROXIES = (
 )
 
 
-def mixture_document(study: MixtureStudy, name: str, provenance: Mapping[str, str] | None = None) -> Document:
+def mixture_document(
+    study: MixtureStudy,
+    name: str,
+    provenance: Mapping[str, str] | None = None,
+    figures: Sequence[Figure] = (),
+) -> Document:
     """Return the study.
 
     Args:
         study: The study.
         name: Name of the sweep or table.
         provenance: Version and commit of the code, for the page.
+        figures: Figures that were drawn, with captions.
     """
     blocks: list[Block] = []
     size = study.largest
     found = study.recommendations[size]
-    blocks += [Paragraph(_verdict(found, size, len(study.sizes) > 1)), *_shares(found, size)]
+    blocks += [Paragraph(_verdict(found, size, len(study.sizes) > 1)), *_shares(found, size), *figures]
     blocks += [Facts(_facts(found, study)), *_errors(study)]
     if study.transfers:
         rows = [

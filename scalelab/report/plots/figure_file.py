@@ -31,6 +31,8 @@ FIGURES = Registry(
         "backtest_error": "scalelab.report.backtest.plots:draw_errors",
         "backtest_coverage": "scalelab.report.backtest.plots:draw_coverage",
         "curation_retention": "scalelab.report.curation.plots:draw_retention",
+        "mixture_shares": "scalelab.report.mixture.plots:draw_shares",
+        "tokenizer_bytes": "scalelab.report.tokenizers.plots:draw_bytes_per_token",
         "tune_surface": "scalelab.report.tune.plots:draw_surface",
         "tune_optima": "scalelab.report.tune.plots:draw_optima",
         "recipe_check": "scalelab.report.recipe.plots:draw_check",

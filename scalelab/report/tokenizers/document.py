@@ -1,11 +1,22 @@
 """Tokenizers side by side as a Document: bytes per token by domain, splits of numbers and code, perplexity."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
 
 from scalelab.data.tokenizers.comparison import CODE, NUMBERS, NumberSplit, TokenizerScore
-from scalelab.report.document import Block, Code, Content, Document, Facts, Heading, Number, Paragraph, Table
+from scalelab.report.document import (
+    Block,
+    Code,
+    Content,
+    Document,
+    Facts,
+    Figure,
+    Heading,
+    Number,
+    Paragraph,
+    Table,
+)
 from scalelab.units import si
 
 WARNING = (
@@ -35,6 +46,7 @@ def tokenizer_document(
     source: str,
     trained: Mapping[str, TrainedLoss],
     provenance: Mapping[str, str] | None = None,
+    figures: Sequence[Figure] = (),
 ) -> Document:
     """Return the comparison.
 
@@ -43,6 +55,7 @@ def tokenizer_document(
         source: Description of the text.
         trained: Best trained run of sweeps with these tokenizers, by the same names.
         provenance: Version and commit of the code, for the page.
+        figures: Figures of bytes per token that were drawn, with captions.
     """
     names = list(scores)
     first = next(iter(scores.values()))
@@ -91,6 +104,7 @@ def tokenizer_document(
             ],
             caption="UTF-8 bytes of the text over its tokens, one end of a document counted for each. Measured.",
         ),
+        *figures,
         Heading("Bits per byte by domain", detail=True),
         Table(
             ["domain", *names],

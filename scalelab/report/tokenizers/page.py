@@ -2,6 +2,7 @@
 
     OUT/
       README.md          the page
+      bytes_per_token.*  bytes per token by domain
       tokenizers.json    schema 1
 
 Not here: what the page says (document.py).
@@ -15,8 +16,11 @@ from typing import Any
 from scalelab.data.tokenizers.comparison import TokenizerScore
 from scalelab.files import make_dir, write_json, write_text
 from scalelab.records.provenance import code_version
+from scalelab.report.document import Figure
+from scalelab.report.plots.render_workers import RenderWorkers, figure_files
 from scalelab.report.render.markdown import render_markdown
 from scalelab.report.tokenizers.document import TrainedLoss, tokenizer_document
+from scalelab.report.tokenizers.plots import bytes_plot
 
 
 def tokenizer_json(
@@ -34,7 +38,7 @@ def tokenizer_json(
 def write_tokenizer_report(
     scores: Mapping[str, TokenizerScore], source: str, trained: Mapping[str, TrainedLoss], out: Path
 ) -> Path:
-    """Write the page and tokenizers.json; return the path of the page.
+    """Write the page, its figure and tokenizers.json; return the path of the page.
 
     Args:
         scores: By the names that tokenizers are reported under.
@@ -47,7 +51,8 @@ def write_tokenizer_report(
     """
     make_dir(out)
     write_json(out / "tokenizers.json", tokenizer_json(scores, source, trained))
-    write_text(
-        out / "README.md", render_markdown(tokenizer_document(scores, source, trained, code_version()))
-    )
+    RenderWorkers().draw([("tokenizer_bytes", bytes_plot(scores), figure_files(out, "bytes_per_token"))])
+    figures = [Figure("bytes_per_token", "Bytes per token by domain [measured].")]
+    document = tokenizer_document(scores, source, trained, code_version(), figures)
+    write_text(out / "README.md", render_markdown(document))
     return out / "README.md"
