@@ -35,8 +35,23 @@ WORDS = (
 )
 
 
-LONG_FIRST = ("journeys", "plugins", "launch", "track", "posttrain", "train")
-"""Folders whose files take minutes: begun early, none of them is left alone at the end."""
+LONG_FIRST = (
+    "launch/test_slurm.py",
+    "journeys/test_kills.py",
+    "journeys/test_posttrain.py",
+    "jobs/test_executors.py",
+    "launch/test_ranks.py",
+    "analysis/test_calibration.py",
+    "journeys",
+    "plugins",
+    "launch",
+    "track",
+    "jobs",
+    "posttrain",
+    "train",
+    "bench",
+)
+"""Files that take minutes, and folders of such: begun early, none of them is left alone at the end."""
 
 
 MEMORY, LEAST_BYTES = "/dev/shm", 4 << 30
@@ -50,10 +65,21 @@ def pytest_configure():
         os.environ["PYTEST_DEBUG_TEMPROOT"] = MEMORY
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One process more than cores for `-n auto`: much of the time a test waits for what it killed or started."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else None
+
+
 def pytest_collection_modifyitems(items):
     """Long files first, in the order in which several processes of pytest take them."""
     place = {folder: i for i, folder in enumerate(LONG_FIRST)}
-    items.sort(key=lambda item: place.get(item.path.parent.name, len(place)))
+
+    def key(item):
+        folder = item.path.parent.name
+        return place.get(f"{folder}/{item.path.name}", place.get(folder, len(place)))
+
+    items.sort(key=key)
 
 
 def pytest_collection_finish():
