@@ -55,6 +55,7 @@ PLAN = (
     "--out",
     "plan",
 )
+LAUNCH = ("launch", "plan", "--set", "threads=1")
 
 
 def results(world, name):
@@ -121,8 +122,8 @@ def test_the_launch_is_resumed_and_its_frozen_forecast_is_scored(swept):
     frozen = (swept.path / "plan" / "forecast.json").read_bytes()
     name, digest = plan["name"], plan["forecast"]["digest"]
 
-    interrupt(swept, ("launch", "plan"), lambda: unfinished(swept, name, "checkpoint"))
-    launched = swept("launch", "plan")
+    interrupt(swept, LAUNCH, lambda: unfinished(swept, name, "checkpoint"))
+    launched = swept(*LAUNCH)
     listed = in_process(swept, "runs", "--forecasts")
 
     assert launched.returncode == 0, launched.stderr + launched.stdout

@@ -17,6 +17,8 @@ BUDGET = "1e11"
 REASON = "runs of seconds support no forecast"
 PLAN = ("plan", "journey", "--budget", BUDGET, "--law", "kaplan", "--replicates", "200", "--override", REASON)
 """Kaplan's law has no floor: three slices of so small a text do not show one."""
+LAUNCH = ("launch", "plan", "--set", "threads=1")
+"""By default a final run computes on every core: for steps of a millisecond, beside other tests, mostly waiting."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def planned(undisturbed, worlds):
 @pytest.fixture(scope="module")
 def launched(planned):
     """The same world once the final run has come to its end."""
-    done = planned("launch", "plan")
+    done = planned(*LAUNCH)
     assert done.returncode == 0, done.stderr + done.stdout
     planned.launch_said = done.stdout
     return planned
@@ -133,7 +135,7 @@ def test_the_outcome_is_in_the_ledger_and_in_mlflow(launched):
 
 def test_launched_again_it_trains_nothing_and_says_the_same(launched):
     before = (final_dir(launched) / "log.jsonl").read_bytes()
-    again = launched("launch", "plan")
+    again = in_process(launched, *LAUNCH)
 
     assert again.returncode == 0, again.stderr
     assert "Already trained" in again.stdout
@@ -154,7 +156,7 @@ def test_killed_and_launched_again_it_ends_with_the_same_loss(launched, planned,
     world = copied(planned, worlds, "killed")
     shutil.rmtree(world.runs / plan_of(world)["name"])
     shutil.rmtree(world.runs / "forecasts")
-    command = ("launch", "plan", "--set", "checkpoint_s=0.3")
+    command = (*LAUNCH, "--set", "checkpoint_s=0.3")
     process = world.start(*command)
     log = world.runs / plan_of(world)["name"]
 

@@ -37,7 +37,7 @@ def worlds_with_base(worlds, tiny_corpus):
     made = []
 
     def make(name, mlflow=True):
-        world = worlds(name, mlflow)
+        world = worlds(name, mlflow, ready=mlflow)
         (world.path / "made.yaml").write_text(FILE)
         if not made:
             made.append(tiny_base(world.path / "base", tiny_corpus.digest))
@@ -182,7 +182,7 @@ def test_the_same_command_again_does_nothing_again(made):
     before = everything(made)
     times = {p: p.stat().st_mtime_ns for p in made.runs.glob("made/*/result.json")}
 
-    again = made("posttrain", "made.yaml")
+    again = in_process(made, "posttrain", "made.yaml")
 
     assert again.returncode == 0, again.stderr
     assert "begun" not in again.stdout

@@ -13,12 +13,12 @@ from scalelab.testing import architectures as suite
 
 SWEEP = observe.SWEEP.replace(
     "{kind: transformer, n_layers: 1, head_size: 8, ff_multiple: 8}", "{kind: gru, layers: 1, width_step: 4}"
-)
+).replace("[4e9, 1e10, 2.4e10]", "[4e9, 7e9, 1.2e10]")
 PLAN = (
     "plan",
     "journey",
     "--budget",
-    "1e11",
+    "5e10",
     "--law",
     "kaplan",
     "--replicates",
@@ -26,6 +26,7 @@ PLAN = (
     "--override",
     "a test",
 )
+LAUNCH = ("launch", "plan", "--set", "threads=1")
 ONE_SLICE = ("--set", "design.budgets=[4e9]")
 EVAL = """
 name: measured
@@ -90,7 +91,7 @@ def swept(worlds):
 @pytest.fixture(scope="module")
 def launched(swept):
     """The same world with a plan from it, and the final run that was launched."""
-    for argv in ((*PLAN, "--out", "plan"), ("launch", "plan")):
+    for argv in ((*PLAN, "--out", "plan"), LAUNCH):
         done = swept(*argv)
         assert done.returncode == 0, done.stderr + done.stdout
     return swept
@@ -148,7 +149,7 @@ def test_a_killed_launch_goes_on_to_the_same_last_bit(launched, worlds, killed):
     shutil.copytree(launched.path / "plan", world.path / "plan")
     name = json.loads((world.path / "plan" / "plan.json").read_text())["name"]
 
-    killed(world, f"{name}/*/checkpoints/sharded-*", "launch", "plan", "--set", "checkpoint_s=0.1")
+    killed(world, f"{name}/*/checkpoints/sharded-*", *LAUNCH, "--set", "checkpoint_s=0.1")
 
     assert results(world, name) == results(launched, name)
     (path,) = world.runs.glob(f"{name}/*/result.json")
