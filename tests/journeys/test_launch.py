@@ -13,7 +13,7 @@ from observe import born, descendants, living
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
 """A deprecation that MLflow's own use of its packages sets off; it runs in this process here."""
-BUDGET = "1e11"
+BUDGET = "6e10"
 REASON = "runs of seconds support no forecast"
 PLAN = ("plan", "journey", "--budget", BUDGET, "--law", "kaplan", "--replicates", "200", "--override", REASON)
 """Kaplan's law has no floor: three slices of so small a text do not show one."""
@@ -156,7 +156,7 @@ def test_killed_and_launched_again_it_ends_with_the_same_loss(launched, planned,
     world = copied(planned, worlds, "killed")
     shutil.rmtree(world.runs / plan_of(world)["name"])
     shutil.rmtree(world.runs / "forecasts")
-    command = (*LAUNCH, "--set", "checkpoint_s=0.3")
+    command = (*LAUNCH, "--set", "checkpoint_s=0.1")
     process = world.start(*command)
     log = world.runs / plan_of(world)["name"]
 
