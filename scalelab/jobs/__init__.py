@@ -29,6 +29,7 @@ EXECUTORS = Registry(
         "local": "scalelab.jobs.executors.local:LocalConfig",
         "slurm": "scalelab.jobs.executors.slurm:SlurmConfig",
         "ray": "scalelab.jobs.executors.ray:RayConfig",
+        "workers": "scalelab.jobs.executors.workers:WorkersConfig",
     },
     group="scalelab.executors",
     base="scalelab.jobs.base:ExecutorConfig",

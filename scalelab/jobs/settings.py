@@ -22,7 +22,8 @@ class LaunchConfig(Config):
 
     executor: plugin(EXECUTORS) = LocalConfig()
     """local: a process for each run. inline: in this process, one after another. slurm, ray: on the nodes of
-    a cluster. Its own settings stand with it: `executor: {kind: local, slots: 2}`."""
+    a cluster. workers: by `scalelab worker` that people or other programs start. Its own settings stand with
+    it: `executor: {kind: local, slots: 2}`."""
     retries: Whole = 2
     """Further tries for a run whose process was killed, stalled or ran out of memory without reaching
     a later checkpoint than the previous try."""

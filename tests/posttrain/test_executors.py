@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -73,15 +75,16 @@ def expected(local, run, tmp_path):
 
 
 @contextmanager
-def killed(log, killed_pids):
-    """Kill -9 the process of a stage once it has made a few steps."""
+def killed(log, killed_pids, more=()):
+    """Kill -9 the process of a stage once it has made a few steps, and further processes."""
     stop = threading.Event()
 
     def watch():
         while not stop.wait(0.002):
             if log.exists() and log.read_text().count('"step"') > 5:
                 if (found := holder(log.parent, LEASE)) is not None:
-                    os.kill(found.pid, signal.SIGKILL)
+                    for pid in (found.pid, *(each.pid for each in more)):
+                        os.kill(pid, signal.SIGKILL)
                     killed_pids.append(found.pid)
                 return
 
@@ -94,11 +97,11 @@ def killed(log, killed_pids):
         thread.join()
 
 
-def disturbed(run, folder, executor, expected):
-    """Run on an executor with the process of `sft` killed, and return the outputs."""
+def disturbed(run, folder, executor, expected, more=()):
+    """Run on an executor with the process of `sft` killed, and `more` with it, and return the outputs."""
     folder.mkdir()
     pids = []
-    with killed(folder / "runs/made" / f"sft-{expected['sft'][0]}" / "log.jsonl", pids):
+    with killed(folder / "runs/made" / f"sft-{expected['sft'][0]}" / "log.jsonl", pids, more):
         found = run(folder, executor)
     assert pids
     assert pids[0] != os.getpid()
@@ -129,3 +132,33 @@ def ray_cluster(monkeypatch, tmp_path):
 def test_on_ray(ray_cluster, run, expected, tmp_path):
     executor = {"kind": "ray", "address": ray_cluster.address, "poll_s": 0.1, "connect_s": 300.0}
     assert disturbed(run, tmp_path / "ray", executor, expected) == expected
+
+
+def test_by_workers_that_are_started_by_hand(run, expected, tmp_path):
+    """The first one is killed with the stage that it runs; the second one resumes it."""
+    folder, workers, over = tmp_path / "workers", [], threading.Event()
+
+    def start_workers():
+        while not (folder / "runs/made/.queue/queue.json").exists():
+            if over.wait(0.02):
+                return
+        command = [sys.executable, "-m", "scalelab", "worker", str(folder / "runs/made"), "--slots", "1"]
+        workers.append(subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL))
+        workers[0].wait()
+        workers.append(subprocess.Popen(command, cwd=folder, stderr=subprocess.DEVNULL))
+
+    thread = threading.Thread(target=start_workers)
+    thread.start()
+    executor = {"kind": "workers", "poll_s": 0.1, "idle_s": 1.0}
+    try:
+        found = disturbed(run, folder, executor, expected, more=workers)
+    except BaseException:
+        for each in workers:
+            each.kill()
+        raise
+    finally:
+        over.set()
+        thread.join()
+
+    assert found == expected
+    assert [each.wait() for each in workers] == [-signal.SIGKILL, 0]
