@@ -1,6 +1,8 @@
 """A curation on executors: the same bytes as in this command's own processes, whatever is killed."""
 
 import json
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -79,10 +81,12 @@ def test_in_this_process_it_gives_the_same_bytes_and_leaves_no_jobs(request_of, 
 
 
 def test_an_executor_starts_only_for_shards_that_are_not_done(request_of, tmp_path):
-    run_curation(request_of("inline"), tmp_path / "cache")
+    before = run_curation(request_of("inline"), tmp_path / "cache")
+    for directory in before.directories:
+        (directory / "stage.json").unlink()
     refuses = given(None)  # it has no attribute that a driver needs
 
-    assert run_curation(request_of(refuses), tmp_path / "cache").reports
+    assert run_curation(request_of(refuses), tmp_path / "cache").reports == before.reports
 
 
 @pytest.mark.parametrize("n_jobs", [1, 3, 100])
@@ -203,6 +207,20 @@ def test_on_slurm_its_driver_killed_it_gives_the_same_bytes(slurm_cluster, reque
     result = run_curation(request_of(SLURM), cache)
 
     assert files_of(result, tmp_path / "out") == expected
+
+
+def test_nodes_that_do_not_share_the_cache_are_refused(slurm_cluster, request_of, tmp_path):
+    """Each worker has another directory in the place of the cache."""
+    cache = tmp_path / "cache"
+    alone = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none {cache} && exec "$0" "$@"']
+    cache.mkdir()
+    if subprocess.run([*alone, "true"], capture_output=True).returncode != 0:
+        pytest.skip("mounting needs root")
+
+    with pytest.raises(LaunchError, match="3 workers in a row ended before they could take a job") as refused:
+        run_curation(request_of(SLURM | {"container": shlex.join(alone)}), cache)
+    assert "no jobs are queued" in refused.value.problem
+    assert not n_records(cache)
 
 
 # The command
