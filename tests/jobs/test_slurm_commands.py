@@ -196,7 +196,7 @@ def test_idle_workers_are_cancelled_at_the_end_and_others_stay(tmp_path, answers
     if stopped:
         executor.cancel(["job0"], now=False)
     else:
-        executor._queued.clear()  # as after a crash of the driver's own
+        executor._queued._jobs.clear()  # as after a crash of the driver's own
     executor.poll()
     executor.close()
     assert any(call == "scancel 7" for call in answers.calls()) == stopped

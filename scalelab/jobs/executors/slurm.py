@@ -19,21 +19,20 @@ Not here: Slurm's commands (slurm_commands.py), the scripts (slurm_scripts.py), 
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from scalelab.errors import LaunchError, RunError
+from scalelab.errors import LaunchError
 from scalelab.files import write_error
-from scalelab.jobs.base import AvailableDevices, Capabilities, Job, JobOutcome, State
+from scalelab.jobs.base import AvailableDevices, Capabilities, Job, State
 from scalelab.jobs.executors import slurm_commands as slurm
 from scalelab.jobs.executors.slurm_commands import SlurmTask, SlurmUnavailable
 from scalelab.jobs.executors.slurm_gangs import FRESH_POLLS, SlurmGangs
 from scalelab.jobs.executors.slurm_scripts import SlurmSettings, worker_job
-from scalelab.jobs.queue import JobQueue, QueueSettings
-from scalelab.leases import holder
-from scalelab.train.run_directory import LEASE
+from scalelab.jobs.published import PublishedJobs
+from scalelab.jobs.queue import JobQueue
+from scalelab.jobs.queue_records import QueueSettings
 
 MOST_QUEUED = 1000
 """Most jobs in the queue at a time."""
@@ -61,17 +60,6 @@ class SlurmConfig(SlurmSettings):
         return SlurmExecutor(self, preload, home)
 
 
-@dataclass
-class _Queued:
-    """A job in the queue."""
-
-    job: Job
-    number: int
-    stopped: bool = False
-    """Whether it was asked to stop, or killed, by this executor."""
-    killed: bool = False
-
-
 class SlurmExecutor:
     """Publishes jobs, keeps workers submitted, and reads how jobs ended."""
 
@@ -86,9 +74,8 @@ class SlurmExecutor:
             preload=list(preload),
         )
         self._token = ""
-        self._queued: dict[str, _Queued] = {}
+        self._queued = PublishedJobs(lambda: self.queue)
         self._gangs = SlurmGangs(config, lambda: self.queue, lambda: self._name)
-        self._ended: dict[str, JobOutcome] = {}
         self._tasks: list[SlurmTask] = []
         self._fresh: dict[str, tuple[int, float]] = {}
         """Arrays that squeue has not listed yet: number of tasks, and until when that is believed."""
@@ -98,7 +85,6 @@ class SlurmExecutor:
         self._n_failed, self._judged = 0, set[str]()
         self._n_stuck = 0
         """Answers of Slurm in a row by which one of the worker tasks will never start."""
-        self._has_looked = False
 
     @cached_property
     def queue(self) -> JobQueue:
@@ -149,30 +135,19 @@ class SlurmExecutor:
         if job.resources.processes > 1:
             self._gangs.submit(job)
             return
-        number = self.queue.publish([job])[job.id]
-        self._queued[job.id] = _Queued(job, number)
+        self._queued.publish(job)
 
     # Polling
 
     def poll(self) -> dict[str, State]:
         """Return the state of each job, from the disk and one call of squeue."""
-        states: dict[str, State] = dict(self._ended)
-        self._ended = {}
         known = bool(self._queued or self._gangs.open) and self._ask_slurm()
-        ends = self.queue.ended_names() if self._queued else set()
-        for name, queued in list(self._queued.items()):
-            states[name] = self._state(queued, ends, known)
-            if isinstance(states[name], JobOutcome):
-                del self._queued[name]
+        states = self._queued.states(known)
         states |= self._gangs.poll(self._tasks if known else None, self._asked)
         if known and self._queued:
-            refusal = self._keep_workers(sum(not q.stopped for q in self._queued.values()))
+            refusal = self._keep_workers(self._queued.n_wanted)
             if refusal is not None:
-                for name, queued in self._queued.items():
-                    with suppress(RunError):  # a full disk, which is what is reported
-                        self.queue.withdraw(name, "stop")
-                    states[name] = JobOutcome(queued.job, "refused", *refusal)
-                self._queued = {}
+                states |= self._queued.refuse(*refusal)
         return states
 
     def _ask_slurm(self) -> bool:
@@ -191,25 +166,6 @@ class SlurmExecutor:
             fresh = self._fresh.items()
             self._fresh = {job: new for job, new in fresh if job not in listed and now < new[1]}
         return self._known
-
-    def _state(self, queued: _Queued, ends: set[str], known: bool) -> State:
-        job = queued.job
-        if f"{job.id}-{queued.number:06d}" in ends:
-            ticket = self.queue.ticket(job.id)
-            end = None if ticket is None else self.queue.end(ticket)
-            if end is not None:
-                outcome = end.of(job)
-                if queued.stopped and outcome.outcome in {"killed", "interrupted"}:
-                    return JobOutcome(job, "killed" if queued.killed else "interrupted", outcome.reason)
-                return outcome
-        held = holder(job.dir.path, LEASE) is not None
-        if queued.stopped and (not held or queued.killed):
-            return JobOutcome(
-                job, "killed" if queued.killed else "interrupted", "it was withdrawn from the queue"
-            )
-        if held:
-            return "running"
-        return "queued" if known else "unknown"
 
     def _keep_workers(self, n_open: int) -> tuple[str, str, str] | None:
         """Submit workers while there are fewer than open jobs. Returns why Slurm refuses, if it does."""
@@ -272,25 +228,16 @@ class SlurmExecutor:
 
     def cancel(self, ids: Iterable[str], *, now: bool) -> None:
         """Ask jobs to save and stop, or kill them."""
+        ids = list(ids)
+        self._queued.cancel(ids, now=now)
         for name in ids:
-            if (queued := self._queued.get(name)) is not None:
-                queued.stopped, queued.killed = True, queued.killed or now
-                self.queue.withdraw(name, "kill" if now else "stop")
-            elif name in self._gangs.open:
+            if name in self._gangs.open:
                 self._gangs.cancel(name, self._tasks, now=now)
                 self._asked = float("-inf")
 
     def find(self, jobs: Sequence[Job]) -> tuple[str, ...]:
         """Return ids of jobs that are still queued or submitted from before."""
-        if not self._has_looked:
-            self._has_looked = True
-            self.queue.keep_only([job.id for job in jobs])  # those of an earlier recipe
-        waiting = {ticket.job for ticket in self.queue.open_tickets() if ticket.wanted == "run"}
-        found = [job for job in jobs if job.id in waiting and job.resources.processes == 1]
-        for job in found:
-            self._queued[job.id] = _Queued(job, self.queue.publish([job])[job.id])
-        found += self._gangs.find(jobs)
-        return tuple(job.id for job in found)
+        return (*self._queued.find(jobs), *(job.id for job in self._gangs.find(jobs)))
 
     def close(self) -> None:
         """End workers that have nothing left to do. Jobs that are queued or run go on without this process."""

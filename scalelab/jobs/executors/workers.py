@@ -56,9 +56,10 @@ class WorkersExecutor:
     def __init__(self, config: WorkersConfig, preload: Sequence[str], home: Path | None):
         self.config, self._preload, self._home = config, tuple(preload), home
         self.capabilities = Capabilities(gangs=False, timing=False, poll_s=config.poll_s)
+        self._published = PublishedJobs(lambda: self._queue)
 
     @cached_property
-    def _published(self) -> PublishedJobs:
+    def _queue(self) -> JobQueue:
         if self._home is None:
             raise LaunchError(
                 "the executor 'workers' needs the directory of a sweep for its jobs",
@@ -76,7 +77,7 @@ class WorkersExecutor:
         command = ["scalelab", "worker", str(queue.home), "--token", queue.open(settings).token]
         echo("Start workers, any number, on machines that share this directory:", file=sys.stderr)
         echo(f"  cd {shlex.quote(os.getcwd())} && {shlex.join(command)}", file=sys.stderr)
-        return PublishedJobs(queue)
+        return queue
 
     @property
     def devices(self) -> AvailableDevices:
