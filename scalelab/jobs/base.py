@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from scalelab.config import Config
 from scalelab.errors import LaunchError
@@ -193,6 +193,9 @@ class Executor(Protocol):
 
 class ExecutorConfig(Config):
     """An executor's settings. Members add `kind: Literal[...]` and their own."""
+
+    exclusive: ClassVar[bool] = False
+    """Whether only one command at a time may use it in a directory: what others queue there would be removed."""
 
     @abstractmethod
     def start(self, preload: Sequence[str] = (), home: Path | None = None) -> Executor:

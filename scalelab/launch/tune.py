@@ -4,7 +4,8 @@
     run_tune    trains the trials, repeats the best of cells without an optimum, fits the rule
 
 A tuning is a sweep that asks step by step: its trials are runs with directories, leases and a manifest of their own
-sweep, and are mirrored like them. Several processes, on several machines, may run the same file at the same time.
+sweep, and are mirrored like them. Several processes, on several machines, may run the same file at the same time,
+except on an executor that is exclusive (jobs/base.py).
 
 Not here: which values are tried (sweep/trials.py), the estimates (laws/tuned_settings.py), the result
 (tune_result.py), texts (report/tune/).
@@ -12,7 +13,7 @@ Not here: which values are tried (sweep/trials.py), the estimates (laws/tuned_se
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from scalelab.jobs.view import JobDisplay, LiveView
 from scalelab.launch import shared_runs
 from scalelab.launch.sweep import refuse_unfit
 from scalelab.launch.sweep_plan import PlannedJob, place
-from scalelab.launch.sweep_run import SweepJobs, SweepLabels, write_manifest
+from scalelab.launch.sweep_run import SweepJobs, SweepLabels, sweep_lock, write_manifest
 from scalelab.launch.tune_result import TrialRow, TunedCell, TuneResult
 from scalelab.laws.tuned_settings import SettingRule, SettingsOptimum, optimum_of, rule_of, runs_needed
 from scalelab.leases import hold, holder
@@ -153,7 +154,9 @@ def run_tune(file: TuneFile, root: Path, on_plan: Callable[[TunePlan], None] = _
         ):
             write_manifest(file, work, root, tuple(file.fields))
 
-    with closing(file.launch.executor.start(("scalelab.launch.training",), directory)) as executor:
+    config = file.launch.executor
+    alone = sweep_lock(root, file.name) if config.exclusive else nullcontext()
+    with alone, closing(config.start(("scalelab.launch.training",), directory)) as executor:
         source = SweepJobs(stages, placed, written)
         written(source.begin(placed(stages.ask())))
         syncer = Syncer.start(root, file.name)

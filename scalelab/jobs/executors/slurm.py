@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from scalelab.errors import LaunchError
 from scalelab.files import write_error
@@ -48,6 +48,8 @@ NEVER_S = 1e9
 
 class SlurmConfig(SlurmSettings):
     """Jobs that Slurm runs on the nodes of a cluster, submitted from here."""
+
+    exclusive: ClassVar[bool] = True
 
     def start(self, preload: Sequence[str] = (), home: Path | None = None) -> "SlurmExecutor":
         """Return the executor.

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from scalelab.config import Count, Positive
 from scalelab.errors import LaunchError
@@ -37,6 +37,7 @@ NEVER_S = 1e9
 class WorkersConfig(ExecutorConfig):
     """Workers that are started by hand or by another program."""
 
+    exclusive: ClassVar[bool] = True
     kind: Literal["workers"] = "workers"
     workers: Count = 4
     """Jobs that are expected to run at a time, for estimates."""
