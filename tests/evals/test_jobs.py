@@ -123,3 +123,10 @@ def test_the_command_takes_an_executor(request_of, tmp_path, monkeypatch, capsys
     assert len(list((tmp_path / "runs/e/evals/jobs").glob("model.*/result.json"))) == 2
     assert main(["eval", "e.yaml", "--set", "executor=inlin"]) == 2
     assert "unknown executor 'inlin'; did you mean 'inline'" in capsys.readouterr().err
+
+
+def test_on_slurm(slurm_cluster, request_of, expected, tmp_path):
+    executor = {"kind": "slurm", "gpus": 0, "cpus": 2, "workers": 1, "minutes": 30, "poll_s": 0.5}
+    found = evaluate(request_of(tmp_path, executor))
+    assert rows(found) == expected
+    assert len(list((tmp_path / "runs/e/evals/jobs").glob("model.*/result.json"))) == 2
