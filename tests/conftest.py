@@ -282,3 +282,21 @@ def slurm_cluster(tmp_path_factory):
         del os.environ["SLURM_CONF"]
     else:
         os.environ["SLURM_CONF"] = before
+
+
+@pytest.fixture
+def ray_cluster(monkeypatch, tmp_path):
+    """A node of Ray on this machine, started in another directory than the commands that use it."""
+    from importlib.util import find_spec
+
+    if find_spec("ray") is None:
+        pytest.skip("Ray is not installed: pip install 'scalelab[ray]'")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    (tmp_path / "token").write_text("5f" * 32)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield cluster
+    cluster.shutdown()

@@ -223,6 +223,13 @@ def test_nodes_that_do_not_share_the_cache_are_refused(slurm_cluster, request_of
     assert not n_records(cache)
 
 
+@pytest.mark.filterwarnings("ignore")  # Ray's own
+def test_on_ray_it_gives_the_same_bytes(ray_cluster, request_of, expected, tmp_path):
+    executor = {"kind": "ray", "address": ray_cluster.address, "poll_s": 0.05, "connect_s": 300.0}
+    result = run_curation(request_of(executor), tmp_path / "cache")
+    assert files_of(result, tmp_path / "out") == expected
+
+
 # The command
 
 

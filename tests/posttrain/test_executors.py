@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
-from importlib.util import find_spec
 
 import pytest
 
@@ -113,22 +112,7 @@ def test_on_slurm(slurm_cluster, run, expected, tmp_path):
     assert disturbed(run, tmp_path / "slurm", executor, expected) == expected
 
 
-@pytest.fixture
-def ray_cluster(monkeypatch, tmp_path):
-    """A node of Ray on this machine, started in another directory than the commands that use it."""
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    (tmp_path / "token").write_text("5f" * 32)
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    yield cluster
-    cluster.shutdown()
-
-
 @pytest.mark.filterwarnings("ignore")  # Ray's own
-@pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: pip install 'scalelab[ray]'")
 def test_on_ray(ray_cluster, run, expected, tmp_path):
     executor = {"kind": "ray", "address": ray_cluster.address, "poll_s": 0.1, "connect_s": 300.0}
     assert disturbed(run, tmp_path / "ray", executor, expected) == expected
