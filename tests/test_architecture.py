@@ -75,6 +75,7 @@ HOMES = {
     "resiliparse": {"data"},
     "trafilatura": {"data"},
     "py3langid": {"data"},
+    "lingua": {"data"},
     "sklearn": {"data"},
     "scipy": {"data", "laws", "study", "plan", "evals", "comparison", "recipe_check", "report"},
     "pandas": {"records", "api"},

@@ -56,7 +56,7 @@ class Extract(CurationStage):
             raise DataError(
                 f"the extractor {chosen} needs {error.name}, which is not installed",
                 where="stages: extract.extractor",
-                fix="pip install 'scalelab[data]' (trafilatura: pip install trafilatura), or set extractor: own",
+                fix="pip install 'scalelab[data,trafilatura]', or set extractor: own",
             ) from None
 
     def _chosen(self) -> str:
@@ -99,7 +99,7 @@ class Extract(CurationStage):
                 return None
             try:
                 text = extract(keep_mathematics(markup))
-            except (RecursionError, ValueError, AssertionError) as error:
+            except (RecursionError, ValueError, AssertionError, TypeError) as error:
                 ledger.reject(empty, "markup cannot be parsed", f"{type(error).__name__}: {error}"[:200])
                 return None
         else:
