@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from scalelab.api.comparisons import ComparisonResult, compare
     from scalelab.api.evaluations import EvaluationResult, evaluate
     from scalelab.api.fits import FitResult, fit, read_runs
+    from scalelab.api.mixtures import MixtureResult, fit_mixture
     from scalelab.api.plans import BudgetPlan, make_plan
     from scalelab.api.recipes import CheckedRecipe, check_recipe
     from scalelab.api.sweeps import PlannedSweep, TrainedSweep, load_sweep, plan_sweep, run_sweep, simulate
@@ -35,6 +36,7 @@ __all__ = [
     "EvaluationResult",
     "FitRequest",
     "FitResult",
+    "MixtureResult",
     "PlanRequest",
     "PlannedSweep",
     "Runs",
@@ -44,6 +46,7 @@ __all__ = [
     "compare",
     "evaluate",
     "fit",
+    "fit_mixture",
     "load_sweep",
     "make_plan",
     "plan_sweep",
@@ -59,6 +62,7 @@ _PLACES = {
     "EvaluationResult": "scalelab.api.evaluations",
     "FitRequest": "scalelab.study.request",
     "FitResult": "scalelab.api.fits",
+    "MixtureResult": "scalelab.api.mixtures",
     "PlanRequest": "scalelab.plan.request",
     "PlannedSweep": "scalelab.api.sweeps",
     "Runs": "scalelab.records.runs",
@@ -68,6 +72,7 @@ _PLACES = {
     "compare": "scalelab.api.comparisons",
     "evaluate": "scalelab.api.evaluations",
     "fit": "scalelab.api.fits",
+    "fit_mixture": "scalelab.api.mixtures",
     "load_sweep": "scalelab.api.sweeps",
     "make_plan": "scalelab.api.plans",
     "plan_sweep": "scalelab.api.sweeps",

@@ -11,6 +11,7 @@ the pages are made here, so only the ratios mean anything. Nothing is a limit: t
 import importlib.util
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from curation import english, page
 
 from scalelab.data.curate import CURATION_STAGES
-from scalelab.data.curate.base import Arrays, StageContext, StageLedger, WebDocument
+from scalelab.data.curate.base import Arrays, CurationContext, StageLedger, WebDocument
 from scalelab.data.curate.extraction.encodings import decoded
 from scalelab.data.curate.stages.extract import EXTRACTORS
 from scalelab.data.curate.store import read_documents
@@ -31,10 +32,12 @@ STAGES = {
     "duplicate_lines": {},
     "near_duplicates": {},
     "heuristics": {},
+    "heuristics: gopher and repetition": {"use": ["gopher", "repetition"]},
     "pii": {},
     "language": {},
 }
-MOST = 4_000_000
+MOST = 3_000_000
+"""Bytes of documents at most."""
 
 
 def main(paths: list[str]) -> int:
@@ -58,7 +61,8 @@ def main(paths: list[str]) -> int:
             extract(markup[0])  # what is loaded at the first call
             report(f"extract: {name}", sum(map(len, markup)), lambda e=extract: [e(text) for text in markup])
     for kind, settings in STAGES.items():
-        stage = CURATION_STAGES[kind].model_validate({"kind": kind, **settings})
+        name = kind.partition(":")[0]
+        stage = CURATION_STAGES[name].model_validate({"kind": name, **settings})
         if kind == "language" and importlib.util.find_spec("py3langid") is None:
             continue
         list(stage.apply(iter(documents[:1]), decided(stage, documents[:40]), StageLedger()))
@@ -67,11 +71,15 @@ def main(paths: list[str]) -> int:
         )
     if importlib.util.find_spec("datasketch") is not None:
         report("near_duplicates: datasketch, hashes alone", size, lambda: datasketch(documents))
+    if importlib.util.find_spec("datatrove") is not None and importlib.util.find_spec("spacy") is not None:
+        for what, work in datatrove().items():
+            work(documents[0])  # what is loaded at the first call
+            report(what, size, lambda w=work: [w(document) for document in documents])
     return 0
 
 
 def decided(stage: object, documents: list[WebDocument]) -> Arrays:
-    context = StageContext({})
+    context = CurationContext({})
     return stage.decide([stage.observe(iter(documents), context)], context) if stage.observes else {}
 
 
@@ -82,6 +90,24 @@ def datasketch(documents: list[WebDocument]) -> None:
         words = document.text.lower().split()
         shingles = {" ".join(words[i : i + 5]).encode() for i in range(max(1, len(words) - 4))}
         MinHash(num_perm=112).update_batch(list(shingles))
+
+
+def datatrove() -> dict[str, Callable[[WebDocument], object]]:
+    """Return what datatrove does with one document: signatures of near copies, and the rules of two papers."""
+    from datatrove.data import Document
+    from datatrove.pipeline.dedup import MinhashDedupSignature
+    from datatrove.pipeline.filters import GopherQualityFilter, GopherRepetitionFilter
+
+    signatures = MinhashDedupSignature(output_folder=tempfile.mkdtemp())
+    filters = [GopherQualityFilter(), GopherRepetitionFilter()]
+    return {
+        "near_duplicates: datatrove, hashes alone": lambda d: signatures.get_signature(
+            signatures.get_shingles(d.text)
+        ),
+        "heuristics: datatrove, gopher and repetition": lambda d: [
+            each.filter(Document(text=d.text, id=d.name)) for each in filters
+        ],
+    }
 
 
 def report(what: str, n_bytes: int, work: Callable[[], object]) -> None:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from scalelab.api.notebook_figures import draw
-from scalelab.errors import DataError
+from scalelab.errors import ConfigError, DataError
 from scalelab.files import runs_directory
+from scalelab.records.mixture_table import is_mixture_table
 from scalelab.records.runs import Runs, read_external, read_sweep, refuse_table_settings
 from scalelab.records.table_bytes import has_table_ending
 from scalelab.records.table_units import TableUnits
@@ -57,11 +58,12 @@ def read_runs(
             them by; None: parameters, tokens, FLOPs of the training, nats per token.
 
     Raises:
-        ConfigError: A unit is unknown, or given for the runs of a sweep.
+        ConfigError: A unit is unknown, or given for the runs of a sweep; or the runs are on mixtures.
         TrackError: There is no such sweep.
         DataError: The table cannot be read, or its rows are no evidence for a law.
     """
     laws = (laws,) if isinstance(laws, str) else laws
+    _refuse_mixtures(source, laws)
     if isinstance(source, str | Path):
         root = runs_directory()
         path = Path(source)
@@ -94,9 +96,11 @@ def fit(
         profile: Whether intervals by profile likelihood are added, which takes seconds.
 
     Raises:
+        ConfigError: The runs are on mixtures.
         FitError: No law can be fitted to these runs.
         DataError: The runs are no evidence for a law.
     """
+    _refuse_mixtures(runs, (laws,) if isinstance(laws, str) else laws)
     if request is None:
         request = FitRequest.of(laws, target_flops=target, replicates=replicates, profile=profile)
     if not isinstance(runs, Runs):
@@ -104,6 +108,19 @@ def fit(
     if request.target_flops is None:
         request = replace(request, target_flops=runs.target_flops)
     return FitResult(runs, fit_evidence(runs.evidence, request))
+
+
+def _refuse_mixtures(source: object, laws: Sequence[str]) -> None:
+    """Refuse runs on mixtures, which have laws of their own. Raises ConfigError."""
+    is_asked = "mixture" in laws
+    if is_asked or (isinstance(source, str | Path) and is_mixture_table(Path(source))):
+        raise ConfigError(
+            "mixture laws are fitted by themselves" if is_asked else f"{source} holds runs on mixtures",
+            where="scalelab.fit",
+            fix=f"call scalelab.fit_mixture({str(source)!r})"
+            if isinstance(source, str | Path)
+            else "call scalelab.fit_mixture with the name of a sweep or the path of a table",
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -219,6 +219,11 @@ class DataConfig(Config):
         names = getattr(self.source, "names", ())
         if not names:
             raise ValueError("weights need a source with named domains: kind: mix, with `names`")
+        if getattr(self.source, "shares", None) is not None:
+            raise ValueError(
+                "the mixture is stated twice, as `weights` and as `shares` of the source: remove source.shares, "
+                "the weights choose the mixture of named domains"
+            )
         for said, weights in (("weights", self.weights), ("cooldown_weights", self.cooldown_weights)):
             if weights is None:
                 continue

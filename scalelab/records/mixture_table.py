@@ -62,7 +62,7 @@ def domain_columns(columns: Iterable[str]) -> tuple[dict[str, str], dict[str, st
 
 
 def is_mixture_table(path: Path) -> bool:
-    """Return whether a CSV has shares of two domains and losses of two, and no single loss with its size."""
+    """Return whether a CSV has shares of two domains and losses of domains, and is no table of sizes and one loss."""
     if not has_table_ending(path) or path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
         return False
     with open(path, "rb") as file:
@@ -70,8 +70,11 @@ def is_mixture_table(path: Path) -> bool:
     for separator in (",", ";", "\t"):
         names = [name.strip().strip('"') for name in header.split(separator)]
         shares, losses = domain_columns(names)
-        if len(shares) >= 2 and len(losses) >= 2:
-            return not {"loss", "n_params"} <= {name.lower() for name in names}
+        if len(shares) >= 2 and losses:
+            lower = {name.lower() for name in names}
+            if len(losses) == 1:  # such as loss_val beside weight_decay and weight_norm
+                return "loss" not in lower and not {"n_params", "n_tokens"} <= lower
+            return not {"loss", "n_params"} <= lower
     return False
 
 

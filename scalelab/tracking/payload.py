@@ -123,6 +123,7 @@ def final_points(result: RunResult, seen: Mapping[str, int]) -> list[MetricPoint
     """
     values = {"loss": result.loss}
     values |= {f"system/{name}": getattr(result, field) for field, name in TIMINGS.items()}
+    values |= {f"domain_loss/{name}": loss for name, loss in (result.domain_losses or {}).items()}
     counts = {N_TOKENS: result.n_tokens, FLOPS: result.flops, "bpb": result.bpb}
     values |= {name: value for name, value in counts.items() if seen.get(name, -1) < result.n_steps}
     return [

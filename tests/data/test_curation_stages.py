@@ -10,7 +10,8 @@ import pytest
 from curation import applied, document, documents, english, page
 
 from scalelab.data.curate import CURATION_STAGES
-from scalelab.data.curate.base import Page, StageLedger, name_hash
+from scalelab.data.curate.base import CurationContext, Page, StageLedger, name_hash
+from scalelab.data.curate.stages import decontaminate
 from scalelab.data.curate.stages.decontaminate import Decontaminate
 from scalelab.data.curate.stages.domains import Domains
 from scalelab.data.curate.stages.duplicate_lines import DuplicateLines
@@ -490,6 +491,25 @@ def held_out(tmp_path):
 
 def words(n, prefix):
     return " ".join(f"{prefix}{i}" for i in range(n))
+
+
+def test_held_out_text_is_hashed_once_for_all_shards_and_observations_do_not_repeat_it(held_out, monkeypatch):
+    stage, context = Decontaminate(), CurationContext(held_out(words(20, "secret")))
+    texts = [f"{words(60, f'd{i}x')} {words(20, 'secret')}" for i in range(4)]
+    read, real = [], decontaminate.read_documents
+    monkeypatch.setattr(decontaminate, "read_documents", lambda path: read.append(path) or real(path))
+
+    observed = [stage.observe(iter(documents([text])), context) for text in texts]
+    decision = stage.decide(observed, context)
+
+    assert len(read) == 1
+    assert set(observed[0]) == {"found", "place", "sketch"}
+    whole = stage.decide([stage.observe(iter(documents(texts)), context)], context)
+    assert all(np.array_equal(decision[name], whole[name]) for name in ("passages", "shared"))
+    assert len(decision["shared"]) == 8
+    held_out("another text", words(30, "other"))
+    assert len(stage.decide([stage.observe(iter(documents(texts)), context)], context)["shared"]) == 0
+    assert len(read) == 2  # the file is another one
 
 
 def test_a_planted_passage_is_cut_with_its_surroundings_and_nothing_else(held_out):

@@ -208,6 +208,14 @@ def test_weights_that_are_no_mixture_are_refused(weights, said, tmp_path):
         settings(tmp_path, weights=weights)
 
 
+def test_a_mixture_that_is_stated_twice_is_refused_and_shares_alone_are_as_before(tmp_path):
+    source = settings(tmp_path).source
+    shared = type(source).model_validate(source.model_dump() | {"shares": [3, 1]})
+    with pytest.raises(ValidationError, match=r"stated twice.*remove source\.shares"):
+        settings(tmp_path, source=shared, weights={"words": 0.75, "digits": 0.25})
+    assert settings(tmp_path, source=shared).source.shares == (3, 1)
+
+
 def test_weights_without_domains_and_wrong_names_are_refused(tmp_path):
     text = {"kind": "text", "paths": [str(tmp_path / "words.txt")]}
     with pytest.raises(ValidationError, match="weights need a source with named domains"):

@@ -275,6 +275,24 @@ def test_a_finished_family_is_finished(family, db):
     assert ends == {T0 + 1000}
 
 
+def test_losses_of_domains_are_mirrored_beside_the_loss(family, db):
+    family.plan(2)
+    for run in ("run00", "run01"):
+        family.train(run, range(60))
+    family.end("run00", domain_losses={"web": 3.25, "python3.11-doc": 2.5})
+    family.end("run01")
+    sync(family.root, "fam")
+    sync(family.root, "fam")
+
+    rows = db.metrics()
+    of_domains = {row for row in rows["run00"] if row[0].startswith("domain_loss/")}
+    assert of_domains == {
+        ("domain_loss/web", T0 + 1000, 60, 3.25),
+        ("domain_loss/python3.11-doc", T0 + 1000, 60, 2.5),
+    }
+    assert not any(row[0].startswith("domain_loss/") for row in rows["run01"])
+
+
 def test_a_run_that_goes_on_after_a_sync_ends_well(mixed, db):
     sync(mixed.root, "fam")
 

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from scalelab.cli.arguments import is_table
-from scalelab.data.corpus.shards import open_corpus
-from scalelab.errors import ConfigError, DataError
+from scalelab.data.corpus.shards import tokens_of_domains
+from scalelab.errors import ConfigError
 from scalelab.files import runs_directory, write_json
 from scalelab.laws.mixture.recommendation import MixtureRequest
 from scalelab.records.mixture_runs import is_mixture_sweep, read_mixture_sweep
@@ -42,7 +42,7 @@ def fit_mixture(args: argparse.Namespace) -> int:
         name, table = Path(args.source).stem, read_mixture_table(Path(args.source))
     else:
         name, table, corpus = read_mixture_sweep(runs_directory(), args.source)
-        tokens = _tokens_of_domains(corpus)
+        tokens = tokens_of_domains(corpus)
         natural, unique = natural or tokens, unique or tokens
     request = MixtureRequest(
         natural=natural,
@@ -57,15 +57,6 @@ def fit_mixture(args: argparse.Namespace) -> int:
         write_json(args.json, study.to_json())
     echo(f"\nreport: {page}")
     return 0
-
-
-def _tokens_of_domains(corpus: str) -> dict[str, float] | None:
-    """Return the training tokens of each domain of a prepared corpus; None where it is not there."""
-    try:
-        found = open_corpus(corpus).manifest.domains
-    except DataError:
-        return None
-    return None if found is None else {name: float(n) for name, n in found["train"].items()}
 
 
 def _pairs(text: str, flag: str) -> dict[str, float] | None:

@@ -351,3 +351,12 @@ def _opened(key: str, cache: Path) -> Corpus | None:
         return None
     is_there = is_component(found.digest) and exists(cache / "corpora" / found.digest)
     return open_corpus(found.digest, cache) if is_there and found.key in (key, None) else None
+
+
+def tokens_of_domains(corpus: str) -> dict[str, float] | None:
+    """Return the training tokens of each domain of a prepared corpus; None where it is not there."""
+    try:
+        found = open_corpus(corpus).manifest.domains
+    except DataError:
+        return None
+    return None if found is None else {name: float(n) for name, n in found["train"].items()}

@@ -34,7 +34,8 @@ class Mix(TextSource):
     parts: tuple[plugin(SOURCES), ...] = Field(min_length=2)
     """Sources of text, in this order."""
     shares: tuple[Positive, ...] | None = Field(None, json_schema_extra=ADDED)
-    """Shares of the parts, by bytes, in their order; their sum need not be 1. None: all of every part."""
+    """Shares of the parts, by bytes, in their order; their sum need not be 1. None: all of every part. Each mixture
+    is another corpus; the mixture of named parts is `weights` of the data, over one corpus."""
     names: tuple[Name, ...] = Field((), json_schema_extra=ADDED)
     """Names of the parts as domains, whose shares `weights` of the data chooses and whose losses a run records. Empty:
     one text."""

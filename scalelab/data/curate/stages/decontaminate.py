@@ -11,7 +11,9 @@ Source: Brown et al. 2020, arXiv:2005.14165, appendix C.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -79,12 +81,15 @@ class Decontaminate(CurationStage):
                 place.append(places)
                 others = found[~is_shared] if not is_shared.all() else found
                 sketch.append(np.full(len(places), others.min(), U64))
-        return {"passages": passages, "found": is_found} | _distinct(place, sketch, self.common + 1)
+        found_at = np.flatnonzero(is_found)
+        return {"found": found_at} | _distinct(place, sketch, self.common + 1)
 
     def decide(self, observations: list[Arrays], context: CurationContext) -> Arrays:
         """Return the passages that are cut, and all that are shared."""
-        passages = observations[0]["passages"]
-        is_found = np.any([each["found"] for each in observations], axis=0)
+        passages = self._held_out(context)
+        is_found = np.zeros(len(passages), bool)
+        for each in observations:
+            is_found[each["found"]] = True
         pairs = _distinct(*([each[key] for each in observations] for key in ("place", "sketch")), None)
         is_common = np.bincount(pairs["place"], minlength=len(passages)) > self.common
         context.shown.update(
@@ -119,16 +124,8 @@ class Decontaminate(CurationStage):
 
     def _held_out(self, context: CurationContext) -> np.ndarray:
         """Return the hashes of the passages of all held-out text, sorted."""
-        found = [np.zeros(0, U64)]
-        texts = (
-            d.text for files in context.holdouts.values() for path in files for d in read_documents(path)
-        )
-        for text in texts:
-            found.append(_passages(words_of(text.encode("utf-8")), self.words))
-        for path in self.inputs():
-            for text in _texts_of(path):
-                found.append(_passages(words_of(text.encode("utf-8")), self.words))
-        passages = np.unique(np.concatenate(found))
+        held_out = [path for files in context.holdouts.values() for path in files]
+        passages = _passages_of_files(_stated(held_out), _stated(self.inputs()), self.words)
         if not len(passages) and not context.is_sample:
             raise DataError(
                 f"the held-out text has no passage of {self.words} words",
@@ -150,6 +147,31 @@ class Decontaminate(CurationStage):
             else:
                 cuts.append((start, end))
         return cuts
+
+
+def _stated(paths: Iterable[Path]) -> tuple[tuple[Path, int, int], ...]:
+    """Return files, each with its size and time of change."""
+    found = [(path, path.stat()) for path in paths]
+    return tuple((path, status.st_size, status.st_mtime_ns) for path, status in found)
+
+
+@lru_cache(maxsize=1)
+def _passages_of_files(
+    held_out: tuple[tuple[Path, int, int], ...], against: tuple[tuple[Path, int, int], ...], n: int
+) -> np.ndarray:
+    """Return the hashes of the runs of n words of all files, sorted; once for all shards of a process.
+
+    Args:
+        held_out: Files of documents, with what shows that they are the same.
+        against: Files of evaluation texts.
+        n: Words of a passage.
+    """
+    texts = (document.text for path, *_ in held_out for document in read_documents(path))
+    further = (text for path, *_ in against for text in _texts_of(path))
+    found = [_passages(words_of(text.encode("utf-8")), n) for text in chain(texts, further)]
+    passages = np.unique(np.concatenate([np.zeros(0, U64), *found]))
+    passages.flags.writeable = False
+    return passages
 
 
 def _passages(words: list[bytes], n: int) -> np.ndarray:
