@@ -7,10 +7,11 @@ import sys
 import time
 from multiprocessing import forkserver
 
+from scalelab.hardware.openmp import WAIT_POLICY, sleep_between_loops
 from scalelab.jobs.executors.forkserver import fork_server, start
 
 WHAT_A_CHILD_FINDS = """
-import signal, sys
+import os, signal, sys
 from scalelab.jobs.executors.forkserver import devices_here, fork_server
 from scalelab.launch.final_run import PARALLEL_TRAINING
 
@@ -20,6 +21,7 @@ def child(report):
         [m for m in ("torch", "scalelab.train.engines.parallel",
                      "scalelab.train.checkpoints.sharded")
          if m not in sys.modules],
+        os.environ.get("OMP_WAIT_POLICY"),
     ))
 
 if __name__ == "__main__":
@@ -41,14 +43,21 @@ def test_a_child_is_deaf_to_the_keyboard_and_has_all_that_it_needs(tmp_path):
         text=True,
         timeout=120,
         check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env={name: value for name, value in os.environ.items() if name != WAIT_POLICY}
+        | {"OMP_NUM_THREADS": "1"},
         # A job in the background is started deaf to Ctrl-C, and hands that on.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == "True [] True"
+    assert done.stdout.splitlines()[0] == "True [] PASSIVE True"
     assert done.stdout.splitlines()[1].endswith(" False")
+
+
+def test_how_threads_wait_is_left_to_the_environment_where_it_says(monkeypatch):
+    monkeypatch.setenv(WAIT_POLICY, "ACTIVE")
+    sleep_between_loops()
+    assert os.environ[WAIT_POLICY] == "ACTIVE"
 
 
 def test_a_server_that_was_killed_is_started_again():
