@@ -3,34 +3,27 @@
     to a process    number of documents, their lengths (int64 each), their bytes one after another
     back            the band hashes of each document, uint64 each
 
-A process is a Python of its own that imports numpy and minhash.py, not a copy of this one, so neither
-the memory nor the threads of this one are duplicated. It ends when its input does, also where this
-process was killed; it is in a session of its own, so that Ctrl-C reaches only the one that reads.
-A process that ends early, or cannot be started, costs time alone: its batch is sketched by the caller.
+A process (data/child_process.py) imports numpy and minhash.py. The batch of one that ends early, or cannot be
+started, is sketched by the caller.
 
 Not here: the hashes (minhash.py), the order of batches and how many are under way (sketches.py).
 """
 
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
-from pathlib import Path
 from queue import SimpleQueue
 from typing import BinaryIO
 
 import numpy as np
 
+from scalelab.data.child_process import ChildProcess, end_children, start_children
 from scalelab.data.corpus.minhash import BANDS, bands_of
 from scalelab.data.hashing import U64
 
 BYTES_EACH = BANDS * U64().itemsize
 """Size of a document's band hashes, bytes."""
 MODULE = "scalelab.data.corpus.sketch_workers"
-ROOT = Path(__file__).parents[3]
-"""Directory from which the package is imported."""
 
 
 class SketchWorkers:
@@ -41,8 +34,8 @@ class SketchWorkers:
     """
 
     def __init__(self, n: int):
-        self._processes = [process for _ in range(n) if (process := _start()) is not None]
-        self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
+        self._processes = start_children(MODULE, n)
+        self._idle: SimpleQueue[ChildProcess] = SimpleQueue()
         for process in self._processes:
             self._idle.put(process)
         self._threads = ThreadPoolExecutor(max(1, len(self._processes)), thread_name_prefix="sketch")
@@ -72,28 +65,9 @@ class SketchWorkers:
     def close(self) -> None:
         """End the processes. Batches that nobody waits for are dropped."""
         for process in self._processes:
-            process.kill()
+            process.kill()  # ends the exchanges that the threads wait for
         self._threads.shutdown(cancel_futures=True)
-        for process in self._processes:
-            for pipe in (process.stdin, process.stdout):
-                with suppress(OSError):
-                    pipe and pipe.close()
-            process.wait()
-
-
-def _start() -> "subprocess.Popen[bytes] | None":
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-m", MODULE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-            start_new_session=True,
-        )
-    except OSError:
-        return None
+        end_children(self._processes)
 
 
 def serve(requests: BinaryIO, replies: BinaryIO) -> None:

@@ -4,26 +4,24 @@
     back            one line for each: {} or {"error": [problem, where, fix]}
 
 A job names its input and output files and holds all settings, so it gives the same bytes wherever and
-whenever it runs. A process is a Python of its own, in a session of its own, that ends with its input.
+whenever it runs. Further processes are those of data/child_process.py.
 One that ends early costs time alone: its job is done by the caller.
 
 Not here: which jobs there are (pipeline.py), the same on an executor (launch/curation.py).
 """
 
 import json
-import os
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
+from scalelab.data.child_process import ChildProcess, end_children, start_children
 from scalelab.data.curate import CURATION_STAGES, PAGE_SOURCES
 from scalelab.data.curate.base import CurationContext, CurationStage, Page, PageSource, WebDocument
 from scalelab.data.curate.store import (
@@ -38,8 +36,6 @@ from scalelab.errors import DataError
 from scalelab.screen import progress
 
 MODULE = "scalelab.data.curate.shard_work"
-ROOT = Path(__file__).parents[3]
-"""Directory from which the package is imported."""
 PAGES_OF_A_SAMPLE = 200
 """Pages taken of each file where only a sample is curated."""
 
@@ -181,18 +177,13 @@ class ShardWorkers:
     """
 
     def __init__(self, n: int):
-        self._processes = [p for _ in range(n if n > 1 else 0) if (p := _start()) is not None]
+        self._processes = start_children(MODULE, n if n > 1 else 0, OMP_NUM_THREADS="1")
 
     def __enter__(self) -> "ShardWorkers":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._processes:
-            process.kill()
-            for pipe in (process.stdin, process.stdout):
-                with suppress(OSError):
-                    pipe and pipe.close()
-            process.wait()
+        end_children(self._processes)
         self._processes = []
 
     def run(self, jobs: Sequence[ShardJob], what: str) -> None:
@@ -207,7 +198,7 @@ class ShardWorkers:
                 run_job(job)
                 yield job
             return
-        idle: SimpleQueue[subprocess.Popen[str]] = SimpleQueue()
+        idle: SimpleQueue[ChildProcess] = SimpleQueue()
         for process in self._processes:
             idle.put(process)
 
@@ -232,31 +223,15 @@ class ShardWorkers:
                 raise
 
 
-def _exchange(process: "subprocess.Popen[str]", job: ShardJob) -> dict[str, Any] | None:
+def _exchange(process: ChildProcess, job: ShardJob) -> dict[str, Any] | None:
     """Return the reply of a process; None where it has ended."""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        process.stdin.write(json.dumps(asdict(job)) + "\n")
+        process.stdin.write((json.dumps(asdict(job)) + "\n").encode())
         process.stdin.flush()
-        return json.loads(process.stdout.readline() or "null")
+        return json.loads(process.stdout.readline() or b"null")
     except (OSError, ValueError):
-        return None
-
-
-def _start() -> "subprocess.Popen[str] | None":
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-m", MODULE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-            start_new_session=True,
-        )
-    except OSError:
         return None
 
 
