@@ -186,10 +186,7 @@ class Campaign:
 
     def _cut(self, node: str) -> None:
         """Suspend a node; it is resumed by `heal`."""
-        pids = [self.cluster.nodes[node].pid, *self.cluster.daemons(node), *self.cluster.tasks(node)]
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
+        pids = self.cluster.cut_off(node)
         self._cut_runs = [(place, attempt_of(place)) for place in self.in_flight()]
         self._cut_pids, self._cut_at = pids, time.monotonic()
 

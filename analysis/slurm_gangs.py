@@ -1,18 +1,18 @@
 """A run of two nodes (FSDP on gloo) on Slurm's own daemons, with faults, compared with the same run left alone.
 
-    python analysis/slurm_gangs.py [--steps 20000] [--faults rank,node,ctld,preempt,zombies,wall] [--keep DIR]
+    python analysis/slurm_gangs.py [--steps 3000] [--faults rank,node,ctld,preempt,cut,wall] [--keep DIR]
 
     rank      kill -9 of the second process
     node      kill -9 of the second node's slurmd with its step daemons and processes
     ctld      kill -9 of slurmctld, started again at once
-    preempt   a job of higher priority needs both nodes (PreemptMode=REQUEUE, GraceTime)
-    zombies   kill -9 of both slurmd and their step daemons; the processes live on, suspended until the next
-              attempt has saved, then resumed
+    preempt   a job of higher priority needs all nodes (PreemptMode=REQUEUE, GraceTime)
+    cut       SIGSTOP of both slurmd and of all processes of the job, until the next attempt has saved on two other
+              nodes; then SIGCONT, so that the earlier attempt finishes late
     wall      nothing: the wall time of the Slurm job comes before the end of the run
 
-Each fault comes once, in the order given, after a new attempt has left a checkpoint. Reported are the attempts, the
-steps at which they began, the losses beside those of two processes and of one on this machine, and files that do
-not hold.
+Each fault comes once, in the order given, after a new attempt has left a checkpoint of its own. Reported are the
+attempts, the steps at which they began, the losses beside those of two processes and of one on this machine, and
+files that do not hold.
 
 Exit status: 0 if the run ended once with the loss and curves of the same two processes left alone, else 1. Needs
 root, and the packages of tests/slurm_cluster.py.
@@ -48,7 +48,7 @@ from scalelab.launch.job_settings import FinalSettings  # noqa: E402
 from scalelab.train.run_directory import RunDir  # noqa: E402
 from scalelab.train.spec import RunSpec  # noqa: E402
 
-FAULTS = "rank,node,ctld,preempt,zombies,wall"
+FAULTS = "rank,node,ctld,preempt,cut,wall"
 MODEL = {
     "kind": "transformer",
     "n_layers": 2,
@@ -78,12 +78,17 @@ class Faults(LiveView):
     def tick(self) -> None:
         """Do what is due."""
         super().tick()
-        kinds = [event["event"] for event in self.run_dir.events()]
-        starts = kinds.count("start")
-        if starts <= self._after or "checkpoint" not in kinds[::-1][: kinds[::-1].index("start")]:
+        starts, saved = 0, []
+        for event in self.run_dir.events():
+            if event["event"] == "start":
+                starts, saved = starts + 1, []
+            elif event["event"] == "checkpoint":
+                saved.append(event["step"])
+        if starts <= self._after or len(saved) < 2:  # the first one is where it began
             return
         if self._suspended:
-            self._say("the earlier attempt goes on")
+            alive = sum(Path(f"/proc/{pid}").exists() for pid in self._suspended)
+            self._say(f"{alive} of {len(self._suspended)} processes of the earlier attempt go on")
             for pid in self._suspended:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
@@ -92,8 +97,7 @@ class Faults(LiveView):
             name = self.faults.pop(0)
             self._not_before = time.monotonic() + APART_S
             self._after = starts if name != "ctld" else self._after
-            step = max(event["step"] for event in self.run_dir.events() if event["event"] == "checkpoint")
-            self._say(f"attempt {starts}, step {step}: {name}")
+            self._say(f"attempt {starts}, step {saved[-1]}: {name}")
             self._do(name)
             self.done.append(name)
 
@@ -105,21 +109,19 @@ class Faults(LiveView):
         if name == "rank":
             os.kill(cluster.rank(1), signal.SIGKILL)
         elif name == "node":
-            cluster.kill_node("n2", steps=True)
-            cluster.start_node("n2")
+            node = [name for name in cluster.names if cluster.tasks(name)][-1]
+            cluster.kill_node(node, steps=True)
+            cluster.start_node(node)
         elif name == "ctld":
             cluster.kill_ctld()
             cluster.start_ctld()
         elif name == "preempt":
             cluster.preempt()
-        elif name == "zombies":
-            self._suspended = [pid for node in ("n1", "n2") for pid in cluster.tasks(node)]
-            for pid in self._suspended:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
-            for node in ("n1", "n2"):
-                cluster.kill_node(node, steps=False)
-                cluster.start_node(node)
+        elif name == "cut":
+            busy = [node for node in cluster.names if cluster.tasks(node)]
+            self._suspended = [pid for node in busy for pid in cluster.cut_off(node)]
+            for node in busy:
+                cluster.report_down(node)
 
 
 def run(run_dir: RunDir, config: ExecutorConfig, home: Path, view: LiveView, layout: Layout) -> JobOutcomes:
@@ -136,7 +138,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=20000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--faults", default=FAULTS)
     parser.add_argument("--keep", type=Path)
     args = parser.parse_args()
@@ -168,10 +170,10 @@ def main() -> int:
     for each in dirs.values():
         each.create(spec)
     ours = dirs["slurm"]
-    cluster = SlurmCluster(home / "cluster")
+    cluster = SlurmCluster(home / "cluster", n_nodes=4)
     os.environ["SLURM_CONF"] = str(cluster.conf)
     view = Faults(cluster, ours, [name for name in args.faults.split(",") if name])
-    slurm = SlurmConfig(gpus=0, cpus=2, workers=1, minutes=2, save_s=75, processes_per_node=1, poll_s=1.0)
+    slurm = SlurmConfig(gpus=0, cpus=2, workers=1, minutes=2, save_s=30, processes_per_node=1, poll_s=1.0)
     try:
         outcomes = run(ours, slurm, ours.path.parent, view, LAYOUT)
     finally:
@@ -183,6 +185,8 @@ def main() -> int:
     for event in ours.events():
         if event["event"] in ("start", "resume", "interrupted", "lost", "checkpoint_passed_over", "end"):
             print("       ", {key: event[key] for key in ("event", "step", "reason") if key in event})
+    if ended.outcome != "done":
+        return 1
     for name, layout in (("two", LAYOUT), ("one", Layout())):
         run(dirs[name], LocalConfig(), dirs[name].path.parent, LiveView(JobLabels()), layout)
     results = {name: each.result() for name, each in dirs.items()}

@@ -5,7 +5,7 @@ each node with CPUs that need not exist. Where they are missing and can be insta
 cannot install them has no such cluster, and `unavailable` says why.
 
     slurmctld   port + 0        state in spool/ctld
-    slurmd      n1: port + 1, n2: port + 2; each in a process group of its own, with its steps
+    slurmd      n1: port + 1, n2: port + 2 ...; each in a process group of its own, with its steps
 """
 
 import fcntl
@@ -58,10 +58,9 @@ SlurmdParameters=config_overrides
 JobRequeue=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={node_1} CPUs=16 RealMemory=8000 State=UNKNOWN
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={node_2} CPUs=16 RealMemory=8000 State=UNKNOWN
-PartitionName=main Nodes=n[1-2] Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
-PartitionName=high Nodes=n[1-2] MaxTime=INFINITE State=UP PriorityTier=10
+NodeName={nodes} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports} CPUs=16 RealMemory=8000 State=UNKNOWN
+PartitionName=main Nodes={nodes} Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
+PartitionName=high Nodes={nodes} MaxTime=INFINITE State=UP PriorityTier=10
 """
 
 
@@ -106,13 +105,14 @@ class SlurmCluster:
     Args:
         home: Empty directory of its own.
         min_job_age: Seconds for which ended jobs are listed.
+        n_nodes: Number of nodes.
     """
 
-    def __init__(self, home: Path, min_job_age: int = 300):
-        self.home = home
-        for part in ("run", "log", "spool/ctld", "spool/n1", "spool/n2"):
+    def __init__(self, home: Path, min_job_age: int = 300, n_nodes: int = 2):
+        self.home, self.names = home, [f"n{i + 1}" for i in range(n_nodes)]
+        for part in ("run", "log", "spool/ctld", *(f"spool/{name}" for name in self.names)):
             (home / part).mkdir(parents=True)
-        port = _free_ports(3)
+        port = _free_ports(1 + n_nodes)
         self.conf = home / "slurm.conf"
         self.conf.write_text(
             CONF.format(
@@ -120,8 +120,8 @@ class SlurmCluster:
                 host=socket.gethostname().split(".")[0],
                 port=port,
                 first_job=1 + os.getpid() % 1000 * 19,  # gangs of two clusters use other ports
-                node_1=port + 1,
-                node_2=port + 2,
+                nodes=f"n[1-{n_nodes}]",
+                ports=f"[{port + 1}-{port + n_nodes}]",
                 min_job_age=min_job_age,
             )
         )
@@ -138,10 +138,11 @@ class SlurmCluster:
         self.ctld: subprocess.Popen | None = None
         self.nodes: dict[str, subprocess.Popen] = {}
         self.start_ctld()
-        for name in ("n1", "n2"):
+        for name in self.names:
             self.start_node(name)
         _until(
-            lambda: self("sinfo", "-h", "-N", "-p", "main", "-o", "%T").split() == ["idle"] * 2, "the nodes"
+            lambda: self("sinfo", "-h", "-N", "-p", "main", "-o", "%T").split() == ["idle"] * n_nodes,
+            "the nodes",
         )
 
     def __call__(self, *command: str) -> str:
@@ -154,8 +155,26 @@ class SlurmCluster:
         self.ctld = self._daemon("slurmctld", "-D", "-i", "-f", str(self.conf))
 
     def start_node(self, name: str) -> None:
-        """Start the daemon of a node."""
+        """Start the daemon of a node.
+
+        Of one that was killed the controller is told before, as by a site's health check: by itself it notices
+        after 20 to 100 seconds.
+        """
+        if name in self.nodes:
+            self.report_down(name)
         self.nodes[name] = self._daemon("slurmd", "-D", "-N", name, "-f", str(self.conf))
+
+    def report_down(self, name: str) -> None:
+        """Tell the controller that a node is lost, so that its jobs are requeued."""
+        self("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=lost")
+
+    def cut_off(self, name: str) -> list[int]:
+        """Suspend the daemon of a node, its step daemons and the processes of its jobs, and return their ids."""
+        pids = [self.nodes[name].pid, *self.daemons(name), *self.tasks(name)]
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
+        return pids
 
     def kill_ctld(self) -> None:
         """Kill -9 of the controller."""
@@ -164,8 +183,6 @@ class SlurmCluster:
 
     def kill_node(self, name: str, *, steps: bool) -> int:
         """Kill -9 of a node's daemon and of its step daemons; `steps` also of the processes of its jobs.
-
-        The controller is told at once, as by a site's health check; by itself it notices after 20 to 100 seconds.
 
         Returns: The number of processes that were killed beside the daemon.
         """
@@ -176,7 +193,6 @@ class SlurmCluster:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.nodes[name].wait()
-        self("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=killed")
         return len(set(victims))
 
     def tasks(self, name: str) -> list[int]:
@@ -199,16 +215,16 @@ class SlurmCluster:
 
     def rank(self, n: int) -> int | None:
         """Process id of a rank of a gang; None where none runs."""
-        for pid in [*self.tasks("n1"), *self.tasks("n2")]:
+        for pid in [pid for name in self.names for pid in self.tasks(name)]:
             with suppress(OSError):
                 if f"RANK={n}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                     return pid
         return None
 
     def preempt(self) -> None:
-        """Submit a job of higher priority that needs both nodes as a whole, for a moment."""
-        job = ("--partition=high", "--nodes=2", "--ntasks-per-node=16", "--output=/dev/null", "--wrap=true")
-        self("sbatch", *job)
+        """Submit a job of higher priority that needs all nodes as a whole, for a moment."""
+        size = (f"--nodes={len(self.names)}", "--ntasks-per-node=16")
+        self("sbatch", "--partition=high", *size, "--output=/dev/null", "--wrap=true")
 
     def close(self) -> None:
         """Cancel all jobs and end the daemons."""
