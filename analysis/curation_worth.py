@@ -19,6 +19,7 @@ import scalelab
 from scalelab.errors import ScalelabError
 from scalelab.launch.sweep import run_sweep
 from scalelab.records.sweep_manifest import SweepManifest
+from scalelab.report.comparison.multipliers import multiplier_with_interval
 from scalelab.sweep.file import SweepFile
 from scalelab.train.run_directory import RunDir
 from scalelab.units import multiple, sci
@@ -83,13 +84,13 @@ def row(base, other, holdout, predicted):
     except ScalelabError as error:
         return [name, holdout, f"not compared: {error.problem}", "-", "-", "-"]
     pair = judged.pair
-    low, high = pair.multiplier_interval(pair.C_0)
+    bounded = pair.bounded(pair.C_0)
+    ends = (bounded.low, bounded.high) if bounded.value is not None else (bounded.above, bounded.below)
+    low, high = ends[0] or 0.0, ends[1] or float("inf")
     trend = "-"
-    if pair.trend is not None:
+    if pair.trend is not None and pair.supports_trend:
         trend = f"{multiple(pair.trend)} [{', '.join(multiple(end) for end in pair.trend_interval)}]"
-    measured = (
-        f"{multiple(pair.multiplier)} [{multiple(low)}, {multiple(high)}] ({pair.multiplier_kind(pair.C_0)})"
-    )
+    measured = f"{multiplier_with_interval(bounded)} at {sci(pair.C_0)} ({pair.multiplier_kind(pair.C_0)})"
     return [name, holdout, judged.verdict, measured, trend, against(predicted, (low, high))]
 
 

@@ -6,6 +6,7 @@ Mappings are joined key by key; one that names another `kind` replaces that of t
 path is relative to the working directory.
 """
 
+import os
 from pathlib import Path
 
 from scalelab.config import Config, YamlDocument
@@ -50,7 +51,7 @@ class ExtendableConfig(Config):
                 where=document.place((EXTENDS,)),
                 fix=f"name one {cls.file_kind} file, by its path relative to the working directory",
             )
-        if not Path(named).is_file():
+        if not os.path.isfile(named):  # False also of names that cannot be; pathlib raises
             raise ConfigError(
                 f"there is no file {named} in {Path.cwd()}",
                 where=document.place((EXTENDS,)),

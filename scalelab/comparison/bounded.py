@@ -10,8 +10,8 @@ R      reach: factor to which runs are extrapolated, 10 unless another is asked 
 
 Why a factor, and no larger one. The loss falls towards a floor that runs of a few budgets hardly determine. Where the
 loss to be matched lies near it, m grows without bound while the loss changes by less than the noise between seeds, so
-its number is that of the floor and the priors. Ten times the compute is as far as crossings are looked for, too:
-compute multipliers are not to be read further beyond the data (Davidson et al. 2023, arXiv:2312.07413).
+its number is that of the floor and the priors. Ten times the compute is as far as crossings are looked for, too; the
+factor itself is a choice.
 
 Not here: multipliers and their intervals (pairwise.py), their words (report/comparison/).
 """

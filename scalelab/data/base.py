@@ -214,7 +214,10 @@ class DataConfig(Config):
     def _weights_are_shares_of_domains(self) -> Self:
         if self.weights is None:
             if self.cooldown_weights is not None:
-                raise ValueError("cooldown_weights need `weights`, the shares before the cooldown")
+                raise ValueError(
+                    "cooldown_weights need `weights`, the shares before the cooldown; a design of mixtures, which "
+                    "chooses the weights of each run, takes neither"
+                )
             return self
         names = getattr(self.source, "names", ())
         if not names:

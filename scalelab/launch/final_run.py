@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scalelab.data.corpus import shards
-from scalelab.data.corpus.mixture import refuse_too_many
+from scalelab.data.corpus.mixture import held_out_windows, refuse_too_many
 from scalelab.data.corpus.shards import Corpus
 from scalelab.errors import LaunchError, PlanError
 from scalelab.files import place_of
@@ -183,6 +183,7 @@ def _corpus(plan: Plan) -> Corpus:
             fix="restore the original text, or run the sweep and the plan again on the new text",
         )
     refuse_too_many(corpus, spec.data, spec.seq_len, spec.n_tokens, spec.stable_tokens)
+    held_out_windows(corpus, spec.seq_len)
     return corpus
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from scalelab.data.corpus import shards
-from scalelab.data.corpus.mixture import refuse_too_many
+from scalelab.data.corpus.mixture import held_out_windows, refuse_too_many
 from scalelab.data.corpus.shards import Corpus
 from scalelab.data.vocabulary import UNPREPARED, vocab_size_of
 from scalelab.errors import ConfigError, DataError, LaunchError
@@ -290,7 +290,7 @@ def refuse_unfit(recipe: Recipe, corpus: Corpus, proposals: tuple[Proposal, ...]
     """Refuse runs that the corpus is too small for, before anything is trained.
 
     Raises:
-        DataError: A run needs more tokens than the corpus has, or validation has too few.
+        DataError: A run needs more tokens than the corpus has, or validation, also of a domain, has too few.
     """
     longest: dict[str, RunSpec] = {}
     for spec in (proposal.spec for proposal in proposals):
@@ -299,6 +299,7 @@ def refuse_unfit(recipe: Recipe, corpus: Corpus, proposals: tuple[Proposal, ...]
             longest[mixture] = spec
     for spec in longest.values():
         refuse_too_many(corpus, spec.data, recipe.seq_len, spec.n_tokens, spec.stable_tokens)
+    held_out_windows(corpus, recipe.seq_len)
     wanted = max(recipe.evaluation.tokens, recipe.evaluation.curve_tokens)
     available = corpus.n_validation - 1
     if wanted > available:

@@ -150,6 +150,7 @@ class _Run:
         self.windows = {
             n: self._fixed_windows(n) for n in (spec.evaluation.tokens, spec.evaluation.curve_tokens)
         }
+        self.domain_windows = domain_windows(self.corpus, spec.seq_len, spec.evaluation.tokens)
         self.log_every = log_interval(spec.n_steps)
         self.last_step = spec.n_steps if branches is None else branches.last_step
         self.eval_at = evaluation_steps(spec) if branches is None else branches.eval_at
@@ -540,10 +541,7 @@ class _Run:
         with self._compiling():
             loss, error = self.engine.validate(self.windows[self.spec.evaluation.tokens])
             domains = {
-                name: self.engine.validate(windows)[0]
-                for name, windows in domain_windows(
-                    self.corpus, self.spec.seq_len, self.spec.evaluation.tokens
-                ).items()
+                name: self.engine.validate(windows)[0] for name, windows in self.domain_windows.items()
             }
         self.progress.eval_s += time.monotonic() - begun
         untrained = math.log(self.spec.model.vocab_size)

@@ -228,5 +228,6 @@ def test_a_domain_without_held_out_text_is_refused(tmp_path):
     data = settings(tmp_path)
     (tmp_path / "words.txt").write_text("short\n")
 
-    with pytest.raises(DataError, match="the domain words has"):
+    with pytest.raises(DataError, match=r"the domain words has .* held-out tokens") as refused:
         domain_windows(prepare(data), T, 100)
+    assert "data.held_out" in refused.value.fix

@@ -206,6 +206,18 @@ def test_a_design_that_measures_no_mixture_is_refused(change, said, world):
     assert "Traceback" not in done.stderr
 
 
+def test_a_domain_that_holds_nothing_out_is_refused_before_anything_is_trained(world):
+    """Its file is one document, which is trained on."""
+    write_domains(world.path)
+    (world.path / "mixed.yaml").write_text(SWEEP.replace("[words.txt], document: line", "[words.txt]"))
+
+    done = in_process(world, "sweep", "mixed.yaml")
+
+    assert done.returncode == 2
+    assert "the domain words has 0 held-out tokens" in done.stderr
+    assert not [*world.runs.glob("mixed/*/log.jsonl")]
+
+
 def test_an_ordinary_sweep_on_one_mixture_is_not_fitted_as_one_of_mixtures(world):
     write_domains(world.path)
     ladder = "design: {kind: ladder, sizes: [5000], tokens: [1280, 2560]}\n"

@@ -82,6 +82,7 @@ def test_an_error_points_into_the_file_that_has_it(write):
     ("extends", "problem"),
     [
         ("nowhere.yaml", "there is no file nowhere.yaml"),
+        (f"{'n' * 300}.yaml", "there is no file nnn"),
         ("[base.yaml]", "no path"),
         ("arm.yaml", "arm.yaml extends arm.yaml"),
         ("loop.yaml", "extends loop.yaml which extends"),

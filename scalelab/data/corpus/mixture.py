@@ -59,7 +59,10 @@ class MixtureOrder:
         self.domains = tuple(name for name in ranges if weights.get(name, 0) > 0)
         self._begin = np.array([ranges[name][0] for name in self.domains])
         self.n_windows = np.array(
-            [_windows(corpus, name, ranges[name], seq_len, "training") for name in self.domains]
+            [
+                _windows(corpus, name, ranges[name], seq_len, "training", "give the domain more text")
+                for name in self.domains
+            ]
         )
         self._earlier = np.array([before.get(name, 0) for name in self.domains])
         self._counts = _slots(np.array([weights[name] / total for name in self.domains]))
@@ -219,14 +222,39 @@ def domain_windows(corpus: Corpus, seq_len: int, n_tokens: int) -> dict[str, np.
     Raises:
         DataError: A domain has no whole window of held-out text.
     """
+    if not (there := held_out_windows(corpus, seq_len)):
+        return {}
+    tokens, ranges, found = corpus.tokens("validation"), domain_ranges(corpus, "validation"), {}
+    for name, n_windows in there.items():
+        n = max(1, min(n_windows, n_tokens // seq_len // len(ranges)))
+        found[name] = tokens.windows(ranges[name][0] + spread(n_windows, n) * seq_len, seq_len + 1)
+    return found
+
+
+def held_out_windows(corpus: Corpus, seq_len: int) -> dict[str, int]:
+    """Return how many validation windows each domain of the training text has; empty where none has its own.
+
+    Args:
+        corpus: The prepared corpus.
+        seq_len: Tokens a model sees at once.
+
+    Raises:
+        DataError: A domain has no whole window of held-out text, and another one has.
+    """
     if not (ranges := domain_ranges(corpus, "validation")):
         return {}
-    tokens, found = corpus.tokens("validation"), {}
-    for name in domain_ranges(corpus, "train"):
-        there = _windows(corpus, name, ranges.get(name, (0, 0)), seq_len, "held-out")
-        n = max(1, min(there, n_tokens // seq_len // len(ranges)))
-        found[name] = tokens.windows(ranges[name][0] + spread(there, n) * seq_len, seq_len + 1)
-    return found
+    return {
+        name: _windows(
+            corpus,
+            name,
+            ranges.get(name, (0, 0)),
+            seq_len,
+            "held-out",
+            "hold out more of it (data.validation; in a curation a hold-out of every domain, or of none), or "
+            "evaluate on another text (data.held_out)",
+        )
+        for name in domain_ranges(corpus, "train")
+    }
 
 
 def domain_ranges(corpus: Corpus, side: str) -> dict[str, tuple[int, int]]:
@@ -238,13 +266,13 @@ def domain_ranges(corpus: Corpus, side: str) -> dict[str, tuple[int, int]]:
     return found
 
 
-def _windows(corpus: Corpus, name: str, ends: tuple[int, int], seq_len: int, what: str) -> int:
+def _windows(corpus: Corpus, name: str, ends: tuple[int, int], seq_len: int, what: str, fix: str) -> int:
     n_tokens = ends[1] - ends[0]
     if n_tokens <= seq_len:
         raise DataError(
             f"the domain {name} has {n_tokens} {what} tokens, not one window of {seq_len} + 1",
             where=f"corpus {corpus.digest} ({corpus.path})",
-            fix="give the domain more text, hold out more (data.validation), or choose a smaller seq_len",
+            fix=f"{fix}, or choose a smaller seq_len",
         )
     return count_windows(n_tokens, seq_len)
 

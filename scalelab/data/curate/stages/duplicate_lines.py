@@ -36,6 +36,7 @@ class DuplicateLines(CurationStage):
     kind: Literal["duplicate_lines"] = "duplicate_lines"
     """Names this stage in CURATION_STAGES."""
     observes: ClassVar[bool] = True
+    version: ClassVar[int] = 2
     max_documents: Annotated[Count, Field(ge=2)] = 10
     """Documents in which a line may stand."""
     min_characters: Count = 30
