@@ -38,7 +38,8 @@ class Server:
     """When there is no room."""
     names: dict[str, list[State]] = field(default_factory=dict)
     data: list[bytes] = field(default_factory=list)
-    by_directory: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    by_directory: dict[str, dict[str, None]] = field(default_factory=lambda: defaultdict(dict))
+    """Names in the order in which they came: some of them are random."""
 
     def state(self, path: Path, at: float | None = None) -> State | None:
         """Return the state of a name, now or at some time; None: it does not exist."""
@@ -52,7 +53,7 @@ class Server:
         now = self.kernel.now
         name = str(path)
         self.names.setdefault(name, []).append(State(now, file, EPOCH + now + self.skew_s))
-        self.by_directory[name.rpartition("/")[0]].add(name)
+        self.by_directory[name.rpartition("/")[0]][name] = None
 
     def known(self, directory: Path) -> list[str]:
         """Return the names of a directory that anyone may still see."""
@@ -60,8 +61,8 @@ class Server:
         for name in list(there):
             last = self.names[name][-1]
             if last.file is None and last.since < self.kernel.now - FORGOTTEN_S:
-                there.discard(name)
-        return sorted(there)
+                del there[name]
+        return list(there)
 
     def new(self, data: bytes) -> int:
         """Return the number of a new file."""

@@ -41,6 +41,15 @@ def test_the_same_seed_is_the_same_run():
     assert first.happened == second.happened
 
 
+def test_names_come_in_the_order_in_which_they_were_made():
+    """Some are random, so their alphabet is another in every run; listings are shuffled from this order."""
+    server = Server(Kernel(seed=1))
+    for name in ("c", "a", "b"):
+        server.put(Path("/simulated") / name, server.new(b""))
+
+    assert server.known(Path("/simulated")) == ["/simulated/c", "/simulated/a", "/simulated/b"]
+
+
 @pytest.mark.parametrize(
     ("without", "kinds", "found"),
     [
