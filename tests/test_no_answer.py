@@ -24,6 +24,8 @@ from scalelab.records.stage_manifest import stage_result
 from scalelab.sealed import read_lines
 from scalelab.system import System, use
 from scalelab.testing.executors import job
+from scalelab.tracking.mlflow_store import make_store
+from scalelab.tracking.store_errors import StoreDown
 from scalelab.train.run_directory import RunDir
 
 OUTAGES = [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN]
@@ -240,3 +242,14 @@ def test_a_queue_keeps_its_token_where_it_cannot_be_read(queue):
             with pytest.raises(NoAnswer):
                 ask()
     assert queue.open(queue.settings()).token == before
+
+
+def test_a_database_that_cannot_be_seen_is_not_made_anew(tmp_path):
+    path = tmp_path / "mlflow.db"
+    path.write_bytes(b"runs")
+    with (
+        outage("mlflow.db"),
+        pytest.raises(StoreDown, match=r"mlflow\.db cannot be read: Input/output error"),
+    ):
+        make_store(f"sqlite:///{path}")
+    assert path.read_bytes() == b"runs"

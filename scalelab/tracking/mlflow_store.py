@@ -37,7 +37,7 @@ with warnings.catch_warnings():  # its own imports' deprecations say nothing to 
     from mlflow.tracking import MlflowClient
 
 from scalelab.errors import RunError
-from scalelab.files import whole
+from scalelab.files import exists, whole
 from scalelab.tracking import mlflow_objects
 from scalelab.tracking.artifact_home import ArtifactHome
 from scalelab.tracking.lineage import MirroredDataset, MirroredModel
@@ -355,7 +355,7 @@ def make_store(uri: str) -> None:
         StoreDown: The disk refuses.
     """
     path = _checked(uri)
-    if path is None or path.exists():
+    if path is None or _is_there(path):
         return
     quiet()
     with _answers():
@@ -384,7 +384,7 @@ def _checked(uri: str) -> Path | None:
     if problem := refusal_of(uri):
         raise StoreBroken(redact(problem), OTHER_STORE)
     path = sqlite_path(uri)
-    if path is not None and path.exists():
+    if path is not None and _is_there(path):
         with _answers():
             try:
                 with closing(sqlite3.connect(path, timeout=10)) as db:
@@ -392,6 +392,18 @@ def _checked(uri: str) -> Path | None:
             except sqlite3.Error as error:
                 raise OSError(str(error)) from error
     return path
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a database; one that may be there is not replaced.
+
+    Raises:
+        StoreDown: The file system does not say.
+    """
+    try:
+        return exists(path)
+    except RunError as error:
+        raise StoreDown(error.problem) from error
 
 
 def _unsupported(uri: str, error: StoreRefused) -> str:
