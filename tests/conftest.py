@@ -1,9 +1,11 @@
 """What every test gets: one thread, no person's cache, no network, a corpus that is tiny."""
 
+import fcntl
 import gc
 import os
 import shutil
 import subprocess
+import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -163,12 +165,54 @@ def unsealed():
 
 
 @pytest.fixture(scope="session")
-def tiny_text(tmp_path_factory):
+def made_once(tmp_path_factory):
+    """A function that returns a directory which one process of this run of pytest fills, and all of them read.
+
+    Its arguments: a name, and a function that fills the empty directory of that path.
+    """
+    common = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+
+    def make(name, fill):
+        path, done = common / name, common / f".{name}.done"
+        with open(common / f".{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # who comes later waits
+            if not done.exists():
+                shutil.rmtree(path, ignore_errors=True)  # of a process that failed
+                path.mkdir()
+                fill(path)
+                done.touch()
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_text(made_once):
     """A folder of 40 short documents, some 60 kB of structured text."""
-    folder = tmp_path_factory.mktemp("text")
-    for i in range(40):
-        (folder / f"{i:02d}.txt").write_text(prose(300, seed=i))
-    return folder
+
+    def fill(folder):
+        for i in range(40):
+            (folder / f"{i:02d}.txt").write_text(prose(300, seed=i))
+
+    return made_once("text", fill)
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(made_once):
+    """MLflow's database of no runs. Making one takes 1.5 seconds, so it is made once and copied.
+
+    A worker process of pytest need not have imported MLflow for it, so another process does.
+    """
+
+    def fill(folder):
+        code = "from scalelab.tracking.store_access import open_store; import sys, pathlib;"
+        code += "open_store(pathlib.Path(sys.argv[1]))"
+        environ = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+        subprocess.run([sys.executable, "-c", code, str(folder)], check=True, timeout=300, env=environ)
+
+    return made_once("empty_mlflow", fill) / "mlflow.db"
 
 
 @pytest.fixture(scope="session", autouse=True)

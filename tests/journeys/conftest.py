@@ -1,5 +1,6 @@
 """A small sweep that a journey can run through the real command line in seconds."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -20,25 +21,39 @@ class World(observe.World):
 
 
 @pytest.fixture(scope="session")
-def worlds(tmp_path_factory, cache, tiny_text):
+def worlds(tmp_path_factory, cache, tiny_text, empty_mlflow):
     """A function that makes worlds, all on the same text and cache.
 
-    Where the mirror is not what is looked at, it stays away: it takes longer than the rest.
+    Where the mirror is not what is looked at, it stays away: it takes longer than the rest. With `ready` it has
+    MLflow's database already, of no runs: where the making of it is not what is looked at.
     """
 
-    def make(name: str, mlflow: bool = True) -> World:
+    def make(name: str, mlflow: bool = True, *, ready: bool = False) -> World:
         world = World(tmp_path_factory.mktemp(name), cache, tiny_text)
         if not mlflow:
             world.forget_mlflow()
+        if ready:
+            world.runs.mkdir()
+            shutil.copy(empty_mlflow, world.runs)
         return world
 
     return make
 
 
 @pytest.fixture(scope="session")
-def undisturbed(worlds):
-    """A world in which the sweep was run once, and nothing happened to it."""
+def undisturbed(worlds, made_once, cache, tiny_text, empty_mlflow):
+    """A world in which the sweep was run once, and nothing happened to it.
+
+    Trained once for all processes of pytest; each has a copy, which MLflow takes for a directory that was moved.
+    """
+
+    def train(path):
+        world = World(path, cache, tiny_text)
+        world.runs.mkdir()
+        shutil.copy(empty_mlflow, world.runs)
+        done = world("sweep", "journey.yaml", "--no-timing")
+        assert done.returncode == 0, done.stderr
+
     world = worlds("undisturbed")
-    done = world("sweep", "journey.yaml", "--no-timing")
-    assert done.returncode == 0, done.stderr
+    shutil.copytree(made_once("undisturbed", train) / "runs", world.runs)
     return world

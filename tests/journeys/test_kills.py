@@ -80,7 +80,7 @@ def test_no_worker_outlives_its_killed_parent(worlds):
 
 
 def test_ctrl_c_stops_and_the_same_command_goes_on(worlds, undisturbed):
-    world, few = worlds("ctrl-c"), ("--set", "design.budgets=[4e9]")
+    world, few = worlds("ctrl-c", ready=True), ("--set", "design.budgets=[4e9]")
     process = world.start("sweep", "journey.yaml", *few)
     deadline = time.monotonic() + 60
     while not workers(journey(world)) and time.monotonic() < deadline:

@@ -20,13 +20,15 @@ import observe  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def installed(tmp_path_factory):
+def installed(made_once):
     """The directory that the package was installed into, by pip."""
-    place = tmp_path_factory.mktemp("plugins")
-    copy = shutil.copytree(SOURCE, place / "source", ignore=shutil.ignore_patterns("test_*", "*c"))
-    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index")
-    subprocess.run([*pip, "--no-build-isolation", "--target", str(place / "site"), str(copy)], check=True)
-    return place / "site"
+
+    def install(place):
+        copy = shutil.copytree(SOURCE, place / "source", ignore=shutil.ignore_patterns("test_*", "*c"))
+        pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index")
+        subprocess.run([*pip, "--no-build-isolation", "--target", str(place / "site"), str(copy)], check=True)
+
+    return made_once("plugins", install) / "site"
 
 
 @pytest.fixture

@@ -211,28 +211,18 @@ class Database:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory):
-    """An empty MLflow database: making one takes seconds, so it is made once and copied."""
-    path = tmp_path_factory.mktemp("template")
-    code = "from scalelab.tracking.store_access import open_store; import sys, pathlib;"
-    code += "open_store(pathlib.Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", code, str(path)], check=True, timeout=120)
-    return path / "mlflow.db"
-
-
-@pytest.fixture(scope="session")
 def family_in():
     """A function that gives a sweep and its database in any root."""
     return lambda root, sweep="fam": (Family(root, sweep), Database(root / "mlflow.db"))
 
 
 @pytest.fixture
-def root(tmp_path, template, monkeypatch):
+def root(tmp_path, empty_mlflow, monkeypatch):
     """A root of runs with a database that is ready."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     path = tmp_path / "my runs"
     path.mkdir()
-    shutil.copy(template, path / "mlflow.db")
+    shutil.copy(empty_mlflow, path / "mlflow.db")
     return path
 
 

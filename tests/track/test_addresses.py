@@ -36,12 +36,14 @@ def test_every_path_comes_back_from_its_address(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["ques?x=1", "pct%20q"])
-def test_the_database_and_the_artifacts_stay_with_the_runs(tmp_path, template, family_in, monkeypatch, name):
+def test_the_database_and_the_artifacts_stay_with_the_runs(
+    tmp_path, empty_mlflow, family_in, monkeypatch, name
+):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     root = tmp_path / name / "runs"
     root.mkdir(parents=True)
-    shutil.copy(template, root / "mlflow.db")
+    shutil.copy(empty_mlflow, root / "mlflow.db")
     family, _ = family_in(root)
     family.plan(1)
     family.train("run00", range(3))
@@ -56,7 +58,7 @@ def test_the_database_and_the_artifacts_stay_with_the_runs(tmp_path, template, f
         assert rows.execute("select count(*) from runs").fetchone() == (2,)
 
 
-def test_a_missing_database_is_made_in_its_place(tmp_path, monkeypatch, template):
+def test_a_missing_database_is_made_in_its_place(tmp_path, monkeypatch, empty_mlflow):
     """Also where a killed writer left a journal, which SQLite would apply to the new file."""
     monkeypatch.chdir(tmp_path)
     root = tmp_path / "q?x"

@@ -49,10 +49,10 @@ def mixed(family):
 
 
 @pytest.fixture(scope="module")
-def mirrored(tmp_path_factory, template, family_in):
+def mirrored(tmp_path_factory, empty_mlflow, family_in):
     """The same, mirrored once, for tests that only look: (family, database, what sync said)."""
     root = tmp_path_factory.mktemp("mirrored")
-    shutil.copy(template, root / "mlflow.db")
+    shutil.copy(empty_mlflow, root / "mlflow.db")
     family, db = family_in(root)
     make_mixed(family)
     return family, db, sync(root, "fam")
@@ -162,7 +162,7 @@ def test_a_manifest_that_cannot_be_read_does_not_keep_the_other_sweeps_out(mixed
 
 
 @pytest.mark.parametrize("is_driven", [False, True])
-def test_a_database_made_anew_is_filled_again(mixed, db, template, once, is_driven):
+def test_a_database_made_anew_is_filled_again(mixed, db, empty_mlflow, once, is_driven):
     """Also where the file system gives the new file the number of the old.
 
     While the sweep is driven nothing is checked against the store: then only the id of the
@@ -171,7 +171,7 @@ def test_a_database_made_anew_is_filled_again(mixed, db, template, once, is_driv
     sync(mixed.root, "fam")
 
     db.path.unlink()
-    shutil.copy(template, db.path)
+    shutil.copy(empty_mlflow, db.path)
     lock = hold(mixed.root / "fam" / "lock", "taken", "wait")
     with lock if is_driven else nullcontext():
         assert once() == (0, "")

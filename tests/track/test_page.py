@@ -60,10 +60,10 @@ def report(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory, template, family_in):
+def shown(tmp_path_factory, empty_mlflow, family_in):
     """A sweep, its fit and its plan, mirrored: (family, database)."""
     root = tmp_path_factory.mktemp("shown")
-    shutil.copy(template, root / "mlflow.db")
+    shutil.copy(empty_mlflow, root / "mlflow.db")
     family, db = family_in(root)
     make_scaling(family)
     out = tmp_path_factory.mktemp("report")

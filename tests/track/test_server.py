@@ -21,11 +21,11 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, template, free_port):
+def place(tmp_path_factory, empty_mlflow, free_port):
     """Where a server's database is, and its port."""
     root = tmp_path_factory.mktemp("server") / "ques?x=1 pct%20q"
     root.mkdir()
-    shutil.copy(template, root / "mlflow.db")
+    shutil.copy(empty_mlflow, root / "mlflow.db")
     return root, free_port()
 
 

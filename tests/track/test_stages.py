@@ -162,10 +162,10 @@ def mixed(root):
 
 
 @pytest.fixture(scope="module")
-def mirrored(tmp_path_factory, template, family_in):
+def mirrored(tmp_path_factory, empty_mlflow, family_in):
     """The same, mirrored once, for tests that only look: (chain, database, what sync said)."""
     root = tmp_path_factory.mktemp("mirrored")
-    shutil.copy(template, root / "mlflow.db")
+    shutil.copy(empty_mlflow, root / "mlflow.db")
     chain = make_mixed(Chain(root))
     out = chain.dir("sft-2000").path
     for name in ("figure.png", "report.md", "pairs.jsonl", "model.safetensors", "model.json"):
@@ -488,7 +488,7 @@ def test_a_stage_whose_lease_is_held_is_running_and_so_is_the_whole(mixed, db):
     assert states(db) == told
 
 
-def test_a_syncer_follows_a_stage_that_grows_and_a_store_made_anew(root, db, family_in, template, until):
+def test_a_syncer_follows_a_stage_that_grows_and_a_store_made_anew(root, db, family_in, empty_mlflow, until):
     """The name is a sweep's too: one process mirrors both."""
     chain, family = Chain(root, "fam"), family_in(root)[0]
     family.plan(1)
@@ -500,7 +500,7 @@ def test_a_syncer_follows_a_stage_that_grows_and_a_store_made_anew(root, db, fam
     until(lambda: states(db).get("00000000000a") == running, "the stage's first rows")
 
     copy = db.path.with_name("copy.db")
-    shutil.copy(template, copy)
+    shutil.copy(empty_mlflow, copy)
     copy.replace(db.path)
     chain.train("sft-2000", range(30, 60), t=100)
     chain.end("sft-2000")

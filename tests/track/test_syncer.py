@@ -119,14 +119,14 @@ def test_it_makes_its_last_pass_when_the_sweep_is_killed(family, db, until):
     assert db.runs()["run00"][1] == "KILLED"
 
 
-def test_a_database_deleted_under_it_is_filled_again(family, db, start, until, template):
+def test_a_database_deleted_under_it_is_filled_again(family, db, start, until, empty_mlflow):
     family.plan(1)
     family.train("run00", range(30))
     process = start(stderr=subprocess.PIPE)
     until(lambda: "run00" in db.metrics(), "the first rows")
 
     copy = db.path.with_name("copy.db")
-    shutil.copy(template, copy)
+    shutil.copy(empty_mlflow, copy)
     os.replace(copy, db.path)
     family.train("run00", range(30, 60))
     _, told = process.communicate(timeout=60)
@@ -135,7 +135,7 @@ def test_a_database_deleted_under_it_is_filled_again(family, db, start, until, t
     assert db.metrics() == family.expected()
 
 
-def test_a_store_that_cannot_be_written_is_told_in_three_lines(family, db, once, template):
+def test_a_store_that_cannot_be_written_is_told_in_three_lines(family, db, once, empty_mlflow):
     """The real thing: SQLite opens the file read-only, whoever we are."""
     family.plan(1)
     family.train("run00", range(3))
