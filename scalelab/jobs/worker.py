@@ -86,7 +86,7 @@ class Assignment:
                 yield heartbeat
             finally:
                 faulthandler.cancel_dump_traceback_later()
-                place.unlink()
+                place.unlink(missing_ok=True)  # an earlier attempt that ended late may have removed it
 
 
 def stacks_of(run_dir: RunDir, rank: int) -> Path:
