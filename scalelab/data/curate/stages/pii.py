@@ -2,7 +2,8 @@
 
     e-mail      <EMAIL>
     telephone   <PHONE>    with a country code, or in the North American form
-    IP address  <IP>       valid and public; versions such as "version 1.2.3.4" are no addresses
+    IP address  <IP>       valid and public; "version 1.2.3.4" and numbers of headings, such as "12.1.1.2. Title" at the
+                           start of a line, are no addresses
     card        <CARD>     beginning and length of a known issuer, Luhn's check digit
     IBAN        <IBAN>     length of its country, remainder 1 by 97
 
@@ -12,7 +13,7 @@ Source: ISO/IEC 7812-1 (Luhn), ISO 13616 (IBAN), RFC 5322, ITU-T E.164.
 import ipaddress
 import re
 from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -37,6 +38,7 @@ _PHONE = re.compile(
 _IP4 = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)")
 _IP6 = re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{2,34}(?![\w:])")
 _VERSION_BEFORE = re.compile(r"(?:version|release|ver\.?|v|section|chapter|§)\s*$", re.IGNORECASE)
+_HEADING = re.compile(r"(?:\d{1,2}\.){4}[ \t\u00a0]+\S")
 _ISSUERS = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}|3[47]\d{13}"
     r"|(?:6011|64[4-9]\d|65\d\d|35[2-8]\d)\d{12,15}|3(?:0[0-5]|09|[689]\d)\d{11,16}"
@@ -169,6 +171,7 @@ class PersonalData(CurationStage):
 
     kind: Literal["pii"] = "pii"
     """Names this stage in CURATION_STAGES."""
+    version: ClassVar[int] = 2
     mask: tuple[PersonalDataKind, ...] = Field(("email", "phone", "ip", "card", "iban"), min_length=1)
     """Kinds that are masked."""
 
@@ -201,7 +204,9 @@ def masked(text: str, kinds: tuple[PersonalDataKind, ...]) -> tuple[str, dict[st
             match: re.Match[str], kind: str = kind, mask: str = mask, check: Callable[[str], bool] = check
         ) -> str:
             before = match.string[max(0, match.start() - 12) : match.start()]
-            if not check(match[0]) or (kind == "ip" and _VERSION_BEFORE.search(before)):
+            if not check(match[0]) or (
+                kind == "ip" and (_VERSION_BEFORE.search(before) or _is_heading(match))
+            ):
                 return match[0]
             counts[kind] = counts.get(kind, 0) + 1
             return mask
@@ -209,6 +214,12 @@ def masked(text: str, kinds: tuple[PersonalDataKind, ...]) -> tuple[str, dict[st
         for pattern in patterns:
             text = pattern.sub(replaced, text)
     return text, counts
+
+
+def _is_heading(match: re.Match[str]) -> bool:
+    """Return whether a dotted number begins a line and is followed by a dot and a title."""
+    line = match.string[max(0, match.start() - 12) : match.start()].rpartition("\n")[2]
+    return not line.strip() and _HEADING.match(match.string, match.start()) is not None
 
 
 def masked_excerpt(text: str) -> str:
