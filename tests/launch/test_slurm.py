@@ -1,6 +1,6 @@
 """Runs on Slurm's own daemons, whatever is killed: each trained once, with the losses of this machine.
 
-Longer campaigns of faults: analysis/slurm_faults.py.
+Longer campaigns of faults: analysis/slurm_faults.py, analysis/slurm_gangs.py.
 """
 
 from contextlib import closing, suppress
