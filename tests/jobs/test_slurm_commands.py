@@ -12,6 +12,7 @@ from scalelab.errors import ConfigError, LaunchError
 from scalelab.jobs.base import JobOutcome
 from scalelab.jobs.executors import slurm_commands as slurm
 from scalelab.jobs.executors.slurm import SlurmConfig
+from scalelab.jobs.executors.slurm_commands import SlurmTask
 from scalelab.jobs.executors.slurm_scripts import gang_job, worker_job
 from scalelab.jobs.queue_records import JobEnd
 from scalelab.jobs.settings import LaunchConfig
@@ -319,7 +320,53 @@ def test_what_slurm_accepts_and_will_never_start_is_refused_and_cancelled(tmp_pa
         assert states[2][name].outcome == "refused"
         assert words in states[2][name].reason
         assert "minutes" in states[2][name].fix
-    assert [c for c in answers.calls() if c.startswith("scancel")] == ["scancel 8", "scancel 7"]
+    assert [c for c in answers.calls() if c.startswith("scancel")] == ["scancel 8", "scancel 7_0"]
+
+
+def stuck_states(executor, answers, first="7_0|PENDING"):
+    """States of four polls in which Slurm gives PartitionNodeLimit for a worker and a gang."""
+    names = executor._name, executor._gangs.name_of("gang")
+    answers("squeue", f"{first}|{names[0]}|PartitionNodeLimit\n8|PENDING|{names[1]}|PartitionNodeLimit\n")
+    return [executor.poll() for _ in range(4)]
+
+
+@pytest.mark.parametrize("state", ["drained", "draining", "down*", "idle*", "maint", "idle$", "unknown", ""])
+def test_what_waits_for_nodes_that_are_down_or_drained_is_neither_refused_nor_cancelled(
+    tmp_path, answers, state
+):
+    executor, _ = queued(tmp_path)
+    executor.submit(job(executor.queue.home, "gang", processes=2))
+    answers("scontrol", "JobId=7 JobState=PENDING Reason=PartitionNodeLimit Partition=main\n")
+    answers("sinfo", f"idle\n{state}\n" if state else "")
+    assert stuck_states(executor, answers) == [{"job0": "queued", "gang": "queued"}] * 4
+    assert not any(call.startswith("scancel") for call in answers.calls())
+    assert "sinfo -h -a -p main -o %T" in answers.calls()
+
+
+def test_more_nodes_than_a_partition_gives_are_refused_where_all_its_nodes_are_up(tmp_path, answers):
+    executor, _ = queued(tmp_path)
+    executor.submit(job(executor.queue.home, "gang", processes=2))
+    answers("scontrol", "JobId=7 JobState=PENDING Reason=PartitionNodeLimit Partition=main\n")
+    answers("sinfo", "idle\nmixed-\nallocated\nidle~\n")
+    states = stuck_states(executor, answers)[2]
+    assert [states[name].outcome for name in ("job0", "gang")] == ["refused"] * 2
+    assert [c for c in answers.calls() if c.startswith("scancel")] == ["scancel 8", "scancel 7_0"]
+
+
+def test_workers_that_run_go_on_beside_one_that_never_starts(tmp_path, answers):
+    executor, _ = queued(tmp_path, 2)
+    tasks = f"7_0|RUNNING|{executor._name}|None\n7_1|PENDING|{executor._name}|PartitionTimeLimit\n"
+    answers("squeue", tasks)
+    assert [executor.poll() for _ in range(4)] == [{"job0": "queued", "job1": "queued"}] * 4
+    assert not any(call.startswith(("scancel", "sbatch")) for call in answers.calls())
+
+    stuck = [SlurmTask("7_0", "RUNNING", "n", "None"), SlurmTask("7_1", "PENDING", "n", "InvalidQOS")]
+    assert "InvalidQOS" in slurm.withdraw_stuck(stuck).problem
+    assert [c for c in answers.calls() if c.startswith("scancel")] == ["scancel 7_1"]
+
+    answers("squeue", tasks.replace("RUNNING", "COMPLETED"))
+    states = [executor.poll() for _ in range(3)][2]
+    assert [states[f"job{i}"].outcome for i in range(2)] == ["refused"] * 2, "no worker is left"
 
 
 def test_a_list_that_cannot_be_had_is_asked_for_again(answers):

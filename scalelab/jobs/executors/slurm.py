@@ -86,7 +86,7 @@ class SlurmExecutor:
         self._asked, self._known = float("-inf"), False
         self._n_failed, self._judged = 0, set[str]()
         self._n_stuck = 0
-        """Answers of Slurm in a row by which one of the worker tasks will never start."""
+        """Answers of Slurm in a row by which no worker task runs or will ever start."""
 
     @cached_property
     def queue(self) -> JobQueue:
@@ -161,7 +161,8 @@ class SlurmExecutor:
         with suppress(SlurmUnavailable):
             self._tasks = slurm.tasks_named([self._name, *self._gangs.names()])
             self._known = True
-            is_stuck = any(task.never_starts for task in self._tasks if task.name == self._name)
+            # While a worker runs, it does the jobs: what is stuck waits beside it.
+            is_stuck = slurm.all_stuck([task for task in self._tasks if task.name == self._name])
             self._n_stuck = self._n_stuck + 1 if is_stuck else 0
             listed = {task.job for task in self._tasks}
             # A controller that was restarted may have lost a job that was submitted just before.

@@ -47,17 +47,14 @@ LIVE = frozenset(
     ]
 )
 """States of jobs that run or will run; all others have ended."""
+NODE_LIMIT = "PartitionNodeLimit"
+"""Too many nodes for the partition, or, by Slurm's documentation, nodes of it that are down or drained."""
 NEVER = frozenset(
-    [
-        "PartitionConfig",
-        "PartitionTimeLimit",
-        "PartitionNodeLimit",
-        "BadConstraints",
-        "InvalidAccount",
-        "InvalidQOS",
-    ]
+    ["PartitionConfig", "PartitionTimeLimit", NODE_LIMIT, "BadConstraints", "InvalidAccount", "InvalidQOS"]
 )
-"""Reasons for which a job waits until somebody changes it or the cluster."""
+"""Reasons for which a job waits until somebody changes it or the cluster. Source: Slurm, job_reason_codes."""
+UP = frozenset(["idle", "mixed", "allocated", "completing", "planned", "reserved"])
+"""States of nodes that can run jobs, now or when other jobs have ended (sinfo, "NODE STATE CODES")."""
 SETTINGS_FIX = (
     "change the settings of the executor (partition, account, qos, minutes, gpus, flags) to what the cluster "
     "allows: sinfo lists partitions, sacctmgr show assoc user=$USER accounts"
@@ -187,18 +184,43 @@ def cancel(ids: Sequence[str], *arguments: str) -> None:
             raise SlurmUnavailable(_first_line(done.stderr))
 
 
+def all_stuck(tasks: Sequence[SlurmTask]) -> bool:
+    """Return whether jobs are there, and by Slurm's answer none of them runs or will ever start."""
+    live = [task for task in tasks if task.is_live]
+    return bool(live) and all(task.never_starts for task in live)
+
+
 def withdraw_stuck(tasks: Sequence[SlurmTask]) -> LaunchError | None:
-    """Cancel jobs that Slurm accepted and will never start, and return the error about them; None without any."""
+    """Cancel what Slurm accepted and will never start, and return the error about it; None without any.
+
+    Other tasks of the same array go on. What waits for nodes that are down or drained is left to wait.
+    """
     stuck = [task for task in tasks if task.never_starts]
+    first = next((task for task in stuck if task.reason == NODE_LIMIT), None)
+    if first is not None and not _nodes_are_up(first):
+        stuck = [task for task in stuck if task.reason != NODE_LIMIT]
     if not stuck:
         return None
     with suppress(SlurmUnavailable):
-        cancel(sorted({task.job for task in stuck}))
+        cancel(sorted(task.id for task in stuck))
     return LaunchError(
         f"Slurm accepted the job {stuck[0].job} and will not start it: {stuck[0].reason}",
         where=f"squeue --jobs={stuck[0].job}",
         fix=SETTINGS_FIX,
     )
+
+
+def _nodes_are_up(task: SlurmTask) -> bool:
+    """Return whether every node of a job's partition can run jobs; False where Slurm does not say."""
+    partition = describe(task.id).get("Partition")
+    if not partition:
+        return False
+    try:
+        states = _run(["sinfo", "-h", "-a", "-p", partition, "-o", "%T"]).split()
+    except (SlurmUnavailable, LaunchError):
+        return False
+    # "+" shared, "-" planned, "~#!%" powered down or on the way: nodes that run jobs; "*$@^" do not.
+    return bool(states) and all(state.rstrip("+-~#!%") in UP for state in states)
 
 
 def describe(id: str) -> Mapping[str, str]:

@@ -115,7 +115,7 @@ class SlurmGangs:
                 gang.id, live = None, []
         if live:
             gang.id, gang.absent = live[0].job, 0
-            gang.stuck = gang.stuck + is_new if live[0].never_starts else 0
+            gang.stuck = gang.stuck + is_new if slurm.all_stuck(live) else 0
             if gang.stuck >= FRESH_POLLS and (stuck := slurm.withdraw_stuck(live)) is not None:
                 return JobOutcome(job, "refused", stuck.problem, stuck.where, stuck.fix)
             return "running" if live[0].has_begun else "queued"
