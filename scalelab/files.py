@@ -79,6 +79,15 @@ def looking(path: Path) -> Iterator[None]:
         raise NoAnswer.of(path, error) from error
 
 
+def check_answered(path: Path, error: Exception) -> None:
+    """Raise a NoAnswer if an error is one of the file system and says nothing about the file at `path`.
+
+    An OSError without a number is about content: gzip, bz2 and pyarrow report damage so.
+    """
+    if isinstance(error, OSError) and error.errno is not None and not is_answer(error):
+        raise NoAnswer.of(path, error) from error
+
+
 def exists(path: Path) -> bool:
     """Return whether there is a file or directory of this name.
 

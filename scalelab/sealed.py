@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from scalelab.errors import RunError, ScalelabError
-from scalelab.files import NoAnswer, open_regular, read_regular, write_new, write_text
+from scalelab.files import NoAnswer, check_answered, open_regular, read_regular, write_new, write_text
 from scalelab.network_files import is_answer
 
 Record = TypeVar("Record")
@@ -328,13 +328,14 @@ def synced_digest(path: Path) -> str:
 
 
 def check_file(path: Path, digest: str) -> None:
-    """Refuse a file that is not the one whose digest was written down. Raises Damaged."""
+    """Refuse a file that is not the one whose digest was written down. Raises Damaged or NoAnswer."""
     fast = digest.startswith(Checksum.PREFIX)
     try:
         there = file_digest(path, Checksum if fast else hashlib.sha256)
     except FileNotFoundError:
         raise Damaged(f"{path.name} is missing") from None
     except OSError as error:
+        check_answered(path, error)
         raise Damaged(f"{path.name} cannot be read: {error.strerror}") from None
     if there != digest:
         kind = "checksum" if fast else "SHA-256"

@@ -9,6 +9,23 @@ import pytest
 from scripted_executor import Scripted, done
 
 from scalelab import files, leases
+from scalelab.data.corpus.manifest import signatures
+from scalelab.data.curate import pipeline
+from scalelab.data.curate.base import WebDocument
+from scalelab.data.curate.shard_work import ShardJob, decision_path, is_done, observed_path
+from scalelab.data.curate.store import (
+    CuratedShardWriter,
+    find_outcome,
+    read_arrays,
+    read_documents,
+    write_arrays,
+)
+from scalelab.data.files.listing import expand
+from scalelab.evals.checkpoint import Checkpoint
+from scalelab.evals.inputs import contents
+from scalelab.evals.measurement import MeasurementContext, MeasurementRow, WorkItem
+from scalelab.evals.models import find_base
+from scalelab.evals.stored_rows import is_stored, rows_of_item
 from scalelab.files import NoAnswer
 from scalelab.jobs import driver, queue_worker
 from scalelab.jobs.base import JobOutcome
@@ -19,13 +36,17 @@ from scalelab.jobs.queue_records import QueueSettings
 from scalelab.jobs.tries import Try
 from scalelab.jobs.view import JobLabels, LiveView
 from scalelab.launch import shared_runs
+from scalelab.plan.forecast.frozen import FrozenForecast
+from scalelab.posttrain.trl.base import SEALED, newest_checkpoint
 from scalelab.records.manifest_kinds import SWEEP
 from scalelab.records.stage_manifest import stage_result
-from scalelab.sealed import read_lines
+from scalelab.sealed import check_file, file_digest, read_lines
 from scalelab.system import System, use
 from scalelab.testing.executors import job
 from scalelab.tracking.mlflow_store import make_store
+from scalelab.tracking.payload import began_ms
 from scalelab.tracking.store_errors import StoreDown
+from scalelab.train.checkpoints.unsharded import META, parse_file
 from scalelab.train.run_directory import RunDir
 
 OUTAGES = [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN]
@@ -253,3 +274,124 @@ def test_a_database_that_cannot_be_seen_is_not_made_anew(tmp_path):
     ):
         make_store(f"sqlite:///{path}")
     assert path.read_bytes() == b"runs"
+
+
+def refused(ask, name, number=errno.EIO):
+    """Check that a look at an unanswered name is a NoAnswer that has nothing deleted."""
+    with outage(name, number), pytest.raises(NoAnswer) as error:
+        ask()
+    assert "delete" not in error.value.fix, "the file may be whole"
+
+
+@pytest.mark.parametrize("number", OUTAGES, ids=errno.errorcode.get)
+def test_rows_that_cannot_be_read_are_not_measured_again(tmp_path, number):
+    made = []
+
+    def measure():
+        made.append(1)
+        return [MeasurementRow("loss", "set", None, {"loss": 1.0}, "hours of work")]
+
+    context, item = MeasurementContext(None, {}, folder=tmp_path), WorkItem(["it"], measure)
+    rows = rows_of_item(context, item)
+    for ask in (lambda: is_stored(context, item), lambda: rows_of_item(context, item)):
+        refused(ask, item.id, number)
+    assert (rows_of_item(context, item), made) == (rows, [1])
+
+
+@pytest.fixture
+def shard(tmp_path):
+    """A directory of a stage of curation with one shard, an observation and a decision."""
+    with CuratedShardWriter(tmp_path, 0) as writer:
+        writer.keep(WebDocument(name="a", text="words"))
+    writer.outcome(1, 5, 0.0)
+    write_arrays(observed_path(tmp_path, 0), {})
+    write_arrays(decision_path(tmp_path), {})
+    pipeline.DECISION.write(tmp_path / "decision.json", pipeline.Decision({}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("number", OUTAGES, ids=errno.errorcode.get)
+def test_a_curated_shard_is_neither_redone_nor_to_be_deleted(shard, number):
+    for name in ("shard-00000.json", "documents-00000", "rejects-00000"):
+        refused(lambda: find_outcome(shard, 0), name, number)
+    refused(lambda: list(read_documents(shard / "documents-00000.jsonl")), "documents-00000", number)
+    refused(lambda: read_arrays(decision_path(shard)), "decision.npz", number)
+    for step, name in (("observe", "observed-00000"), ("apply", "shard-00000")):
+        refused(lambda step=step: is_done(ShardJob(step, {}, str(shard), 0)), name, number)
+    assert find_outcome(shard, 0).n_in == 1
+    (shard / "documents-00000.jsonl").unlink()
+    assert find_outcome(shard, 0) is None
+
+
+def test_what_a_stage_decided_is_not_decided_again(shard):
+    for name in ("decision.npz", "decision.json"):
+        refused(lambda: pipeline._decide(None, shard, [], None, None), name)
+    assert pipeline._decide(None, shard, [], None, None) == {}
+
+
+def test_a_file_with_a_digest_is_not_damaged(tmp_path):
+    (tmp_path / "part").write_text("whole")
+    digest = file_digest(tmp_path / "part")
+    refused(lambda: check_file(tmp_path / "part", digest), "part")
+    check_file(tmp_path / "part", digest)
+
+
+def test_a_corpus_whose_files_cannot_be_seen_is_not_damaged(tmp_path, monkeypatch):
+    def stale(path):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+
+    monkeypatch.setattr(type(tmp_path), "lstat", stale)
+    with pytest.raises(NoAnswer):
+        signatures(tmp_path, {"train-00000.bin": None})
+
+
+def test_a_glob_leaves_no_file_out(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "text.txt").write_text("words")
+    ask = os.stat
+
+    def stat(path, *rest, **named):
+        if os.path.basename(os.fspath(path)) == "b":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return ask(path, *rest, **named)
+
+    for pattern in ("**/*.txt", "*/text.txt"):
+        assert len(expand([str(tmp_path / pattern)])) == 2
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "stat", stat)
+            with pytest.raises(NoAnswer):
+                expand([str(tmp_path / pattern)])
+
+
+def test_a_model_is_not_taken_for_another_kind_or_for_absent(tmp_path):
+    (tmp_path / "spec.yaml").write_text("")
+    asked = [
+        (Checkpoint.load, "model.json"),
+        (Checkpoint.load, "spec.yaml"),
+        (contents, tmp_path.name),
+        (lambda path: find_base(str(path), tmp_path), "plan.json"),
+        (lambda path: find_base(str(path), tmp_path), "spec.yaml"),
+    ]
+    for ask, name in asked:
+        refused(lambda ask=ask: ask(tmp_path), name)
+
+
+def test_checkpoints_that_cannot_be_read_are_not_passed_over(tmp_path):
+    place = tmp_path / "checkpoint-5"
+    place.mkdir()
+    (place / SEALED).write_text("{}")
+    refused(lambda: newest_checkpoint(tmp_path, "sft"), SEALED)
+    refused(lambda: parse_file(META, place / SEALED), SEALED)
+
+
+def test_a_forecast_and_a_journal_are_not_to_be_restored_or_moved(tmp_path, monkeypatch):
+    (tmp_path / "forecast.json").write_text("{}")
+    refused(lambda: FrozenForecast.load(tmp_path / "forecast.json"), "forecast.json")
+
+    def stale(*_, **__):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr("builtins.open", stale)
+    with pytest.raises(NoAnswer):
+        began_ms(RunDir(tmp_path), None)

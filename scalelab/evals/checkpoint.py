@@ -32,6 +32,7 @@ from scalelab.data.corpus.shards import open_corpus
 from scalelab.data.hashing import sha256
 from scalelab.data.tokenizer import END, TextTokenizer
 from scalelab.errors import DataError, RunError
+from scalelab.files import check_answered, exists
 from scalelab.hardware.device import find_device, tf32_products
 from scalelab.model import ARCHITECTURES
 from scalelab.model.base import Architecture
@@ -100,7 +101,7 @@ class Checkpoint:
             (path / "spec.yaml", _run_directory),
             (path / "config.json", _exported),
         ):
-            if is_here.exists():
+            if exists(is_here):
                 return load(path)
         raise RunError(
             f"there is no model in {path}",
@@ -393,9 +394,9 @@ def model_digest(path: Path, verified: Mapping[str, str] | None = None) -> str:
         DataError: The weights cannot be read.
     """
     verified = verified or {}
-    names = [name for name in (DESCRIPTION, "config.json", TOKENIZER) if (path / name).exists()]
+    names = [name for name in (DESCRIPTION, "config.json", TOKENIZER) if exists(path / name)]
     digests = [verified.get(name) or sha256(path / name) for name in (WEIGHTS, *names)]
-    if (path / "spec.yaml").exists() and not (path / DESCRIPTION).exists():
+    if exists(path / "spec.yaml") and not exists(path / DESCRIPTION):
         digests.append(path.name)  # a run's directory is named by its spec
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:12]
 
@@ -405,6 +406,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, ValueError, SafetensorError) as error:
+        check_answered(path, error)
         raise RunError(
             f"the weights cannot be read: {str(error).splitlines()[0]}",
             where=str(path),

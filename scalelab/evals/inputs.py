@@ -21,6 +21,7 @@ from scalelab.data.files.records import record_format
 from scalelab.data.hashing import sha256
 from scalelab.evals import reward_model
 from scalelab.evals.checkpoint import model_digest
+from scalelab.files import exists, is_dir
 
 MODEL = "a model that answers"
 REWARD = "a reward model"
@@ -72,8 +73,8 @@ def contents(path: Path) -> str:
     Raises:
         DataError: It does not exist or cannot be read.
     """
-    if not path.is_dir():
+    if not is_dir(path):
         return sha256(path)[:12]
-    if (path / reward_model.WEIGHTS).exists():
+    if exists(path / reward_model.WEIGHTS):
         return sha256(path / reward_model.WEIGHTS)[:12]
     return model_digest(path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from scalelab.errors import ConfigError
 from scalelab.evals.measurement import FinishedRun
-from scalelab.files import is_component
+from scalelab.files import exists, is_component
 from scalelab.plan.plan import Plan
 from scalelab.records.run_table import run_table
 from scalelab.records.stage_manifest import StageManifest, stages_path
@@ -23,12 +23,12 @@ def find_base(name: str, root: Path) -> Path:
         ConfigError: Nothing of that name is here, or it is a plan that was not launched.
     """
     for place in (Path(name), Path("plans") / name):
-        if (place / "plan.json").exists():
+        if exists(place / "plan.json"):
             launched = Plan.load(place)
             if launched.spec is None:
                 raise ConfigError("the plan holds no run", where=str(place), fix="name a run's directory")
             return RunDir.of(launched.spec, root, launched.name).path
-        if any((place / file).exists() for file in ("spec.yaml", "model.json", "config.json")):
+        if any(exists(place / file) for file in ("spec.yaml", "model.json", "config.json")):
             return place
     raise ConfigError(
         f"there is no model {name!r}",
@@ -44,7 +44,7 @@ def find_model(text: str, root: Path) -> Path:
         ConfigError: There is none.
     """
     name, _, stage = text.partition("/")
-    if stage and is_component(name) and stages_path(root, name).exists():
+    if stage and is_component(name) and exists(stages_path(root, name)):
         manifest = StageManifest.load(root, name)
         for planned in manifest.stages:
             if planned.stage == stage:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scalelab.evals.measurement import MeasurementContext, MeasurementRow, WorkItem
-from scalelab.files import read_regular
+from scalelab.files import check_answered, read_regular
 from scalelab.sealed import Damaged, Format, typed
 
 
@@ -26,7 +26,7 @@ STORED_ROWS = Format("measurement", StoredRows, schema=1)
 
 
 def is_stored(context: MeasurementContext, item: WorkItem) -> bool:
-    """Return whether the rows of a work item are stored, undamaged."""
+    """Return whether the rows of a work item are stored, undamaged. Raises NoAnswer."""
     return read_stored_rows(context.folder / f"{item.id}.json")[0] is not None
 
 
@@ -46,7 +46,11 @@ def rows_of_item(context: MeasurementContext, item: WorkItem) -> list[Measuremen
 
 
 def read_stored_rows(path: Path) -> tuple[list[MeasurementRow] | None, str | None]:
-    """Return the rows in a file, or None, and what is wrong with the file if it cannot be used."""
+    """Return the rows in a file, or None, and what is wrong with the file if it cannot be used.
+
+    Raises:
+        NoAnswer: The file system does not say.
+    """
     try:
         text = read_regular(path).decode("utf-8")
         stored = STORED_ROWS.parse(text)
@@ -56,6 +60,7 @@ def read_stored_rows(path: Path) -> tuple[list[MeasurementRow] | None, str | Non
     except FileNotFoundError:
         return None, None
     except OSError as error:
+        check_answered(path, error)
         return None, f"it cannot be read: {error.strerror}"
     except UnicodeDecodeError:
         return None, "it is not UTF-8 text"

@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from scalelab.config import YamlDocument
 from scalelab.errors import ConfigError, LaunchError, PlanError
-from scalelab.files import is_component
+from scalelab.files import is_component, is_dir
 from scalelab.hardware.layout import Layout
 from scalelab.laws.description import Interval
 from scalelab.model.base import Architecture, ModelSize
@@ -295,7 +295,7 @@ class Plan:
         Raises:
             PlanError: The file is missing, cannot be read, or has another schema.
         """
-        file = path / PLAN_FILE if path.is_dir() else path
+        file = path / PLAN_FILE if is_dir(path) else path
         try:
             return cls._of(PLAN.read(file), file)
         except FileNotFoundError:

@@ -15,7 +15,7 @@ from typing import Any
 
 from scalelab.evals.checkpoint import read_description
 from scalelab.evals.models import find_base
-from scalelab.files import place_of
+from scalelab.files import exists, place_of
 from scalelab.jobs.base import Job, JobOutcome
 from scalelab.jobs.driver import JobList, JobOutcomes, drive
 from scalelab.jobs.limits import Limits
@@ -139,7 +139,7 @@ def describe_base(base: Path, root: Path) -> dict[str, Any]:
         root: Directory of all runs, for the FLOPs of earlier runs on the same corpus.
     """
     known: dict[str, Any] = {"path": str(base)}
-    if not (base / "model.json").exists() and (base / "spec.yaml").exists():
+    if not exists(base / "model.json") and exists(base / "spec.yaml"):
         from scalelab.records.run_table import every_run
         from scalelab.train.run_directory import RunDir
 
@@ -160,7 +160,7 @@ def describe_base(base: Path, root: Path) -> dict[str, Any]:
         before = others[(others["data_digest"] == spec.data_digest) & (others["run"] != run_dir.run)]
         known["flops_before"] = float(before.drop_duplicates("run")["flops"].sum())
         return known
-    if (base / "model.json").exists():
+    if exists(base / "model.json"):
         config, model = read_description(base)
         seq_len = model.seq_len
     else:

@@ -17,6 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 import sqlalchemy
 
+from scalelab.files import exists
+
 PROXY = "mlflow-artifacts:"
 TABLES = {"experiments": "artifact_location", "runs": "artifact_uri", "logged_models": "artifact_location"}
 """Tables of MLflow's database that name places of artifacts, with the column."""
@@ -53,7 +55,7 @@ class ArtifactHome:
         here = self.location(name)
         if location == here or not _is_ours(location, self.directory.name, name):
             return
-        if not self.moves and _path(location).exists():
+        if not self.moves and exists(_path(location)):
             return  # another project that keeps its runs in the same database
         engine = sqlalchemy.create_engine(uri)
         try:

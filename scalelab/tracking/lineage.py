@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from scalelab.config import parse_yaml
+from scalelab.files import exists
 from scalelab.tracking.payload import CONSTANTS, MetricPoint
 from scalelab.train.run_directory import RunDir, read_sealed_yaml
 from scalelab.train.spec import RunResult
@@ -72,7 +73,7 @@ def model_of(name: str, run_dir: RunDir, result: RunResult) -> MirroredModel | N
     params |= {key: str(value) for key in CONSTANTS if (value := getattr(result, key)) is not None}
     weights = run_dir.weights_path
     tags = {"scalelab.run": result.run}
-    if weights.exists():
+    if exists(weights):
         tags["scalelab.weights"] = f"{run_dir.path.parent.name}/{run_dir.path.name}/{weights.name}"
     if weights.name in result.files:
         tags["scalelab.weights_sha256"] = result.files[weights.name]

@@ -168,20 +168,24 @@ class Store:
                 self._client.search_experiments(max_results=1)
         except StoreRefused as error:
             raise StoreBroken(_unsupported(uri, error), OTHER_STORE) from error
-        self._file = self._file_now()
+        with _answers():
+            self._file = self._file_now()
 
     def _file_now(self) -> tuple[int, int] | None:
-        """Identity of a SQLite store's file; None if there is none, or it is no file."""
+        """Identity of a SQLite store's file; None if there is none, or it is no file. Raises OSError."""
         try:
             found = None if self._path is None else self._path.stat()
-        except OSError:
+        except FileNotFoundError:
             return None
         return None if found is None else (found.st_dev, found.st_ino)
 
     @property
     def is_gone(self) -> bool:
         """True if the database was deleted or replaced under the open connection."""
-        return self._path is not None and self._file_now() != self._file
+        try:
+            return self._path is not None and self._file_now() != self._file
+        except OSError:  # the file system does not say
+            return False
 
     @_patiently
     def find_experiment(self, name: str) -> str | None:

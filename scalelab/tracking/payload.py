@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scalelab.errors import RunError
-from scalelab.files import looking
+from scalelab.files import check_answered, looking
 from scalelab.markup import escape_markdown
 from scalelab.records.sweep_manifest import PlannedRun, SweepManifest
 from scalelab.sealed import record_of
@@ -232,6 +232,7 @@ def began_ms(run_dir: RunDir, finished_ms: int | None) -> int | None:
     except FileNotFoundError:
         pass
     except OSError as error:
+        check_answered(run_dir.log_path, error)
         raise RunError(
             f"{run_dir.log_path.name} cannot be read: {error.strerror}",
             where=str(run_dir.log_path),

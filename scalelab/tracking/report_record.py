@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scalelab.errors import TrackError
-from scalelab.files import inside, make_dir
+from scalelab.files import check_answered, inside, make_dir
 from scalelab.sealed import Format
 
 KEPT = {".png", ".svg", ".pdf", ".json", ".md", ".txt", ".csv"}
@@ -56,7 +56,8 @@ class ReportRecord:
             path = root / self.folder / name
             try:
                 is_same = hashlib.sha256(path.read_bytes()).hexdigest() == digest
-            except OSError:
+            except OSError as error:
+                check_answered(path, error)
                 continue
             if is_same:
                 yield path

@@ -1,5 +1,7 @@
 """Addresses of stores: built from any path, free of secrets in any text, and answered when wrong."""
 
+import errno
+import os
 import shutil
 import sqlite3
 import subprocess
@@ -14,9 +16,10 @@ from scalelab.files import RESERVED, place_of
 from scalelab.leases import claim
 from scalelab.tracking import store_access
 from scalelab.tracking import sync as sync_module
-from scalelab.tracking.mlflow_store import make_store
+from scalelab.tracking.mlflow_store import Store, make_store
 from scalelab.tracking.redaction import redact
 from scalelab.tracking.store_access import open_store
+from scalelab.tracking.store_errors import StoreDown
 from scalelab.tracking.store_uri import for_mlflow, sqlite_path, sqlite_uri, tracking_uri
 from scalelab.tracking.sync import sync
 
@@ -229,3 +232,24 @@ def test_the_tag_of_the_view_is_set_where_nobody_chose_another(root):
         number = store._client.create_experiment(name, tags={"mlflow.experimentKind": value} if value else {})
         store.experiment(name)
         assert store._client.get_experiment(number).tags["mlflow.experimentKind"] == expected
+
+
+def test_a_database_that_cannot_be_seen_is_neither_made_again_nor_gone(root, monkeypatch):
+    database = root / "mlflow.db"
+    make_store(sqlite_uri(database))
+    before, ask = database.read_bytes(), os.stat
+    store = Store(sqlite_uri(database), None)
+
+    def stale(path, *rest, **named):
+        if os.fspath(path) == str(database):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+        return ask(path, *rest, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", stale)
+        with pytest.raises(StoreDown, match="Stale file handle"):
+            make_store(sqlite_uri(database))
+        assert not store.is_gone
+    assert database.read_bytes() == before
+    database.unlink()
+    assert store.is_gone

@@ -20,7 +20,7 @@ from typing import Any
 
 from scalelab.data.corpus.token_files import CorpusFile, dtype_for
 from scalelab.errors import DataError
-from scalelab.files import is_component
+from scalelab.files import check_answered, is_component
 from scalelab.sealed import Damaged, Format
 
 TOKENS_FORMAT = 1
@@ -143,12 +143,13 @@ def damaged_corpus(directory: Path, what: object) -> DataError:
 
 
 def _stat(directory: Path, name: str):
-    """The state of a plain file; links are not followed. Raises Damaged."""
+    """The state of a plain file; links are not followed. Raises Damaged or NoAnswer."""
     try:
         there = (directory / name).lstat()
     except FileNotFoundError:
         raise Damaged(f"{name} is missing") from None
     except OSError as error:
+        check_answered(directory / name, error)
         raise Damaged(f"{name} cannot be read: {error.strerror}") from None
     if stat.S_ISLNK(there.st_mode):
         raise Damaged(f"{name} is a symbolic link")

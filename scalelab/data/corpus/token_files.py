@@ -17,7 +17,7 @@ import numpy as np
 
 from scalelab.data.base import EncodedDocument
 from scalelab.errors import DataError
-from scalelab.files import writing
+from scalelab.files import check_answered, writing
 
 SHARD_TOKENS = 100_000_000
 _WRITTEN = 2**24  # tokens written at once: a document may be a mapped file larger than memory
@@ -51,6 +51,7 @@ class TokenFile:
             mapped = (np.memmap(path, dtype=dtype, mode="r") for path in paths)
             return cls(tuple(np.asarray(shard) for shard in mapped), ends_path)
         except (OSError, ValueError) as error:
+            check_answered(ends_path.parent, error)
             raise DataError(
                 f"cannot read the tokens: {error}",
                 where=str(ends_path.parent),

@@ -24,7 +24,7 @@ from scalelab.data.curate.pipeline import CurationResult
 from scalelab.data.curate.stages.pii import PersonalData, PersonalDataKind, masked
 from scalelab.data.curate.store import DocumentWriter, StoredShard, damaged, read_documents
 from scalelab.errors import DataError
-from scalelab.files import open_regular, whole, whole_dir
+from scalelab.files import exists, is_dir, names_in, open_regular, whole, whole_dir
 from scalelab.sealed import Format
 
 NAME = "curation.json"
@@ -93,9 +93,9 @@ def check_place(out: Path) -> None:
     Raises:
         DataError: Something else stands there.
     """
-    if out.exists() and not (out / NAME).exists() and (not out.is_dir() or any(out.iterdir())):
+    if exists(out) and not exists(out / NAME) and (not is_dir(out) or names_in(out)):
         raise DataError(
-            f"{out} {'holds' if out.is_dir() else 'is a file,'} something other than a curated corpus",
+            f"{out} {'holds' if is_dir(out) else 'is a file,'} something other than a curated corpus",
             where=str(out.absolute()),
             fix="choose another directory (--out) or another name",
         )

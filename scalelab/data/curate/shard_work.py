@@ -33,6 +33,7 @@ from scalelab.data.curate.store import (
 )
 from scalelab.data.hashing import sha256
 from scalelab.errors import DataError
+from scalelab.files import exists
 from scalelab.screen import progress
 
 MODULE = "scalelab.data.curate.shard_work"
@@ -69,10 +70,10 @@ class ShardJob:
 
 
 def is_done(job: ShardJob) -> bool:
-    """Return whether the result of a job is there, complete."""
+    """Return whether the result of a job is there, complete. Raises NoAnswer."""
     directory = Path(job.directory)
     if job.step == "observe":
-        return observed_path(directory, job.index).exists()
+        return exists(observed_path(directory, job.index))
     return find_outcome(directory, job.index) is not None
 
 

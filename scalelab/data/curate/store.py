@@ -22,8 +22,9 @@ import numpy as np
 from scalelab.data.curate.base import EXAMPLES, Arrays, StageLedger, WebDocument, excerpt
 from scalelab.data.hashing import content_hash
 from scalelab.errors import DataError
-from scalelab.files import open_regular, whole, writing
+from scalelab.files import check_answered, looking, open_regular, whole, writing
 from scalelab.sealed import Format
+from scalelab.system import system
 
 Tally = dict[str, tuple[int, int]]
 """Documents and bytes by name."""
@@ -84,14 +85,19 @@ def outcome_path(directory: Path, index: int) -> Path:
 
 
 def find_outcome(directory: Path, index: int) -> ShardOutcome | None:
-    """Return the record of a shard that is complete; None where it has to be made."""
+    """Return the record of a shard that is complete; None where it has to be made.
+
+    Raises:
+        NoAnswer: The file system does not say.
+    """
     try:
         found = OUTCOME.read(outcome_path(directory, index))
         files = (found.kept, found.rejects, *found.holdouts.values())
-        sizes = {each.file: (directory / each.file).stat().st_size for each in files}
-    except (OSError, DataError):
+        with looking(directory):
+            is_whole = all(system().size(directory / each.file) == each.size for each in files)
+    except (FileNotFoundError, DataError):
         return None
-    return found if all(sizes[each.file] == each.size for each in files) else None
+    return found if is_whole else None
 
 
 class DocumentWriter:
@@ -143,6 +149,7 @@ def read_documents(path: Path, sha256: str = "") -> Iterator[WebDocument]:
 
     Raises:
         DataError: It is not what was written.
+        NoAnswer: The file system does not say.
     """
     digest = hashlib.sha256()
     known = set(WebDocument.__dataclass_fields__)
@@ -154,6 +161,7 @@ def read_documents(path: Path, sha256: str = "") -> Iterator[WebDocument]:
                 fields = {name: value for name, value in record.items() if name in known}
                 yield WebDocument(**{"text": "", **fields})
     except (OSError, ValueError, TypeError) as error:
+        check_answered(path, error)
         raise damaged(path, getattr(error, "strerror", None) or str(error)) from error
     if sha256 and digest.hexdigest() != sha256:
         raise damaged(path, "its SHA-256 does not match")
@@ -287,15 +295,13 @@ def read_arrays(path: Path) -> Arrays:
     Raises:
         FileNotFoundError: There is no such file.
         DataError: It is damaged.
+        NoAnswer: The file system does not say.
     """
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
     except FileNotFoundError:
         raise
     except Exception as error:
-        raise DataError(
-            f"{path.name} is not what was written: {error}",
-            where=str(path),
-            fix=f"delete {path.parent}, then run the same command again",
-        ) from error
+        check_answered(path, error)
+        raise damaged(path, str(error)) from error

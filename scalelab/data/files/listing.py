@@ -12,12 +12,14 @@ Not here: what is in the files (compression.py, plain.py, records.py).
 import fnmatch
 import glob
 import os
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from scalelab.data.base import SkippedDocuments
 from scalelab.data.files.opening import regular_stat, unreadable
 from scalelab.errors import DataError
+from scalelab.files import check_answered
 
 ANOTHER_PATH = "second path to the same file"
 """Reason under which further paths to one file are counted."""
@@ -65,7 +67,7 @@ def files_below(directory: Path, wanted: Callable[[Path], bool]) -> list[Path]:
             path / entry.name
             for path in _tree(directory.absolute(), hidden=True)
             for entry in _entries(path)
-            if wanted(Path(entry.name)) and not os.path.isdir(entry.path)
+            if wanted(Path(entry.name)) and not _is_dir(entry.path)
         ]
     except OSError as error:
         raise unreadable(Path(error.filename or directory), error) from error
@@ -79,7 +81,7 @@ def _preference(path: Path) -> tuple[bool, str]:
 def _named(pattern: str) -> list[Path]:
     """The files that one path or glob names."""
     path = Path(os.path.expanduser(pattern))
-    if os.path.isdir(path):
+    if _is_dir(path):
         raise DataError(
             f"{pattern} is a directory, not a file of text",
             where=str(path.absolute()),
@@ -101,7 +103,7 @@ def _named(pattern: str) -> list[Path]:
         )
     root, *parts = path.absolute().parts
     try:
-        files = [found for found in _matches(Path(root), parts) if not os.path.isdir(found)]
+        files = [found for found in _matches(Path(root), parts) if not _is_dir(found)]
     except (OSError, ValueError) as error:
         raise unreadable(Path(getattr(error, "filename", None) or pattern), error) from error
     if not files:
@@ -120,7 +122,7 @@ def _matches(base: Path, parts: Sequence[str]) -> Iterator[Path]:
         return
     head, *rest = parts
     if head == "**":
-        if not os.path.isdir(base):
+        if not _is_dir(base):
             return
         for directory in _tree(base):
             yield from _matches(directory, rest or ["*"])
@@ -130,7 +132,7 @@ def _matches(base: Path, parts: Sequence[str]) -> Iterator[Path]:
     else:
         for entry in _entries(base):
             is_shown = head.startswith(".") or not entry.name.startswith(".")
-            if is_shown and fnmatch.fnmatchcase(entry.name, head) and (not rest or os.path.isdir(entry.path)):
+            if is_shown and fnmatch.fnmatchcase(entry.name, head) and (not rest or _is_dir(entry.path)):
                 yield from _matches(base / entry.name, rest)
 
 
@@ -146,12 +148,23 @@ def _tree(base: Path, *, hidden: bool = False) -> Iterator[Path]:
         seen.add((status.st_dev, status.st_ino))
         yield directory
         for entry in reversed(_entries(directory)):
-            if (hidden or not entry.name.startswith(".")) and os.path.isdir(entry.path):
+            if (hidden or not entry.name.startswith(".")) and _is_dir(entry.path):
                 (behind_links if entry.is_symlink() else directories).append(directory / entry.name)
 
 
+def _is_dir(path: "str | os.PathLike[str]") -> bool:
+    """True for a directory. os.path.isdir takes every error for no directory, and would leave files out."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except ValueError:  # a NUL in the path
+        return False
+    except OSError as error:
+        check_answered(Path(path), error)
+        return False
+
+
 def _entries(directory: Path) -> list[os.DirEntry[str]]:
-    if not os.path.isdir(directory):
+    if not _is_dir(directory):
         return []
     with os.scandir(directory) as entries:
         return sorted(entries, key=lambda entry: entry.name)

@@ -26,6 +26,7 @@ from scalelab.data.files.records import lookup
 from scalelab.data.hashing import fingerprint_of
 from scalelab.data.sources.text import TextFiles
 from scalelab.errors import DataError
+from scalelab.files import is_dir
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT_S = 20.0
@@ -138,7 +139,7 @@ class HubDataset(TextSource):
         return TextFiles(paths=self.local, field=self.field)
 
     def _is_directory(self) -> bool:
-        return Path(self.name).is_dir()
+        return is_dir(Path(self.name))
 
 
 def _ask_hub(name: str, revision: str | None) -> str | None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from scalelab.data.files.opening import open_source, regular_stat, unreadable
 from scalelab.errors import DataError
+from scalelab.files import exists
 
 _MAGIC = b"MMIDIDX\x00\x00"
 _HEADER = struct.Struct("<QBQQ")
@@ -64,7 +65,7 @@ def refuse(path: Path, problem: str, fix: str) -> NoReturn:
 
 
 def _flat(path: Path, dtype: str | None) -> TokenRow:
-    if path.with_suffix(".idx").exists() and dtype is None:
+    if exists(path.with_suffix(".idx")) and dtype is None:
         return _megatron(path.with_suffix(".idx"), dtype)
     if dtype is None:
         refuse(path, f"{path.name} does not say the type of its tokens", "set source.dtype: uint16 or uint32")

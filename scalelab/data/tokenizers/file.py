@@ -7,6 +7,7 @@ from typing import Literal
 from tokenizers import Tokenizer
 
 from scalelab.data.tokenizers.base import ExternalTokenizer
+from scalelab.files import is_dir
 
 
 class TokenizerFile(ExternalTokenizer):
@@ -18,7 +19,7 @@ class TokenizerFile(ExternalTokenizer):
     def files(self) -> Sequence[Path]:
         """Return the file."""
         path = Path(self.path).expanduser()
-        if path.is_dir():
+        if is_dir(path):
             self.refuse(
                 f"{self.path} is a directory", "name its tokenizer.json, or set tokenizer.kind: huggingface"
             )

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from tokenizers import AddedToken, Tokenizer
 
 from scalelab.data.tokenizers.base import ExternalTokenizer, read_bytes
+from scalelab.files import exists, is_dir
 
 CONFIG, MAP = "tokenizer_config.json", "special_tokens_map.json"
 
@@ -29,15 +30,15 @@ class HuggingFaceDirectory(ExternalTokenizer):
         """Return tokenizer.json and those of the other files that are there."""
         folder = Path(self.path).expanduser()
         whole = folder / "tokenizer.json"
-        if not folder.is_dir():
-            problem = "is a file" if folder.exists() else "does not exist"
+        if not is_dir(folder):
+            problem = "is a file" if exists(folder) else "does not exist"
             self.refuse(f"{self.path} {problem}", "name a directory that holds tokenizer.json")
-        if not whole.exists():
+        if not exists(whole):
             self.refuse(
                 f"{self.path} has no tokenizer.json",
                 "save it as a fast tokenizer: AutoTokenizer.from_pretrained(...).save_pretrained(...)",
             )
-        return (whole, *(folder / name for name in (CONFIG, MAP) if (folder / name).exists()))
+        return (whole, *(folder / name for name in (CONFIG, MAP) if exists(folder / name)))
 
     def adapt(self, inner: Tokenizer) -> str | None:
         """Add special tokens of tokenizer_config.json and return its eos_token."""

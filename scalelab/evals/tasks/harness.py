@@ -41,6 +41,7 @@ from scalelab.evals.tasks.lm_eval_adapters import (
     RequestLog,
     TokenizedRequest,
 )
+from scalelab.files import exists
 from scalelab.hardware.device import find_device, tf32_products
 from scalelab.registry import did_you_mean
 
@@ -164,7 +165,7 @@ def exported_model(path: Path, *, chat: bool = False) -> Any:
     hflm = _lm_eval("lm_eval.models.huggingface").HFLM
     kind = type("ExportedModel", (ExportedModel, hflm), {"__doc__": ExportedModel.__doc__})
     for name in ("config.json", "tokenizer_config.json"):
-        if not (path / name).exists():
+        if not exists(path / name):
             raise DataError(
                 f"there is no {name}",
                 where=str(path.absolute()),
@@ -374,7 +375,7 @@ def _digest(path: Path) -> str | None:
     from scalelab.data.hashing import sha256
 
     file = path / "model.safetensors"
-    return sha256(file)[:12] if file.exists() else None
+    return sha256(file)[:12] if exists(file) else None
 
 
 def _requests(samples: Sequence[Mapping[str, Any]], ledger: RequestLog) -> list[TokenizedRequest]:

@@ -30,7 +30,7 @@ from typing import Any, Literal
 import numpy as np
 
 from scalelab.errors import PlanError
-from scalelab.files import read_regular, write_new
+from scalelab.files import check_answered, read_regular, write_new
 from scalelab.laws.columns import BATCH_TOKENS, STEPS, UNIQUE_TOKENS
 from scalelab.laws.description import Interval
 from scalelab.laws.observations import Observations
@@ -351,6 +351,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(read_regular(path).decode("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
+        check_answered(path, error)
         raise PlanError(
             f"{path.name} cannot be read as a forecast: {error}",
             where=str(path),

@@ -28,7 +28,7 @@ from scalelab.data.corpus.stream import Stream
 from scalelab.errors import DataError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.inputs import MODEL, Input
-from scalelab.files import write_text
+from scalelab.files import exists, write_text
 from scalelab.markup import printable
 from scalelab.model.scalar_net import padded
 from scalelab.posttrain import losses
@@ -141,7 +141,7 @@ class Sft(Stage):
 
     def example(self, path: Path) -> str | None:
         """See Stage."""
-        if not (path / EXAMPLES).exists():
+        if not exists(path / EXAMPLES):
             return None
         text = (path / EXAMPLES).read_text(encoding="utf-8", errors="replace")
         first = text.partition("\n\n")[2].partition("\n")[0]

@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from scalelab.errors import ConfigError, LaunchError, RunError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.export import export_checkpoint
-from scalelab.files import writing
+from scalelab.files import NoAnswer, writing
 from scalelab.hardware.device import find_device
 from scalelab.posttrain.base import FinishedStage, OptimizerSetting, StageContext, StepResult, StopRequested
 from scalelab.posttrain.loop import POINTS
@@ -494,11 +494,13 @@ def newest_checkpoint(folder: Path, stage: str) -> tuple[Path | None, list[str]]
 
 
 def _check(place: Path, stage: str) -> None:
-    """Verify that a checkpoint is as it was saved. Raises Damaged."""
+    """Verify that a checkpoint is as it was saved. Raises Damaged or NoAnswer."""
     try:
         seal = SEAL.read(place / SEALED)
     except FileNotFoundError:
         raise Damaged("it has no seal: the save was not completed") from None
+    except NoAnswer:
+        raise
     except RunError as error:
         raise Damaged(error.problem) from None
     if (seal.stage, seal.step) != (stage, _step_of(place)):

@@ -43,7 +43,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
 from scalelab.errors import RunError
-from scalelab.files import make_dir, sync_dir, writing
+from scalelab.files import NoAnswer, make_dir, sync_dir, writing
 from scalelab.hardware.device import OutOfMemory
 from scalelab.sealed import Damaged, Format, check_file
 from scalelab.train.checkpoints.saver import HostBuffers
@@ -279,22 +279,21 @@ class Saver:
 
         Raises:
             Damaged: It does not hold; the same in every process.
-            RunError: It belongs to another run.
+            RunError: It belongs to another run, or the file system of a process does not say.
         """
         meta, index = self._from_first(lambda: _described(place, self.run))
         rank, n = dist.get_rank(self._group), dist.get_world_size(self._group)
-        problem = None
+        problem: Damaged | NoAnswer | None = None
         try:
             check_fit(index, self.engine.state())
             for name in files_by_rank(index, meta.files, n)[rank]:
                 check_file(place / name, meta.files[name])
-        except Damaged as damage:
-            problem = str(damage)
-        problems: list[str | None] = [None] * n
+        except (Damaged, NoAnswer) as found:
+            problem = found.with_traceback(None)
+        problems: list[Damaged | NoAnswer | None] = [None] * n
         dist.all_gather_object(problems, problem, group=self._group)
-        for problem in problems:
-            if problem is not None:
-                raise Damaged(problem)
+        for problem in sorted(filter(None, problems), key=lambda each: isinstance(each, Damaged)):
+            raise problem  # without an answer, nothing is known to be damaged
         return meta, index
 
     def _fill(self, place: Path, index: TensorIndex) -> None:

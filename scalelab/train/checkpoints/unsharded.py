@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from scalelab.errors import RunError
-from scalelab.files import read_regular, sweep_partials, whole, whole_dir
+from scalelab.files import check_answered, read_regular, sweep_partials, whole, whole_dir
 from scalelab.sealed import Checksum, Damaged, Format, check_file, typed
 
 KEEP = 2
@@ -184,7 +184,7 @@ def read_meta(path: Path) -> CheckpointMeta:
 
 
 def parse_file(kind: Format[_Record], path: Path) -> _Record:
-    """The record in a file of a checkpoint. Raises Damaged, which names the file."""
+    """The record in a file of a checkpoint. Raises Damaged, which names the file, or NoAnswer."""
     try:
         return kind.parse(read_regular(path).decode("utf-8"))
     except FileNotFoundError:
@@ -192,6 +192,7 @@ def parse_file(kind: Format[_Record], path: Path) -> _Record:
     except UnicodeDecodeError:
         raise Damaged(f"{path.name} is not UTF-8 text") from None
     except OSError as error:
+        check_answered(path, error)
         raise Damaged(f"{path.name} cannot be read: {error.strerror}") from None
     except Damaged as damage:
         raise Damaged(f"{path.name}: {damage}") from None
@@ -223,6 +224,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, ValueError, SafetensorError) as error:
+        check_answered(path, error)
         raise Damaged(f"{path.name} cannot be read: {error}") from None
 
 

@@ -34,7 +34,7 @@ from scalelab.data.curate.pages.files import HTML, grouped, page_of_file
 from scalelab.data.files.compression import kind_and_packing
 from scalelab.data.hashing import fingerprint_of, sha256, utf8_name
 from scalelab.errors import DataError
-from scalelab.files import make_dir, whole_dir, writing
+from scalelab.files import exists, make_dir, whole_dir, writing
 from scalelab.leases import hold
 from scalelab.screen import note
 from scalelab.sealed import Format
@@ -126,7 +126,7 @@ class DebianDocs(PageSource):
         known: dict[Path, UnpackedPackage] = {}
         for place in places:
             root = next(
-                (r for r in Path(place).parents if r.name == PAGES and (r.parent / RECORD).is_file()), None
+                (r for r in Path(place).parents if r.name == PAGES and exists(r.parent / RECORD)), None
             )
             if root is None:
                 raise DataError(

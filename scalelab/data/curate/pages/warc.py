@@ -19,6 +19,7 @@ from scalelab.data.curate.base import MAX_PAGE_BYTES, Page
 from scalelab.data.files.compression import MAX_RATIO, RATIO_FROM
 from scalelab.data.files.opening import open_source
 from scalelab.errors import DataError
+from scalelab.files import check_answered
 
 _MEDIA = {"text/html": "html", "application/xhtml+xml": "html", "text/plain": "text"}
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
@@ -72,6 +73,7 @@ def warc_pages(path: Path, name: str) -> Iterator[Page]:
                     raise _cut_short(path, n_records)
                 yield _decoded(page, record)
         except OSError as error:
+            check_answered(path, error)
             raise DataError(
                 f"cannot read {path.name} as WARC: {error}",
                 where=f"{path}, after record {n_records}",
