@@ -19,7 +19,7 @@ from scalelab.errors import RunError
 from scalelab.hardware.device import find_device
 from scalelab.leases import LeaseTaken
 from scalelab.sealed import Checksum, Damaged, file_digest
-from scalelab.train.checkpoints import shard_files
+from scalelab.train.checkpoints import shard_files, sharded
 from scalelab.train.checkpoints.shard_files import INDEX, INDEX_FILE, StoredTensor, TensorIndex, TensorsOnly
 from scalelab.train.checkpoints.sharded import META, Saver, ShardedMeta, leave
 from scalelab.train.checkpoints.unsharded import Progress, parse_file
@@ -383,6 +383,20 @@ def test_an_attempt_that_was_followed_leaves_nothing(tmp_path, engine):
     Saver(tmp_path, RUN, engine, attempt=1)
 
     assert names(tmp_path) == [".sharded-00000060-000002", "sharded-00000050-000002"]
+
+
+def test_what_another_attempt_swept_away_is_no_failed_write(tmp_path, engine, monkeypatch):
+    late = Saver(tmp_path, RUN, engine, attempt=1, guard=Followed(0))
+    fill(engine, 60)
+
+    def gone(*_):
+        raise FileNotFoundError(2, "No such file or directory", "meta.json")
+
+    monkeypatch.setattr(type(sharded.META), "write", gone)
+    late.begin(progress(60))
+
+    with pytest.raises(LeaseTaken):
+        late.wait()
 
 
 def test_a_late_checkpoint_of_an_earlier_attempt_removes_none_and_is_not_resumed_from(tmp_path, engine):

@@ -219,6 +219,10 @@ class Saver:
                     os.replace(partial, place)
                     sync_dir(self.folder)
                     self._drop_old(progress.step)
+        except RunError:
+            if self.engine.is_first:
+                self.guard()  # an attempt that followed removes what this one was writing
+            raise
         finally:
             if self.engine.is_first:
                 shutil.rmtree(partial, ignore_errors=True)
