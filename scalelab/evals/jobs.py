@@ -108,8 +108,8 @@ def run_measurements(assignment: Assignment) -> Outcome:
                     return "interrupted"
                 ours.guard()
                 rows_of_item(context, item)
+                ours.append("checkpoint", step=n)
             ours.append("step", step=n)
-            ours.append("checkpoint", step=n)
         ours.publish(ours.result_path, "{}")
     return "done"
 

@@ -307,9 +307,10 @@ class JobQueue:
 
 
 def note_abandoned(run_dir: RunDir, since: int = 0) -> int:
-    """Note in a job's journal that its last process vanished, and return how many did since its last checkpoint.
+    """Note in a job's journal that its last process vanished, and return how many did since it last got further.
 
-    0 where the last process ended in order, or still runs.
+    A job gets further with a checkpoint of a later step than any before. 0 where the last process ended in
+    order, or still runs.
 
     Args:
         run_dir: The job's directory.
@@ -318,10 +319,10 @@ def note_abandoned(run_dir: RunDir, since: int = 0) -> int:
     left = abandoned(run_dir.path, LEASE)
     if left is None or left.attempt <= since:
         return 0
-    lost: set[int] = set()
+    lost, reached = set[int](), -1
     for event in run_dir.events():
-        if event["event"] == "checkpoint":
-            lost = set()
+        if event["event"] == "checkpoint" and event["step"] > reached:
+            lost, reached = set(), event["step"]
         elif event["event"] == "lost" and isinstance(event.get("attempt"), int):
             lost.add(event["attempt"])
     if left.attempt not in lost:

@@ -42,8 +42,8 @@ def run_shards(assignment: Assignment) -> Outcome:
                         return "interrupted"
                     ours.guard()
                     run_job(job)
+                    ours.append("checkpoint", step=n)
                 ours.append("step", step=n)
-                ours.append("checkpoint", step=n)
     return "done"
 
 

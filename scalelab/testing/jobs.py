@@ -48,6 +48,8 @@ def check_kind(
         assert tries < MOST_TRIES, "it does not come further from one try to the next"
     assert reported.outcome == "done", reported
     assert tries, "it was asked to stop, and did not"
+    steps = [event["step"] for event in parts.dir.events() if event["event"] == "checkpoint"]
+    assert steps == sorted(set(steps)), f"it noted checkpoints that an earlier try had made: {steps}"
     if result is not None:
         assert result(parts) == result(once), "done in parts it comes to something else"
 

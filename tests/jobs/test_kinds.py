@@ -1,17 +1,23 @@
 """Every registered kind of job keeps its promises."""
 
 import json
+import os
 
 import pytest
 
 from scalelab.data.curate.shard_work import ShardJob
+from scalelab.evals import jobs as evals_jobs
 from scalelab.evals.file import file_type
 from scalelab.evals.jobs import evaluation_jobs
 from scalelab.evals.request import EvalRequest
 from scalelab.hardware.layout import Layout
 from scalelab.jobs import KINDS
 from scalelab.jobs.base import Job, JobResources
+from scalelab.jobs.queue import note_abandoned
+from scalelab.jobs.record import read_record, write_record
 from scalelab.jobs.settings import LaunchConfig
+from scalelab.jobs.worker import Assignment, run_reported
+from scalelab.launch import shards
 from scalelab.launch.curation import ShardGroup
 from scalelab.launch.job_settings import FinalSettings
 from scalelab.launch.sweep_plan import PlannedJob
@@ -79,7 +85,7 @@ def made(tmp_path, tiny_spec, tiny_corpus, tiny_text, monkeypatch):
         found = sorted(done.dir.path.parents[1].glob("*.json"))
         return [(path.name, path.read_bytes()) for path in found]
 
-    def shards(folder):
+    def group_of_shards(folder):
         places = []
         for name in "abc":
             (tmp_path / f"{name}.txt").write_text(f"The text of page {name}. " * 9)
@@ -101,7 +107,7 @@ def made(tmp_path, tiny_spec, tiny_corpus, tiny_text, monkeypatch):
         "final": run("final", FinalSettings.of(Layout(), LaunchConfig()).to_json()),
         "stage": (stage, lambda done: (done.dir.path / "model.safetensors").read_bytes()),
         "evaluation": (evaluation, rows),
-        "shards": (shards, documents),
+        "shards": (group_of_shards, documents),
         "probe": (lambda folder: job(folder, "probe"), lambda done: done.dir.result_path.read_text()),
     }
 
@@ -110,3 +116,39 @@ def made(tmp_path, tiny_spec, tiny_corpus, tiny_text, monkeypatch):
 def test_it_conforms(made, kind, tmp_path):
     make, result = made[kind]
     check_kind(make, tmp_path / kind, result)
+
+
+def in_child(run):
+    """Run something in a process of its own, and return the exit status."""
+    if (pid := os.fork()) == 0:
+        try:
+            run()
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "work"),
+    [("shards", (shards, "run_job")), ("evaluation", (evals_jobs, "rows_of_item"))],
+    ids=["shards", "evaluation"],
+)
+def test_a_piece_that_kills_its_worker_is_given_up_behind_pieces_that_are_done(
+    made, kind, work, tmp_path, monkeypatch
+):
+    each, real = made[kind][0](tmp_path / kind), getattr(*work)
+
+    def kill_at_the_second(*args):
+        if all(event["event"] != "checkpoint" for event in each.dir.events()):
+            return real(*args)
+        os._exit(9)
+
+    monkeypatch.setattr(*work, kill_at_the_second)
+    write_record(each)
+    record, counts = read_record(each.dir), []
+    assignment = Assignment(each.dir, record.settings, 0, 1, lambda: False)
+    while len(counts) < 5 and (n := note_abandoned(each.dir)) <= 2:
+        counts.append(n)
+        assert in_child(lambda: run_reported(assignment, record)) == 9
+
+    assert counts == [0, 1, 2]

@@ -103,6 +103,17 @@ def test_a_job_that_kills_its_workers_is_given_up(queue):
     assert work(queue).outcomes["a"].outcome == "done"
 
 
+def test_a_checkpoint_that_was_there_before_gives_no_further_tries(queue):
+    each = job(queue.home, "a")
+    for n in (1, 2, 3):
+        each.dir.append("checkpoint", step=4)
+        vanish(each)
+        assert note_abandoned(each.dir) == n
+    each.dir.append("checkpoint", step=5)
+    vanish(each)
+    assert note_abandoned(each.dir) == 1
+
+
 def test_of_a_worker_that_stopped_in_order_nothing_is_noted(queue):
     each = job(queue.home, "a")
     claim(each.dir.path, LEASE).release()
