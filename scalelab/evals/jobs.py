@@ -2,14 +2,15 @@
 
     evaluation file -> jobs -> driver -> executor -> stored rows -> read by the command, which measures what is left
 
-A job measures what is not stored yet, item by item, so one that was killed goes on with the next item. What a person
-judges at the terminal is left to the command.
+A job measures what is not stored yet, item by item, so one that was killed goes on with the next item. It has no
+result of its own: it is done when the rows of each of its items are stored. What a person judges at the terminal is
+left to the command.
 
 Not here: what is measured (measurement.py of each subfolder), the rows on the disk (stored_rows.py).
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from math import inf
 from pathlib import Path
@@ -20,7 +21,7 @@ from scalelab.evals.measurement import MeasurementContext, WorkItem, work_item_i
 from scalelab.evals.request import EvalRequest
 from scalelab.evals.stored_rows import is_stored, rows_of_item
 from scalelab.files import make_dir
-from scalelab.jobs.base import ExecutorConfig, Job, Outcome
+from scalelab.jobs.base import ExecutorConfig, Job, JobOutcome, Outcome
 from scalelab.jobs.driver import JobList, Limits, drive
 from scalelab.jobs.lost import require_done
 from scalelab.jobs.view import JobLabels, LiveView
@@ -52,7 +53,7 @@ def measure_on(executor: ExecutorConfig, request: EvalRequest, context: Measurem
         KeyboardInterrupt: The jobs were asked to stop, and have.
         LaunchError: The executor cannot start, or a person has to fix what a job ran into.
     """
-    jobs = [job for job in evaluation_jobs(request, context) if not job.dir.is_done]
+    jobs = [job for job in evaluation_jobs(request, context) if job.standing(job) is None]
     if not jobs:
         return
     home = make_dir(context.folder.absolute() / "jobs")
@@ -63,28 +64,39 @@ def measure_on(executor: ExecutorConfig, request: EvalRequest, context: Measurem
 
 
 def evaluation_jobs(request: EvalRequest, context: MeasurementContext) -> Iterator[Job]:
-    """Yield the jobs of an evaluation. The name of each holds what decides its rows."""
+    """Yield the jobs of an evaluation. The name of each holds the ids of its items, which hold what decides their rows.
+
+    Raises:
+        ScalelabError: A model or file that items are made of cannot be read.
+    """
     sections = [s for s in context.file.sections.values() if not s.is_interactive()]
-    digests = {name: context.digest(name) for name in context.models}
     common = {
         "file": context.file.model_dump(mode="json", exclude={"executor"}),
         "root": os.path.abspath(request.root),
     }
     made: list[str] = []
 
-    def job(name: str, model: str | None, decided_by: list[Any]) -> Job:
-        name = f"{name}-{work_item_id(decided_by)}"
+    def job(name: str, model: str | None) -> Job:
+        items = list(_items(context, model))
+        name = f"{name}-{work_item_id([item.id for item in items])}"
         after = tuple(made) if model is None else ()
         made.append(name)
         place = RunDir(make_dir(context.folder.absolute() / "jobs" / name))
-        return Job(name, place, "evaluation", after=after, settings={**common, "model": model})
+        return Job(
+            name,
+            place,
+            "evaluation",
+            after=after,
+            settings={**common, "model": model},
+            standing=lambda job: JobOutcome(job, "done") if _all_stored(context, items) else None,
+            leaves_result=False,
+        )
 
-    asked = context.file.digest
     if any(section.of_each_model for section in sections):
         for name in context.models:
-            yield job(f"model.{name}", name, [asked, digests[name]])
+            yield job(f"model.{name}", name)
     if any(not section.of_each_model for section in sections):
-        yield job(TOGETHER, None, [asked, digests])
+        yield job(TOGETHER, None)
 
 
 def run_measurements(assignment: Assignment) -> Outcome:
@@ -97,8 +109,6 @@ def run_measurements(assignment: Assignment) -> Outcome:
     """
     settings: Mapping[str, Any] = assignment.settings
     with assignment.dir.claimed("evaluation") as (ours, _):
-        if ours.is_done:
-            return "done"
         file = file_type().model_validate(settings["file"])
         request = EvalRequest(file, Path(settings["root"]), lambda text: ours.append("note", text=text))
         context = request.context()
@@ -110,8 +120,11 @@ def run_measurements(assignment: Assignment) -> Outcome:
                 rows_of_item(context, item)
                 ours.append("checkpoint", step=n)
             ours.append("step", step=n)
-        ours.publish(ours.result_path, "{}")
     return "done"
+
+
+def _all_stored(context: MeasurementContext, items: Sequence[WorkItem]) -> bool:
+    return all(is_stored(context, item) for item in items)
 
 
 def _items(context: MeasurementContext, model: str | None) -> Iterator[WorkItem]:

@@ -70,6 +70,26 @@ def test_jobs_give_the_same_rows_and_measure_each_once(kills, request_of, expect
     assert rows(evaluate(request_of(tmp_path, given(None)))) == expected
 
 
+@pytest.mark.parametrize("damage", ["deleted", "damaged", "edited"])
+def test_jobs_measure_again_what_is_gone_or_has_changed(damage, request_of, tiny_text, tmp_path):
+    test_set = tmp_path / "set.txt"
+    test_set.write_text((tiny_text / "00.txt").read_text())
+    sets = [{"name": "own", "source": {"kind": "text", "paths": [str(test_set)]}}]
+    executor = InProcess()
+    evaluate(request_of(tmp_path, given(executor), perplexity=sets))
+    before = len(executor.submitted)
+    stored = sorted((tmp_path / "runs/e/evals").glob("*.json"))
+    if damage == "deleted":
+        stored[0].unlink()
+    elif damage == "damaged":
+        stored[0].write_text("{")
+    else:
+        test_set.write_text((tiny_text / "01.txt").read_text())
+
+    evaluate(request_of(tmp_path, given(executor), perplexity=sets))
+    assert len(executor.submitted) - before == (2 if damage == "edited" else 1)
+
+
 def test_what_compares_models_is_a_job_behind_those_of_each(request_of, tmp_path, monkeypatch):
     begun = []
     monkeypatch.setattr("scalelab.evals.evaluation_runner.measure_all", lambda context: [])
@@ -120,7 +140,7 @@ def test_the_command_takes_an_executor(request_of, tmp_path, monkeypatch, capsys
     assert isinstance(file, EvalFile)
     (tmp_path / "e.yaml").write_text(file.to_yaml())
     assert main(["eval", "e.yaml", "--set", "executor=inline"]) == 0
-    assert len(list((tmp_path / "runs/e/evals/jobs").glob("model.*/result.json"))) == 2
+    assert len(list((tmp_path / "runs/e/evals/jobs").glob("model.*/job.json"))) == 2
     assert main(["eval", "e.yaml", "--set", "executor=inlin"]) == 2
     assert "unknown executor 'inlin'; did you mean 'inline'" in capsys.readouterr().err
 
@@ -129,4 +149,4 @@ def test_on_slurm(slurm_cluster, request_of, expected, tmp_path):
     executor = {"kind": "slurm", "gpus": 0, "cpus": 2, "workers": 1, "minutes": 30, "poll_s": 0.5}
     found = evaluate(request_of(tmp_path, executor))
     assert rows(found) == expected
-    assert len(list((tmp_path / "runs/e/evals/jobs").glob("model.*/result.json"))) == 2
+    assert len(list((tmp_path / "runs/e/evals/jobs").glob("model.*/job.json"))) == 2
