@@ -127,6 +127,13 @@ class AvailableDevices:
     """Number of runs that train in parallel at full speed: CPU cores, or GPUs."""
     is_gpu: bool = False
     """Whether models are compiled before their first step."""
+    n_cpu_jobs: int | None = None
+    """Number of jobs that compute on the CPU alone (JobResources.cpu_only) that run in parallel; None: n_parallel."""
+
+    @property
+    def n_parallel_on_cpu(self) -> int:
+        """Number of jobs that compute on the CPU alone that run in parallel."""
+        return self.n_parallel if self.n_cpu_jobs is None else self.n_cpu_jobs
 
     def __str__(self) -> str:
         return f"{self.n} x {self.name}, {self.n_parallel} runs at a time"

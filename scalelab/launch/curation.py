@@ -100,7 +100,7 @@ class ShardJobs:
             return
         if self._executor is None:
             self._executor = self._config.start((WORKER,), self._home)
-        n_jobs = max(LEAST_JOBS, JOBS_PER_PLACE * self._executor.devices.n_parallel)
+        n_jobs = max(LEAST_JOBS, JOBS_PER_PLACE * self._executor.devices.n_parallel_on_cpu)
         size = -(-len(jobs) // n_jobs)
         groups = [ShardGroup(jobs[i : i + size], self._home) for i in range(0, len(jobs), size)]
         waiting = [group.job() for group in groups if not group.is_done]

@@ -5,6 +5,7 @@ from pretended_gpus import A100, H100, MI300X, MIG, T4, V100, pretend_to_start
 
 from scalelab.jobs.base import Job, JobResources
 from scalelab.jobs.executors.local import LocalConfig
+from scalelab.jobs.executors.slurm import SlurmConfig, SlurmExecutor
 from scalelab.train.run_directory import RunDir
 
 GIB = 2**30
@@ -110,6 +111,8 @@ def test_jobs_that_compute_on_the_cpu_take_no_gpu(started, tmp_path, monkeypatch
     """One for each core, beside those of the GPUs."""
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(6)))
     executor = LocalConfig().start()
+    assert (executor.devices.n_parallel, executor.devices.n_parallel_on_cpu) == (4, 6)
+    assert LocalConfig(slots=5).start().devices.n_parallel_on_cpu == 5
     resources = JobResources(threads=1, cpu_only=True)
     for i in range(6):
         job = Job(f"c{i}", RunDir(tmp_path / f"c{i}"), "shards", resources=resources)
@@ -120,3 +123,9 @@ def test_jobs_that_compute_on_the_cpu_take_no_gpu(started, tmp_path, monkeypatch
     assert not executor.has_room(job)
     assert [process.environ for process in started] == [{}] * 6
     assert submit_all(executor, tmp_path) == 16
+
+
+@pytest.mark.parametrize(("settings", "n"), [({}, 8 * 4), ({"slots": 3, "workers": 2}, 6)], ids=str)
+def test_workers_of_slurm_run_one_job_on_each_cpu(settings, n):
+    executor = SlurmExecutor(SlurmConfig.model_validate(settings), (), None)
+    assert executor.devices.n_parallel_on_cpu == n

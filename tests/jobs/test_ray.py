@@ -3,11 +3,13 @@
 import socket
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
 
 from scalelab.errors import LaunchError
+from scalelab.jobs.base import JobResources
 from scalelab.jobs.executors.ray import RayConfig, run_job
 from scalelab.testing.executors import check_executor, job
 
@@ -71,6 +73,45 @@ def test_a_node_that_sees_another_directory_refuses_the_job(tmp_path):
     assert "does not exist on the node" in missing["reason"]
     assert "is another one on the node" in other["reason"]
     assert "share" in other["fix"]
+
+
+class PretendedRay:
+    """The module ray, with a cluster of 8 cores and 2 GPUs that runs nothing."""
+
+    def __init__(self):
+        self.reserved = []
+
+    def remote(self, **options):
+        return lambda function: self
+
+    def options(self, num_gpus):
+        self.reserved.append(num_gpus)
+        return self
+
+    def cluster_resources(self):
+        return {"CPU": 8.0, "GPU": 2.0}
+
+    def nodes(self):
+        return [{"Alive": True, "Resources": self.cluster_resources()}]
+
+
+def test_jobs_that_compute_on_the_cpu_reserve_no_gpu(tmp_path, monkeypatch):
+    pretended, given = PretendedRay(), []
+    monkeypatch.setattr("scalelab.jobs.executors.ray._connect", lambda config: pretended)
+    executor = RayConfig(gpus=0.5, cpus=1).start()
+    pretended.remote = lambda *args, **options: given.append(args)
+    assert (executor.devices.n_parallel, executor.devices.n_parallel_on_cpu) == (4, 8)
+    each = job(tmp_path, "on-gpu")
+    on_cpu = [
+        replace(job(tmp_path, f"c{i}"), resources=JobResources(threads=1, cpu_only=True)) for i in range(7)
+    ]
+    for one in (each, *on_cpu):
+        assert executor.has_room(one)
+        executor.submit(one)
+
+    assert not executor.has_room(on_cpu[0])
+    assert pretended.reserved == [0.5] + [0] * 7
+    assert [bool(args[3]) for args in given] == [True] + [False] * 7, "a share of a GPU"
 
 
 @with_ray

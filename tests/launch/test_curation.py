@@ -16,7 +16,7 @@ from scalelab.data.curate.pipeline import curate
 from scalelab.data.curate.publish import NAME, publish
 from scalelab.errors import DataError, LaunchError
 from scalelab.jobs import driver
-from scalelab.jobs.base import JobOutcome
+from scalelab.jobs.base import AvailableDevices, JobOutcome
 from scalelab.jobs.executors.local import LocalConfig
 from scalelab.jobs.lost import JobsLost
 from scalelab.launch import curation
@@ -107,6 +107,16 @@ def test_groups_that_are_killed_and_preempted_give_the_same_bytes(
     assert len(done) == n * 7  # five stages, of which two look first: no shard is done twice
     assert len(set(executor.submitted)) == 7 * -(-n // -(-n // n_jobs))
     assert len(executor.submitted) > len(set(executor.submitted))
+
+
+def test_groups_are_as_many_as_jobs_on_the_cpu_have_room_for(request_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(curation, "LEAST_JOBS", 1)
+    monkeypatch.setattr(curation, "JOBS_PER_PLACE", 1)
+    executor = InProcess()
+    executor.devices = AvailableDevices(1, "a GPU", 1, is_gpu=True, n_cpu_jobs=100)
+    result = run_curation(request_of(given(executor)), tmp_path / "cache")
+
+    assert len(executor.submitted) == 7 * len(result.reports[0].shards)
 
 
 def test_what_a_job_cannot_read_is_refused_as_the_stage_says(request_of, tmp_path, source):

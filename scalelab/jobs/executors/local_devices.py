@@ -134,7 +134,8 @@ class LocalDevices:
         if self.on_cpu:
             return AvailableDevices(1, self.name, self.devices[0].max_jobs)
         n = len(self.devices)
-        return AvailableDevices(n, self.name, min(n, self.slots or n), is_gpu=True)
+        on_cpu = min(self.cpu.max_jobs, self.slots or self.cpu.max_jobs)
+        return AvailableDevices(n, self.name, min(n, self.slots or n), is_gpu=True, n_cpu_jobs=on_cpu)
 
     def check(self, job: Job) -> None:
         """Refuse a job that asks for more GPUs than there are, or for bf16 where too few multiply it.

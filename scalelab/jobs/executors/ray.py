@@ -67,7 +67,8 @@ class RayConfig(ExecutorConfig):
     """Address of a cluster: host:port of its head, or auto for the one that this machine belongs to. None:
     start a cluster of this machine alone. Example: head.lab:6379."""
     gpus: float = Field(0.0, ge=0.0)
-    """GPUs of each job; below 1 several jobs share a GPU. Example: 0.5."""
+    """GPUs of each job; below 1 several jobs share a GPU. Jobs that compute on the CPU alone, such as the shards of
+    a curation, reserve none. Example: 0.5."""
     cpus: Count = 1
     """CPU cores of each job, and without a GPU its threads."""
     slots: Count | None = None
@@ -110,9 +111,8 @@ class RayExecutor:
         self.capabilities = Capabilities(gangs=False, timing=False, poll_s=config.poll_s)
         self._submitted: dict[str, _Submitted] = {}
         self._ray = _connect(config)
-        self._counted, self._room = float("-inf"), 0
-        options = {"num_cpus": config.cpus, "num_gpus": config.gpus, "max_retries": 0}
-        self._run = self._ray.remote(**options)(run_job)
+        self._counted, self._room, self._cpu_room = float("-inf"), 0, 0
+        self._run = self._ray.remote(num_cpus=config.cpus, num_gpus=config.gpus, max_retries=0)(run_job)
         if config.slots is None:
             self._refuse_too_small()
 
@@ -130,25 +130,25 @@ class RayExecutor:
             fix="ask for less (executor.cpus, executor.gpus), or set executor.slots if the cluster adds nodes",
         )
 
-    @property
-    def _slots(self) -> int:
+    def _slots(self, *, cpu_only: bool) -> int:
         """Jobs that the cluster holds at a time; counted anew every few polls, since nodes come and go."""
         if self.config.slots is not None:
             return self.config.slots
         if time.monotonic() - self._counted >= 5 * self.config.poll_s:
             self._counted = time.monotonic()
             there = self._ray.cluster_resources()
-            self._room = int(there.get("CPU", 0) // self.config.cpus)
+            self._room = self._cpu_room = int(there.get("CPU", 0) // self.config.cpus)
             if self.config.gpus:
                 self._room = min(self._room, int(there.get("GPU", 0) / self.config.gpus + 1e-6))
-        return self._room
+        return self._cpu_room if cpu_only else self._room
 
     @property
     def devices(self) -> AvailableDevices:
         """Jobs that may run at a time."""
-        n = max(1, self._slots)
+        n, on_cpu = (max(1, self._slots(cpu_only=which)) for which in (False, True))
         kind = f"{self.config.gpus:g} GPU" if self.config.gpus else f"{self.config.cpus} CPU"
-        return AvailableDevices(n, f"task of {kind} in a Ray cluster", n, is_gpu=self.config.gpus > 0)
+        name = f"task of {kind} in a Ray cluster"
+        return AvailableDevices(n, name, n, is_gpu=self.config.gpus > 0, n_cpu_jobs=on_cpu)
 
     def call(self, function: str, *arguments: Any, limit_s: float | None = None) -> None:
         """None: no device is idle here."""
@@ -160,18 +160,19 @@ class RayExecutor:
 
     def has_room(self, job: Job) -> bool:
         """True while the cluster holds more jobs than were submitted."""
-        del job
-        return len(self._submitted) < self._slots
+        return len(self._submitted) < self._slots(cpu_only=job.resources.cpu_only)
 
     def submit(self, job: Job) -> None:
-        """Submit a task."""
-        threads = job.resources.threads or (None if self.config.gpus else self.config.cpus)
+        """Submit a task, without a GPU if the job computes on the CPU alone."""
+        gpus = 0 if job.resources.cpu_only else self.config.gpus
+        threads = job.resources.threads or (None if gpus else self.config.cpus)
         write_record(job, threads)
-        share = {MEMORY_FRACTION: f"{self.config.gpus:.4f}"} if 0 < self.config.gpus < 1 else {}
+        share = {MEMORY_FRACTION: f"{gpus:.4f}"} if 0 < gpus < 1 else {}
         place = path_of(job.dir)
         digest = hashlib.sha256(place.read_bytes()).hexdigest()
         path = os.path.abspath(job.dir.path)
-        task = self._run.remote(path, digest, threads, share, self._preload, os.getcwd())
+        run = self._run.options(num_gpus=gpus)
+        task = run.remote(path, digest, threads, share, self._preload, os.getcwd())
         self._submitted[job.id] = _Submitted(job, task)
 
     def poll(self) -> dict[str, State]:

@@ -10,6 +10,10 @@ still has. Slurm starts some jobs twice (a controller that lost its memory, a no
 leases of the jobs' directories make harmless: the later attempt waits, or takes over and the earlier
 one's writes are refused.
 
+A worker takes any job of its queue, so it holds the GPUs of the settings also while its jobs compute on the CPU
+alone; of those it runs `slots` at a time, or one per CPU of its task. Set `gpus: 0` where all jobs are such, as in a
+curation.
+
 If this command dies, its jobs go on. The same command finds them by name.
 
 Not here: Slurm's commands (slurm_commands.py), the scripts (slurm_scripts.py), jobs of several processes
@@ -109,9 +113,8 @@ class SlurmExecutor:
     def devices(self) -> AvailableDevices:
         """Workers that may run at a time."""
         where = f"Slurm{f' partition {self.config.partition}' if self.config.partition else ''}"
-        return AvailableDevices(
-            self.config.workers, f"worker of {where}", self.config.workers, self.config.gpus > 0
-        )
+        n, on_cpu = self.config.workers, self.config.workers * (self.config.slots or self.config.cpus)
+        return AvailableDevices(n, f"worker of {where}", n, self.config.gpus > 0, n_cpu_jobs=on_cpu)
 
     def call(self, function: str, *arguments: Any, limit_s: float | None = None) -> None:
         """None: no device is idle here."""
