@@ -18,7 +18,7 @@ from typing import NoReturn
 from scalelab.cli.arguments import CommandParser, HelpFormatter
 from scalelab.errors import ScalelabError
 from scalelab.example_files import missing_examples
-from scalelab.hardware.openmp import sleep_between_loops
+from scalelab.hardware.openmp import spin_briefly
 from scalelab.screen import echo
 
 COMMANDS = {
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     Args:
         argv: The arguments behind `scalelab`; None for those of this process.
     """
-    sleep_between_loops()
+    spin_briefly()
     argv = sys.argv[1:] if argv is None else argv
     named = next((word for word in argv if not word.startswith("-")), None)
     try:

@@ -7,7 +7,9 @@ import sys
 import time
 from multiprocessing import forkserver
 
-from scalelab.hardware.openmp import WAIT_POLICY, sleep_between_loops
+import pytest
+
+from scalelab.hardware.openmp import SPIN_COUNT, WAIT_POLICY, spin_briefly
 from scalelab.jobs.executors.forkserver import fork_server, start
 
 WHAT_A_CHILD_FINDS = """
@@ -21,7 +23,7 @@ def child(report):
         [m for m in ("torch", "scalelab.train.engines.parallel",
                      "scalelab.train.checkpoints.sharded")
          if m not in sys.modules],
-        os.environ.get("OMP_WAIT_POLICY"),
+        os.environ.get("GOMP_SPINCOUNT"),
     ))
 
 if __name__ == "__main__":
@@ -43,21 +45,27 @@ def test_a_child_is_deaf_to_the_keyboard_and_has_all_that_it_needs(tmp_path):
         text=True,
         timeout=120,
         check=False,
-        env={name: value for name, value in os.environ.items() if name != WAIT_POLICY}
+        env={name: value for name, value in os.environ.items() if name not in {WAIT_POLICY, SPIN_COUNT}}
         | {"OMP_NUM_THREADS": "1"},
         # A job in the background is started deaf to Ctrl-C, and hands that on.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == "True [] PASSIVE True"
+    assert done.stdout.splitlines()[0] == "True [] 1000 True"
     assert done.stdout.splitlines()[1].endswith(" False")
 
 
-def test_how_threads_wait_is_left_to_the_environment_where_it_says(monkeypatch):
-    monkeypatch.setenv(WAIT_POLICY, "ACTIVE")
-    sleep_between_loops()
-    assert os.environ[WAIT_POLICY] == "ACTIVE"
+@pytest.mark.parametrize("given", [{WAIT_POLICY: "ACTIVE"}, {SPIN_COUNT: "7"}])
+def test_how_threads_wait_is_left_to_the_environment_where_it_says(monkeypatch, given):
+    for name in (WAIT_POLICY, SPIN_COUNT):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+
+    spin_briefly()
+
+    assert {name: os.environ[name] for name in (WAIT_POLICY, SPIN_COUNT) if name in os.environ} == given
 
 
 def test_a_server_that_was_killed_is_started_again():

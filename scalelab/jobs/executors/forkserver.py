@@ -16,7 +16,7 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 
 from scalelab.errors import LaunchError
-from scalelab.hardware.openmp import sleep_between_loops
+from scalelab.hardware.openmp import spin_briefly
 
 
 def fork_server(modules: Sequence[str]) -> ForkServerContext:
@@ -25,7 +25,7 @@ def fork_server(modules: Sequence[str]) -> ForkServerContext:
     They are deaf to the keyboard from birth: its interrupt reaches the whole process group, and is
     for the command alone, which then asks them to stop. So this is called in the main thread.
     """
-    sleep_between_loops()  # read when the server loads torch
+    spin_briefly()  # read when the server loads torch
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(modules))
     _ensure_running()

@@ -32,7 +32,7 @@ from pydantic import Field
 
 from scalelab.config import Count, Positive
 from scalelab.errors import LaunchError
-from scalelab.hardware.openmp import sleep_between_loops
+from scalelab.hardware.openmp import spin_briefly
 from scalelab.hardware.sharing import MEMORY_FRACTION
 from scalelab.jobs.base import (
     AvailableDevices,
@@ -277,7 +277,7 @@ def run_job(
                 "SCALELAB_CACHE that of curations",
             )
         )
-    sleep_between_loops()
+    spin_briefly()
     from scalelab.jobs.worker import run_here  # torch
 
     for module in preload:
