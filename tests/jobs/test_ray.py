@@ -1,5 +1,7 @@
 """The executor of Ray: its promises on a real cluster, and what it refuses before it has one."""
 
+import hashlib
+import os
 import socket
 import sys
 import time
@@ -9,8 +11,10 @@ from importlib.util import find_spec
 import pytest
 
 from scalelab.errors import LaunchError
-from scalelab.jobs.base import JobResources
-from scalelab.jobs.executors.ray import RayConfig, run_job
+from scalelab.hardware.sharing import MEMORY_FRACTION
+from scalelab.jobs.base import JobResources, ProcessReport
+from scalelab.jobs.executors.ray import VISIBLE, RayConfig, run_job
+from scalelab.jobs.record import path_of, write_record
 from scalelab.testing.executors import check_executor, job
 
 with_ray = pytest.mark.skipif(
@@ -75,6 +79,25 @@ def test_a_node_that_sees_another_directory_refuses_the_job(tmp_path):
     assert "share" in other["fix"]
 
 
+def test_a_job_that_asked_for_no_gpu_sees_none(tmp_path, monkeypatch):
+    """Ray leaves such a task all GPUs of its node."""
+    for name in VISIBLE:
+        monkeypatch.setenv(name, "0,1")
+    each, seen = job(tmp_path, "a"), []
+    write_record(each, 1)
+    digest = hashlib.sha256(path_of(each.dir).read_bytes()).hexdigest()
+
+    def run_here(*_):
+        seen.append([os.environ[name] for name in VISIBLE])
+        return ProcessReport("done")
+
+    monkeypatch.setattr("scalelab.jobs.worker.run_here", run_here)
+    run_job(str(each.dir.path), digest, 1, {}, ())
+    run_job(str(each.dir.path), digest, 1, dict.fromkeys(VISIBLE, ""), ())
+
+    assert seen == [["0,1", "0,1"], ["", ""]]
+
+
 class PretendedRay:
     """The module ray, with a cluster of 8 cores and 2 GPUs that runs nothing."""
 
@@ -111,7 +134,7 @@ def test_jobs_that_compute_on_the_cpu_reserve_no_gpu(tmp_path, monkeypatch):
 
     assert not executor.has_room(on_cpu[0])
     assert pretended.reserved == [0.5] + [0] * 7
-    assert [bool(args[3]) for args in given] == [True] + [False] * 7, "a share of a GPU"
+    assert [args[3] for args in given] == [{MEMORY_FRACTION: "0.5000"}] + [dict.fromkeys(VISIBLE, "")] * 7
 
 
 @with_ray

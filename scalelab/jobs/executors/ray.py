@@ -56,6 +56,8 @@ ASK = (
     "import sys, ray; ray.init(sys.argv[1], log_to_driver=False, logging_level='error', namespace='scalelab')"
 )
 """Program that connects to a cluster and ends."""
+VISIBLE = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+"""Environment variables that say which GPUs a process sees."""
 TOKEN_MODE, TOKEN_PATH = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"
 
 
@@ -168,6 +170,8 @@ class RayExecutor:
         threads = job.resources.threads or (None if gpus else self.config.cpus)
         write_record(job, threads)
         share = {MEMORY_FRACTION: f"{gpus:.4f}"} if 0 < gpus < 1 else {}
+        if not gpus:
+            share = dict.fromkeys(VISIBLE, "")
         place = path_of(job.dir)
         digest = hashlib.sha256(place.read_bytes()).hexdigest()
         path = os.path.abspath(job.dir.path)
@@ -252,7 +256,8 @@ def run_job(
         path: The job's directory.
         digest: SHA-256 of its job.json, which shows whether this node sees the same directory.
         threads: CPU threads; None keeps the library's default.
-        environ: Environment variables to set: the job's share of its GPU.
+        environ: The job's share of its GPU as environment variables, or those that show it no GPU: Ray lets a task
+            that asked for none see all of its node.
         preload: Modules that the job needs.
         directory: Working directory of the command, at which relative paths of a job start. A node without it
             runs the job where it is.
@@ -277,6 +282,9 @@ def run_job(
                 "SCALELAB_CACHE that of curations",
             )
         )
+    os.environ.update(
+        {name: environ[name] for name in VISIBLE if name in environ}
+    )  # Ray sets it where it gives GPUs
     spin_briefly()
     from scalelab.jobs.worker import run_here  # torch
 
@@ -306,7 +314,9 @@ def _connect(config: RayConfig) -> Any:
             )
         os.environ |= {TOKEN_MODE: "token", TOKEN_PATH: os.path.abspath(config.token_file)}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a job without a GPU sees none
+    os.environ.setdefault(
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
+    )  # Ray's default, said so that it does not warn
     try:
         import ray
     except ImportError:
