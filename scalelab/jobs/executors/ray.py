@@ -316,7 +316,7 @@ def _connect(config: RayConfig) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault(
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-    )  # Ray's default, said so that it does not warn
+    )  # its default, stated against a warning
     try:
         import ray
     except ImportError:
