@@ -314,9 +314,7 @@ def _connect(config: RayConfig) -> Any:
             )
         os.environ |= {TOKEN_MODE: "token", TOKEN_PATH: os.path.abspath(config.token_file)}
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault(
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0"
-    )  # its default, stated against a warning
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its default, stated against a warning
     try:
         import ray
     except ImportError:
