@@ -48,7 +48,9 @@ REPORT = "SCALELAB_REPORT"
 STOP = "SCALELAB_STOP"
 """Path of a file whose appearance asks the processes to save and stop, for starters that cannot signal them."""
 LOOK_S = 1.0
-"""Seconds between two looks for that file."""
+"""Seconds between two looks for that file, and for the parent of a process of torchrun."""
+TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""Environment variable of a process that torchrun started."""
 STATUS = {"done": 0, "interrupted": 130, "refused": 2, "elsewhere": 2}
 GONE = ("connection closed by peer", "connection reset", "broken pipe", "timed out", "timeout")
 """Error texts of a collective operation after another process has gone."""
@@ -228,6 +230,24 @@ def leave_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def leave_with_torchrun() -> None:
+    """End this process when the torchrun that started it has ended.
+
+    Its processes have sessions of their own, so one that is killed (its gang broke, its time is over) leaves them
+    behind with their devices where the scheduler does not track processes by cgroup.
+    """
+    if TORCHRUN not in os.environ:
+        return
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(LOOK_S)
+        os._exit(os.EX_TEMPFAIL)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def be_first_to_die() -> None:
     """If the machine runs out of memory, let it end a worker and not the driver."""
     with suppress(OSError):  # not Linux, or not allowed: only the kernel's choice changes
@@ -247,6 +267,7 @@ def _peer_is_gone(error: BaseException) -> bool:
 def main(path: str) -> int:
     """The body of a process that torchrun or a scheduler started. Returns the exit status."""
     signal.signal(signal.SIGINT, lambda *_: signal.raise_signal(signal.SIGTERM))
+    leave_with_torchrun()
     try:
         use_own_gpu()
         reported = _in_directory(RunDir(Path(path)), None)
