@@ -29,8 +29,8 @@ from scalelab.system import special_kind as special_kind
 from scalelab.system import system
 
 _FIXES = {
-    errno.ENOSPC: "free some space, then run the same command again: it goes on from here",
-    errno.EDQUOT: "free some of your quota, then run the same command again: it goes on from here",
+    errno.ENOSPC: "free some space, then run the same command to resume",
+    errno.EDQUOT: "free some of your quota, then run the same command to resume",
     errno.EFBIG: "free some space or lift the limit on file sizes, then run the same command again",
     errno.EACCES: "give yourself permission to write there, or choose another directory",
     errno.EPERM: "give yourself permission to write there, or choose another directory",

@@ -101,6 +101,17 @@ def test_the_figure_draws_bytes_per_token_with_all_domains_last(merged):
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["bytes", "merged"]
 
 
+def test_a_file_and_the_same_file_changed_look_different_in_the_figure(merged):
+    """Their names differ behind a comma, where forms of one law have one colour."""
+    texts = sample(Texts(texts=tuple(f"the {i} thin thing " for i in range(20))))
+    data = bytes_plot(compare({"sweep": BYTES, "sweep, changed": merged}, texts))
+
+    lines = check_figure("tokenizer_bytes", data).axes[0].get_lines()
+    drawn = {line.get_label(): (line.get_color(), line.get_marker()) for line in lines}
+
+    assert drawn["sweep"] != drawn["sweep, changed"]
+
+
 def test_perplexities_by_hand():
     """Bytes: 'a' counted as END a END; held out the same. V = 257; c(a) = c(END) = 1, n = 2."""
     p1 = 2 / 259

@@ -120,7 +120,7 @@ def test_a_full_disk_ends_the_command_with_its_fix_and_the_same_jobs_go_on_after
         Disturbed(fill) as view,
     ):
         drive(JobList(jobs), executor, view, Limits())
-    assert "free some space, then run the same command again" in error.value.fix
+    assert "free some space, then run the same command to resume" in error.value.fix
     assert str(small_disk) in error.value.where
     assert not all(each.is_done for each in dirs)
 

@@ -137,3 +137,12 @@ def test_what_is_cut_off_ends_with_dots_behind_a_whole_word():
     text = "one two three four five"
     assert [excerpt(text, length=n) for n in (9, 7, 100)] == ["one two ...", "one two ...", text]
     assert excerpt("x" * 50, length=10) == "x" * 10 + " ..."
+
+
+def test_a_table_without_estimated_tokens_has_no_column_of_them(result):
+    table, whole = retention_table(result.reports, None), retention_table(result.reports, [1000.0] * 4)
+
+    assert "tokens" not in table.columns
+    assert len(table.columns) == len(whole.columns) - 1
+    assert {len(row) for row in table.rows} == {len(table.columns)}
+    assert "tokens" not in table.caption

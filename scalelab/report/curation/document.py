@@ -78,7 +78,7 @@ def retention_table(reports: Sequence[StageReport], tokens: Sequence[float | Non
 
     Args:
         reports: What each stage did.
-        tokens: Tokens behind each stage; None: not estimated.
+        tokens: Tokens behind each stage; None: not estimated, and no column of the table.
     """
     first = reports[0]
     rows: list[list[Content]] = [
@@ -101,7 +101,14 @@ def retention_table(reports: Sequence[StageReport], tokens: Sequence[float | Non
         )
     columns = ["behind the stage", "documents", "kept", "MB", "MB per GB read", "tokens", "MB per CPU s"]
     caption = "Documents and bytes measured; tokens extrapolated from a sample of each stage's documents."
+    if tokens is None:
+        caption = "Documents and bytes measured."
+        columns, rows = _without_tokens(columns), [_without_tokens(row) for row in rows]
     return Table(columns, rows, caption=caption, optional=("MB per CPU s", "kept"))
+
+
+def _without_tokens(row: list[Any]) -> list[Any]:
+    return [*row[:5], *row[6:]]
 
 
 def _holdouts(reports: Sequence[StageReport]) -> list[Block]:

@@ -227,8 +227,12 @@ def signed_percent(value: float, _: int = 0) -> str:
 def law_style(laws: Sequence[str], name: str) -> tuple[str, str]:
     """Colour and marker of a law, or of the law of a form, by its place among all laws."""
     law = name.partition(",")[0]
-    k = laws.index(law) if law in laws else len(laws)
-    return LAWS[k % len(LAWS)], MARKERS[k % len(MARKERS)]
+    return style_at(laws.index(law) if law in laws else len(laws))
+
+
+def style_at(place: int) -> tuple[str, str]:
+    """Colour and marker of what stands at a place among those that a figure compares, from 0."""
+    return LAWS[place % len(LAWS)], MARKERS[place % len(MARKERS)]
 
 
 def shades(count: int) -> list[Any]:

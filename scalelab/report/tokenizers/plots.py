@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from scalelab.data.tokenizers.comparison import TokenizerScore
-from scalelab.report.plots.plot_style import FAINT, INK, SMALL, canvas, law_style, styled
+from scalelab.report.plots.plot_style import FAINT, INK, SMALL, canvas, style_at, styled
 
 SHOWN = 24
 """Domains at most, those with the most bytes."""
@@ -52,8 +52,8 @@ def draw_bytes_per_token(data: BytesPlot) -> Figure:
     places = list(range(n))
     columns = list(zip(*data.bytes_per_token.values(), strict=True))
     axes.hlines(places, [min(each) for each in columns], [max(each) for each in columns], color=FAINT, lw=1.2)
-    for name, values in data.bytes_per_token.items():
-        colour, marker = law_style(names, name)
+    for place, (name, values) in enumerate(data.bytes_per_token.items()):
+        colour, marker = style_at(place)
         axes.plot(values, places, marker, ms=5, color=colour, label=name)
     axes.axhline(n - 1.5, color=FAINT, lw=0.7)
     axes.set_yticks(places, [name if len(name) <= 30 else name[:28] + "..." for name in data.domains])
