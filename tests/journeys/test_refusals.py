@@ -148,7 +148,7 @@ def test_a_disk_that_fills_up(refused, world):
         shown = refused("sweep", "journey.yaml", *SMALL, process=True)
 
         assert "No space left on device" in shown
-        assert "goes on from here" in shown
+        assert "run the same command to resume" in shown
     again = world("sweep", "journey.yaml", *SMALL)
     assert again.returncode == 0, again.stderr
 

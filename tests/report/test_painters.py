@@ -1,8 +1,8 @@
 """Drawing processes: what they draw, and what happens when they cannot."""
 
-import multiprocessing
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from scalelab.errors import FitError
 from scalelab.laws.observations import Observations
 from scalelab.report.fit.page import write_report
+from scalelab.report.plots import render_workers
 from scalelab.report.plots.render_workers import RenderWorkers
 from scalelab.study.study import study
 
@@ -32,6 +33,15 @@ def drawn(folder):
     return {path.name: path.read_bytes() for path in folder.glob("*.*g")}
 
 
+def children():
+    """The processes that this one has started and that have not ended."""
+    return [
+        int(pid)
+        for task in Path("/proc/self/task").iterdir()
+        for pid in (task / "children").read_text().split()
+    ]
+
+
 def test_they_draw_what_one_process_draws(seen, tmp_path):
     alone, together = tmp_path / "alone", tmp_path / "together"
     write_report(seen, alone, name="small", provenance={})
@@ -44,23 +54,34 @@ def test_they_draw_what_one_process_draws(seen, tmp_path):
 
 
 def test_a_figure_whose_painter_was_killed_is_drawn_all_the_same(seen, tmp_path):
+    before = children()
     with RenderWorkers() as painters:
-        for child in multiprocessing.active_children():
-            os.kill(child.pid, signal.SIGKILL)
-            child.join()
+        for child in set(children()) - set(before):
+            os.kill(child, signal.SIGKILL)
         write_report(seen, tmp_path, name="small", provenance={}, workers=painters)
 
     assert len(drawn(tmp_path)) == 16
 
 
+def test_what_a_painter_that_hangs_should_draw_is_drawn_all_the_same(seen, tmp_path, monkeypatch):
+    monkeypatch.setattr(render_workers, "PATIENCE_SECONDS", 0.5)
+    before = children()
+    with RenderWorkers() as painters:
+        (painter,) = set(children()) - set(before)
+        os.kill(painter, signal.SIGSTOP)
+        write_report(seen, tmp_path, name="small", provenance={}, workers=painters)
+        assert painter not in children()
+
+    assert len(drawn(tmp_path)) == 16
+
+
 def test_a_refused_fit_leaves_no_painter_behind():
+    before = children()
     two = valleys().take(np.arange(2))
     with pytest.raises(FitError), RenderWorkers():
         study(two, target_flops=None, param_count="total", replicates=0)
 
-    for child in multiprocessing.active_children():
-        child.join(timeout=20)
-    assert not multiprocessing.active_children()
+    assert set(children()) == set(before)
 
 
 def test_an_error_of_drawing_is_told_here(seen, tmp_path):

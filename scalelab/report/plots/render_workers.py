@@ -5,19 +5,23 @@
         workers.draw(jobs)       every figure on the disk when it returns
 
 Loading matplotlib and drawing eight figures twice costs more than a fit without bootstrap.
-Where there is a second core and fork, another process does that, and forks for half of the figures once
-matplotlib is loaded, so that it is loaded once; elsewhere, and for whatever they could not draw, this
-one draws itself, so that the error is reported as usual.
+Where there is a second core, another process does that (render_process.py); elsewhere, and for whatever
+it did not draw, this one draws itself, so that the error is reported as usual.
+
+That process is started afresh and not forked: the lock of a thread that is not copied stays locked in a
+fork, and a fit may be called from a process with threads.
 """
 
+import json
 import os
 import pickle
 import signal
+import socket
+import subprocess
 import sys
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,6 +29,11 @@ from scalelab.files import writing
 
 Job = tuple[str, Any, list[Path]]
 """A figure's title, its numbers, and where it goes."""
+
+PATIENCE_SECONDS = 120.0
+"""How long a drawing process may be silent; eight figures take one or two seconds of a core."""
+SINGLE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
+"""The process forks once, and then no library may have threads in it."""
 
 
 def figure_files(out: Path, name: str) -> list[Path]:
@@ -61,36 +70,63 @@ class RenderWorkers:
     """A drawing process, or none."""
 
     def __init__(self) -> None:
-        self._line: Any = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._line: socket.socket | None = None
 
     def __enter__(self) -> Self:
         if sys.platform != "linux" or (os.cpu_count() or 1) < 2:
             return self
-        fork = get_context("fork")
-        self._line, theirs = fork.Pipe()
-        worker = fork.Process(target=_work, args=(theirs, self._line), daemon=True)
-        with warnings.catch_warnings():
-            # Python 3.12 warns of forking beside threads. These are the linear algebra's,
-            # idle at this moment, and the other process only draws.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            worker.start()
-        theirs.close()
+        self._line, theirs = socket.socketpair()
+        self._line.settimeout(PATIENCE_SECONDS)
+        with theirs:
+            code = (
+                "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+                "from scalelab.report.plots.render_process import work; work(int(sys.argv[1]))"
+            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", code, str(theirs.fileno()), json.dumps(sys.path)],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env=os.environ | SINGLE_THREAD,
+                    start_new_session=True,  # Ctrl-C is answered by the fitting process, for both
+                )
+            except OSError:  # no more processes or memory
+                self._end()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._line is not None:
-            self._line.close()
+        self._end()
 
     def draw(self, jobs: list[Job]) -> None:
-        """Every figure drawn and written; what the workers could not draw is drawn here."""
-        drawn: set[int] = set()
-        if self._line is not None:
-            try:
-                self._line.send(jobs)
-                drawn = self._line.recv()
-            except (EOFError, OSError):
-                pass  # it died; all of them are drawn here
+        """Every figure drawn and written; what the workers did not draw is drawn here."""
+        drawn = self._drawn_there(jobs)
         _render([job for k, job in enumerate(jobs) if k not in drawn])
+
+    def _drawn_there(self, jobs: list[Job]) -> set[int]:
+        """Have the process draw, and return the numbers of the jobs that it drew: none if it died or hangs."""
+        if self._line is None:
+            return set()
+        told = b""
+        try:
+            self._line.sendall(pickle.dumps(jobs))
+            self._line.shutdown(socket.SHUT_WR)
+            while part := self._line.recv(4096):
+                told += part
+        except OSError:  # a TimeoutError is one
+            told = b""
+        self._end()  # or it might still write while this one does
+        return set(json.loads(told)) if told else set()
+
+    def _end(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
 
 
 def _render(jobs: list[Job]) -> None:
@@ -98,54 +134,3 @@ def _render(jobs: list[Job]) -> None:
         render = import_module("scalelab.report.plots.figure_file").render
         for job in jobs:
             render(*job)
-
-
-def _work(line: Any, other: Any) -> None:
-    """Draw what comes along the line, once; answer which of the jobs were drawn."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the fitting process answers for both
-    os.nice(5)  # the fit goes first while it lasts
-    other.close()  # or the line of a dead parent would never end
-    try:
-        render = import_module("scalelab.report.plots.figure_file").render
-        jobs = dict(enumerate(line.recv()))
-        second = dict(list(jobs.items())[1::2])
-        share = _forked(render, second) if second else None
-        drawn = _drawn(render, {k: job for k, job in jobs.items() if k not in second})
-        line.send(drawn | (share() if share else set()))
-    except (EOFError, BrokenPipeError):
-        return  # no figure was asked for: the fit was refused or stopped
-    except BaseException:  # whatever it was, it occurs again where it can be reported
-        line.send(set())
-
-
-def _drawn(render: Callable[..., Any], jobs: Mapping[int, Job]) -> set[int]:
-    """Draw jobs until one fails, and return the numbers of those that are drawn."""
-    done = set()
-    try:
-        for k, job in jobs.items():
-            render(*job)
-            done.add(k)
-    except Exception:
-        return done  # it occurs again where it can be reported
-    return done
-
-
-def _forked(render: Callable[..., Any], jobs: Mapping[int, Job]) -> Callable[[], set[int]]:
-    """Draw jobs in a fork of this process; the function returned waits for it and says which are drawn."""
-    theirs, ours = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            with os.fdopen(ours, "wb") as end:
-                pickle.dump(_drawn(render, jobs), end)
-        finally:
-            os._exit(0)
-    os.close(ours)
-
-    def wait() -> set[int]:
-        with os.fdopen(theirs, "rb") as end:
-            told = end.read()
-        os.waitpid(child, 0)
-        return pickle.loads(told) if told else set()  # a killed one says nothing
-
-    return wait
