@@ -2,7 +2,9 @@
 
 import os
 import signal
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -73,6 +75,16 @@ def test_what_a_painter_that_hangs_should_draw_is_drawn_all_the_same(seen, tmp_p
         assert painter not in children()
 
     assert len(drawn(tmp_path)) == 16
+
+
+def test_numbers_of_a_type_that_only_this_process_knows_are_left_to_it(monkeypatch, capfd):
+    module = ModuleType("only_here")
+    module.Numbers = type("Numbers", (), {"__module__": "only_here"})
+    monkeypatch.setitem(sys.modules, "only_here", module)
+
+    with RenderWorkers() as painters:
+        assert painters._drawn_there([("valleys", module.Numbers(), [])]) == set()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_refused_fit_leaves_no_painter_behind():
