@@ -151,7 +151,8 @@ def test_a_network_computes_the_same_in_chunks(tied):
         found.append([loss.detach(), *(p.grad for p in network.parameters())])
 
     for whole, chunked in zip(*found, strict=True):
-        assert torch.allclose(whole, chunked, rtol=1e-5, atol=1e-6)
+        # Sums in another order: their rounding grows with the largest number that they add, not with what is left.
+        assert torch.allclose(whole, chunked, rtol=1e-5, atol=1e-6 * whole.abs().max().item())
 
 
 def test_chunks_are_few_and_none_is_larger_than_it_must_be():

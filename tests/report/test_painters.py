@@ -87,6 +87,17 @@ def test_numbers_of_a_type_that_only_this_process_knows_are_left_to_it(monkeypat
     assert capfd.readouterr().err == ""
 
 
+def test_numbers_that_cannot_be_sent_are_drawn_here(monkeypatch):
+    made = []
+    monkeypatch.setattr(render_workers, "_render", made.extend)
+    kept = [("valleys", lambda: None, []), ("surface", object(), [])]
+
+    with RenderWorkers() as painters:
+        painters.draw(kept)
+
+    assert made == kept
+
+
 def test_a_refused_fit_leaves_no_painter_behind():
     before = children()
     two = valleys().take(np.arange(2))

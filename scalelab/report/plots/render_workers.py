@@ -107,9 +107,13 @@ class RenderWorkers:
         """Have the process draw, and return the numbers of the jobs that it drew: none if it died or hangs."""
         if self._line is None:
             return set()
+        try:
+            sent = pickle.dumps(jobs)
+        except (pickle.PicklingError, AttributeError, TypeError):  # a figure's numbers of a plug-in's own kind
+            return set()
         told = b""
         try:
-            self._line.sendall(pickle.dumps(jobs))
+            self._line.sendall(sent)
             self._line.shutdown(socket.SHUT_WR)
             while part := self._line.recv(4096):
                 told += part
