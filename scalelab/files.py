@@ -4,8 +4,9 @@ A file is written beside its place, flushed to the disk, then renamed. Whoever f
 name finds a complete file, whatever was killed and whenever. What the disk refuses
 (full, read-only, not ours) becomes a RunError that a person can act on.
 
-Whether a file is there often decides whether work is done, begun or lost. `exists`, `is_dir` and `names_in` say
-that it is absent only where the file system says so; any other error of it is a NoAnswer (network_files.py).
+Whether a file is there often decides whether work is done, begun or lost. `exists`, `is_dir`, `is_file`, `names_in`,
+`matching` and `files_in` say that it is absent only where the file system says so; any other error of it is a
+NoAnswer (network_files.py).
 
 Only regular files are read: a pipe or a device may never end.
 """
@@ -17,7 +18,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Self
@@ -120,6 +121,56 @@ def names_in(path: Path) -> list[str]:
         return []
     except OSError as error:
         raise NoAnswer.of(path, error) from error
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is a regular file of this name, or a link to one.
+
+    Raises:
+        NoAnswer: The file system does not say.
+    """
+    with looking(path):
+        return system().is_file(path)
+
+
+def matching(directory: Path, pattern: str = "*") -> list[Path]:
+    """Return what a directory holds under names of a pattern, sorted; nothing where there is no directory.
+
+    Path.glob finds nothing in a directory that cannot be read, from Python 3.12 on whatever the error.
+
+    Args:
+        directory: The directory.
+        pattern: Of a name, as in fnmatch. Hidden names match as others do.
+
+    Raises:
+        NoAnswer: The file system does not say.
+    """
+    return [directory / name for name in sorted(names_in(directory)) if fnmatch.fnmatchcase(name, pattern)]
+
+
+def files_in(directory: Path, without: Container[str] = ()) -> list[Path]:
+    """Return the regular files in a directory and below it, sorted; nothing where there is no directory.
+
+    No directory behind a link is entered.
+
+    Args:
+        directory: The directory.
+        without: Names of directories that are passed over.
+
+    Raises:
+        NoAnswer: The file system does not say.
+    """
+    found, pending = [], [os.fspath(directory)]
+    while pending:
+        place = pending.pop()
+        with suppress(FileNotFoundError), looking(Path(place)), os.scandir(place) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if entry.name not in without:
+                        pending.append(entry.path)
+                elif entry.is_file():
+                    found.append(Path(entry.path))
+    return sorted(found)
 
 
 def dirs_with(root: Path, relative: str) -> list[Path]:
@@ -246,12 +297,11 @@ def whole_dir(path: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             yield partial
-            for file in partial.rglob("*"):
-                if file.is_file():
-                    with open(file, "rb+") as opened:
-                        os.fsync(opened.fileno())
+            for file in files_in(partial):
+                with open(file, "rb+") as opened:
+                    os.fsync(opened.fileno())
             sync_dir(partial)
-            if path.exists():
+            if exists(path):
                 shutil.rmtree(path)
             os.replace(partial, path)
             sync_dir(path.parent)

@@ -32,11 +32,22 @@ ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG
 """Errors that say that there is no such file."""
 _OF_THE_FILE = ABSENT | {errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL, errno.EFBIG, errno.ENXIO}
 """Errors that say something about a file; EINVAL and EFBIG are also ours (files.read_regular)."""
+_AWAY = frozenset(
+    getattr(errno, name)
+    for name in ("EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "EHOSTDOWN", "EREMOTEIO")
+    if hasattr(errno, name)  # EREMOTEIO is Linux's
+)
+"""Errors of a file system that does not work or is away."""
 
 
 def is_answer(error: OSError) -> bool:
     """Return whether an error says something about the file that was asked for, and not about its file system."""
     return error.errno in _OF_THE_FILE
+
+
+def is_outage(error: OSError) -> bool:
+    """Return whether an error says that a file system does not work or is away."""
+    return error.errno in _AWAY
 
 
 def attribute_cache_s(path: Path) -> float:

@@ -97,6 +97,11 @@ class System:
         mode = self._mode(path)
         return mode is not None and stat.S_ISDIR(mode)
 
+    def is_file(self, path: Path) -> bool:
+        """True if there is a regular file of this name. False only where the file system says so."""
+        mode = self._mode(path)
+        return mode is not None and stat.S_ISREG(mode)
+
     def _mode(self, path: Path) -> int | None:
         """Return the mode of a file; None without one. Path.exists takes other errors for no file since 3.14."""
         try:

@@ -3,12 +3,15 @@
 import errno
 import io
 import os
+import re
 from contextlib import contextmanager
 
 import pytest
 from scripted_executor import Scripted, done
+from source_tree import FILES, PACKAGE
 
 from scalelab import files, leases
+from scalelab.cli.main import main
 from scalelab.data.corpus.manifest import signatures
 from scalelab.data.curate import pipeline
 from scalelab.data.curate.base import WebDocument
@@ -37,6 +40,7 @@ from scalelab.jobs.tries import Try
 from scalelab.jobs.view import JobLabels, LiveView
 from scalelab.launch import shared_runs
 from scalelab.plan.forecast.frozen import FrozenForecast
+from scalelab.plan.forecast.ledger import entries
 from scalelab.posttrain.trl.base import SEALED, newest_checkpoint
 from scalelab.records.manifest_kinds import SWEEP
 from scalelab.records.stage_manifest import stage_result
@@ -46,6 +50,7 @@ from scalelab.testing.executors import job
 from scalelab.tracking.mlflow_store import make_store
 from scalelab.tracking.payload import began_ms
 from scalelab.tracking.store_errors import StoreDown
+from scalelab.train.checkpoints import sharded, unsharded
 from scalelab.train.checkpoints.unsharded import META, parse_file
 from scalelab.train.run_directory import RunDir
 
@@ -91,7 +96,7 @@ def test_a_name_is_absent_only_where_the_file_system_says_so(tmp_path, number):
     here = tmp_path / "here"
     here.mkdir()
     with outage("here", number):
-        for ask in (files.exists, files.is_dir, files.names_in):
+        for ask in (files.exists, files.is_dir, files.is_file, files.names_in, files.matching):
             with pytest.raises(NoAnswer, match=f"here cannot be read: {os.strerror(number)}") as refused:
                 ask(here)
             assert refused.value.where == str(here)
@@ -110,6 +115,60 @@ def test_what_the_file_system_says_is_absent_is_absent(tmp_path, monkeypatch, nu
     assert not files.exists(tmp_path / ("n" * 300))
     assert not files.exists(tmp_path / "a\0b")
     assert files.names_in(tmp_path / "gone") == []
+    assert files.matching(tmp_path / "gone") == []
+    assert files.files_in(tmp_path / "gone") == []
+
+
+def test_names_of_a_pattern_and_files_below(tmp_path):
+    for name in ("b/two", "b/deep/one", "a-b", "shut/three", ".step-1", "step-2"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "around").symlink_to(tmp_path, target_is_directory=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a-b")
+    (tmp_path / "gone").symlink_to(tmp_path / "no such file")
+    os.mkfifo(tmp_path / "pipe")
+
+    found = [path.relative_to(tmp_path).as_posix() for path in files.files_in(tmp_path, without={"shut"})]
+    assert found == [".step-1", "a-b", "b/deep/one", "b/two", "link", "step-2"]
+    assert [path.name for path in files.matching(tmp_path, "*step-*")] == [".step-1", "step-2"]
+
+
+def test_a_directory_below_that_cannot_be_read_is_not_empty(tmp_path, monkeypatch):
+    (tmp_path / "below").mkdir()
+    ask = os.scandir
+
+    def scandir(path):
+        if os.path.basename(path) == "below":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return ask(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(NoAnswer, match="below cannot be read: Input/output error"):
+        files.files_in(tmp_path)
+
+
+@pytest.mark.parametrize("number", OUTAGES, ids=errno.errorcode.get)
+def test_a_command_says_which_file_system_does_not_answer(tmp_path, monkeypatch, capsys, number):
+    def away(*_):
+        raise OSError(number, os.strerror(number), str(tmp_path / "sweeps"))
+
+    monkeypatch.setattr("scalelab.cli.runs.run", away)
+
+    assert main(["runs"]) == NoAnswer.exit_status
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: sweeps cannot be read: {os.strerror(number)}",
+        f"  where: {tmp_path / 'sweeps'}",
+        "  fix:   see whether the file system is there, then run the same command again: it resumes",
+    ]
+
+
+def test_an_error_that_is_not_of_a_file_system_is_ours(monkeypatch):
+    def wrong(*_):
+        raise FileNotFoundError(errno.ENOENT, "No such file", "record.json")
+
+    monkeypatch.setattr("scalelab.cli.runs.run", wrong)
+    with pytest.raises(FileNotFoundError):
+        main(["runs"])
 
 
 def test_a_machine_that_asks_the_operating_system_hears_its_errors(tmp_path, monkeypatch):
@@ -364,6 +423,25 @@ def test_a_glob_leaves_no_file_out(tmp_path, monkeypatch):
                 expand([str(tmp_path / pattern)])
 
 
+MAY_BE_SHORT = {
+    "backtest/tables.py": "descriptions in the package",
+    "backtest/runner.py": "files of the package",
+    "hardware/machine.py": "files of the kernel",
+    "jobs/tries.py": "whether a checkpoint still grows",
+    "posttrain/trl/base.py": "symbolic links; the files are then listed by files_in",
+    "testing/checks.py": "files of a test",
+}
+
+
+def test_directories_are_listed_by_what_reports_errors():
+    listed = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in FILES
+        if re.search(r"\.r?glob\(|\bos\.walk\(|\biglob\(", path.read_text())
+    }
+    assert listed == set(MAY_BE_SHORT)
+
+
 def test_a_model_is_not_taken_for_another_kind_or_for_absent(tmp_path):
     (tmp_path / "spec.yaml").write_text("")
     asked = [
@@ -383,6 +461,12 @@ def test_checkpoints_that_cannot_be_read_are_not_passed_over(tmp_path):
     (place / SEALED).write_text("{}")
     refused(lambda: newest_checkpoint(tmp_path, "sft"), SEALED)
     refused(lambda: parse_file(META, place / SEALED), SEALED)
+
+
+def test_a_directory_that_cannot_be_read_has_no_lack_of_checkpoints(tmp_path):
+    """Path.glob finds nothing there from Python 3.12 on, and the run would begin again."""
+    for ask in (unsharded._all, sharded.saved, lambda folder: newest_checkpoint(folder, "sft"), entries):
+        refused(lambda ask=ask: ask(tmp_path), tmp_path.name)
 
 
 def test_a_forecast_and_a_journal_are_not_to_be_restored_or_moved(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ import numpy as np
 
 from scalelab.backtest.table_config import TableConfig
 from scalelab.errors import DataError, ScalelabError, within
+from scalelab.files import matching
 from scalelab.laws.columns import UNIQUE_TOKENS
 from scalelab.laws.observations import Array, Observations, alike
 from scalelab.records.runs import read_external
@@ -82,7 +83,7 @@ def descriptions(directory: Path | None = None) -> tuple[TableConfig, ...]:
         ConfigError: A description has a mistake.
     """
     found = {config.name: config for config in map(TableConfig.load, sorted(DESCRIPTIONS.glob("*.yaml")))}
-    for path in sorted(directory.glob(f"*{BESIDE}")) if directory is not None else ():
+    for path in matching(directory, f"*{BESIDE}") if directory is not None else ():
         config = TableConfig.load(path)
         found[config.name] = config
     return tuple(found.values())
@@ -99,7 +100,7 @@ def read_tables(directory: Path) -> TableSet:
         ConfigError: A description in it has a mistake.
     """
     known = descriptions(directory if directory.is_dir() else None)
-    files = sorted(p for p in directory.iterdir() if has_table_ending(p)) if directory.is_dir() else []
+    files = [path for path in matching(directory) if has_table_ending(path)]
     if not files:
         raise DataError(
             "there is no table in the directory" if directory.is_dir() else "there is no directory of tables",

@@ -19,6 +19,7 @@ from scalelab.cli.arguments import CommandParser, HelpFormatter
 from scalelab.errors import ScalelabError
 from scalelab.example_files import missing_examples
 from scalelab.hardware.openmp import spin_briefly
+from scalelab.network_files import is_outage
 from scalelab.screen import echo
 
 COMMANDS = {
@@ -122,6 +123,15 @@ def main(argv: list[str] | None = None) -> int:
         # The reader of our output has ended (`scalelab runs | head`), so there is no one to inform.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.filename is None or not is_outage(error):
+            raise
+        from pathlib import Path
+
+        from scalelab.files import NoAnswer
+
+        echo(f"error: {NoAnswer.of(Path(os.fsdecode(error.filename)), error)}", file=sys.stderr)
+        return NoAnswer.exit_status
 
 
 def _refuse_unknown(word: str) -> NoReturn:

@@ -13,6 +13,7 @@ from scalelab.cli.arguments import (
     examples,
     read_file_argument,
 )
+from scalelab.files import exists
 from scalelab.screen import echo
 
 DESCRIPTION = (
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         if ended.outcome == "refused":
             lines += [f"  where: {ended.where}", f"  fix:   {ended.fix}"]
         trace = ended.job.dir.path / "traceback.txt"
-        if ended.outcome == "error" and trace.exists():
+        if ended.outcome == "error" and exists(trace):
             lines.append(f"  traceback: {trace}")
         echo("\n".join(lines), file=sys.stderr)
 

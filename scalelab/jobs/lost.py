@@ -1,6 +1,7 @@
 """What becomes of a command whose jobs did not all come to a result."""
 
 from scalelab.errors import LaunchError
+from scalelab.files import exists
 from scalelab.jobs.base import JobOutcome
 from scalelab.jobs.driver import JobOutcomes
 
@@ -31,7 +32,7 @@ def require_done(outcomes: JobOutcomes, fix: str) -> None:
 
 def _lost(ended: JobOutcome, fix: str) -> JobsLost:
     trace = ended.job.dir.path / "traceback.txt"
-    is_bug = ended.outcome == "error" and trace.exists()
+    is_bug = ended.outcome == "error" and exists(trace)
     return JobsLost(
         f"the job {ended.job.id} ended without a result ({ended.outcome}): {ended.reason or 'no reason is known'}",
         where=str(trace if is_bug else ended.job.dir.log_path),

@@ -22,7 +22,7 @@ from typing import Any
 
 from scalelab.config import parse_yaml
 from scalelab.errors import RunError, ScalelabError
-from scalelab.files import exists, inside, is_component, is_dir
+from scalelab.files import exists, files_in, inside, is_component, is_dir, matching
 from scalelab.leases import hold
 from scalelab.records.manifest_kinds import KINDS, RESERVED
 from scalelab.records.run_table import UNREADABLE
@@ -100,7 +100,7 @@ def remove(root: Path, dirs: Sequence[str], held: Mapping[str, str] | None = Non
             lock = inside(root, name) / LOCK
             problem = f"{name} is running, so nothing of it is removed"
             stack.enter_context(hold(lock, problem, "wait for it to end, or stop it"))
-            for left in lock.parent.glob(f"{REMOVED}*"):  # of a removal that was killed
+            for left in matching(lock.parent, f"{REMOVED}*"):  # of a removal that was killed
                 shutil.rmtree(left, ignore_errors=True)
         for dir in dirs:
             with RunDir(inside(root, dir)).claimed():
@@ -137,7 +137,7 @@ def _remove(root: Path, dir: str, held: Mapping[str, str]) -> None:
 
 def _places(root: Path) -> Iterator[tuple[str, Path]]:
     """Each directory with a spec, as NAME/ID and as a path. Symbolic links are left out."""
-    for parent in sorted(root.iterdir()) if is_dir(root) else ():
+    for parent in matching(root):
         if (
             not is_component(parent.name)
             or parent.name in RESERVED
@@ -145,7 +145,7 @@ def _places(root: Path) -> Iterator[tuple[str, Path]]:
             or not is_dir(parent)
         ):
             continue
-        for path in sorted(parent.iterdir()):
+        for path in matching(parent):
             if is_component(path.name) and not path.is_symlink() and exists(path / "spec.yaml"):
                 yield f"{parent.name}/{path.name}", path
 
@@ -205,7 +205,7 @@ def _read(
     if not users:
         differences = tuple(_differences(settings, named.get(_group(dir), ())))
     loss = result.loss if isinstance(result, RunResult) else None
-    size = sum(path.lstat().st_size for path in place.rglob("*") if path.is_file())
+    size = sum(path.lstat().st_size for path in files_in(place))
     return RunDirectory(dir, state, users, differences, problem, loss, size)
 
 

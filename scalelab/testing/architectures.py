@@ -156,7 +156,8 @@ def check_causality(model: Architecture) -> None:
     with torch.no_grad():
         before, after = network(x), network(changed)
     assert before.shape == (ROWS, SEQ_LEN, VOCAB_SIZE), f"logits have shape {tuple(before.shape)}"
-    assert torch.equal(before[:, :at], after[:, :at]), "a token sees what comes after it"
+    # A product over more or fewer tokens of an expert may round otherwise.
+    assert close(before[:, :at], after[:, :at]), "a token sees what comes after it"
     assert not close(before[:, at:], after[:, at:]), "tokens change nothing"
 
 

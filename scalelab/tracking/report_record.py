@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from scalelab.errors import TrackError
-from scalelab.files import check_answered, inside, make_dir
+from scalelab.files import check_answered, inside, is_dir, is_file, make_dir, matching
 from scalelab.sealed import Format
 
 KEPT = {".png", ".svg", ".pdf", ".json", ".md", ".txt", ".csv"}
@@ -87,8 +87,8 @@ def write_report_record(root: Path, name: str, out: Path, record: ReportRecord) 
     path = _path(root, name, record.key)
     files = {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(out.iterdir())
-        if file.suffix in KEPT and file.is_file() and file.stat().st_size <= LARGEST_KEPT
+        for file in matching(out)
+        if file.suffix in KEPT and is_file(file) and file.stat().st_size <= LARGEST_KEPT
     }
     folder = os.path.relpath(out.resolve(), root.resolve())
     try:
@@ -104,7 +104,7 @@ def write_report_record(root: Path, name: str, out: Path, record: ReportRecord) 
 def report_records(root: Path, name: str) -> list[ReportRecord]:
     """Return the readable reports of a name, oldest first."""
     found = []
-    for path in inside(root, name).glob(".mlflow-*.json"):
+    for path in matching(inside(root, name), ".mlflow-*.json"):
         try:
             found.append(RECORD.read(path))
         except (FileNotFoundError, TrackError):
@@ -114,7 +114,7 @@ def report_records(root: Path, name: str) -> list[ReportRecord]:
 
 def reported_names(root: Path) -> list[str]:
     """Return the names that have a report, sorted."""
-    return sorted({path.parent.name for path in root.glob("*/.mlflow-*.json")})
+    return [path.name for path in matching(root) if is_dir(path) and matching(path, ".mlflow-*.json")]
 
 
 def _path(root: Path, name: str, key: str) -> Path:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scalelab.files import is_file, matching
 from scalelab.markup import escape_markdown
 from scalelab.records.stage_manifest import TOTALS, StageManifest, StageResult, is_number, stage_result
 from scalelab.records.status import state_of
@@ -127,8 +128,8 @@ def _outputs(run_dir: RunDir) -> tuple[list[Path], list[str]]:
     """Files of a finished stage to copy; and such as are too large, with their sizes."""
     always = [run_dir.spec_path, run_dir.result_path]
     files, left_out = list(always), []
-    for path in sorted(run_dir.path.iterdir()):
-        if path.suffix not in KEPT or not path.is_file() or path in always:
+    for path in matching(run_dir.path):
+        if path.suffix not in KEPT or not is_file(path) or path in always:
             continue
         if (size := path.stat().st_size) <= LARGEST_KEPT:
             files.append(path)

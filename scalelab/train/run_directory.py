@@ -54,6 +54,7 @@ from scalelab.files import (
     is_dir,
     machine,
     make_dir,
+    matching,
     names_in,
     read_regular,
     refuse_link,
@@ -284,7 +285,7 @@ class RunDir:
         """Remove the checkpoints of a run that has its result: a kill may have come in between."""
         if self.is_done:
             self.clear_checkpoints()
-            for draft in self.path.glob(".*.draft"):
+            for draft in matching(self.path, ".*.draft"):
                 draft.unlink(missing_ok=True)
 
     def clear_checkpoints(self) -> None:
@@ -301,7 +302,7 @@ class RunDir:
         command = command or f"scalelab run {self.path}"
         from_where = (
             "resumes from its newest checkpoint"
-            if any(self.checkpoints.glob("*"))
+            if names_in(self.checkpoints)
             else "starts again: its checkpoints were removed when it ended"
         )
         return f"restore the file from a copy, or delete it and run `{command}` first: the work " + from_where

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scalelab.config import parse_yaml
 from scalelab.file_kinds import refuse_other_path
-from scalelab.files import runs_directory
+from scalelab.files import matching, runs_directory
 from scalelab.jobs.settings import LaunchConfig
 from scalelab.launch.final_run import FinalRun, launch, prepare, ready
 from scalelab.plan.forecast.ledger import Outcome, close
@@ -64,7 +64,7 @@ def _not_done(final: FinalRun) -> int:
         return 130
     reason = "unknown reason" if ended is None else f"{ended.outcome}: {ended.reason}"
     echo(f"The run did not finish ({reason}); see {final.run_dir.log_path}")
-    for trace in sorted(final.run_dir.path.glob("traceback*.txt")):
+    for trace in matching(final.run_dir.path, "traceback*.txt"):
         echo(f"  {trace}")
     echo("Run the same command to resume from the newest checkpoint.")
     return 1

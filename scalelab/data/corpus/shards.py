@@ -46,7 +46,7 @@ from scalelab.data.corpus.token_files import SHARD_TOKENS, CorpusFile, TokenFile
 from scalelab.data.hashing import FileHashes
 from scalelab.data.tokenizer import TextTokenizer
 from scalelab.errors import DataError, RunError
-from scalelab.files import exists, is_component, make_dir, sweep_partials, whole_dir
+from scalelab.files import exists, is_component, make_dir, matching, sweep_partials, whole_dir
 from scalelab.leases import LeaseTaken, hold
 from scalelab.screen import note, progress
 from scalelab.sealed import Format
@@ -210,7 +210,7 @@ def prepare(config: DataConfig, cache: Path | None = None) -> Corpus:
 
 def _prepare(config: DataConfig, key: str, nonce: str, cache: Path) -> Corpus:
     """Fill a directory, move it to its place and write down the key."""
-    for killed in (cache / "partial").glob(f"{key}*"):
+    for killed in matching(cache / "partial", f"{key}*"):
         shutil.rmtree(killed, ignore_errors=True)  # else the disk would have to hold both
     # A preparer that was only suspended, and lost its lease, must not write into ours.
     partial = make_dir(cache / "partial" / f"{key}-{nonce}")
@@ -252,8 +252,8 @@ def _remove_leftovers(cache: Path) -> None:
     """Remove what killed preparers left; whoever is alive holds the lease of what it writes."""
     for directory in ("keys", "hashes", "stamps", "locks"):
         sweep_partials(cache / directory)
-    unfinished = [(path, path.name.split("-")[0]) for path in (cache / "partial").glob("*")]
-    for path in (cache / "corpora").glob(".*.partial"):
+    unfinished = [(path, path.name.split("-")[0]) for path in matching(cache / "partial")]
+    for path in matching(cache / "corpora", ".*.partial"):
         unfinished.append((path, path.name.split(".")[1]))
     for path, lease in unfinished:
         if not is_component(lease):
@@ -302,7 +302,7 @@ def _fill(config: DataConfig, directory: Path) -> CorpusManifest:
             fix="ask for more documents, or hold out more (validation: 0.2)",
         )
     files = {name: entry for side in sides.values() for name, entry in side.files.items()}
-    for extra in directory.glob("tokenizer.json"):
+    for extra in matching(directory, "tokenizer.json"):
         data = extra.read_bytes()
         files[extra.name] = CorpusFile(len(data), hashlib.sha256(data).hexdigest())
     domains = {name: side.domains for name, side in sides.items()}

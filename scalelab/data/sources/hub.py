@@ -26,7 +26,7 @@ from scalelab.data.files.records import lookup
 from scalelab.data.hashing import fingerprint_of
 from scalelab.data.sources.text import TextFiles
 from scalelab.errors import DataError
-from scalelab.files import is_dir
+from scalelab.files import files_in, is_dir
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _TIMEOUT_S = 20.0
@@ -58,7 +58,7 @@ class HubDataset(TextSource):
     def fingerprint(self, hash_file: HashFile) -> str:
         """Over the commit and the settings; over the files where the data lie here."""
         if self._is_directory():
-            files = sorted(p for p in Path(self.name).rglob("*") if p.is_file())
+            files = files_in(Path(self.name))
             named = [(p.relative_to(self.name).as_posix(), p) for p in files]
             return fingerprint_of(named, hash_file)
         commit = self._commit()

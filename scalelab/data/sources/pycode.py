@@ -17,6 +17,7 @@ from scalelab.data.base import ADDED, HashFile, SkippedDocuments, TextDocument, 
 from scalelab.data.files.opening import unreadable
 from scalelab.data.hashing import fingerprint_of
 from scalelab.errors import DataError
+from scalelab.files import files_in
 
 _NOT_THE_LIBRARY = {"site-packages", "dist-packages", "__pycache__"}
 _TESTS = {"test", "tests", "idle_test"}
@@ -60,11 +61,11 @@ class PyCode(TextSource):
     def _files(self) -> list[tuple[str, Path]]:
         root = Path(sysconfig.get_path("stdlib"))
         shut = _NOT_THE_LIBRARY if self.tests else _NOT_THE_LIBRARY | _TESTS
-        inside = ((path.relative_to(root), path) for path in root.rglob("*.py"))
         found = sorted(
-            (r.as_posix(), p)
-            for r, p in inside
-            if shut.isdisjoint(r.parts[:-1]) and (self.library or not _TESTS.isdisjoint(r.parts[:-1]))
+            (path.relative_to(root).as_posix(), path)
+            for path in files_in(root, without=shut)
+            if path.suffix == ".py"
+            and (self.library or not _TESTS.isdisjoint(path.relative_to(root).parts[:-1]))
         )
         if not found:
             raise DataError(

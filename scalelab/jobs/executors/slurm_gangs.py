@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scalelab.errors import LaunchError
-from scalelab.files import make_dir, write_error
+from scalelab.files import make_dir, matching, write_error
 from scalelab.jobs.base import Job, JobOutcome, ProcessReport, State
 from scalelab.jobs.executors import slurm_commands as slurm
 from scalelab.jobs.executors.exit_status import classify
@@ -141,7 +141,7 @@ class SlurmGangs:
 
     def _record(self, gang: Gang) -> Path | None:
         """Path of the exit status that the newest start of a gang's Slurm job left."""
-        found = self._home.glob(f"{gang.job.id}.{gang.id}.*.exit")
+        found = matching(self._home, f"{gang.job.id}.{gang.id}.*.exit")
         return max(found, key=lambda path: int(path.name.split(".")[-2]), default=None)
 
     def _outcome(self, gang: Gang, record: Path | None) -> JobOutcome:

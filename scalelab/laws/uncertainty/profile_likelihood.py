@@ -27,6 +27,10 @@ from scalelab.laws.solver import FittedFormula
 
 Quantity = Callable[[Mapping[str, Array]], Array]
 
+TRIES = 2
+"""Searches for one end: the robust objective has kinks in its slope, at which a search may go to and fro until
+its steps are used up; the next begins where it stood, without its curvature."""
+
 
 def profile(fit: FittedFormula, quantity: Quantity, level: float) -> list[float | None]:
     """Both ends of the interval of ln `quantity`, as values; None where an end is open.
@@ -41,7 +45,8 @@ def profile(fit: FittedFormula, quantity: Quantity, level: float) -> list[float 
     axes = _whitened(fit)
 
     def objective(z: Array) -> tuple[float, Array]:
-        ends, slope = _gradient(fit, best + axes @ z)
+        with np.errstate(all="ignore"):  # far outside of what the runs allow
+            ends, slope = _gradient(fit, best + axes @ z)
         return ends, axes.T @ slope
 
     def value(z: Array) -> float:
@@ -58,18 +63,22 @@ def profile(fit: FittedFormula, quantity: Quantity, level: float) -> list[float 
     found: list[float | None] = []
     for sign in (1.0, -1.0):
         start = -sign * 0.7 * radius * steepest / (np.linalg.norm(steepest) + 1e-300)
-        end = minimize(
-            lambda z, sign=sign: sign * (value(z) - middle),
-            start,
-            jac=lambda z, sign=sign: sign * slope_of(z),
-            constraints={
-                "type": "ineq",
-                "fun": lambda z: 1 - (objective(z)[0] - fit.scaled) / (ceiling - fit.scaled),
-                "jac": lambda z: -objective(z)[1] / (ceiling - fit.scaled),
-            },
-            method="SLSQP",
-            options={"maxiter": 200, "ftol": 1e-10},
-        )
+        for _ in range(TRIES):
+            end = minimize(
+                lambda z, sign=sign: sign * (value(z) - middle),
+                start,
+                jac=lambda z, sign=sign: sign * slope_of(z),
+                constraints={
+                    "type": "ineq",
+                    "fun": lambda z: 1 - (objective(z)[0] - fit.scaled) / (ceiling - fit.scaled),
+                    "jac": lambda z: -objective(z)[1] / (ceiling - fit.scaled),
+                },
+                method="SLSQP",
+                options={"maxiter": 200, "ftol": 1e-10},
+            )
+            if end.success:
+                break
+            start = end.x
         theta = best + axes @ end.x
         slack = abs(objective(end.x)[0] - ceiling) / (ceiling - fit.scaled)
         inside = np.all((theta > surface.low) & (theta < surface.high))

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from scalelab.errors import PlanError
-from scalelab.files import make_dir, refuse_link
+from scalelab.files import make_dir, matching, refuse_link
 from scalelab.plan.forecast.frozen import FrozenForecast
 from scalelab.sealed import Damaged, Format
 from scalelab.train.spec import Status
@@ -260,7 +260,7 @@ def read_forecast(path: Path) -> FrozenForecast:
 def entries(root: Path) -> list[LedgerEntry]:
     """Return every forecast with its outcome, oldest first; unreadable ones last."""
     folder, found = root / FORECASTS, []
-    paths = sorted(path for path in folder.glob("*.json") if not path.name.startswith("."))
+    paths = [path for path in matching(folder, "*.json") if not path.name.startswith(".")]
     for path in paths:
         if path.name.endswith(OUTCOME_END):
             forecast = path.with_name(path.name.removesuffix(OUTCOME_END) + ".json")

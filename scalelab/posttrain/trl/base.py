@@ -41,7 +41,7 @@ from torch import Tensor, nn
 from scalelab.errors import ConfigError, LaunchError, RunError
 from scalelab.evals.checkpoint import Checkpoint
 from scalelab.evals.export import export_checkpoint
-from scalelab.files import NoAnswer, writing
+from scalelab.files import NoAnswer, files_in, matching, writing
 from scalelab.hardware.device import find_device
 from scalelab.posttrain.base import FinishedStage, OptimizerSetting, StageContext, StepResult, StopRequested
 from scalelab.posttrain.loop import POINTS
@@ -481,7 +481,7 @@ def newest_checkpoint(folder: Path, stage: str) -> tuple[Path | None, list[str]]
         folder: Directory of all checkpoints.
         stage: Name of the stage's directory.
     """
-    places = [path for path in folder.glob("checkpoint-*") if path.name[11:].isdecimal()]
+    places = [path for path in matching(folder, "checkpoint-*") if path.name[11:].isdecimal()]
     skipped = []
     for place in sorted(places, key=_step_of, reverse=True):
         try:
@@ -515,7 +515,7 @@ def _check(place: Path, stage: str) -> None:
 
 
 def _files_in(place: Path) -> list[Path]:
-    return [path for path in sorted(place.rglob("*")) if path.is_file() and path.name != SEALED]
+    return [path for path in files_in(place) if path.name != SEALED]
 
 
 def _step_of(place: Path) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scalelab.comparison.verdict import RecipeComparison
-from scalelab.files import make_dir, write_json, write_text
+from scalelab.files import make_dir, matching, write_json, write_text
 from scalelab.records.provenance import code_version
 from scalelab.report.comparison.document import comparison_document, figure_suffix
 from scalelab.report.comparison.plot_data import multiplier_curve, recipe_frontiers
@@ -62,7 +62,7 @@ def write_comparison(
             name = f"{title.removeprefix('compare_')}.{k}"
             jobs.append((title, data, figure_files(out, name)))
             figures.append(Figure(name, caption))
-    earlier = {path.stem for title in ("multiplier", "frontiers") for path in out.glob(f"{title}.*.*g")}
+    earlier = {path.stem for title in ("multiplier", "frontiers") for path in matching(out, f"{title}.*.*g")}
     for name in earlier - {figure.name for figure in figures}:
         remove_figure(out, name)
     (workers or RenderWorkers()).draw(jobs)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from scalelab.files import make_dir, whole, write_json, write_text, writing
+from scalelab.files import make_dir, matching, whole, write_json, write_text, writing
 from scalelab.laws import LAWS
 from scalelab.report.document import Figure
 from scalelab.report.fit import captions, diagnostics, plot_data
@@ -74,7 +74,7 @@ def write_report(
             title = f"{law}.{picture.figure}"
             captioned[title] = picture.caption
             jobs.append((picture.figure, picture.data, figure_files(out, title)))
-    of_laws = {path.stem for path in out.glob("*.*.png") if path.name.split(".")[0] in LAWS}
+    of_laws = {path.stem for path in matching(out, "*.*.png") if path.name.split(".")[0] in LAWS}
     for title in {*FIGURES, *of_laws} - {*captioned}:
         remove_figure(out, title)
     workers.draw(jobs)

@@ -6,6 +6,7 @@ Not here: the queue (jobs/queue.py), states of runs (runs.py), which are those o
 from pathlib import Path
 
 from scalelab.errors import ScalelabError
+from scalelab.files import matching
 from scalelab.jobs.queue import JobQueue
 from scalelab.report.document import Block, Bullets, Code, Content, Paragraph, Strong
 
@@ -33,8 +34,8 @@ def queue_blocks(home: Path) -> list[Block]:
                 [Strong(ticket.job), f": {end.outcome}, {end.reason or 'no reason recorded'}", *where]
             )
     blocks: list[Block] = [Bullets(lost)] if lost else []
-    if logs or any(queue.logs.glob("*.log")) or any((queue.path / "gangs").glob("*.log")):
-        of_gangs = any((queue.path / "gangs").glob("*.log"))
+    if logs or matching(queue.logs, "*.log") or any(matching(queue.path / "gangs", "*.log")):
+        of_gangs = any(matching(queue.path / "gangs", "*.log"))
         also = [" and of runs on several nodes: ", Code(str(queue.path / "gangs"))] if of_gangs else []
         blocks.append(Paragraph(["Logs of workers: ", Code(str(queue.logs)), *also]))
     return blocks

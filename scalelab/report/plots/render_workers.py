@@ -109,7 +109,11 @@ class RenderWorkers:
             return set()
         try:
             sent = pickle.dumps(jobs)
-        except (pickle.PicklingError, AttributeError, TypeError):  # a figure's numbers of a plug-in's own kind
+        except (
+            pickle.PicklingError,
+            AttributeError,
+            TypeError,
+        ):  # a figure's numbers of a plug-in's own kind
             return set()
         told = b""
         try:

@@ -43,7 +43,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.tensor import DTensor
 
 from scalelab.errors import RunError
-from scalelab.files import NoAnswer, make_dir, sync_dir, writing
+from scalelab.files import NoAnswer, make_dir, matching, sync_dir, writing
 from scalelab.hardware.device import OutOfMemory
 from scalelab.sealed import Damaged, Format, check_file
 from scalelab.train.checkpoints.saver import HostBuffers
@@ -161,7 +161,7 @@ class Saver:
         self._writing: Future[int] | None = None
         self._host_copy = HostCopy()
         if engine.is_first:
-            for leftover in folder.glob(f".{NAME}*"):
+            for leftover in matching(folder, f".{NAME}*"):
                 if attempt_of(leftover) <= attempt:
                     shutil.rmtree(leftover, ignore_errors=True)
 
@@ -341,7 +341,7 @@ def leave() -> None:
 
 def saved(folder: Path) -> list[Path]:
     """Every checkpoint under its final name: those of earlier attempts first, of one attempt by step."""
-    found = [place for place in folder.glob(f"{NAME}*") if _NAMED.fullmatch(place.name)]
+    found = [place for place in matching(folder, f"{NAME}*") if _NAMED.fullmatch(place.name)]
     return sorted(found, key=lambda place: (attempt_of(place), step_of(place)))
 
 

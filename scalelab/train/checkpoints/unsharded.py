@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from scalelab.errors import RunError
-from scalelab.files import check_answered, read_regular, sweep_partials, whole, whole_dir
+from scalelab.files import check_answered, matching, read_regular, sweep_partials, whole, whole_dir
 from scalelab.sealed import Checksum, Damaged, Format, check_file, typed
 
 KEEP = 2
@@ -285,7 +285,7 @@ def clear(folder: Path) -> None:
 
 def _all(folder: Path) -> list[Path]:
     """Every checkpoint, oldest first. Those of a launched run have other names (sharded.py)."""
-    found = [place for place in folder.glob("step-*") if _NAMED.fullmatch(place.name)]
+    found = [place for place in matching(folder, "step-*") if _NAMED.fullmatch(place.name)]
     return sorted(found, key=_step_of)
 
 

@@ -34,7 +34,7 @@ from scalelab.data.curate.pages.files import HTML, grouped, page_of_file
 from scalelab.data.files.compression import kind_and_packing
 from scalelab.data.hashing import fingerprint_of, sha256, utf8_name
 from scalelab.errors import DataError
-from scalelab.files import exists, make_dir, whole_dir, writing
+from scalelab.files import exists, files_in, is_dir, is_file, make_dir, matching, whole_dir, writing
 from scalelab.leases import hold
 from scalelab.screen import note
 from scalelab.sealed import Format
@@ -196,7 +196,7 @@ def _record(directory: Path) -> UnpackedPackage | None:
 
 def _archive_of(name: str, version: str, archives: Path) -> Path:
     """Return the one archive of a package in a directory; of a version, where that is not empty."""
-    found = {path: _version_of(path) for path in sorted(archives.glob(f"{name}_*.deb"))}
+    found = {path: _version_of(path) for path in matching(archives, f"{name}_*.deb")}
     fitting = [path for path, each in found.items() if version in ("", each)]
     if len(fitting) == 1:
         return fitting[0]
@@ -220,7 +220,7 @@ def _fetched(package: str, scratch: Path) -> Path:
         raise DataError("there is no apt-get and dpkg-deb here", where=package, fix="install them")
     note(f"fetching {package}")
     _run(["apt-get", "download", package], scratch)
-    found = sorted(scratch.glob("*.deb"))
+    found = matching(scratch, "*.deb")
     if not found:
         raise DataError("apt-get fetched no file", where=package, fix="run apt-get download by hand")
     return found[0]
@@ -243,12 +243,13 @@ def _installed(package: str, why: str, cache: Path) -> tuple[Path, UnpackedPacka
     """Return the pages that the system has of a package which cannot be fetched: of the files of now."""
     name, _, version = package.partition("=")
     installed = SYSTEM_DOCS / name
-    there = _installed_version(name) if installed.is_dir() else ""
-    if not installed.is_dir() or version not in ("", there):
+    is_installed = is_dir(installed)
+    there = _installed_version(name) if is_installed else ""
+    if not is_installed or version not in ("", there):
         raise DataError(
             f"the package {package} cannot be fetched: {why}",
             where=f"source.packages; {installed} "
-            + (f"has the version {there or 'unknown'}" if installed.is_dir() else "is not there either"),
+            + (f"has the version {there or 'unknown'}" if is_installed else "is not there either"),
             fix="check the name with apt-cache policy, update the lists of packages (apt-get update), "
             "install the package, or name a directory of .deb files (source.archives)",
         )
@@ -329,18 +330,14 @@ def _store(package: str, version: str, origin: str, root: Path, directory: Path)
 
 def _files_of(root: Path) -> list[tuple[str, Path]]:
     """Return the regular files of pages below a directory, by their paths; links are passed over."""
-    below = root / "usr/share" if (root / "usr/share").is_dir() else root
+    below = root / "usr/share" if is_dir(root / "usr/share") else root
     if not _is_inside(below, root):
         return []
-    found = []
-    for directory, subdirectories, names in os.walk(below):
-        subdirectories.sort()
-        for name in sorted(names):
-            path = Path(directory) / name
-            is_page = kind_and_packing(path)[0] in HTML or _LANGUAGE_ENDING.search(name)
-            if is_page and path.is_file() and not path.is_symlink():
-                found.append((utf8_name(path.relative_to(below).as_posix()), path))
-    return found
+    return [
+        (utf8_name(path.relative_to(below).as_posix()), path)
+        for path in files_in(below)
+        if (kind_and_packing(path)[0] in HTML or _LANGUAGE_ENDING.search(path.name)) and not path.is_symlink()
+    ]
 
 
 def _is_inside(path: Path, root: Path) -> bool:
@@ -351,7 +348,7 @@ def _is_inside(path: Path, root: Path) -> bool:
 def _stored_pages(directory: Path) -> list[tuple[str, Path]]:
     """Return the pages of a package in the cache, by their names."""
     root = directory / PAGES
-    return sorted((path.relative_to(root).as_posix(), path) for path in root.rglob("*") if path.is_file())
+    return sorted((path.relative_to(root).as_posix(), path) for path in files_in(root))
 
 
 def licences(root: Path, package: str) -> list[str]:
@@ -362,8 +359,8 @@ def licences(root: Path, package: str) -> list[str]:
         package: Its name.
     """
     candidates = (root / "usr/share/doc" / package / "copyright", root / "copyright")
-    others = sorted((root / "usr/share/doc").glob("*/copyright"))
-    path = next((p for p in (*candidates, *others) if p.is_file() and _is_inside(p, root)), None)
+    others = [place / "copyright" for place in matching(root / "usr/share/doc")]
+    path = next((p for p in (*candidates, *others) if is_file(p) and _is_inside(p, root)), None)
     if path is None:
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
