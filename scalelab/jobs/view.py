@@ -105,6 +105,7 @@ class LiveView(AbstractContextManager["LiveView"]):
         self._console = Console(stderr=True)
         self._marks: deque[tuple[float, float]] = deque()
         self._notes: set[str] = set()
+        self._refusals: set[str] = set()
         self._begun = self._spoken = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -157,6 +158,10 @@ class LiveView(AbstractContextManager["LiveView"]):
         if words and row.tries == 0 and ended.outcome == "done":
             words += " (before)"
         reason = f": {ended.reason}".split("\n")[0] if ended.reason else ""
+        if reason and ended.outcome == "refused":  # a scheduler refuses every job of a queue for one reason
+            if reason in self._refusals:
+                reason = ", as above"
+            self._refusals.add(reason)
         if words:
             self.say(f"{row.display.words}: {words}{reason}")
         if ended.job.resources.terminal and row.tries and self._console.is_terminal:

@@ -7,7 +7,7 @@ from rich.console import Console
 from scripted_executor import Scripted, done
 
 from scalelab.jobs import driver
-from scalelab.jobs.base import Job
+from scalelab.jobs.base import Job, JobOutcome
 from scalelab.jobs.driver import JobList, Limits, drive
 from scalelab.jobs.view import JobLabels, LiveView
 from scalelab.testing.executors import job
@@ -48,6 +48,22 @@ def test_what_every_job_notes_is_printed_once(tmp_path):
     view._read(view._rows.values(), live=True)
 
     assert file.getvalue().count("note: trained uncompiled") == 1
+
+
+def test_one_reason_for_which_many_jobs_are_refused_is_printed_once(tmp_path):
+    view, file = LiveView(JobLabels()), io.StringIO()
+    view._console = Console(file=file, width=80, color_system=None)
+    jobs = [Job(name, RunDir(tmp_path / name), "run") for name in ("a", "b", "c", "d")]
+    view.added(jobs)
+    for each, reason in zip(jobs, ["no such account"] * 3 + ["too long"], strict=True):
+        view.ended(JobOutcome(each, "refused", reason), again=False)
+
+    assert [line.split("  ", 2)[-1] for line in file.getvalue().splitlines()] == [
+        "a: refused: no such account",
+        "b: refused, as above",
+        "c: refused, as above",
+        "d: refused: too long",
+    ]
 
 
 @pytest.mark.parametrize("n", [1, 3])
