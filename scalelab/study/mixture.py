@@ -115,11 +115,8 @@ def study_mixture(table: MixtureTable, request: MixtureRequest, law: str = LAW) 
     if not found:
         raise last
     usable = {size: sizes[size] for size in found}
-    moved = (
-        transfers(MIXTURE_LAWS[law](), usable, _with_tokens(request, tokens[list(found)[-1]]))
-        if len(usable) > 1
-        else ()
-    )
+    moved, not_judged = transfers(MIXTURE_LAWS[law](), usable, _with_tokens(request, tokens[list(found)[-1]]))
+    left_out += not_judged
     return MixtureStudy(
         table.source, law, request, sizes, held_out, errors, found, tuple(moved), refused, tuple(left_out)
     )

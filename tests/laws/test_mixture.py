@@ -188,7 +188,7 @@ def test_a_mixture_that_transfers_has_no_regret():
     runs = planted()
     larger = MixtureRuns.of(runs.weights, 0.9 * runs.losses)
 
-    small, back = transfers(LogLog(), {"1M": runs, "10M": larger}, MixtureRequest())
+    (small, back), _ = transfers(LogLog(), {"1M": runs, "10M": larger}, MixtureRequest())
 
     assert (small.chosen_at, small.judged_at, small.n_common) == ("1M", "10M", 24)
     assert small.rank_correlation == pytest.approx(1)

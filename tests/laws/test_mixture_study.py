@@ -1,13 +1,17 @@
 """The study of a table of mixtures: which runs each size is fitted to and judged by, and which are not used."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from scalelab.errors import FitError, ScalelabError
-from scalelab.laws.mixture.recommendation import MixtureRequest
+from scalelab.laws.mixture.recommendation import MixtureRequest, epochs_cap
 from scalelab.records.mixture_runs import size_names
 from scalelab.records.mixture_table import MixtureTable, read_mixture_table
 from scalelab.report.mixture.document import mixture_document
+from scalelab.report.mixture.page import write_mixture_report
 from scalelab.report.mixture.plots import shares_plot
 from scalelab.report.render.terminal import render_terminal
 from scalelab.study.mixture import study_mixture
@@ -68,6 +72,49 @@ def test_runs_of_one_size_with_different_training_tokens_are_refused():
     assert "column group" in error.value.fix
 
 
+def test_a_mixture_that_another_size_cannot_judge_is_named_and_the_rest_stands():
+    """10M has tokens for half a pass over one domain, and at 3M the shares of the others were hardly changed."""
+    both = table(["3M", "10M"], n_tokens=np.repeat([1e5, 1e6], N))
+    near = both.weights.copy()
+    near[:N] = near[:N].mean(axis=0) + 0.1 * (near[:N] - near[:N].mean(axis=0))
+    top = int(np.argmax(near[0]))
+    request = replace(REQUEST, unique_tokens={both.domains[top]: 0.1 * near[0, top] * 1e6 / epochs_cap()})
+
+    study = study_mixture(replace(both, weights=near), request)
+
+    assert set(study.recommendations) == {"3M", "10M"}
+    assert study.transfers == ()
+    assert all("the domains have tokens for" in why for why in study.left_out)
+    assert [why.split(":")[0] for why in study.left_out] == [
+        "the mixture of 3M at 10M",
+        "the mixture of 10M at 3M",
+    ]
+
+
+def test_without_replicates_there_are_no_intervals_and_no_verdict(tmp_path):
+    first = table(["3M", "10M"], n_tokens=1e6)
+    request = replace(REQUEST, replicates=0, unique_tokens={first.domains[0]: 0.0})
+    study = study_mixture(first, request)
+    found = study.recommendations["10M"]
+    text = " ".join(render_terminal(mixture_document(study, "table")).split())
+
+    page = write_mixture_report(study, "table", tmp_path)
+    record = json.loads((page.parent / "mixture.json").read_text())
+
+    best = record["recommendations"]["10M"]
+    assert (found.intervals, found.gain_interval, found.loss_interval, found.pays) == (
+        None,
+        None,
+        None,
+        False,
+    )
+    assert (best["gain_interval"], best["loss_interval"], best["pays"]) == (None, None, False)
+    assert {share["interval"] for share in best["weights"].values()} == {None}
+    assert best["epochs"] == {first.domains[0]: 0.0}
+    assert "Without replicates nothing shows whether" in text
+    assert "nan" not in text
+
+
 @pytest.mark.parametrize(
     ("n_params", "names"),
     [
@@ -110,7 +157,7 @@ def test_the_figure_draws_the_recommended_shares_of_the_largest_size():
     )
     assert data.recommended == sorted(data.recommended, reverse=True)
     assert all(
-        low <= share <= high for low, share, high in zip(data.low, data.recommended, data.high, strict=True)
+        low <= share <= high for (low, high), share in zip(data.intervals, data.recommended, strict=True)
     )
     assert list(axes.get_lines()[0].get_xdata()) == data.recommended
     assert "Shares at 10M, 90% intervals" in axes.get_title(loc="left")

@@ -71,19 +71,19 @@ class Recommendation:
 
     domains: tuple[str, ...]
     weights: Array
-    intervals: Array
-    """Ends of the interval of each share, shape (k, 2)."""
+    intervals: Array | None
+    """Ends of the interval of each share, shape (k, 2); None without replicates, as the other intervals."""
     at_bound: dict[str, str]
     """Domains whose share is at a bound, and which: "lowest trained", "highest trained" or "repetition cap"."""
     epochs: dict[str, float]
     """Passes over each domain, where its unique tokens are known."""
     loss: float
-    loss_interval: tuple[float, float]
+    loss_interval: tuple[float, float] | None
     natural: Array
     natural_loss: float
     gain: float
     """Loss of the natural mixture less that of this one."""
-    gain_interval: tuple[float, float]
+    gain_interval: tuple[float, float] | None
     losses: Array
     """Loss of each target under this mixture, shape (m,)."""
     natural_losses: Array
@@ -96,24 +96,25 @@ class Recommendation:
 
     @property
     def pays(self) -> bool:
-        """Whether the whole interval of the gain is above 0."""
-        return self.gain_interval[0] > 0
+        """Whether the whole interval of the gain is above 0; False without an interval."""
+        return self.gain_interval is not None and self.gain_interval[0] > 0
 
     def to_json(self, targets: tuple[str, ...]) -> dict[str, Any]:
         """Return the record as JSON types."""
-        rows = zip(self.domains, self.weights, self.intervals, self.natural, strict=True)
+        ends = [None] * len(self.domains) if self.intervals is None else self.intervals.tolist()
+        rows = zip(self.domains, self.weights, ends, self.natural, strict=True)
         return {
             "weights": {
-                d: {"share": float(w), "interval": [float(i) for i in ends], "natural": float(n)}
-                for d, w, ends, n in rows
+                d: {"share": float(w), "interval": interval, "natural": float(n)}
+                for d, w, interval, n in rows
             },
             "at_bound": self.at_bound,
             "epochs": self.epochs,
             "loss": self.loss,
-            "loss_interval": list(self.loss_interval),
+            "loss_interval": self.loss_interval and list(self.loss_interval),
             "natural_loss": self.natural_loss,
             "gain": self.gain,
-            "gain_interval": list(self.gain_interval),
+            "gain_interval": self.gain_interval and list(self.gain_interval),
             "pays": self.pays,
             "losses": dict(zip(targets, map(float, self.losses), strict=True)),
             "natural_losses": dict(zip(targets, map(float, self.natural_losses), strict=True)),
@@ -158,6 +159,7 @@ def recommend(
     ends = [(1 - request.level) / 2, (1 + request.level) / 2]
     losses, before = fit.predict(w), fit.predict(natural)
     loss, gain = float(losses @ v), float((before - losses) @ v)
+    shares, loss_ends, gain_ends = None, None, None
     if kept:
         chosen, too_low, too_much = (np.array(column) for column in zip(*kept, strict=True))
         spread = np.quantile(chosen, ends, axis=0).T
@@ -165,9 +167,6 @@ def recommend(
         unseen = unseen_error(law, runs, v, request.level) * np.array([-1, 1])
         loss_ends = _wider(loss + np.quantile(too_low, ends), loss + unseen)
         gain_ends = _wider(gain + np.quantile(too_much, ends), gain + unseen)
-    else:
-        shares = np.full((len(w), 2), np.nan)
-        loss_ends = gain_ends = np.full(2, np.nan)
     trained = runs.losses @ v
     unique, D = request.unique_tokens or {}, request.n_tokens
     return Recommendation(
@@ -175,13 +174,13 @@ def recommend(
         weights=w,
         intervals=shares,
         at_bound=_at_bound(runs.domains, w, low, high, caps),
-        epochs={d: float(w[i] * D / unique[d]) for i, d in enumerate(runs.domains) if D and d in unique},
+        epochs={d: _epochs(w[i] * D, unique[d]) for i, d in enumerate(runs.domains) if D and d in unique},
         loss=loss,
-        loss_interval=(float(loss_ends[0]), float(loss_ends[1])),
+        loss_interval=loss_ends,
         natural=natural,
         natural_loss=float(before @ v),
         gain=gain,
-        gain_interval=(float(gain_ends[0]), float(gain_ends[1])),
+        gain_interval=gain_ends,
         losses=losses,
         natural_losses=before,
         best_trained=runs.names[int(trained.argmin())],
@@ -322,9 +321,14 @@ def _again(
     return w, known - loss, float(fit.predict(natural) @ v) - known - gain
 
 
-def _wider(one: Array, other: Array) -> Array:
-    """Return the interval that holds both, shape (2,)."""
-    return np.array([min(one[0], other[0]), max(one[1], other[1])])
+def _wider(one: Array, other: Array) -> tuple[float, float]:
+    """Return the interval that holds both."""
+    return float(min(one[0], other[0])), float(max(one[1], other[1]))
+
+
+def _epochs(n_tokens: float, unique: float) -> float:
+    """Return the passes over a domain; 0 for one that is not read, also where it has no text."""
+    return float(n_tokens / unique) if n_tokens > 0 else 0.0
 
 
 def shares_of(given: Mapping[str, float] | None, names: tuple[str, ...], what: str) -> Array:

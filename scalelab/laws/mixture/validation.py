@@ -7,7 +7,7 @@
 Source: rank correlation of small proxies, Olmix (arXiv:2602.12237): .73 at 1M parameters, .89 at 15M.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,9 +76,12 @@ def compare_laws(train: MixtureRuns, test: MixtureRuns | None) -> dict[str, floa
 
 def transfers(
     law: MixtureLaw, sizes: Mapping[str, MixtureRuns], request: MixtureRequest
-) -> Sequence[Transfer]:
-    """Return what the mixture of each size is worth at every other one. Sizes without a fit are left out."""
-    fits = {}
+) -> tuple[list[Transfer], list[str]]:
+    """Return what the mixture of each size is worth at every other one, and what could not be judged and why.
+
+    Sizes without a fit are left out.
+    """
+    fits, left_out = {}, []
     for name, runs in sizes.items():
         try:
             fits[name] = law.fit(runs)
@@ -91,18 +94,21 @@ def transfers(
                 continue
             runs = sizes[here]
             v = shares_of(request.target_weights, runs.targets, "target")
-            low, high, _ = bounds(runs, request)
-            chosen = best_mixture(fits[here], v, low, high)
-            low, high, _ = bounds(sizes[there], request)
-            other = best_mixture(fits[there], v, low, high)
+            try:
+                ends = [bounds(sizes[size], request)[:2] for size in (here, there)]
+            except FitError as error:  # a small size may not have tried the shares that a cap leaves
+                left_out.append(f"the mixture of {here} at {there}: {error.problem}")
+                continue
+            chosen, other = (best_mixture(fits[size], v, *ends[i]) for i, size in enumerate((here, there)))
             natural = runs.weights.mean(axis=0)
             if request.natural is not None:
                 natural = shares_of(request.natural, runs.domains, "domain")
             loss, best, before = (float(fits[there].predict(w) @ v) for w in (chosen, other, natural))
             one, two = _common(runs, sizes[there], v)
-            rank = float(spearmanr(one, two).statistic) if len(one) >= 3 else None
+            is_ranked = len(one) >= 3 and min(np.ptp(one), np.ptp(two)) > 0
+            rank = float(spearmanr(one, two).statistic) if is_ranked else None
             found.append(Transfer(here, there, len(one), rank, loss - best, before - loss))
-    return tuple(found)
+    return found, left_out
 
 
 def _common(one: MixtureRuns, other: MixtureRuns, v: Array) -> tuple[Array, Array]:

@@ -83,24 +83,21 @@ def mixture_document(
 
 
 def _verdict(found: Recommendation, size: str, several: bool) -> Content:
-    low, high = found.gain_interval
     where = f" at {size}" if several else ""
-    gain = f"{found.gain:+.4f} [{low:+.4f}, {high:+.4f}] nats per token"
-    if found.pays:
-        return [
-            "The recommended mixture is better than the natural one",
-            where,
-            ": gain ",
-            Number(gain, "fitted"),
-            ".",
-        ]
-    return [
-        "No mixture is shown to be better than the natural one",
-        where,
-        ": gain ",
-        Number(gain, "fitted"),
-        ".",
-    ]
+    gain = Number(f"{found.gain:+.4f}{_ends(found.gain_interval, '+.4f')} nats per token", "fitted")
+    if found.gain_interval is None:
+        verdict = (
+            "Without replicates nothing shows whether the recommended mixture is better than the natural one"
+        )
+    elif found.pays:
+        verdict = "The recommended mixture is better than the natural one"
+    else:
+        verdict = "No mixture is shown to be better than the natural one"
+    return [verdict, where, ": gain ", gain, "."]
+
+
+def _ends(interval: tuple[float, float] | None, form: str) -> str:
+    return "" if interval is None else f" [{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
 def _shares(found: Recommendation, size: str, detail: bool = False) -> list[Block]:
@@ -109,12 +106,16 @@ def _shares(found: Recommendation, size: str, detail: bool = False) -> list[Bloc
             domain,
             f"{natural:.1%}",
             Number(f"{w:.1%}", "fitted"),
-            f"[{low:.1%}, {high:.1%}]",
+            "-" if ends is None else f"[{ends[0]:.1%}, {ends[1]:.1%}]",
             f"{found.epochs[domain]:.2f}" if domain in found.epochs else "-",
             found.at_bound.get(domain, ""),
         ]
-        for domain, w, (low, high), natural in zip(
-            found.domains, found.weights, found.intervals, found.natural, strict=True
+        for domain, w, ends, natural in zip(
+            found.domains,
+            found.weights,
+            [None] * len(found.domains) if found.intervals is None else found.intervals,
+            found.natural,
+            strict=True,
         )
     ]
     level = f"{found.level:.0%} interval"
@@ -130,9 +131,9 @@ def _shares(found: Recommendation, size: str, detail: bool = False) -> list[Bloc
 
 
 def _facts(found: Recommendation, study: MixtureStudy) -> list[tuple[str, Content]]:
-    (low, high), worth = found.loss_interval, study.request.worth
+    worth, ends = study.request.worth, _ends(found.loss_interval, ".4f")
     return [
-        ("loss", Number(f"{found.loss:.4f} [{low:.4f}, {high:.4f}] nats per token", "fitted", labelled=True)),
+        ("loss", Number(f"{found.loss:.4f}{ends} nats per token", "fitted", labelled=True)),
         ("loss of the natural mixture", Number(f"{found.natural_loss:.4f}", "fitted", labelled=True)),
         (
             "best trained",
@@ -149,7 +150,9 @@ def _facts(found: Recommendation, study: MixtureStudy) -> list[tuple[str, Conten
         ),
         (
             "intervals",
-            f"bootstrap over mixtures, {found.replicates} replicates, {found.failed} without a law",
+            f"bootstrap over mixtures, {found.replicates} replicates, {found.failed} without a law"
+            if found.replicates
+            else "none: no replicates were asked for",
         ),
         ("law", MIXTURE_LAWS[study.law].formula),
     ]

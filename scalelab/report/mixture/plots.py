@@ -5,7 +5,6 @@ Not here: the words (document.py).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isfinite
 
 from matplotlib.figure import Figure
 
@@ -23,8 +22,7 @@ class SharesPlot:
     size: str
     domains: Sequence[str]
     recommended: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
+    intervals: Sequence[Sequence[float]] | None
     natural: Sequence[float]
     level: float
     """Level of the intervals."""
@@ -40,8 +38,7 @@ def shares_plot(study: MixtureStudy) -> SharesPlot:
         study.largest,
         [found.domains[i] for i in order],
         [float(found.weights[i]) for i in order],
-        [float(found.intervals[i][0]) for i in order],
-        [float(found.intervals[i][1]) for i in order],
+        None if found.intervals is None else found.intervals[order].tolist(),
         [float(found.natural[i]) for i in order],
         found.level,
         len(found.domains),
@@ -55,7 +52,8 @@ def draw_shares(data: SharesPlot) -> Figure:
     left = 0.25 + 0.072 * min(30, max(map(len, data.domains)))
     figure, ((axes,),) = canvas((5.8, 0.95 + 0.24 * n), left=left, top=0.3)
     places = list(range(n))
-    axes.hlines(places, data.low, data.high, color=BLUE, lw=1.6)
+    if data.intervals is not None:
+        axes.hlines(places, *zip(*data.intervals, strict=True), color=BLUE, lw=1.6)
     axes.plot(data.recommended, places, "o", ms=5, color=BLUE, label="recommended")
     axes.plot(data.natural, places, "|", ms=10, mew=1.6, color=GREY, label="natural")
     axes.set_yticks(places, [name if len(name) <= 30 else name[:28] + "..." for name in data.domains])
@@ -64,7 +62,7 @@ def draw_shares(data: SharesPlot) -> Figure:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.set_xlabel("share of the training text")
     more = "" if n == data.n_domains else f", {n} of {data.n_domains} domains"
-    interval = f", {data.level:.0%} intervals" if all(map(isfinite, data.low)) else ""
+    interval = "" if data.intervals is None else f", {data.level:.0%} intervals"
     axes.set_title(f"Shares at {data.size}{interval} [fitted]{more}")
     axes.legend(frameon=False, fontsize=SMALL, labelcolor=INK, loc="lower right", borderaxespad=0.1)
     return figure
