@@ -1,6 +1,7 @@
 """Training text apart from the validation text, shares of both, and digests that say what is evaluated."""
 
 import sysconfig
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from scalelab.data.base import DataConfig, SkippedDocuments
 from scalelab.data.corpus.shards import prepare
 from scalelab.data.curate.base import WebDocument
 from scalelab.data.curate.publish import CURATED, NAME, CuratedCorpus
-from scalelab.data.curate.store import DocumentWriter
+from scalelab.data.curate.store import DocumentWriter, read_documents
 from scalelab.data.hashing import draw_documents
 from scalelab.errors import DataError
 
@@ -151,6 +152,49 @@ def test_what_parts_of_a_mixture_hold_out_is_not_trained_on(curated):
         assert set(texts_of(even, side)) >= first  # the scarcest part is taken whole, side by side
         taken = sum(map(len, set(texts_of(even, side)) & second))
         assert taken == pytest.approx(sum(map(len, first)), rel=0.1)
+
+
+@pytest.fixture
+def overlapping(curated, tmp_path):
+    """Two corpora over the same pages that hold out others: each trains on what the other holds out."""
+    parts = [curated("a", 8, 1), curated("b", 16, 2)]
+    for name, other in ("ab", "ba"):
+        held_out = [document.text for document in read_documents(tmp_path / other / "holdout-a.jsonl")]
+        copies = [held_out[0], held_out[1].replace(".\n", " again.\n")]
+        with DocumentWriter(tmp_path / name / "train-00001.jsonl") as writer:
+            for i, text in enumerate(copies):
+                writer.add(WebDocument(f"copy-{i}", text))
+        found = CURATED.read(tmp_path / name / NAME)
+        CURATED.write(tmp_path / name / NAME, replace(found, train=[*found.train, writer.stored]))
+    return parts
+
+
+def test_what_one_part_of_a_mixture_holds_out_another_does_not_train_on(overlapping):
+    mixed = corpus_of(source={"kind": "mix", "parts": overlapping}, tokenizer=BYTES)
+
+    left_out = mixed.manifest.skipped["validation text, or a near-copy of it"]
+    assert left_out["count"] == 4
+    assert left_out["examples"] == [f"{i}-curated/copy-{j}" for i in range(2) for j in range(2)]
+    assert mixed.manifest.splits["train"].n_documents == 24 + 48
+    assert not set(texts_of(mixed, "train")) & set(texts_of(mixed, "validation"))
+
+
+def test_a_tokenizer_learns_nothing_from_copies_of_validation_text(overlapping, tmp_path):
+    mixed = corpus_of(source={"kind": "mix", "parts": overlapping})
+    for name in "ab":
+        found = CURATED.read(tmp_path / name / NAME)
+        CURATED.write(tmp_path / name / NAME, replace(found, train=found.train[:1]))
+
+    assert mixed.tokenizer == corpus_of(source={"kind": "mix", "parts": overlapping}).tokenizer
+
+
+def test_a_corpus_of_which_all_training_text_is_held_out_is_refused(overlapping, tmp_path):
+    for name in "ab":
+        found = CURATED.read(tmp_path / name / NAME)
+        CURATED.write(tmp_path / name / NAME, replace(found, train=found.train[1:]))
+
+    with pytest.raises(DataError, match="all 4 training documents are validation text or near-copies of it"):
+        corpus_of(source={"kind": "mix", "parts": overlapping}, tokenizer=BYTES)
 
 
 def test_a_mixture_of_which_a_part_states_no_sides_needs_text_that_is_held_out(source, curated):

@@ -9,7 +9,8 @@ between the passes is refused.
 
 Where text is held out from another source (`held_out`), its documents come first. It is divided as it would be
 alone, and what of it is not validation text is not trained on. Of the source itself, documents that share a band
-with a validation document are left out.
+with a validation document are left out. So they are where the source states sides itself: what one part of a mixture
+holds out may be training text of another part.
 """
 
 from collections.abc import Iterator
@@ -85,19 +86,20 @@ def read(config: DataConfig) -> FirstPassResult:
             counts.append(n)
         sketches = sketcher.finish()
     split = choose(_first(sketches, counts[0]), config.validation)
-    texts = sample.texts(split.is_validation, wanted)
+    texts = sample.texts(split.is_validation | split.is_copy, wanted)
     tokenizer = train(settings, texts) if is_trained else settings.load(texts)
     if config.held_out is None:
-        sides = np.where(split.is_validation, VALIDATION, TRAINING)
+        sides = np.where(split.is_validation, VALIDATION, np.where(split.is_copy, LEFT_OUT, TRAINING))
+        copies = np.flatnonzero(split.is_copy)
     else:
         if len(counts) == 1:  # the source is the held-out one: its documents come again
             sketches = _twice(sketches)
         sides = _sides_apart(sketches, split, counts[0])
         copies = counts[0] + np.flatnonzero(sides[counts[0] :] == LEFT_OUT)
-        for name in names_of(config, copies[:5]):
-            skips.note("validation text, or a near-copy of it", name)
-        skips.counts["validation text, or a near-copy of it"] += max(0, len(copies) - 5)
-        skips.counts = +skips.counts
+    for name in names_of(config, copies[:5]):
+        skips.note("validation text, or a near-copy of it", name)
+    skips.counts["validation text, or a near-copy of it"] += max(0, len(copies) - 5)
+    skips.counts = +skips.counts
     if config.train_share < 1:
         at = np.flatnonzero(sides == TRAINING)
         n_bytes = sketches.n_bytes[at]

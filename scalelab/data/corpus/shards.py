@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from scalelab.config import later_fields
-from scalelab.data.base import DataConfig, SplitName, TokenSource
+from scalelab.data.base import DataConfig, SplitName, TextSource, TokenSource
 from scalelab.data.corpus import verification
 from scalelab.data.corpus.encode import encoded, names_of, read
 from scalelab.data.corpus.manifest import (
@@ -336,6 +336,10 @@ def _key(config: DataConfig, hashes: FileHashes) -> str:
         parts.append(files)
     if config.held_out is not None:
         parts.append(config.held_out.fingerprint(hashes))
+    if any(
+        isinstance(each, TextSource) and each.may_state_sides for each in (config.source, config.held_out)
+    ):
+        parts.append("copies of stated validation text are left out")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 

@@ -10,6 +10,9 @@ whose shingles overlap by three quarters are joined 97 times in 100, by half 1 i
 on 6000 Python files). A document of fewer than 5 words is compared exactly. A script
 that is written without spaces has few words, so near-copies in it are found less often.
 
+Where the source states sides they stay, and training documents that share a band with a
+validation document are named as copies.
+
 Source: Leskovec et al., Mining of Massive Datasets, 3.4 (bands).
 """
 
@@ -35,6 +38,9 @@ class Split:
     largest: np.ndarray
     """Places of the documents of the largest cluster of near-copies."""
     n_clusters: int
+    is_copy: np.ndarray
+    """Whether a document is on the training side and shares a band with a validation document, shape (n,): only where
+    the source states sides."""
 
 
 def choose(sketches: Sketches, validation: float) -> Split:
@@ -76,11 +82,11 @@ def choose(sketches: Sketches, validation: float) -> Split:
         )
     count = np.bincount(cluster, minlength=n_clusters)
     largest = np.flatnonzero(cluster == int(np.argmax(count)))
-    return Split(held_out[cluster], sketches.content, largest, n_clusters)
+    return Split(held_out[cluster], sketches.content, largest, n_clusters, np.zeros(n, bool))
 
 
 def _stated(sketches: Sketches) -> Split:
-    """Return the sides that the source states. Raises DataError where it leaves some open, or one empty."""
+    """Return the sides that the source states. Raises DataError where some are open, or one would be empty."""
     sides = set(sketches.sides)
     if sides != {"train", "validation"}:
         only = "" if None in sides else str(*sides)
@@ -95,10 +101,16 @@ def _stated(sketches: Sketches) -> Split:
             " validation text (held_out)",
         )
     is_validation = np.array([side == "validation" for side in sketches.sides])
+    is_copy = ~is_validation & share_bands(sketches.bands, sketches.bands[is_validation])
+    if (is_validation | is_copy).all():
+        raise DataError(
+            f"all {is_copy.sum()} training documents are validation text or near-copies of it",
+            where="the documents of the source",
+            fix="add training text that the validation text is not part of",
+        )
     _, cluster, count = np.unique(clusters(sketches.bands), return_inverse=True, return_counts=True)
-    return Split(
-        is_validation, sketches.content, np.flatnonzero(cluster == int(np.argmax(count))), len(count)
-    )
+    largest = np.flatnonzero(cluster == int(np.argmax(count)))
+    return Split(is_validation, sketches.content, largest, len(count), is_copy)
 
 
 def clusters(bands: np.ndarray) -> np.ndarray:

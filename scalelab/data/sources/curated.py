@@ -5,6 +5,7 @@
 
 The sides are those of the curation, so the share `validation` of a corpus is not used. Without `holdout`
 all hold-outs together are the validation side; a corpus without hold-outs is split as any text is.
+A training document that is a near-copy of validation text is left out as the corpus is prepared.
 
 Not here: curating (data/curate).
 """

@@ -6,9 +6,10 @@ text. Drawing takes one more pass over every part. With names the parts are doma
 (`weights` of the data). Training reads windows in shuffled order, so where a document stands among the others does
 not matter. What each part came to is in the corpus's manifest by its documents' names.
 
-A document keeps the side that its part states, so that what a curated part holds out is not trained on; with `shares`
-training and validation text are drawn apart. Parts that state sides and parts that state none together leave
-validation open: such a mixture needs `held_out` of the data.
+A document keeps the side that its part states, so that what a curated part holds out is not trained on; a near-copy of
+it in another part is left out as the corpus is prepared. With `shares` training and validation text are drawn apart.
+Parts that state sides and parts that state none together leave validation open: such a mixture needs `held_out` of the
+data.
 """
 
 import hashlib
