@@ -7,6 +7,7 @@ from token_writing import write_megatron
 
 from scalelab.data.base import DataConfig
 from scalelab.data.corpus.shards import prepare
+from scalelab.data.hashing import sha256
 from scalelab.data.sources.tokens import TokenShards
 from scalelab.errors import DataError
 
@@ -86,6 +87,38 @@ def test_the_bin_of_a_pair_stands_for_the_pair(tmp_path):
     assert len(found) == 1
 
 
+@pytest.mark.parametrize("ending", [".bin", ".idx", ".IDX"])
+def test_both_files_of_a_pair_decide_what_it_is(ending, tmp_path):
+    path = write_megatron(tmp_path / "pair", [[row] for row in DOCUMENTS])
+    if ending == ".IDX":
+        path = path.rename(path.with_suffix(".IDX"))
+    named = path.with_suffix(ending)
+
+    def n_documents(group):
+        halves = [np.concatenate(DOCUMENTS[i : i + group]) for i in range(0, len(DOCUMENTS), group)]
+        written = write_megatron(tmp_path / "pair", [[row] for row in halves])
+        if ending == ".IDX":
+            written.rename(path)
+        return sum(side.n_documents for side in prepared(named).manifest.splits.values())
+
+    assert [n_documents(group) for group in (1, 6)] == [60, 10]
+
+    tokens = path.with_suffix(".bin")
+    tokens.write_bytes(tokens.read_bytes()[::-1])
+    with pytest.raises(DataError, match="and the vocabulary has 50 tokens"):
+        prepared(named)
+
+
+def test_an_index_that_is_not_read_decides_nothing(tmp_path):
+    path, settings = write(tmp_path, "uint16")
+    source = TokenShards(paths=(str(path),), vocab=50, **settings)
+    before = source.fingerprint(sha256)
+
+    path.with_suffix(".idx").write_bytes(b"of another program")
+
+    assert source.fingerprint(sha256) == before
+
+
 def test_a_stated_tokenizer_is_its_name(tmp_path):
     path, settings = write(tmp_path, "npy")
 
@@ -113,6 +146,25 @@ def test_a_wrong_dtype_is_refused(written, dtype, said, tmp_path):
     ROW.astype(written).tofile(tmp_path / "rows.bin")
 
     assert said in refusal(tmp_path / "rows.bin", dtype=dtype, end=49)
+
+
+@pytest.mark.parametrize(("vocab", "most"), [(65_536, 0), (65_537, 1), (100_277, 1), (262_144, 3)])
+def test_tokens_of_four_bytes_are_no_tokens_of_two(vocab, most, tmp_path):
+    row = np.random.default_rng(0).integers(0, vocab, 20_000)
+    row[::50] = 49
+    row.astype("<u4").tofile(tmp_path / "rows.bin")
+
+    found = refusal(tmp_path / "rows.bin", dtype="uint16", vocab=vocab, end=49)
+
+    at_most = f"at most {most}" if most else "0"
+    assert f"every second token is {at_most}, as if the tokens had 4 bytes and not 2" in found
+    assert prepared(tmp_path / "rows.bin", dtype="uint32", vocab=vocab, end=49).vocab_size == vocab
+
+
+def test_tokens_of_two_bytes_of_a_large_vocabulary_are_taken(tmp_path):
+    path, settings = write(tmp_path, "uint16")
+
+    assert prepared(path, **settings | {"vocab": 100_277}).vocab_size == 100_277
 
 
 def test_a_file_that_was_cut_short_is_refused(tmp_path):
@@ -173,6 +225,14 @@ def test_a_split_that_nobody_stated_is_refused(tmp_path):
     assert "do not say where documents end" in refusal(tmp_path / "rows.npy")
     both = refusal(tmp_path / "rows.npy", validation_paths=[str(tmp_path / "rows.npy")])
     assert "both in paths and in validation_paths" in both
+
+
+def test_a_file_of_a_pair_does_not_hold_out_the_other(tmp_path):
+    path = write_megatron(tmp_path / "pair", [[row] for row in DOCUMENTS])
+
+    for dtype in (None, "uint16"):
+        both = refusal(path.with_suffix(".bin"), validation_paths=[str(path)], dtype=dtype)
+        assert "pair.bin is both in paths and in validation_paths" in both
 
 
 def test_other_files_are_refused(tmp_path):

@@ -59,14 +59,27 @@ def open_row(path: Path, dtype: str | None) -> TokenRow:
     return row
 
 
+def other_of_pair(path: Path, dtype: str | None) -> Path | None:
+    """Return the file of a Megatron pair that is read with another; None where a file is read alone.
+
+    Args:
+        path: A .bin, .npy or .idx.
+        dtype: Of a .bin; None: not stated, so that an index beside it states it.
+    """
+    ending, index = path.suffix.lower(), path.with_suffix(".idx")
+    if ending == ".idx":
+        return path.with_suffix(".bin")
+    return index if ending == ".bin" and dtype is None and exists(index) else None
+
+
 def refuse(path: Path, problem: str, fix: str) -> NoReturn:
     """Raise a DataError about a token file."""
     raise DataError(problem, where=str(path), fix=fix)
 
 
 def _flat(path: Path, dtype: str | None) -> TokenRow:
-    if exists(path.with_suffix(".idx")) and dtype is None:
-        return _megatron(path.with_suffix(".idx"), dtype)
+    if index := other_of_pair(path, dtype):
+        return _megatron(index, dtype)
     if dtype is None:
         refuse(path, f"{path.name} does not say the type of its tokens", "set source.dtype: uint16 or uint32")
     with open_source(path) as file:

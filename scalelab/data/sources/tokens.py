@@ -27,7 +27,7 @@ from scalelab.config import Count, Name, Whole
 from scalelab.data.base import EncodedDocument, HashFile, SplitName, TokenSource
 from scalelab.data.files.listing import expand
 from scalelab.data.hashing import U64, content_hash, fingerprint_of, mix
-from scalelab.data.sources.token_formats import TokenRow, open_row
+from scalelab.data.sources.token_formats import TokenRow, open_row, other_of_pair
 from scalelab.errors import DataError
 
 _SIDE = U64(0x70CE5)  # sets the side of a document apart from every other use of its hash
@@ -71,11 +71,12 @@ class TokenShards(TokenSource):
         return self
 
     def fingerprint(self, hash_file: HashFile) -> str:
-        """Over the settings, and the name, sha256 and size of every file."""
+        """Over the settings, and the name, sha256 and size of every file that is read."""
         parts = [self.model_dump_json(exclude={"paths", "validation_paths"})]
         for patterns in filter(None, (self.paths, self.validation_paths)):
             found = expand(patterns)
-            beside = [(f"{name}+", path.with_suffix(".bin")) for name, path in found if path.suffix == ".idx"]
+            others = [(f"{name}+", other_of_pair(path, self.dtype)) for name, path in found]
+            beside = [(name, path) for name, path in others if path is not None]
             parts.append(fingerprint_of([*found, *beside], hash_file))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -87,7 +88,7 @@ class TokenShards(TokenSource):
                 cannot be made.
         """
         train, held_out = self._rows(self.paths), self._rows(self.validation_paths)
-        if both := sorted({row.path for row in train} & {row.path for row in held_out}):
+        if both := sorted({_tokens_file(row) for row in train} & {_tokens_file(row) for row in held_out}):
             self._refuse(f"{both[0]} is both in paths and in validation_paths", "name each file once")
         if not held_out and self.end is None and any(row.ends is None for row in train):
             self._refuse(
@@ -105,12 +106,12 @@ class TokenShards(TokenSource):
         if not patterns:
             return []
         paths = [path for _, path in expand(patterns)]
-        indexed = {path.with_suffix(".bin") for path in paths if path.suffix == ".idx"}
+        indexed = {path.with_suffix(".bin") for path in paths if path.suffix.lower() == ".idx"}
         return [open_row(path, self.dtype) for path in paths if path not in indexed]
 
     def _check(self, row: TokenRow) -> None:
         """Refuse tokens outside of the vocabulary, and signs that the dtype is another."""
-        n_odd_zeros = n_odd = 0
+        n_odd = largest_odd = 0
         for at in range(0, len(row.tokens), _BLOCK):
             block = row.tokens[at : at + _BLOCK]
             largest, least = int(block.max()), int(block.min())
@@ -123,10 +124,12 @@ class TokenShards(TokenSource):
                     row.path,
                 )
             n_odd += len(block[1::2])
-            n_odd_zeros += int(np.count_nonzero(np.asarray(block[1::2]) == 0))
-        if row.is_stated and row.tokens.dtype.itemsize == 2 and n_odd >= 8 and n_odd_zeros == n_odd:
+            largest_odd = max(largest_odd, int(block[1::2].max(initial=0)))
+        upper_half = (self.vocab - 1) >> 16  # largest second half of a token of 4 bytes
+        if row.is_stated and row.tokens.dtype.itemsize == 2 and n_odd >= 8 and largest_odd <= upper_half:
+            at_most = f"at most {upper_half}" if upper_half else "0"
             self._refuse(
-                "every second token is 0, as if the tokens had 4 bytes and not 2",
+                f"every second token is {at_most}, as if the tokens had 4 bytes and not 2",
                 "set source.dtype: uint32",
                 row.path,
             )
@@ -150,6 +153,11 @@ class TokenShards(TokenSource):
         raise DataError(
             problem, where=f"source: {', '.join(self.paths)}" if path is None else str(path), fix=fix
         )
+
+
+def _tokens_file(row: TokenRow) -> Path:
+    """Return the file that holds the tokens: of a pair, which may be named by its index, the .bin."""
+    return row.path.with_suffix(".bin") if row.path.suffix.lower() == ".idx" else row.path
 
 
 def _side(tokens: np.ndarray, validation: float) -> SplitName:
