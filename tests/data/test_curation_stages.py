@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from curation import applied, document, documents, english, page
 
+from scalelab.data.corpus.minhash import words_of
 from scalelab.data.curate import CURATION_STAGES
 from scalelab.data.curate.base import CurationContext, Page, StageLedger, name_hash
 from scalelab.data.curate.stages import decontaminate
@@ -595,6 +596,30 @@ def test_characters_outside_of_ascii_are_cut_at_the_right_place(held_out):
 
     assert "Straße" not in kept[0].text
     assert kept[0].text.startswith("ä0 ")
+
+
+@pytest.mark.parametrize("word", ["İstanbul", "ΟΔΟΣ'Ψ"])
+def test_words_whose_lower_case_is_longer_or_depends_on_what_follows_are_cut_at_the_right_place(
+    held_out, word
+):
+    secret = f"{words(7, 'gizli')} {word} {words(7, 'sonra')}"
+    text = f"{words(200, 'İ')} {secret} {words(200, 'ß')}"
+
+    kept, rejected, ledger, _ = applied(Decontaminate(), documents([text]), held_out(secret))
+
+    assert not rejected
+    assert ledger.counts == {"documents that share a passage": 1, "passages cut": 1}
+    at = text.index(secret)
+    pieces = text[: at - 200], text[at + len(secret) + 200 :]
+    assert kept[0].text == "\n\n".join(piece.strip() for piece in pieces)
+
+
+def test_the_places_of_words_are_those_of_the_words_that_are_hashed():
+    text = "".join(chr(i) for i in range(0x110000) if not 0xD800 <= i < 0xE000)
+    text += " İi̇ İİ_İ ΣΑΣ ΑΣ'Σ. ǅ ﬁ "
+    assert len(decontaminate._word_places(text)) == len(words_of(text.encode()))
+    assert words_of("aİ İstanbul, x".encode()) == [b"ai", b"i", b"stanbul", b"x"]
+    assert decontaminate._word_places("aİ İstanbul, x") == [(0, 2), (3, 4), (4, 11), (13, 14)]
 
 
 # Extraction as a stage

@@ -46,7 +46,7 @@ class Decontaminate(CurationStage):
 
     kind: Literal["decontaminate"] = "decontaminate"
     """Names this stage in CURATION_STAGES."""
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     observes: ClassVar[bool] = True
     against: tuple[str, ...] = ()
     """Further files of evaluation texts: plain text, or records with a field `text`."""
@@ -106,20 +106,21 @@ class Decontaminate(CurationStage):
         passages = decision["passages"]
         found = _passages(words_of(document.text.encode("utf-8")), self.words)
         share = float(are_in(found, decision["shared"]).mean()) if len(found) else 0.0
-        if share <= self.max_share and not are_in(found, passages).any():
+        is_cut = are_in(found, passages)
+        if share <= self.max_share and not is_cut.any():
             return document
         ledger.count("documents that share a passage")
         if share > self.max_share:
             ledger.reject(document, "shares held-out text", f"{share:.1%} of its passages")
             return None
-        cuts = self._cuts(document.text, passages)
+        cuts = self._cuts(document.text, np.flatnonzero(is_cut).tolist())
         pieces = _between(document.text, cuts)
         kept = [piece for piece in pieces if len(piece) >= max(1, self.around)]
         if len(pieces) > self.max_pieces or not kept:
             ledger.reject(document, "little left without held-out text", f"{len(cuts)} cuts")
             return None
         ledger.count("passages cut", len(cuts))
-        ledger.change(document, f"without: {excerpt(document.text[cuts[0][0] :])}" if cuts else "")
+        ledger.change(document, f"without: {excerpt(document.text[cuts[0][0] :])}")
         return WebDocument(**{**vars(document), "text": "\n\n".join(kept)})
 
     def _held_out(self, context: CurationContext) -> np.ndarray:
@@ -134,19 +135,37 @@ class Decontaminate(CurationStage):
             )
         return passages
 
-    def _cuts(self, text: str, passages: np.ndarray) -> list[tuple[int, int]]:
-        """Return the parts of a text to cut, from and to, in characters."""
-        spans = [(match.start(), match.end()) for match in _WORD.finditer(text)]
-        words = [text[start:end].lower().encode("utf-8") for start, end in spans]
+    def _cuts(self, text: str, first_words: list[int]) -> list[tuple[int, int]]:
+        """Return the parts of a text to cut, from and to, in characters.
+
+        Args:
+            text: Text of a document.
+            first_words: Number of the first word of each passage to cut, ascending.
+        """
+        places = _word_places(text)
         cuts: list[tuple[int, int]] = []
-        for i in np.flatnonzero(are_in(_passages(words, self.words), passages)):
-            start = max(0, spans[i][0] - self.around)
-            end = min(len(text), spans[i + self.words - 1][1] + self.around)
+        for i in first_words:
+            start = max(0, places[i][0] - self.around)
+            end = min(len(text), places[i + self.words - 1][1] + self.around)
             if cuts and start <= cuts[-1][1]:
                 cuts[-1] = (cuts[-1][0], max(end, cuts[-1][1]))
             else:
                 cuts.append((start, end))
         return cuts
+
+
+def _word_places(text: str) -> list[tuple[int, int]]:
+    """Return where each word that `words_of` finds stands in a text, from and to, in characters.
+
+    Words are those of the whole text in lower case, which can have more characters than the text: the dotted
+    capital I becomes two, the second of which belongs to no word.
+    """
+    lowered = text.lower()
+    places = [match.span() for match in _WORD.finditer(lowered)]
+    if len(lowered) == len(text):
+        return places
+    origin = [i for i, character in enumerate(text) for _ in character.lower()]
+    return [(origin[start], origin[end - 1] + 1) for start, end in places]
 
 
 def _stated(paths: Iterable[Path]) -> tuple[tuple[Path, int, int], ...]:
