@@ -17,7 +17,7 @@ from scalelab.data.curate.pages import files
 from scalelab.data.curate.pages.files import PageFiles
 from scalelab.data.curate.pages.warc import warc_pages
 from scalelab.data.curate.stages.extract import Extract, _tidy
-from scalelab.data.curate.stages.pii import masked
+from scalelab.data.curate.stages.pii import PersonalData, masked
 from scalelab.data.files import compression, listing, parquet_records
 from scalelab.data.hashing import sha256
 from scalelab.errors import DataError
@@ -97,6 +97,9 @@ def test_long_runs_of_space_and_digits_cost_no_more_than_their_length():
     assert in_time(lambda: _tidy(spaces)) == "word" + " \t" * 200_000 + "end\n\nmore"
     digits = ("+" + "1" * 39 + " ") * 5000
     assert in_time(lambda: masked(digits, ("phone",))) == (digits, {})
+    for row in ("1 ", "9999 ", "9-", "+99 9 ", "AA99 ", "+99999.99999 "):
+        text = row * 100_000
+        assert in_time(lambda text=text: masked(text, PersonalData().mask))[0].count("<") < 100_000
 
 
 @pytest.mark.parametrize("part", ["<!--", "<", "<![CDATA[", "<a x", "<div ", "<a x='", "<!x", "</a "])

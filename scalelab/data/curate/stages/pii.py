@@ -1,18 +1,23 @@
 """Personal data: addresses and numbers masked and counted. Values are never recorded.
 
     e-mail      <EMAIL>
-    telephone   <PHONE>    with a country code, or in the North American form
+    telephone   <PHONE>    with a country code, or in the North American form; a decimal number, "+2023-04-05", and
+                           "256 512 1024" where no word such as "phone" precedes, are no telephone numbers
     IP address  <IP>       valid and public; "version 1.2.3.4" and numbers of headings, such as "12.1.1.2. Title" at the
                            start of a line, are no addresses
     card        <CARD>     beginning and length of a known issuer, Luhn's check digit
     IBAN        <IBAN>     length of its country, remainder 1 by 97
+
+A run of digits can go on after the number that it begins with ("4111 1111 1111 1111 123"): the longest part up to a
+separator that passes the check is masked.
 
 Source: ISO/IEC 7812-1 (Luhn), ISO 13616 (IBAN), RFC 5322, ITU-T E.164.
 """
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from pydantic import Field
@@ -28,16 +33,26 @@ _EMAIL = re.compile(
 _CUT_EMAIL = re.compile(r"(?<![\w.+-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@[A-Za-z0-9.-]{0,100}$")
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
 _CARD = re.compile(r"(?<![\w.+-])\d(?:[ -]?\d){12,18}(?![\w-]|\.\d)")
+_CARD_GROUPS = re.compile(r"\d+|\d{4}([ -])(?:\d{4}\1\d{4}(?:\1\d{4}(?:\1\d{3})?|\1\d)|\d{6}\1\d{4,5})")
+"""A card number by itself: undivided, or in the groups of an issuer."""
 _PHONE = re.compile(
-    r"(?<![\w.+/-])(?:"
+    r"(?<![\w.+/$€£-])(?:"
     r"\+[1-9]\d{0,2}(?:[ .-]?\(?\d{1,5}+\)?){2,6}"  # possessive: a run of digits is cut in one way only
     r"|\(\d{3}\) ?\d{3}[ .-]\d{4}"
     r"|(?:1[ .-])?[2-9]\d{2}([ .-])[2-9]\d{2}\1\d{4}"
     r")(?![\w/-]|[.,]\d)"
 )
+_PHONE_GROUPS = re.compile(r"\+(?:\d{8,}|\d{1,3}(?:(?:[ .-]\(?|\()\d{2,}\)?)+)|[^+].*")
+"""With a country code, a number by itself: undivided, or in groups of two digits or more behind the code."""
 _IP4 = re.compile(r"(?<![\w.-])(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)")
 _IP6 = re.compile(r"(?<![\w:.])[23][0-9A-Fa-f]{3}:[0-9A-Fa-f:]{2,34}(?![\w:])")
 _VERSION_BEFORE = re.compile(r"(?:version|release|ver\.?|v|section|chapter|§)\s*$", re.IGNORECASE)
+_PHONE_BEFORE = re.compile(r"\b(?:tel|telephone|phone|mobile|fax|call)\b[^\d\n]{0,12}$", re.IGNORECASE)
+_AMBIGUOUS_PHONE = re.compile(
+    r"\+\d+\.\d+(?: .*)?|[2-9]\d\d \d{3} \d{4}|\+(?:19|20)\d\d-[01]\d-[0-3]\d(?: .*)?"
+)
+"""Forms that decimal numbers, rows of numbers, and dates of added lines have too."""
+_NORTH_AMERICAN = re.compile(r"1(?:[2-9]\d\d){2}\d{4}")
 _HEADING = re.compile(r"(?:\d{1,2}\.){4}[ \t\u00a0]+\S")
 _ISSUERS = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}|3[47]\d{13}"
@@ -152,18 +167,50 @@ def is_public_ip(text: str) -> bool:
 
 
 def is_phone(number: str) -> bool:
-    """Return whether text has as many digits as a telephone number."""
-    return (8 if number.startswith("+") else 10) <= sum(map(str.isdigit, number)) <= 15
+    """Return whether text has as many digits as a telephone number; with +1, those of a North American one."""
+    digits = re.sub(r"\D", "", number)
+    if number.startswith("+1"):
+        return _NORTH_AMERICAN.fullmatch(digits) is not None
+    return (8 if number.startswith("+") else 10) <= len(digits) <= 15
 
 
-_KINDS: dict[PersonalDataKind, tuple[str, tuple[re.Pattern[str], ...], Callable[[str], bool]]] = {
-    "email": ("<EMAIL>", (_EMAIL,), lambda text: ".." not in text),
-    "iban": ("<IBAN>", (_IBAN,), is_iban),
-    "card": ("<CARD>", (_CARD,), is_card),
-    "phone": ("<PHONE>", (_PHONE,), is_phone),
-    "ip": ("<IP>", (_IP4, _IP6), is_public_ip),
+@dataclass(frozen=True)
+class _Kind:
+    """How one kind of personal data is found."""
+
+    mask: str
+    patterns: tuple[re.Pattern[str], ...]
+    check: Callable[[str], bool]
+    """Takes what a pattern matched, or a part of it."""
+    separators: str = ""
+    """Characters before which a match may be shortened where the whole does not pass the check."""
+    part: re.Pattern[str] = re.compile(r".*")
+    """Form of what is left of a match that was shortened, or that begins behind a separator."""
+    is_other: Callable[[str, int, int], bool] = lambda text, start, end: False
+    """Takes a text, from and to in characters: whether the surroundings show that it is something else."""
+
+
+def _is_not_phone(text: str, start: int, end: int) -> bool:
+    is_ambiguous = _AMBIGUOUS_PHONE.fullmatch(text, start, end) is not None
+    return is_ambiguous and _PHONE_BEFORE.search(text[max(0, start - 24) : start]) is None
+
+
+def _is_version_or_heading(text: str, start: int, end: int) -> bool:
+    """Return whether a dotted number follows a word such as "version", or begins a line with a dot and a title."""
+    del end
+    before = text[max(0, start - 12) : start]
+    is_heading = not before.rpartition("\n")[2].strip() and _HEADING.match(text, start) is not None
+    return is_heading or _VERSION_BEFORE.search(before) is not None
+
+
+_KINDS: dict[PersonalDataKind, _Kind] = {
+    "email": _Kind("<EMAIL>", (_EMAIL,), lambda text: ".." not in text),
+    "iban": _Kind("<IBAN>", (_IBAN,), is_iban, " "),
+    "card": _Kind("<CARD>", (_CARD,), is_card, " -", _CARD_GROUPS),
+    "phone": _Kind("<PHONE>", (_PHONE,), is_phone, " .-", _PHONE_GROUPS, _is_not_phone),
+    "ip": _Kind("<IP>", (_IP4, _IP6), is_public_ip, is_other=_is_version_or_heading),
 }
-"""Mask, patterns and check of each kind, in the order in which they are looked for."""
+"""The kinds, in the order in which they are looked for."""
 
 
 class PersonalData(CurationStage):
@@ -171,7 +218,7 @@ class PersonalData(CurationStage):
 
     kind: Literal["pii"] = "pii"
     """Names this stage in CURATION_STAGES."""
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     mask: tuple[PersonalDataKind, ...] = Field(("email", "phone", "ip", "card", "iban"), min_length=1)
     """Kinds that are masked."""
 
@@ -184,7 +231,7 @@ class PersonalData(CurationStage):
         for name, n in counts.items():
             ledger.count(f"{name} masked", n)
         changed = WebDocument(**{**vars(document), "text": text})
-        ledger.change(changed, excerpt(text, text.find(_KINDS[next(iter(counts))][0])))
+        ledger.change(changed, excerpt(text, text.find(_KINDS[next(iter(counts))].mask)))
         return changed
 
 
@@ -196,30 +243,40 @@ def masked(text: str, kinds: tuple[PersonalDataKind, ...]) -> tuple[str, dict[st
         kinds: Kinds that are masked.
     """
     counts: dict[str, int] = {}
-    for kind, (mask, patterns, check) in _KINDS.items():
-        if kind not in kinds or (kind == "email" and "@" not in text):
+    for name, kind in _KINDS.items():
+        if name not in kinds or (name == "email" and "@" not in text):
             continue
-
-        def replaced(
-            match: re.Match[str], kind: str = kind, mask: str = mask, check: Callable[[str], bool] = check
-        ) -> str:
-            before = match.string[max(0, match.start() - 12) : match.start()]
-            if not check(match[0]) or (
-                kind == "ip" and (_VERSION_BEFORE.search(before) or _is_heading(match))
-            ):
-                return match[0]
-            counts[kind] = counts.get(kind, 0) + 1
-            return mask
-
-        for pattern in patterns:
-            text = pattern.sub(replaced, text)
+        for pattern in kind.patterns:
+            found = list(_found(text, pattern, kind))
+            if not found:
+                continue
+            counts[name] = counts.get(name, 0) + len(found)
+            starts = [0, *(end for _, end in found)]
+            ends = [*(start for start, _ in found), len(text)]
+            text = kind.mask.join(text[start:end] for start, end in zip(starts, ends, strict=True))
     return text, counts
 
 
-def _is_heading(match: re.Match[str]) -> bool:
-    """Return whether a dotted number begins a line and is followed by a dot and a title."""
-    line = match.string[max(0, match.start() - 12) : match.start()].rpartition("\n")[2]
-    return not line.strip() and _HEADING.match(match.string, match.start()) is not None
+def _found(text: str, pattern: re.Pattern[str], kind: _Kind) -> Iterator[tuple[int, int]]:
+    """Yield where the data of one kind stands, from and to in characters: the longest parts of matches that pass.
+
+    Where none passes, the search goes on behind the first separator before a group of four.
+    """
+    at, resumed = 0, -1
+    while (match := pattern.search(text, at)) is not None:
+        start, last = match.span()
+        shorter = [i for i in range(last - 1, start, -1) if text[i] in kind.separators]
+        for end in (last, *shorter):
+            is_part = end < last or start == resumed
+            if is_part and kind.part.fullmatch(text, start, end) is None:
+                continue
+            if kind.check(text[start:end]) and not kind.is_other(text, start, end):
+                yield start, end
+                at = end
+                break
+        else:
+            at = next((i for i in reversed(shorter) if text[i + 1 : i + 5].isalnum()), last)
+            resumed = at + 1
 
 
 def masked_excerpt(text: str) -> str:
