@@ -122,6 +122,22 @@ def test_a_page_that_is_nested_too_deeply_is_rejected_before_any_extractor_sees_
     assert in_time(lambda: is_too_deep("<div>" * 3_000_000))
 
 
+@pytest.mark.parametrize(
+    "html",
+    [
+        "<tbody>x" * 200_000,
+        "<p>" * 300_000 + "</ul>" * 300_000,
+        "<button>" * 150_000 + "<body>" * 150_000,
+        "<thead><p>x</table>" * 100_000,
+        "<td>x" * 200_000,
+    ],
+    ids=["tbody", "ul", "body", "table", "td"],
+)
+def test_elements_that_need_no_closing_tag_cost_no_more_than_their_length(html):
+    assert not is_too_deep(html)
+    in_time(lambda: own.extract(html))
+
+
 # Files
 
 

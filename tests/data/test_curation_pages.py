@@ -450,6 +450,14 @@ def test_the_extractor_of_our_own_keeps_tables_code_and_lists_and_drops_navigati
         assert unwanted not in text
 
 
+@pytest.mark.parametrize("anchor", ["<a name=top>", "<a id=top>", "<a href=1>one<a href=2>two</a>"])
+def test_an_anchor_that_is_no_link_or_is_left_open_hides_no_text(anchor):
+    text = english(15).split("\n\n")
+    html = f"<body><h1>{anchor}Title</h1>" + "".join(f"<p>{part}</p>" for part in text)
+
+    assert own.extract(html).endswith("\n\n".join(text))
+
+
 def test_resiliparse_keeps_tables_and_code_and_drops_navigation():
     pytest.importorskip("resiliparse")
     text = EXTRACTORS["resiliparse"](STRUCTURED)

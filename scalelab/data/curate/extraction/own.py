@@ -8,6 +8,7 @@ is one line with its cells separated by tabs.
 Source: Kohlschütter et al. 2010, boilerplate detection by link density and text length.
 """
 
+from collections import Counter
 from html.parser import HTMLParser
 
 _BLOCKS = frozenset(
@@ -79,6 +80,7 @@ _DROPPED = frozenset(
 _VOID = frozenset(
     ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"]
 )
+_AROUND_ROWS = frozenset(["tbody", "thead", "table"])
 _SHORT_BUT_KEPT = frozenset(
     ["h1", "h2", "h3", "h4", "h5", "h6", "li", "dt", "dd", "tr", "pre", "caption", "figcaption"]
 )
@@ -119,6 +121,40 @@ def extract(html: str) -> str:
     )
 
 
+class _OpenTags:
+    """Elements that are open, innermost last. A page may leave millions open: none is searched for."""
+
+    def __init__(self) -> None:
+        self._tags: list[tuple[str, str]] = []
+        self._counts: Counter[str] = Counter()
+
+    def __contains__(self, tag: str) -> bool:
+        return self._counts[tag] > 0
+
+    def __len__(self) -> int:
+        return len(self._tags)
+
+    @property
+    def innermost(self) -> str:
+        """The innermost element other than those around the rows of a table; `p` where there is none."""
+        return self._tags[-1][1] if self._tags else "p"
+
+    def open(self, tag: str) -> None:
+        self._tags.append((tag, self.innermost if tag in _AROUND_ROWS else tag))
+        self._counts[tag] += 1
+
+    def close(self, tag: str) -> None:
+        """Close an element and those within it; every one where it is not open."""
+        closed = ""
+        while self._tags and closed != tag:
+            closed, _ = self._tags.pop()
+            self._counts[closed] -= 1
+
+    def clear(self) -> None:
+        self._tags.clear()
+        self._counts.clear()
+
+
 class _Blocks(HTMLParser):
     """Cuts a page into blocks: text, element, whether few of its characters are links."""
 
@@ -126,20 +162,22 @@ class _Blocks(HTMLParser):
         super().__init__(convert_charrefs=True)
         self.blocks: list[tuple[str, str, bool]] = []
         self._parts: list[str] = []
-        self._dropped: list[str] = []
-        self._open: list[str] = []
-        self._links = self._in_links = self._in_pre = 0
+        self._dropped = _OpenTags()
+        self._open = _OpenTags()
+        self._links = self._in_pre = 0
+        self._is_in_link = self._has_text = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "body" and "head" in self._dropped:
             self._dropped.clear()  # the end tag of the head may be left out
         if tag in _DROPPED:
             self.end_block()
-            self._dropped.append(tag)
+            self._dropped.open(tag)
         elif tag == "a":
-            self._in_links += 1
+            # An open link ends here, as in a browser; without href it is the mark of a place.
+            self._is_in_link = any(name == "href" for name, _ in attrs)
         elif tag in {"td", "th"}:
-            if "".join(self._parts).strip():
+            if self._has_text:
                 self._parts.append("\t")
             return
         elif tag == "br" and (self._in_pre or self._open):
@@ -148,20 +186,18 @@ class _Blocks(HTMLParser):
         if tag in _BLOCKS:
             self.end_block()
             if tag not in _VOID:
-                self._open.append(tag)
+                self._open.open(tag)
             self._in_pre += tag == "pre"
 
     def handle_endtag(self, tag: str) -> None:
         if tag in _DROPPED:
-            while self._dropped and self._dropped.pop() != tag:
-                pass
+            self._dropped.close(tag)
         elif tag == "a":
-            self._in_links = max(0, self._in_links - 1)
+            self._is_in_link = False
         elif tag in _BLOCKS and tag not in {"td", "th"}:
             self.end_block()
             if tag in self._open:
-                while self._open.pop() != tag:
-                    pass
+                self._open.close(tag)
             if tag == "pre":
                 self._in_pre = max(0, self._in_pre - 1)
 
@@ -169,8 +205,10 @@ class _Blocks(HTMLParser):
         if self._dropped:
             return
         self._parts.append(data)
-        if self._in_links:
-            self._links += len(data.strip())
+        n_characters = len(data.strip())
+        self._has_text = self._has_text or n_characters > 0
+        if self._is_in_link:
+            self._links += n_characters
 
     def end_block(self) -> None:
         raw = "".join(self._parts)
@@ -179,7 +217,6 @@ class _Blocks(HTMLParser):
         else:
             text = "\t".join(" ".join(cell.split()) for cell in raw.split("\t")).strip()
         if text.strip():
-            tag = next((t for t in reversed(self._open) if t not in {"tbody", "thead", "table"}), "p")
             density = self._links / len(text)
-            self.blocks.append((text, tag, density < MAX_LINK_DENSITY))
-        self._parts, self._links = [], 0
+            self.blocks.append((text, self._open.innermost, density < MAX_LINK_DENSITY))
+        self._parts, self._links, self._has_text = [], 0, False

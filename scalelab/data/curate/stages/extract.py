@@ -41,7 +41,7 @@ class Extract(CurationStage):
 
     kind: Literal["extract"] = "extract"
     """Names this stage in CURATION_STAGES."""
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     extractor: Extractor = "auto"
     """auto is resiliparse where it is installed, else own."""
     min_characters: Count = 100
