@@ -277,6 +277,30 @@ def test_an_empty_directory_and_a_record_without_text_are_refused(tmp_path):
     assert "body" in caught.value.fix
 
 
+def test_records_whose_text_is_null_are_rejected_as_empty(tmp_path):
+    records = [
+        {"text": None, "url": "https://a.org/1"},
+        {"html": None, "text": "words"},
+        {"html": None, "text": None},
+        {"html": None, "title": "x"},
+        {"html": "<p>x</p>", "text": None},
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records))
+
+    found = all_pages(PageFiles(paths=[str(tmp_path / "a.jsonl")]))
+
+    empty = ("empty record", b"")
+    assert [(p.problem, p.data) for p in found] == [empty, ("", b"words"), empty, empty, ("", b"<p>x</p>")]
+    assert found[0].url == "https://a.org/1"
+
+
+@pytest.mark.parametrize("record", [{"title": None}, {"text": 5}, {"text": None, "html": 5}])
+def test_a_record_without_the_field_or_with_something_else_in_it_is_refused(tmp_path, record):
+    (tmp_path / "a.jsonl").write_text(json.dumps(record))
+    with pytest.raises(DataError, match="neither text in 'text' nor a field 'html'"):
+        all_pages(PageFiles(paths=[str(tmp_path / "a.jsonl")]))
+
+
 def test_a_page_of_a_gigabyte_and_a_bomb_are_rejected_in_bounded_memory(tmp_path):
     with open(tmp_path / "large.html", "wb") as file:
         file.truncate(2**30)  # sparse: zero bytes

@@ -644,3 +644,14 @@ def test_pages_without_text_and_unreadable_ones_are_rejected_with_their_reason()
     ]
     assert kept[0].language == "en"
     assert kept[0].domain == "good"
+
+
+def test_pages_without_a_url_have_the_domain_of_their_file_and_not_one_each():
+    names = ["x.jsonl:1", "x.jsonl:2000", "a:1/x.jsonl:2", "x.warc.gz:7", "a.html", "b/c.html", "name"]
+    given = [Page(name, english(9).encode(), media="text") for name in names]
+    given.append(Page("x.jsonl:3", english(9).encode(), media="text", url="https://www.a.org:80/1"))
+
+    kept, _, _, _ = applied(Extract(extractor="own"), given)
+
+    domains = ["x.jsonl", "x.jsonl", "a:1", "x.warc.gz", "a.html", "b", "name", "a.org"]
+    assert [d.domain for d in kept] == domains

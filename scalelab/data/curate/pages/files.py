@@ -6,7 +6,7 @@
     .txt .md .rst                one page of text a file
 
 A directory stands for all such files below it. A page larger than MAX_PAGE_BYTES, or one that expands
-far more than text does, is rejected without being read whole.
+far more than text does, is rejected without being read whole, and a record whose text is null as empty.
 
 Not here: how files are found and decompressed (data/files).
 """
@@ -31,6 +31,7 @@ HTML = (".html", ".htm", ".xhtml")
 ARCHIVES = (".warc", ".wet")
 TEXT = (".txt", ".md", ".rst")
 KINDS = (*HTML, *ARCHIVES, *TEXT, *FORMATS)
+EMPTY = "empty record"
 TOO_LARGE = "page too large"
 EXPANDS = "expands like a decompression bomb"
 
@@ -84,25 +85,25 @@ class PageFiles(PageSource):
             yield page_of_file(name, path, "text" if kind in TEXT else "html")
 
     def _page(self, name: str, record: Mapping[str, Any], where: str) -> Page:
-        has_html = isinstance(record.get("html"), str)
-        text = record["html"] if has_html else record.get(self.field)
-        if not isinstance(text, str):
+        values = [record[field] for field in ("html", self.field) if field in record]
+        text = next((value for value in values if isinstance(value, str)), None)
+        if text is None and (not values or any(value is not None for value in values)):
             raise DataError(
                 f"the record has neither text in {self.field!r} nor a field 'html'",
                 where=where,
                 fix=f"name the field of the text (source.field); there are: {', '.join(map(str, record))[:200]}",
             )
         url, date = (record.get(field) for field in (self.url_field, self.date_field))
-        data = text.encode("utf-8", "replace")
+        data = (text or "").encode("utf-8", "replace")
         is_large = len(data) > MAX_PAGE_BYTES
         return Page(
             name,
             b"" if is_large else data,
-            "html" if has_html else "text",
+            "html" if isinstance(record.get("html"), str) else "text",
             url=_cleaned(url) if isinstance(url, str) else "",
             date=_cleaned(str(date)) if date else "",
             charset="utf-8",
-            problem=TOO_LARGE if is_large else "",
+            problem=EMPTY if text is None else TOO_LARGE if is_large else "",
         )
 
     def _files(self) -> list[tuple[str, Path]]:

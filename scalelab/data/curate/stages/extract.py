@@ -33,6 +33,8 @@ _LIBRARIES = {
     "union": ("resiliparse", "trafilatura"),
 }
 _LANGUAGE = re.compile(r"<html[^>]{0,300}?\s(?:xml:)?lang\s*=\s*[\"']?([A-Za-z]{2,3})", re.IGNORECASE)
+_NUMBER = re.compile(r":\d+\Z")
+"""Number of a record at the end of the name of its page. A page that is a file ends with its suffix."""
 _BLANK_LINES = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
 
 
@@ -41,7 +43,7 @@ class Extract(CurationStage):
 
     kind: Literal["extract"] = "extract"
     """Names this stage in CURATION_STAGES."""
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     extractor: Extractor = "auto"
     """auto is resiliparse where it is installed, else own."""
     min_characters: Count = 100
@@ -121,7 +123,7 @@ def _tidy(text: str) -> str:
 def _domain(page: Page) -> str:
     if "package" in page.meta:
         return page.meta["package"]
-    return (host_of(page.url) or page.name.split("/")[0]).removeprefix("www.")
+    return (host_of(page.url) or _NUMBER.sub("", page.name).split("/")[0]).removeprefix("www.")
 
 
 @cache
