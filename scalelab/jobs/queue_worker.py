@@ -11,7 +11,7 @@ Not here: who starts workers, and how many.
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from scalelab.errors import ScalelabError
 from scalelab.files import NoAnswer
@@ -70,8 +70,12 @@ class _QueuedJobs:
                 continue
             try:
                 job = self.queue.job_of(ticket, self.settings.retries)
-                if self.settings.driven and self._is_elsewhere(job):
-                    continue
+                if self.settings.driven:
+                    # Its driver queues a job once those before it have ended. How one ended here is not how it ends:
+                    # another worker may go on with it.
+                    job = replace(job, needs=(), after=())
+                    if self._is_elsewhere(job):
+                        continue
             except ScalelabError as error:
                 self._refuse(ticket, error)
                 continue

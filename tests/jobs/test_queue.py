@@ -225,6 +225,33 @@ def test_a_driven_worker_does_not_wait_for_a_job_that_another_was_faster_to_begi
     assert (executor.submitted, result.n_open) == (["a"], 1)
 
 
+@pytest.mark.parametrize("first", ["elsewhere", "killed"])
+def test_a_driven_worker_does_what_needs_a_job_that_went_wrong_here_and_went_on_elsewhere(queue, first):
+    queue.open(settings(driven=True))
+    needed, other = job(queue.home, "needed"), job(queue.home, "other")
+    queue.publish([needed, other])
+    held = []
+
+    def state(executor, each):
+        if each.id == "needed":
+            if first == "elsewhere":
+                held.append(claim(each.dir.path, LEASE))
+            return JobOutcome(each, first)
+        if each.id == "other" and executor.submitted[-1] == "other":
+            for lease in held:
+                lease.release()
+            done(executor, needed)  # by another worker, perhaps in the next try
+            queue.record_end("needed", 1, JobEnd("done", worker="another"))
+            queue.publish([replace(job(queue.home, "next"), needs=("needed",))])
+        return done(executor, each)
+
+    executor = Scripted(state, slots=1)
+    work(queue, executor)
+
+    assert executor.submitted == ["needed", "other", "next"]
+    assert queue.end(queue.ticket("next")).outcome == "done"
+
+
 def test_a_worker_whose_time_is_over_saves_and_leaves_the_job_open(queue, monkeypatch):
     queue.publish([job(queue.home, "a")])
 

@@ -309,6 +309,86 @@ def test_a_gang_that_slurm_lost_is_killed_and_one_at_its_wall_time_goes_on(tmp_p
     assert executor.poll()["gang"].outcome == "done"
 
 
+def cancels(answers):
+    return [call for call in answers.calls() if call.startswith("scancel")]
+
+
+AWAY = {"status": 1, "error": "scancel: error: Socket timed out on send/recv operation\n"}
+
+
+def test_a_gang_is_stopped_once_slurm_takes_the_command_and_killed_until_it_is_gone(tmp_path, answers):
+    executor = start(tmp_path)
+    executor.submit(job(executor.queue.home, "gang", processes=2))
+    answers("squeue", f"7|RUNNING|{executor._gangs.name_of('gang')}|None\n")
+    executor.poll()
+    answers("scancel", **AWAY)
+    executor.cancel(["gang"], now=False)
+    executor.poll()
+    assert cancels(answers) == ["scancel --signal=USR1 --batch 7"] * 2
+    answers("scancel")
+    executor.poll()
+    executor.poll()
+    assert cancels(answers) == ["scancel --signal=USR1 --batch 7"] * 3
+
+    answers("scancel", **AWAY)
+    executor.cancel(["gang"], now=True)
+    answers("scancel")
+    executor.poll()
+    executor.poll()
+    assert cancels(answers)[3:] == ["scancel 7"] * 3
+    answers("squeue", "")
+    states = [executor.poll()["gang"] for _ in range(4)]
+    assert [state for state in states[:3]] == ["running"] * 3
+    assert states[3].outcome == "interrupted"
+
+
+def test_a_gang_whose_submission_was_not_answered_is_looked_for_before_it_is_submitted_again(
+    tmp_path, answers
+):
+    executor = start(tmp_path)
+    answers("sbatch", status=1, error="sbatch: error: Socket timed out on send/recv operation\n")
+    executor.submit(job(executor.queue.home, "gang", processes=2))
+    answers("sbatch", "9\n")
+    assert [executor.poll()["gang"] for _ in range(2)] == ["queued"] * 2
+    answers("squeue", f"7|PENDING|{executor._gangs.name_of('gang')}|None\n")
+    assert executor.poll() == {"gang": "queued"}
+    assert executor._gangs.open["gang"].id == "7"
+
+    answers("squeue", "")
+    executor._gangs.open["gang"].id = None
+    for _ in range(3):
+        executor.poll()
+    assert executor._gangs.open["gang"].id == "9"
+    assert sum(call.startswith("sbatch") for call in answers.calls()) == 2
+
+
+def test_a_stopped_gang_that_turns_up_late_is_cancelled_and_so_is_its_twin(tmp_path, answers):
+    executor = start(tmp_path)
+    answers("sbatch", status=1, error="sbatch: error: Socket timed out on send/recv operation\n")
+    executor.submit(job(executor.queue.home, "gang", processes=2))
+    executor.cancel(["gang"], now=False)
+    assert executor.poll() == {"gang": "queued"}
+    assert cancels(answers) == []
+    name = executor._gangs.name_of("gang")
+    answers("squeue", f"7|PENDING|{name}|None\n8|PENDING|{name}|None\n")
+    executor.poll()
+    assert cancels(answers) == ["scancel 7 8"]
+
+
+def test_gangs_of_a_dead_driver_are_found_though_slurm_does_not_answer_at_first(tmp_path, answers):
+    executor = start(tmp_path)
+    jobs = [job(executor.queue.home, name, processes=2) for name in ("gone", "there", "done")]
+    jobs[2].dir.result_path.write_text("{}")
+    answers("squeue", status=1, error="squeue: error: Unable to contact slurm controller\n")
+    assert executor.find(jobs) == ("gone", "there")
+    assert executor.poll() == {"gone": "unknown", "there": "unknown"}
+    answers("squeue", f"5|RUNNING|{executor._gangs.name_of('there')}|None\n")
+    states = [executor.poll() for _ in range(3)]
+    assert states[-1] == {"gone": "queued", "there": "running"}
+    assert [gang.id for gang in executor._gangs.open.values()] == ["7", "5"]
+    assert sum(call.startswith("sbatch") for call in answers.calls()) == 1
+
+
 def test_what_slurm_accepts_and_will_never_start_is_refused_and_cancelled(tmp_path, answers):
     executor, _ = queued(tmp_path)
     executor.submit(job(executor.queue.home, "gang", processes=2))

@@ -6,6 +6,10 @@
 A batch job is known by its name, which holds the id of the job, so that a later command finds it. Each of its
 starts leaves its exit status and the reports of its processes in files of its own (slurm_scripts.py).
 
+Slurm may not answer, and a command whose answer was lost may have been carried out. A job that is to be stopped is
+cancelled again until Slurm has taken the command, or for a kill until it is gone; one that may have been submitted
+is looked for under its name in several answers before it is submitted again.
+
 Not here: jobs of one process (slurm.py).
 """
 
@@ -14,8 +18,9 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from scalelab.errors import LaunchError
+from scalelab.errors import LaunchError, RunError
 from scalelab.files import make_dir, matching, write_error
 from scalelab.jobs.base import Job, JobOutcome, ProcessReport, State
 from scalelab.jobs.executors import slurm_commands as slurm
@@ -36,7 +41,9 @@ class Gang:
     job: Job
     id: str | None = None
     """Number of the Slurm job; None while it could not be submitted."""
-    stopped: bool = False
+    wanted: Literal["run", "stop", "kill"] = "run"
+    is_cancelled: bool = False
+    """Whether Slurm has taken the command that stops or kills it."""
     absent: int = 0
     """Answers in a row in which Slurm did not list it, and no exit status was there."""
     asked: float = 0.0
@@ -78,19 +85,20 @@ class SlurmGangs:
             LaunchError: Slurm rejects it.
             RunError: Its directory cannot be written.
         """
-        make_dir(self._home)
-        write_record(job, job.resources.threads)
-        gang = self.open[job.id] = Gang(job)
+        gang = Gang(job)
         self._submit(gang)
+        self.open[job.id] = gang
 
     def _submit(self, gang: Gang) -> None:
         job = gang.job
+        make_dir(self._home)
+        write_record(job, job.resources.threads)
         new = gang_job(
             self._settings, job.dir.path, self._home / job.id, job.resources.processes, self.name_of(job.id)
         )
-        gang.id = None
-        with suppress(SlurmUnavailable):  # the next poll finds it by name, or submits it
-            gang.id, gang.absent = slurm.submit(new.script, new.options), 0
+        gang.id, gang.absent = None, 0
+        with suppress(SlurmUnavailable):  # it is found by its name, or submitted again
+            gang.id = slurm.submit(new.script, new.options)
 
     def poll(self, tasks: Sequence[SlurmTask] | None, asked: float) -> dict[str, State]:
         """Return the state of each open job; those that have ended are not open any more.
@@ -112,7 +120,13 @@ class SlurmGangs:
         if live and live[0].waits_after_requeue(self._settings.flags):
             with suppress(SlurmUnavailable):
                 slurm.cancel([live[0].job])
-                gang.id, live = None, []
+                gang.id, gang.absent, live = None, FRESH_POLLS, []
+        if (
+            live
+            and gang.wanted != "run"
+            and not (gang.is_cancelled and (gang.wanted == "stop" or not is_new))
+        ):
+            self._cancel(gang, live)
         if live:
             gang.id, gang.absent = live[0].job, 0
             gang.stuck = gang.stuck + is_new if slurm.all_stuck(live) else 0
@@ -120,7 +134,10 @@ class SlurmGangs:
                 return JobOutcome(job, "refused", stuck.problem, stuck.where, stuck.fix)
             return "running" if live[0].has_begun else "queued"
         if gang.id is None:
-            if gang.stopped:
+            gang.absent += is_new
+            if gang.absent < FRESH_POLLS:  # it may have been submitted, though the answer of sbatch was lost
+                return "queued"
+            if gang.wanted != "run":
                 return JobOutcome(job, "interrupted", "it was not submitted yet")
             return self._submit_again(gang)
         record = self._record(gang)
@@ -128,14 +145,14 @@ class SlurmGangs:
             gang.absent += is_new  # not listed yet, or its record is on the way
             return "running"
         outcome = self._outcome(gang, record)
-        if outcome.outcome == "interrupted" and not gang.stopped:  # its wall time, or a preemption
+        if outcome.outcome == "interrupted" and gang.wanted == "run":  # its wall time, or a preemption
             return self._submit_again(gang)
         return outcome
 
     def _submit_again(self, gang: Gang) -> State:
         try:
             self._submit(gang)
-        except LaunchError as error:
+        except (LaunchError, RunError) as error:
             return JobOutcome(gang.job, "refused", error.problem, error.where, error.fix)
         return "queued"
 
@@ -150,7 +167,7 @@ class SlurmGangs:
             base = record.with_name(record.name.removesuffix(".exit"))
             reports = [_report(base.with_name(f"{base.name}-{rank}.json")) for rank in range(n)]
             return classify(gang.job, reports, [None] * n)
-        if gang.stopped:
+        if gang.wanted != "run":
             return JobOutcome(gang.job, "interrupted", f"its Slurm job {gang.id} was cancelled")
         if (full := write_error(self._home)) is not None:  # so it could not leave one
             return JobOutcome(gang.job, "refused", full.problem, full.where, full.fix)
@@ -160,19 +177,32 @@ class SlurmGangs:
     def cancel(self, name: str, tasks: Sequence[SlurmTask], *, now: bool) -> None:
         """Ask an open job to save and stop, or kill it."""
         gang = self.open[name]
-        gang.stopped = True
-        begun = any(task.name == self.name_of(name) and task.has_begun for task in tasks)
-        how = () if now or not begun else ("--signal=USR1", "--batch")
+        gang.wanted, gang.is_cancelled = "kill" if now or gang.wanted == "kill" else "stop", False
+        self._cancel(gang, [task for task in tasks if task.name == self.name_of(name) and task.is_live])
+
+    def _cancel(self, gang: Gang, live: Sequence[SlurmTask]) -> None:
+        """Stop or kill every Slurm job of a gang: there are two where the first was submitted unseen."""
+        ids = sorted({task.job for task in live} | {gang.id} - {None})
+        has_begun = any(task.has_begun for task in live)
+        how = ("--signal=USR1", "--batch") if gang.wanted == "stop" and has_begun else ()
         with suppress(SlurmUnavailable):
-            slurm.cancel([gang.id] if gang.id else [], *how)
+            slurm.cancel(ids, *how)
+            gang.is_cancelled = bool(ids)
 
     def find(self, jobs: Sequence[Job]) -> list[Job]:
-        """Return those of some jobs that an earlier command submitted and that run or wait; they are open now."""
+        """Return those of some jobs that an earlier command submitted and that run or wait; they are open now.
+
+        Where Slurm does not answer, any that is not done may be one: those that it then does not list are submitted.
+        """
         gangs = {self.name_of(job.id): job for job in jobs if job.resources.processes > 1}
-        tasks: list[SlurmTask] = []
-        if gangs:
-            with suppress(SlurmUnavailable):
-                tasks = [task for task in slurm.tasks_named(list(gangs)) if task.is_live]
+        if not gangs:
+            return []
+        try:
+            tasks = [task for task in slurm.tasks_named(list(gangs)) if task.is_live]
+        except SlurmUnavailable:
+            unfinished = [job for job in gangs.values() if job.standing(job) is None]
+            self.open |= {job.id: Gang(job) for job in unfinished}
+            return unfinished
         found = []
         for task in tasks:
             job = gangs[task.name]
