@@ -151,6 +151,8 @@ class Capabilities:
     """Whether submit returns only after the job has ended."""
     poll_s: float | None = None
     """Seconds between two polls that it asks for. None: many a second."""
+    outlives: bool = False
+    """Whether its jobs go on when this process has ended."""
 
 
 class Executor(Protocol):

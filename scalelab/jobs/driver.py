@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Protocol
 
+from scalelab.errors import ScalelabError
 from scalelab.jobs.base import LOST, RETRIED, Executor, Job, JobOutcome, Outcome
 from scalelab.jobs.executors.inline import InlineExecutor
 from scalelab.jobs.limits import Limits
@@ -121,6 +122,8 @@ def drive(source: JobSource, executor: Executor, view: DriverView, limits: Limit
         LaunchError: A person has to fix something first (a full disk, a missing corpus) and the
             limits say to stop in that case: running jobs were saved and stopped. Or the executor
             cannot run one of the jobs.
+        ScalelabError: A directory cannot be read or written. Running jobs were saved and stopped, those of an
+            executor that outlives this process go on.
     """
     driver = _Driver(source, executor, view, limits)
     with driver.interrupts():
@@ -138,6 +141,7 @@ class _Driver:
         self.outcomes = JobOutcomes()
         self.refusal: JobOutcome | None = None
         self.n_interrupts = 0
+        self._failed = False
         self._stop_since: float | None = None
         self._began = self._asked = time.monotonic()
         self._wake = threading.Event()
@@ -149,7 +153,7 @@ class _Driver:
 
     @property
     def stopping(self) -> bool:
-        return self.n_interrupts > 0 or self.refusal is not None or self.is_out_of_time
+        return self.n_interrupts > 0 or self._failed or self.refusal is not None or self.is_out_of_time
 
     @property
     def is_out_of_time(self) -> bool:
@@ -157,7 +161,16 @@ class _Driver:
         return limit is not None and time.monotonic() - self._began >= limit
 
     def run_all(self) -> None:
-        self._ask()
+        try:
+            self._ask()
+            self._loop()
+        except ScalelabError:
+            if not (self.stopping or self.executor.capabilities.outlives):
+                self._failed = True
+                self._loop()  # or closing the executor would kill what runs
+            raise
+
+    def _loop(self) -> None:
         while True:
             if self.stopping:
                 self._waiting, self._elsewhere = [], {}
@@ -252,7 +265,11 @@ class _Driver:
     def _begin(self, job: Job) -> None:
         carrier = self._carrier(job)
         self._note_begun(job, carrier)
-        carrier.submit(job)
+        try:
+            carrier.submit(job)
+        except ScalelabError:
+            del self._running[job.id]
+            raise
 
     def _note_begun(self, job: Job, executor: Executor) -> None:
         self._reached.setdefault(job.id, last_checkpoint(job))

@@ -14,9 +14,9 @@ import observe
 import pytest
 from scripted_executor import Scripted, done
 
-from scalelab.errors import LaunchError
+from scalelab.errors import LaunchError, RunError
 from scalelab.jobs import driver as driver
-from scalelab.jobs.base import JobOutcome, JobResources
+from scalelab.jobs.base import Capabilities, JobOutcome, JobResources
 from scalelab.jobs.driver import JobList, drive
 from scalelab.jobs.executors.local import LocalConfig
 from scalelab.jobs.limits import Limits
@@ -270,6 +270,41 @@ def test_a_refusal_stops_the_others_or_not(run, tmp_path):
 
     outcomes = run([job(tmp_path, n) for n in "abc"], Scripted(goes_on), stop_on_refusal=False)
     assert [e.job.id for e in outcomes.of("done")] == ["b", "c"]
+
+
+@pytest.mark.parametrize("outlives", [False, True])
+def test_an_error_has_the_jobs_that_run_saved_before_it_is_raised(run, tmp_path, outlives):
+    """One directory that cannot be written; jobs of an executor that goes on without us are left to it."""
+
+    class Refusing(Scripted):
+        capabilities = Capabilities(gangs=False, timing=False, outlives=outlives)
+
+        def submit(self, each):
+            if each.id == "b":
+                raise RunError("b cannot be written", where="b", fix="free some space")
+            super().submit(each)
+
+    def state(executor, each):
+        return JobOutcome(each, "interrupted") if executor.cancelled else "running"
+
+    executor = Refusing(state)
+    with pytest.raises(RunError, match="b cannot be written"):
+        run([job(tmp_path, "a"), job(tmp_path, "b")], executor)
+
+    assert executor.cancelled == ([] if outlives else [("a", False)])
+    assert [*executor.jobs] == (["a"] if outlives else [])
+
+
+def test_a_second_error_is_raised_at_once(run, tmp_path):
+    class Broken(Scripted):
+        n = 0
+
+        def poll(self):
+            self.n += 1
+            raise RunError(f"error {self.n}", where="here", fix="look")
+
+    with pytest.raises(RunError, match="error 2"):
+        run([job(tmp_path, "a")], Broken(lambda executor, each: "running"))
 
 
 def test_a_job_that_begins_while_ctrl_c_comes_is_asked_to_stop_too(run, tmp_path):

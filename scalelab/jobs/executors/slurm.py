@@ -71,7 +71,7 @@ class SlurmExecutor:
 
     def __init__(self, config: SlurmSettings, preload: Sequence[str], home: Path | None):
         self.config, self._home = config, home
-        self.capabilities = Capabilities(gangs=True, timing=False, poll_s=config.poll_s)
+        self.capabilities = Capabilities(gangs=True, timing=False, poll_s=config.poll_s, outlives=True)
         self._queue_settings = QueueSettings(
             driven=True,
             retries=VANISHED,

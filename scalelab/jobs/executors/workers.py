@@ -56,7 +56,7 @@ class WorkersExecutor:
 
     def __init__(self, config: WorkersConfig, preload: Sequence[str], home: Path | None):
         self.config, self._preload, self._home = config, tuple(preload), home
-        self.capabilities = Capabilities(gangs=False, timing=False, poll_s=config.poll_s)
+        self.capabilities = Capabilities(gangs=False, timing=False, poll_s=config.poll_s, outlives=True)
         self._published = PublishedJobs(lambda: self._queue)
 
     @cached_property
