@@ -147,10 +147,8 @@ def main() -> None:
     sizes = read(Path(sys.argv[1]) if len(sys.argv) > 1 else TABLE)
     lines, every = error_table(sizes)
     figure(every, HERE / "mixture.png")
-    rows, (moved, _) = (
-        [],
-        transfers(LogLog(), {size: sides[0] for size, sides in sizes.items()}, MixtureRequest()),
-    )
+    rows = []
+    moved, _ = transfers(LogLog(), {size: sides[0] for size, sides in sizes.items()}, MixtureRequest())
     for size, (runs, _) in sizes.items():
         found = recommend(LogLog(), runs, MixtureRequest(level=LEVEL))
         bound = ", ".join(f"{name} ({why})" for name, why in found.at_bound.items()) or "none"

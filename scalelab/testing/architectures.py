@@ -33,6 +33,8 @@ VOCAB_SIZE, ROWS, SEQ_LEN = 50, 3, 12
 FLOP_MISS = 0.005
 """Share by which torch's own count may differ: it knows no softmax and no convention."""
 CLOSE = 1e-5
+ROUNDING = 1e-6
+"""Share of the largest logit by which those of unchanged tokens may differ: 8 units in the last place of fp32."""
 
 
 def small_models(name: str, family: Mapping[str, Any], n: int = 3) -> list[Architecture]:
@@ -156,8 +158,9 @@ def check_causality(model: Architecture) -> None:
     with torch.no_grad():
         before, after = network(x), network(changed)
     assert before.shape == (ROWS, SEQ_LEN, VOCAB_SIZE), f"logits have shape {tuple(before.shape)}"
-    # A product over more or fewer tokens of an expert may round otherwise.
-    assert close(before[:, :at], after[:, :at]), "a token sees what comes after it"
+    # Without AVX a product over more or fewer tokens of an expert rounds otherwise: by units in the last place.
+    seen = (before[:, :at] - after[:, :at]).abs().max().item()
+    assert seen <= ROUNDING * before.abs().max().item(), "a token sees what comes after it"
     assert not close(before[:, at:], after[:, at:]), "tokens change nothing"
 
 

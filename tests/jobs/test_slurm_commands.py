@@ -338,7 +338,7 @@ def test_a_gang_is_stopped_once_slurm_takes_the_command_and_killed_until_it_is_g
     assert cancels(answers)[3:] == ["scancel 7"] * 3
     answers("squeue", "")
     states = [executor.poll()["gang"] for _ in range(4)]
-    assert [state for state in states[:3]] == ["running"] * 3
+    assert states[:3] == ["running"] * 3
     assert states[3].outcome == "interrupted"
 
 

@@ -73,7 +73,7 @@ def test_runs_of_one_size_with_different_training_tokens_are_refused():
 
 
 def test_a_mixture_that_another_size_cannot_judge_is_named_and_the_rest_stands():
-    """10M has tokens for half a pass over one domain, and at 3M the shares of the others were hardly changed."""
+    """At 10M one domain is capped at a tenth of its share, and at 3M the shares of the others hardly vary."""
     both = table(["3M", "10M"], n_tokens=np.repeat([1e5, 1e6], N))
     near = both.weights.copy()
     near[:N] = near[:N].mean(axis=0) + 0.1 * (near[:N] - near[:N].mean(axis=0))

@@ -109,12 +109,8 @@ class RenderWorkers:
             return set()
         try:
             sent = pickle.dumps(jobs)
-        except (
-            pickle.PicklingError,
-            AttributeError,
-            TypeError,
-        ):  # a figure's numbers of a plug-in's own kind
-            return set()
+        except (pickle.PicklingError, AttributeError, TypeError):
+            return set()  # numbers of a kind that cannot be sent, such as a function: they are drawn here
         told = b""
         try:
             self._line.sendall(sent)
